@@ -1,0 +1,139 @@
+# Everything that is done to this repository by a command. `make help` lists the targets.
+# A fresh machine needs Python 3.11 or newer and make; the rest lands in .venv and .cache, and nowhere else.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.NOTPARALLEL:
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done 2>/dev/null)
+PORT ?= 8080
+WORKERS ?= auto
+FUZZ_SECONDS ?= 600
+
+BIN := .venv/bin
+DEMO := .cache/demo-servers
+say = @printf '==> %s\n'
+install = $(BIN)/uv pip install --quiet --require-hashes --python
+
+# ---- for users ------------------------------------------------------------------------------------------------------
+
+.PHONY: run
+run: .venv/.core $(DEMO)/.installed ## Start the gateway in front of three real MCP servers; PORT=8080 by default
+	@exec $(BIN)/python tools/demo.py --port $(PORT)
+
+.PHONY: test
+test: lint types docs fuzz-ci pytest ## Check everything: linters, types, documentation, a short fuzz run, all tests
+
+# ---- the parts of `make test` ---------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: .venv/.dev ## ruff: rules and format
+	$(say) "lint"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+
+.PHONY: format
+format: .venv/.dev ## Let ruff format and mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: .venv/.dev ## mypy --strict
+	$(say) "types"
+	@$(BIN)/mypy
+
+.PHONY: docs
+docs: .venv/.dev ## Is what is generated fresh, and does the documentation build?
+	$(say) "documentation"
+	@$(BIN)/python tools/changelog.py --check
+	@$(BIN)/python -m narthex.config.render --check
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir .cache/site
+
+.PHONY: fuzz-ci
+fuzz-ci: .venv/.dev ## A short run of every fuzz target over the corpus
+	$(say) "fuzz, short"
+	@$(BIN)/python fuzz/run.py --seconds 20
+
+.PHONY: pytest
+pytest: .venv/.dev $(DEMO)/.installed counterparts ## All tests; WORKERS=0 runs them in one process
+	$(say) "tests"
+	@$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4
+
+.PHONY: counterparts
+counterparts: .venv/.core
+	@if command -v npm >/dev/null || [ "$$CI" = true ]; then $(BIN)/python tests/counterparts/install; else \
+	echo "npm is not here: tests against Node servers and clients are skipped (Debian: apt-get install nodejs npm)"; fi
+
+# ---- for those who work on it ---------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: .venv/.dev ## The gateway against nginx and FastMCP's proxy; needs nginx and wrk; writes bench/results
+	@$(BIN)/python bench/run.py
+
+.PHONY: bench-steps
+bench-steps: .venv/.dev ## Where the microseconds of one call go, by room
+	@$(BIN)/python bench/steps.py
+
+.PHONY: flaky
+flaky: .venv/.dev $(DEMO)/.installed counterparts ## The tests with sockets and processes, ten times in a row
+	@for i in 1 2 3 4 5 6 7 8 9 10; do echo "round $$i"; \
+	$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 $(wildcard tests/flow/accept tests/flow/upstream tests/e2e tests/cli tests/faulty) || exit 1; done
+
+.PHONY: fuzz
+fuzz: .venv/.dev ## A long fuzz run: FUZZ_SECONDS=600 for each target
+	@$(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+.PHONY: reference
+reference: .venv/.dev ## Write docs/reference anew from the schema and the commands
+	@$(BIN)/python -m narthex.config.render --write
+
+.PHONY: changelog
+changelog: .venv/.dev ## Write CHANGELOG.md anew from changes/
+	@$(BIN)/python tools/changelog.py
+
+compile = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
+.PHONY: lock
+lock: .venv/.bootstrap ## Resolve all dependencies again and write the hashed files in requirements/
+	$(compile) pyproject.toml --group test --group lint --group docs -o requirements/dev.txt
+	$(compile) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
+	$(compile) --group bootstrap -o requirements/bootstrap.txt
+	$(compile) --group demo -o requirements/demo.txt
+
+.PHONY: clean
+clean: ## Remove environments, caches and the demo's state
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site tests/counterparts/node_modules
+	find src tests tools bench fuzz -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+# ---- environments: a stamp file says that the lock file of the same name is installed --------------------------------
+
+.venv/.bootstrap: requirements/bootstrap.txt
+	@test -n "$(PYTHON)" || { echo "Narthex needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	$(say) "Python environment in .venv ($$($(PYTHON) --version))"
+	@$(PYTHON) -m venv .venv || { echo "Python has no venv module here (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.venv/.core: requirements/core.txt pyproject.toml .venv/.bootstrap
+	$(say) "Narthex and what it needs"
+	@$(install) $(BIN)/python -r $<
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.core
+	$(say) "what the checks need"
+	@$(install) $(BIN)/python -r $<
+	@touch $@
+
+$(DEMO)/.installed: requirements/demo.txt .venv/.bootstrap
+	$(say) "three MCP servers, in an environment of their own ($(DEMO))"
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(DEMO)
+	@$(install) $(DEMO)/bin/python -r $<
+	@touch $@

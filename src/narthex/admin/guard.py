@@ -1,0 +1,136 @@
+"""Who may talk to the admin side: Host and Origin against DNS rebinding, a bounded body, a token for writes.
+
+In: every request, before any route. Out: the request, or a refusal as JSON.
+Cases: `tests/admin/test_guard.py`, one row a rule.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import cast
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from narthex.admin.reply import error_reply
+from narthex.types import Snapshot
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+MAX_BODY = 64 * 1024
+_READS = frozenset({"GET", "HEAD"})
+
+
+class Guard:
+    """Wraps the admin app.
+
+    Args:
+        snapshot: The configuration in force, asked for at each request.
+        token: The admin token that writes need.
+    """
+
+    def __init__(self, app: ASGIApp, snapshot: Callable[[], Snapshot], token: str) -> None:
+        self._app = app
+        self._snapshot = snapshot
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        body = await _read_body(receive)
+        if body is None:
+            refusal = error_reply(413, "body_too_large", f"a body may have {MAX_BODY} bytes", {"connection": "close"})
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._is_ours(hosts[0], scope):
+            return error_reply(403, "host_not_allowed", "this Host is not served here")
+        origins = headers.getlist("origin")
+        if origins and not (len(origins) == 1 and self._is_origin(origins[0], hosts[0])):
+            return error_reply(403, "origin_not_allowed", "this Origin may not call here")
+        if scope["method"] not in _READS and not self._may_write(headers.getlist("authorization")):
+            challenge = {"www-authenticate": "Bearer"}
+            return error_reply(401, "token_required", "writes need the token in the file admin.token", challenge)
+        return None
+
+    def _is_ours(self, host: str, scope: Scope) -> bool:
+        """Names of loopback, what the operator names, and the very address that the request came to.
+
+        An address cannot be rebound, only a name can; but a page may also be served from another host's address.
+        """
+        name = host_name(host)
+        if name is None:
+            return False
+        snapshot = self._snapshot()
+        server = scope.get("server") or ("", 0)
+        bound = {snapshot.admin_listen[0], server[0]} - {"0.0.0.0", "::"}
+        return name in LOOPBACK or name in bound or _is_named(name, host, snapshot)
+
+    def _is_origin(self, origin: str, host: str) -> bool:
+        """The page must come from this very host and port, or from one that the operator names."""
+        scheme, separator, rest = origin.lower().partition("://")
+        if scheme not in ("http", "https") or not separator:
+            return False
+        name = host_name(rest)
+        return name is not None and (rest == host.lower() or _is_named(name, rest, self._snapshot()))
+
+    def _may_write(self, given: list[str]) -> bool:
+        if len(given) != 1:
+            return False
+        scheme, _, token = given[0].partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
+
+
+def host_name(host: str) -> str | None:
+    """The name in a Host header, lower-case, IPv6 without brackets; None when it is malformed."""
+    try:
+        parts = urlsplit(f"//{host}")
+        name, _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not name or parts.netloc != host or "@" in host or any(c in host for c in "/?#\\ \t"):
+        return None
+    try:
+        return str(ip_address(name)) if ":" in name else name
+    except ValueError:
+        return None
+
+
+def _is_named(name: str, host: str, snapshot: Snapshot) -> bool:
+    """`allowed_hosts` may be written with a port, then it counts."""
+    allowed = {one.lower() for one in snapshot.allowed_hosts}
+    return name in allowed or f"[{name}]" in allowed or host.lower() in allowed
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body; None when it is too large."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return body  # the client has gone
+        body += cast(bytes, message.get("body", b""))
+        if len(body) > MAX_BODY:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return left.pop() if left else await receive()
+
+    return replay

@@ -1,0 +1,58 @@
+"""`/healthz`: the process answers. `/readyz`: may traffic come, and what is not well. `/metrics`: for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from narthex.admin.reply import NO_STORE, json_reply
+from narthex.admin.view import GatewayView
+
+
+def health_routes(gateway: GatewayView) -> list[Route]:
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("ok\n", headers=NO_STORE)
+
+    async def readyz(request: Request) -> Response:
+        document = readiness(gateway)
+        return json_reply(document, 200 if document["status"] in ("ready", "degraded") else 503)
+
+    async def metrics(request: Request) -> Response:
+        return StreamingResponse(_slices(gateway), headers=NO_STORE, media_type="text/plain; version=0.0.4")
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def readiness(gateway: GatewayView) -> dict[str, Any]:
+    """The body of `/readyz`: a dead server or a refused reload degrades, it never makes us unready."""
+    degraded = [
+        {"server": one.name, "health": one.health, "breaker": one.breaker}
+        for one in gateway.servers()
+        if one.health in ("degraded", "down")
+    ]
+    last = gateway.last_reload
+    if gateway.draining:
+        status = "draining"
+    elif not gateway.ready:
+        status = "starting"
+    else:
+        status = "degraded" if degraded or (last is not None and last.status == "refused") else "ready"
+    return {
+        "status": status,
+        "revision": gateway.snapshot.revision,
+        "degraded": degraded,
+        "last_reload": msgspec.to_builtins(last) if last is not None else None,
+    }
+
+
+async def _slices(gateway: GatewayView) -> AsyncIterator[bytes]:
+    for data in gateway.accounts.render_slices():
+        if data:
+            yield data
+        await asyncio.sleep(0)  # calls go first: thousands of names take many milliseconds to write down

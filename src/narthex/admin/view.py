@@ -1,0 +1,66 @@
+"""What the admin side needs from the running gateway. `app` keeps this Protocol; no more is known about it here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from narthex.config.reload import ReloadOutcome
+from narthex.telemetry.accounts import Accounts
+from narthex.types import Era, Snapshot
+
+Health = Literal["idle", "ok", "degraded", "down"]
+
+
+class ServerStatus(msgspec.Struct, frozen=True):
+    """One upstream as it is now. Texts may come from the server itself; secrets in them are taken out when shown.
+
+    `health`: `idle` was not needed yet, `degraded` failed lately, `down` is not called at present. `pid` and
+    `stderr_tail` for stdio servers only. Times are wall-clock seconds.
+    """
+
+    name: str
+    health: Health
+    breaker: str = "closed"
+    era: Era | None = None
+    version: str | None = None
+    in_flight: int = 0
+    channels: int = 0
+    pid: int | None = None
+    stderr_tail: tuple[str, ...] = ()
+    last_error: str | None = None
+    last_error_at: float | None = None
+
+
+class GatewayView(Protocol):
+    """The gateway, read; and its one command, `reload`. Called on the event loop."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The configuration in force."""
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+    @property
+    def ready(self) -> bool:
+        """Configuration and keys are usable and the public listener is open."""
+
+    @property
+    def draining(self) -> bool:
+        """The gateway is about to stop."""
+
+    @property
+    def last_reload(self) -> ReloadOutcome | None:
+        """The last attempt to take up a configuration, None before the first."""
+
+    def endpoint_urls(self) -> dict[str, str]:
+        """Endpoint name to the URL that clients use, with the port really bound."""
+
+    def servers(self) -> Sequence[ServerStatus]:
+        """All upstreams of the snapshot, in its order."""
+
+    async def reload(self, reason: str) -> ReloadOutcome | None:
+        """Read the configuration again; None where it does not come from a file. Never raises for what the file says."""

@@ -1,0 +1,282 @@
+"""Settings in, running gateway out: the only file that wires the rooms together.
+
+`run` is the life of the process: start, reload on SIGHUP or when the file changes, drain on SIGTERM, stop at once on the
+second signal. Cases: `tests/e2e/test_lifecycle.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+import ssl
+import time
+import uuid
+from pathlib import Path
+
+from narthex import __version__
+from narthex.admin.view import Health, ServerStatus
+from narthex.config.compile import Overrides, endpoint_url
+from narthex.config.reload import Reloader, ReloadOutcome
+from narthex.flow.accept.asgi import AsgiBridge
+from narthex.flow.accept.front import Front
+from narthex.flow.accept.listener import Connection, Shared
+from narthex.flow.accept.public import public_app
+from narthex.flow.accept.sessions import Sessions
+from narthex.flow.codec.seal import KeyRing
+from narthex.flow.upstream.fleet import Fleet
+from narthex.flow.upstream.server import Server
+from narthex.flow.upstream.stdio import StdioChannel
+from narthex.keys import load_keys
+from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.log import Logs, start_line
+from narthex.types import Address, Snapshot, TlsFiles
+
+_log = logging.getLogger("narthex")
+BACKLOG = 1024
+NO_OVERRIDES = Overrides()
+HANDSHAKE_S = 10.0
+ENDING_S = 2.0
+"""Calls that are still running when the drain is over are ended over this long, not all in one moment."""
+
+
+class Gateway:
+    """One running gateway. `start`, then `stop`; `apply` swaps the snapshot in between.
+
+    Args:
+        overrides: What the command line said instead of the file; a reload says it again.
+    """
+
+    def __init__(self, snapshot: Snapshot, overrides: Overrides = NO_OVERRIDES, *, logs: Logs | None = None) -> None:
+        self.snapshot = snapshot
+        self.accounts = Accounts()
+        self.draining = False
+        self.ready = False
+        self.started_at = time.time()
+        self._logs = logs
+        self._reloader = Reloader(Path(snapshot.source), overrides, self.apply, current=snapshot, report=_report)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: asyncio.Server | None = None
+        self._context: ssl.SSLContext | None = None
+
+    async def start(self) -> None:
+        """Listen and serve. Raises OSError when an address is taken, ConfigError when keys or certificates cannot be read."""
+        from narthex.admin.server import AdminServer  # Starlette and uvicorn: needed only here
+
+        snapshot = self.snapshot
+        loop = asyncio.get_running_loop()
+        os.makedirs(snapshot.state_dir, mode=0o700, exist_ok=True)
+        ring = KeyRing(load_keys(Path(snapshot.state_dir), os.environ))
+        self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=snapshot.limits.session_ttl_s)
+        self.shared = Shared(snapshot.limits, self._handle, clock=loop.time, now=time.time)
+        self.fleet = Fleet(snapshot, self.shared.held, clock=loop.time, chance=random.random)
+        self._bridge = AsgiBridge(public_app(lambda: self.snapshot, self.endpoint_urls))
+        self.front = Front(
+            snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
+            clock=loop.time, new_id=lambda: str(uuid.uuid4()),
+        )  # fmt: skip
+        if snapshot.tls is not None:
+            self._context = server_context(snapshot.tls)
+        host, port = snapshot.listen
+        self._server = await loop.create_server(
+            lambda: Connection(self.shared), host, port, backlog=BACKLOG, ssl=self._context,
+            ssl_handshake_timeout=HANDSHAKE_S if self._context is not None else None,
+        )  # fmt: skip
+        self.listening: Address = self._server.sockets[0].getsockname()[:2]
+        self._admin = AdminServer(self)
+        try:
+            await self._admin.start()
+        except BaseException:
+            self._server.close()
+            await self.fleet.close()
+            raise
+        self._gauges()
+        self._tasks.append(asyncio.ensure_future(self._sweep()))
+        self.ready = True
+        gc.collect()
+        gc.freeze()
+
+    def _handle(self, connection: Connection, request: object) -> None:
+        self.front.handle(connection, request)  # type: ignore[arg-type]
+
+    def _gauges(self) -> None:
+        register = self.accounts.register
+        register("narthex_open_connections", "Client connections.", lambda: len(self.shared.connections))
+        register("narthex_open_calls", "Calls under way.", lambda: len(self.front.active))
+        register("narthex_held_bytes", "Bytes held in large bodies.", lambda: self.shared.held.used)
+        register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
+
+    @property
+    def admin_url(self) -> str:
+        """Where the admin listener is."""
+        return self._admin.url
+
+    def endpoint_urls(self) -> dict[str, str]:
+        """Each endpoint's URL as a client on this machine, or behind `public_url`, uses it."""
+        return {name: endpoint_url(self.snapshot, name, listening=self.listening) for name in self.snapshot.endpoints}
+
+    @property
+    def last_reload(self) -> ReloadOutcome | None:
+        """The last attempt to take up a configuration, None before the first."""
+        return self._reloader.last
+
+    async def reload(self, reason: str) -> ReloadOutcome:
+        """Read the configuration again. Never raises for what the file says."""
+        return await self._reloader.reload(reason)
+
+    def servers(self) -> list[ServerStatus]:
+        """All upstreams of the snapshot, in its order, for the admin API."""
+        return [status_of(self.fleet.servers[name]) for name in self.snapshot.servers if name in self.fleet.servers]
+
+    async def watch(self) -> None:
+        """Reload when the file changes, until cancelled."""
+        await self._reloader.watch()
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Swap the snapshot: new calls see the new one, running calls and streams keep theirs."""
+        if (snapshot.listen, snapshot.admin_listen) != (self.snapshot.listen, self.snapshot.admin_listen):
+            _log.warning("a changed listen address takes effect at the next start")
+        if snapshot.tls is not None and self._context is not None:
+            self._context.load_cert_chain(snapshot.tls.cert, snapshot.tls.key)
+        self.snapshot = snapshot
+        self.shared.limits = snapshot.limits
+        self.shared.held.limit = snapshot.limits.max_held
+        self.fleet.apply(snapshot)
+        self.front.apply(snapshot)
+        gc.collect()
+        gc.freeze()
+
+    async def _sweep(self) -> None:
+        """Once a second: what has waited too long. One timer for all, because a timer a call is dear."""
+        while True:
+            await asyncio.sleep(1)
+            try:
+                self.shared.sweep()
+                self.front.sweep()
+                self.fleet.sweep()
+            except Exception:
+                _log.exception("the sweep failed")
+
+    async def drain(self) -> None:
+        """Go away politely: unready, still accepting for a while, then no new connections, then the running calls."""
+        limits = self.snapshot.limits
+        self.draining = self.shared.draining = True
+        _log.info("draining: %d calls under way", len(self.front.active))
+        await asyncio.sleep(limits.drain_accept_s)
+        self._stop_listening()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + limits.drain_s
+        while self.front.active and loop.time() < until:
+            await asyncio.sleep(0.05)
+        left = list(self.front.active)
+        for one in left:
+            one.end_stream()
+            await asyncio.sleep(ENDING_S / len(left))
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.shared.connections):
+            if connection.idle():
+                connection.abort()
+
+    async def stop(self) -> None:
+        """Stop at once: every connection is closed, every upstream process ends."""
+        self.ready = False
+        self.shared.draining = True
+        for task in self._tasks:
+            task.cancel()
+        self._stop_listening()
+        for one in list(self.front.active):
+            one.end_stream()
+        await asyncio.sleep(0)
+        await self.fleet.close()
+        for connection in list(self.shared.connections):
+            connection.abort()
+        await self._admin.stop()
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """The TLS context of a listener: TLS 1.2 or newer, HTTP/1.1 said in ALPN, client certificates where asked for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(files.cert, files.key)
+    if files.client_ca is not None:
+        context.load_verify_locations(files.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def status_of(server: Server) -> ServerStatus:
+    """One upstream as the admin API shows it; never its headers or its environment."""
+    channel = next((one for one in server.channels.values() if one.alive), None)
+    at, text = server.last_error or (None, None)
+    health: Health = "ok" if channel is not None else "idle"
+    if server.breaker.state != "closed":
+        health = "down"
+    elif server.breaker.failing:
+        health = "degraded"
+    return ServerStatus(
+        name=server.spec.name,
+        health=health,
+        breaker=server.breaker.state,
+        era=channel.dialect.era if channel is not None else None,
+        version=channel.dialect.version if channel is not None else None,
+        channels=len(server.channels),
+        in_flight=server.in_flight,
+        pid=channel.pid if isinstance(channel, StdioChannel) else None,
+        stderr_tail=tuple(channel.stderr_tail().splitlines()) if isinstance(channel, StdioChannel) else (),
+        last_error=text,
+        last_error_at=at,
+    )
+
+
+def _report(outcome: ReloadOutcome) -> None:
+    if outcome.status == "applied":
+        _log.info("configuration %s applied (%s)", outcome.revision[:12], outcome.reason)
+    elif outcome.status == "refused":
+        for problem in outcome.problems:
+            _log.error("configuration refused, the old one goes on: %s", problem)
+
+
+async def serve(snapshot: Snapshot, overrides: Overrides, logs: Logs) -> int:
+    """Run a gateway until a signal says otherwise. Returns the exit code."""
+    gateway = Gateway(snapshot, overrides, logs=logs)
+    await gateway.start()
+    urls = [f"mcp={url}" for url in gateway.endpoint_urls().values()]
+    logs.emit("INFO", "narthex", start_line(__version__, urls, f"admin={gateway.admin_url}", len(snapshot.servers)))
+    for warning in snapshot.warnings:
+        logs.emit("WARNING", "narthex", warning)
+    watching = asyncio.ensure_future(gateway.watch())
+    stopping = _signals(gateway)
+    await stopping.wait()
+    watching.cancel()
+    draining = asyncio.ensure_future(gateway.drain())
+    stopping.clear()
+    again = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
+    draining.cancel()
+    again.cancel()
+    await gateway.stop()
+    return 0
+
+
+def _signals(gateway: Gateway) -> asyncio.Event:
+    """SIGTERM and SIGINT set the returned event; SIGHUP reloads."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    reloads: set[asyncio.Future[ReloadOutcome]] = set()
+
+    def reload() -> None:
+        task = asyncio.ensure_future(gateway.reload("SIGHUP"))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return stopping

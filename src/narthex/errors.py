@@ -1,0 +1,162 @@
+"""Everything raised on purpose, and what it becomes on the wire. `tests/test_errors.py` checks this table.
+
+GatewayError               -32603  500  internal
+├── CodecError             -32600  400  invalid_request
+│   ├── ParseError         -32700  400  parse_error
+│   ├── HeaderMismatch     -32020  400  header_mismatch
+│   ├── UnsupportedVersion -32022  400  unsupported_version
+│   ├── MissingCapability  -32021  400  missing_capability
+│   ├── MethodNotFound     -32601  404  method_not_found
+│   └── InvalidParams      -32602  400  invalid_params
+├── NotVisible             -32602  200  not_found
+├── SessionNotFound        -32600  404  session_not_found
+├── HttpRefusal            -32600  (as given)  (as given)
+├── UpstreamUnavailable    -31005  200  upstream_unavailable
+├── UpstreamTimeout        -31006  200  upstream_timeout
+├── ContentBlocked         -31007  200  content_blocked
+├── Overloaded             -31009  200  overloaded
+└── ConfigError            -32603  500  bad_configuration
+
+Source: JSON-RPC 2.0 §5.1; MCP 2026-07-28 (codes -32020..-32022); our own codes lie outside -32768..-32000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class GatewayError(Exception):
+    """Base of the tree.
+
+    Args:
+        public: What the client may read. Never holds a secret or an upstream's text.
+        detail: For the operator's log; never sent to a client.
+        data: Extra members of the error's `data`, beside `reason` and `decisionId`.
+    """
+
+    code, status, reason = -32603, 500, "internal"
+
+    def __init__(self, public: str = "internal error", *, detail: str = "", data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(public)
+        self.public = public
+        self.detail = detail
+        self.data = data
+
+
+class CodecError(GatewayError):
+    """The bytes are HTTP, but not the request that the protocol asks for."""
+
+    code, status, reason = -32600, 400, "invalid_request"
+
+
+class ParseError(CodecError):
+    """The body is not JSON (UTF-8, bounded depth, one value a key)."""
+
+    code, reason = -32700, "parse_error"
+
+
+class HeaderMismatch(CodecError):
+    """A routing header is missing, repeated, or contradicts the body."""
+
+    code, reason = -32020, "header_mismatch"
+
+    def __init__(self, name: str, got: object = "", want: object = "") -> None:
+        super().__init__(f"header {name} does not match the body", detail=f"got {got!r}, body says {want!r}")
+
+
+class UnsupportedVersion(CodecError):
+    """The protocol version asked for is not one of ours."""
+
+    code, reason = -32022, "unsupported_version"
+
+
+class MissingCapability(CodecError):
+    """The server needs a client capability that was not declared."""
+
+    code, reason = -32021, "missing_capability"
+
+
+class MethodNotFound(CodecError):
+    """No such method, or not in this version. HTTP 404 for a modern client, 200 for a legacy one."""
+
+    code, status, reason = -32601, 404, "method_not_found"
+
+
+class InvalidParams(CodecError):
+    """The parameters do not have the method's form."""
+
+    code, reason = -32602, "invalid_params"
+
+
+class NotVisible(GatewayError):
+    """No such tool, prompt or resource for this caller: missing and hidden answer alike (design §3)."""
+
+    code, status, reason = -32602, 200, "not_found"
+
+
+class SessionNotFound(GatewayError):
+    """The session handle does not open: expired, ended, foreign, forged or never made."""
+
+    code, status, reason = -32600, 404, "session_not_found"
+
+
+class HttpRefusal(GatewayError):
+    """Refused before it is a message: a status of HTTP decides (405, 413, 415, 421, 431, 503 …)."""
+
+    code = -32600
+
+    def __init__(self, status: int, reason: str, public: str, *, detail: str = "", headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(public, detail=detail)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+
+class UpstreamUnavailable(GatewayError):
+    """The server cannot be reached, broke off, or speaks garbage. `sent` says whether it may have acted on the call.
+
+    Args:
+        retry_after_s: When a new try makes sense; None where nobody knows.
+        sent: True once a byte of the request was written.
+    """
+
+    code, status, reason = -31005, 200, "upstream_unavailable"
+
+    def __init__(self, public: str, *, detail: str = "", retry_after_s: float | None = None, sent: bool = False) -> None:
+        data: dict[str, Any] = {"sent": sent}
+        if retry_after_s is not None:
+            data["retryAfterSeconds"] = max(1, round(retry_after_s))
+        super().__init__(public, detail=detail, data=data)
+        self.sent = sent
+
+
+class UpstreamTimeout(GatewayError):
+    """The deadline of the call has passed."""
+
+    code, status, reason = -31006, 200, "upstream_timeout"
+
+
+class ContentBlocked(GatewayError):
+    """An answer may not be relayed: too large, or a check refused it."""
+
+    code, status, reason = -31007, 200, "content_blocked"
+
+
+class Overloaded(GatewayError):
+    """A bound of ours is reached: refused early, nothing was sent."""
+
+    code, status, reason = -31009, 200, "overloaded"
+
+    def __init__(self, public: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(public, data={"retryAfterSeconds": max(1, round(retry_after_s))})
+
+
+class ConfigError(GatewayError):
+    """A configuration that cannot be used. `problems` are lines of `file:line:column: text`."""
+
+    reason = "bad_configuration"
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("configuration refused", detail="\n".join(problems))
+        self.problems = problems

@@ -1,0 +1,433 @@
+"""One call under way: drives its walk, relays its answer, and ends it in every way that it can end.
+
+The walk's needs are answered from memory at once; only what must wait parks it, and a callback resumes it: no task for
+a call that does not wait. The exchange is the upstream's `Sink` and the client connection's `Exchanging`.
+Cases: `tests/flow/accept/test_exchange.py`, `tests/e2e/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
+from narthex.flow.accept.listener import Connection
+from narthex.flow.codec.bridge import COMPLETE, missing_members, progress_for, response_parts
+from narthex.flow.codec.handshake import answer_push
+from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, encode_error
+from narthex.flow.codec.sse import encode_event
+from narthex.flow.upstream.fleet import Viewer
+from narthex.flow.upstream.port import Channel, Flight, SessionLost
+from narthex.flow.upstream.server import Server
+from narthex.flow.walk import LOST, Find, Need, Open, Send, Walk, exchange
+from narthex.telemetry.accounts import OUTCOME, outcome_of
+from narthex.types import Call
+
+if TYPE_CHECKING:
+    from narthex.flow.accept.front import Front
+
+OVERFLOW = 1024 * 1024
+"""Unread bytes that one slow reader may pile up before its call fails: a shared pipe is never paused for it."""
+LINGER_S = 2.0
+"""How long a server may keep a stream open behind its response."""
+SSE = b"text/event-stream"
+JSON = b"application/json"
+SSE_HEADERS = b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+_OK, _TOOL_ERROR, _RPC_ERROR, _CANCELLED = (OUTCOME[n] for n in ("ok", "tool_error", "rpc_error", "cancelled"))
+_FAILED = -1
+_EVENT_HEAD = b"event: message\ndata: "
+_PARKED: Any = object()
+_WAITING: Any = object()
+_log = logging.getLogger("narthex.call")
+
+
+class Exchange:
+    """A call that goes to a server."""
+
+    __slots__ = (
+        "_answer_size", "_begun", "_channel", "_connection", "_deadline_s", "_ending", "_flight", "_mirror", "_out", "_outcome",
+        "_sending", "_server", "_spliced", "_target", "_task", "_walk", "answered", "began_at", "call", "deadline", "front",
+        "over", "sse_at", "takes_events", "viewer",
+    )  # fmt: skip
+
+    def __init__(self, front: Front, connection: Connection, call: Call, viewer: Viewer, *, takes_events: bool) -> None:
+        self.front = front
+        self.call = call
+        self.viewer = viewer
+        self.takes_events = takes_events
+        self.began_at = front.clock()
+        self.deadline = self.began_at + front.limits_call_s
+        self.sse_at = 0.0
+        self.answered = False
+        self.over = False
+        self._connection: Connection | None = connection
+        self._walk: Walk = exchange(call)
+        self._task: asyncio.Future[Any] | None = None
+        self._server: Server | None = None
+        self._channel: Channel | None = None
+        self._flight: Flight | None = None
+        self._out: Any = None
+        self._target = ""
+        self._ending: Any = _WAITING
+        self._sending = False
+        self._begun = False
+        self._mirror = False
+        self._spliced = 0
+        self._answer_size = 0
+        self._outcome = _OK
+
+    # --- driving the walk
+
+    def start(self) -> None:
+        """Run until the call is answered or must wait."""
+        self._step(self._walk.send, None)
+
+    def _step(self, move: Callable[[Any], Need], answer: Any) -> None:
+        try:
+            while True:
+                need = move(answer)
+                move = self._walk.send
+                answer = self._meet(need)
+                if answer is _PARKED:
+                    return
+        except StopIteration:
+            self._close()
+        except GatewayError as error:
+            self._fail(error)
+        except Exception:
+            _log.exception("a call failed in the gateway")
+            self._fail(GatewayError())
+
+    def _meet(self, need: Need) -> Any:
+        fleet = self.front.fleet
+        if isinstance(need, Send):
+            return self._send(need)
+        if isinstance(need, Open):
+            name = need.server
+            server = self._server = fleet.servers.get(name)
+            if server is None:
+                raise NotVisible("the server is no longer configured")
+            self.deadline = self.began_at + server.spec.call_timeout_s
+            scope = self.viewer.scopes[name]
+            channel = server.ready(scope)
+            if channel is None:
+                return self._park(server.open(scope))
+            server.check_breaker()
+            return channel
+        assert isinstance(need, Find)
+        target = fleet.find_now(self.viewer, need.kind, need.name)
+        return target or self._park(fleet.find(self.viewer, need.kind, need.name))
+
+    def _park(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        self._task = asyncio.ensure_future(coroutine)
+        self._task.add_done_callback(self._unpark)
+        return _PARKED
+
+    def _unpark(self, task: asyncio.Future[Any]) -> None:
+        self._task = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if self.over:
+            return
+        if error is None:
+            self._step(self._walk.send, task.result())
+        else:
+            self._step(self._walk.throw, error)
+
+    def _send(self, need: Send) -> Any:
+        server, channel = self._server, need.channel
+        assert server is not None
+        if self._channel is None:
+            if server.in_flight >= server.spec.max_in_flight:
+                raise Overloaded(f"server {server.spec.name} has too many calls")
+            server.in_flight += 1
+        else:
+            self._channel.open_calls -= 1
+        self._channel = channel
+        channel.open_calls += 1
+        self._target = need.target.name
+        self._out = need.out
+        if self.call.method == "tools/call" and server.spec.idempotent:
+            need.out.resend = self.front.is_idempotent(server.spec, need.target.name)
+        self._ending = _WAITING
+        self._sending = True
+        self._flight = channel.request(need.out, self)
+        self._sending = False
+        if self._ending is not _WAITING:
+            return self._take_ending()
+        return _PARKED
+
+    def _take_ending(self) -> Any:
+        ending, self._flight = self._ending, None
+        if isinstance(ending, GatewayError):
+            raise ending
+        return ending
+
+    def _end(self, ending: Any) -> None:
+        """The upstream's part is over: resume the walk, unless it is still sending."""
+        if self.over or self._ending is not _WAITING:
+            return
+        self._ending = ending
+        if self._sending:
+            return
+        self._flight = None
+        if isinstance(ending, GatewayError):
+            self._step(self._walk.throw, ending)
+        else:
+            self._step(self._walk.send, ending)
+
+    # --- Sink: what the upstream says
+
+    def started(self, streaming: bool) -> None:
+        if streaming and self.takes_events and not self._begun:
+            self._mirror = True
+            asyncio.get_running_loop().call_soon(self._begin_late)
+
+    def _begin_late(self) -> None:
+        """The server has begun a stream and says nothing yet: the client learns at once that it has."""
+        if not self.answered and not self.over:
+            self._event_out(b"")
+
+    def message(self, message: Incoming) -> None:
+        if self.answered:
+            return
+        if message.method:
+            self._notification(message)
+            return
+        if message.id != self._out.id and not (message.error and message.id in (None, UNSET)):
+            self._end(UpstreamUnavailable("the server answered another request", sent=True))
+            return
+        assert self._channel is not None
+        try:
+            parts = response_parts(self.call, self._channel.dialect.era, message)
+        except BAD_JSON:
+            self._end(UpstreamUnavailable("the server's answer cannot be read", sent=True))
+            return
+        except GatewayError as error:
+            self._end(error)
+            return
+        if message.error:
+            self._outcome = _RPC_ERROR
+        elif self.call.method == "tools/call" and b'"isError":true' in bytes(message.result):
+            self._outcome = _TOOL_ERROR
+        self._respond(parts)
+
+    def _notification(self, message: Incoming) -> None:
+        assert self._channel is not None
+        reply = answer_push(message)
+        if reply is not None:
+            self._channel.notify(reply)
+            return
+        try:
+            data = progress_for(self.call, message)
+        except BAD_JSON:
+            return
+        if data is not None and self.takes_events:
+            self._event_out(encode_event(data))
+
+    def _event_out(self, event: bytes) -> None:
+        """Write one event (empty: only the head) to the client, beginning the stream with the first."""
+        connection = self._connection
+        if connection is None:
+            return
+        head = b""
+        if not self._begun:
+            self._begun = True
+            self.front.streams.add(self)
+            head = connection.begin_body(200, SSE, None, SSE_HEADERS)
+        data = head + connection.frame(event)
+        if not data:
+            return
+        connection.transport.write(data)
+        self._answer_size += len(event)
+        self.sse_at = self.front.clock()
+        if connection.paused and connection.transport.get_write_buffer_size() > OVERFLOW:
+            self._end(ContentBlocked("the client reads too slowly"))
+
+    def _respond(self, parts: list[Any]) -> None:
+        connection = self._connection
+        self._finish_answer()
+        if connection is None:
+            return
+        size = sum(map(len, parts))
+        self._answer_size += size
+        if not (self._begun or self._mirror):
+            connection.respond(200, JSON, parts, size)
+        else:
+            if b"\n" in (body := b"".join(parts)) or b"\r" in body:
+                event = encode_event(body)
+            else:
+                event = b"".join((_EVENT_HEAD, body, b"\n\n"))
+            head = b"" if self._begun else connection.begin_body(200, SSE, None, SSE_HEADERS)
+            connection.end_body(head + connection.frame(event))
+        self.front.account(self, self._outcome, self._answer_size)
+
+    def splice(self, head: bytes, total: int) -> bool:
+        """Take a large answer as it arrives, when its first bytes leave no doubt what it is."""
+        connection, channel, call = self._connection, self._channel, self.call
+        ours = b'{"jsonrpc":"2.0","id":%d,"result":{"' % self._out.id
+        if connection is None or channel is None or self._begun or self.answered or not head.startswith(ours):
+            return False
+        extra = b""
+        if channel.dialect.era == "modern":
+            if COMPLETE not in head:
+                return False  # may be no complete result: it must be seen whole
+        elif call.era == "modern":
+            extra = missing_members(call.method, "legacy", b"") + b","
+        start = b'{"jsonrpc":"2.0","id":%b,"result":{%b"' % (call.id_json, extra)
+        size = total - len(ours) + len(start)
+        connection.transport.write(connection.begin_body(200, JSON, size) + start)
+        self._begun = True
+        self._spliced = len(ours)
+        self._answer_size = size
+        return True
+
+    def chunk(self, data: bytes) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._spliced:
+            data, self._spliced = data[self._spliced :], 0
+        connection.transport.write(data)
+
+    def finished(self) -> None:
+        if self._begun and not self.answered and not self._mirror and self not in self.front.streams:
+            self._finish_answer()  # spliced: every byte is out
+            if self._connection is not None:
+                self._connection.end_body()
+                self.front.account(self, _OK, self._answer_size)
+        if self.answered:
+            self._end(None)
+        else:
+            self._end(UpstreamUnavailable("the server ended its answer without a response", sent=True))
+
+    def failed(self, error: GatewayError) -> None:
+        if self.answered:
+            self._end(None)
+        elif isinstance(error, SessionLost):
+            self._end(LOST if not self._begun else UpstreamUnavailable("the server ended our session", sent=True))
+        else:
+            self._end(error)
+
+    def _finish_answer(self) -> None:
+        self.answered = True
+        self.deadline = self.front.clock() + LINGER_S
+
+    # --- Exchanging: what the client's side does
+
+    def client_gone(self) -> None:
+        """The client closed: for a modern one that cancels, for a legacy one it does not (2025-11-25, transports)."""
+        self._connection = None
+        if self.call.era == "modern" and not self.answered:
+            self.cancel("the client closed the stream")
+
+    def cancel(self, reason: str) -> None:
+        """Give the call up and tell the server."""
+        if self.over:
+            return
+        self._outcome = _CANCELLED
+        if self._flight is not None:
+            self._flight.cancel(reason)
+        connection = self._connection
+        if not self.answered:
+            self.front.account(self, _CANCELLED, self._answer_size)
+            if connection is not None:
+                head = b"" if self._begun else connection.begin_body(200, SSE, None, SSE_HEADERS)
+                connection.end_body(head) if self in self.front.streams or head else connection.abort()
+        self._close()
+
+    def pause(self) -> None:
+        if self._flight is not None:
+            self._flight.pause()
+
+    def resume(self) -> None:
+        if self._flight is not None:
+            self._flight.resume()
+
+    # --- the end
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._flight is not None:
+            self._flight.cancel("deadline")
+            self._flight = None
+        if self.answered:
+            self._close()
+            return
+        server = self._server
+        name = server.spec.name if server is not None else "?"
+        self._fail(UpstreamTimeout(f"server {name} did not answer in time"))
+
+    def end_stream(self) -> None:
+        """The gateway stops: end the call now, with an error that says so."""
+        if self._flight is not None:
+            self._flight.cancel("the gateway is stopping")
+            self._flight = None
+        self._fail(Overloaded("the gateway is stopping"))
+
+    def comment(self, now: float) -> None:
+        """Keep an idle event stream alive through proxies."""
+        if self._connection is not None and not self.answered:
+            self.sse_at = now
+            self._connection.transport.write(self._connection.frame(b":\n\n"))
+
+    def _fail(self, error: GatewayError) -> None:
+        """Answer with an error, in the form that has been begun, and end."""
+        if self.over:
+            return
+        self._outcome = _FAILED
+        if self._flight is not None:
+            self._flight.cancel("the call has failed")
+        if self._server is not None and self._out is not None:
+            self._server.failed(error)
+        connection = self._connection
+        if not self.answered:
+            self.answered = True
+            self.front.account(self, outcome_of(error), self._answer_size, error.detail)
+            if connection is not None:
+                self._write_error(connection, error)
+        self._close()
+
+    def _write_error(self, connection: Connection, error: GatewayError) -> None:
+        body = encode_error(self.front.decode_id(self.call.id_json), error, self.front.new_id())
+        if self in self.front.streams:
+            connection.end_body(connection.frame(encode_event(body)))
+        elif self._begun:
+            connection.abort()  # a length was promised: the client must see that it was not kept
+        else:
+            status = self.front.status_of(error, self.call.era)
+            connection.respond(status, JSON, (body,), len(body), self.front.retry_header(error, status))
+
+    def _close(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._walk.close()
+        if self._task is not None:
+            self._task.cancel()
+        channel = self._channel
+        if channel is not None:
+            channel.open_calls -= 1
+            channel.last_used = self.front.clock()
+            assert self._server is not None
+            self._server.in_flight -= 1
+            if self._outcome == _CANCELLED:
+                self._server.breaker.forget(channel.last_used)
+            elif self._outcome != _FAILED:
+                self._server.breaker.success(channel.last_used)
+        self._flight = None
+        self.front.forget(self)
+        if not self.answered and self._connection is not None:
+            self._connection.abort()
+        self._connection = None
+
+    @property
+    def server_name(self) -> str:
+        return self._server.spec.name if self._server is not None else ""
+
+    @property
+    def target_name(self) -> str:
+        return self._target

@@ -1,0 +1,436 @@
+"""HTTP/1.1 as a server: bytes in, whole requests out; answers and event streams back. llhttp parses, we hold the bounds.
+
+One `Connection` a client connection. It refuses what two parsers could read differently, keeps reading while a call
+runs (so that a close is seen at once), and never lets a slow or silent client hold more than its bounds.
+Cases: `tests/flow/accept/test_listener.py` (each row whole and byte by byte), `tests/e2e/test_requests.py`.
+Source: RFC 9112 (HTTP/1.1), §6.1 and §6.3 on framing; RFC 9110 §10.1.1 (Expect).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import httptools
+import msgspec
+
+from narthex.errors import HttpRefusal, Overloaded
+from narthex.flow.held import LARGE, Held
+from narthex.types import Limits
+
+KEPT = 64 * 1024
+"""Bytes kept unparsed while a call runs; then reading pauses."""
+PIPELINED = 32
+"""Requests parsed from one read and waiting for their turn."""
+HIGH_WATER = 64 * 1024
+LINGER_S = 2.0
+_SINGLE = frozenset(
+    {b"host", b"origin", b"content-type", b"authorization", b"mcp-session-id", b"expect", b"transfer-encoding"}
+    | {b"content-length", b"accept", b"last-event-id"}
+)
+"""Headers that may not come twice: which one counts would be a matter of taste."""
+_NO_REPEATS: frozenset[bytes] = frozenset()
+
+_STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+
+
+class HttpRequest(msgspec.Struct):
+    """One whole request. `headers` has lower-case names and the first value of each; `repeated` names those given again."""
+
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: dict[bytes, bytes]
+    repeated: frozenset[bytes]
+    body: bytes
+
+
+class Exchanging(Protocol):
+    """What is running for a connection's current request: it is told what happens to the client's side."""
+
+    def client_gone(self) -> None:
+        """The client closed the connection."""
+
+    def pause(self) -> None:
+        """The client reads too slowly."""
+
+    def resume(self) -> None: ...
+
+
+class Shared:
+    """What all connections of a listener share. `handle` takes a whole request and must answer it on the connection."""
+
+    __slots__ = ("_date", "_date_at", "clock", "connections", "draining", "handle", "held", "limits", "now", "scheme")
+
+    def __init__(
+        self,
+        limits: Limits,
+        handle: Callable[[Connection, HttpRequest], None],
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        scheme: str = "http",
+    ) -> None:
+        self.limits = limits
+        self.handle = handle
+        self.clock = clock
+        self.now = now
+        self.scheme = scheme
+        self.connections: set[Connection] = set()
+        self.held = Held(limits.max_held)
+        self.draining = False
+        self._date_at = 0.0
+        self._date = b""
+
+    def date(self) -> bytes:
+        """The Date header and the blank line's beginning, made once a second (RFC 9110 §6.6.1)."""
+        clock = self.clock()
+        if clock - self._date_at >= 1.0:
+            self._date_at = clock
+            self._date = b"Date: %b\r\n" % formatdate(self.now(), usegmt=True).encode()
+        return self._date
+
+    def sweep(self) -> None:
+        """Close what has waited too long: called once a second."""
+        clock = self.clock()
+        for connection in [one for one in self.connections if one.deadline < clock]:
+            connection.expire()
+
+
+class Connection(asyncio.Protocol):
+    """One client connection: parses requests, one call at a time, and writes answers."""
+
+    __slots__ = (
+        "_body", "_body_size", "_chunked", "_closing", "_draining_body", "_head_size", "_headers", "_in_body", "_kept",
+        "_keep_alive", "_old", "_parser", "_queue", "_refused", "_repeated", "_shared", "_streaming", "_target", "_waiters",
+        "busy", "deadline", "exchange", "paused", "peer", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._kept: list[bytes] = []
+        self._queue: deque[tuple[HttpRequest, bool, bool]] = deque()
+        self._refused = False
+        self._closing = False
+        self._streaming = False
+        self._chunked = False
+        self._keep_alive = True
+        self._old = False
+        self._in_body = False
+        self._body_size = 0
+        self._head_size = 0
+        self._waiters: list[asyncio.Future[None]] = []
+        self.busy = False
+        self.paused = False
+        self.exchange: Exchanging | None = None
+        self.peer: tuple[str, int] = ("", 0)
+        self.deadline = 0.0
+        self._reset()
+
+    # --- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        peer = transport.get_extra_info("peername")
+        self.peer = (str(peer[0]), int(peer[1])) if peer else ("", 0)
+        shared = self._shared
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.deadline = shared.clock() + shared.limits.header_timeout_s
+        shared.connections.add(self)
+        if len(shared.connections) > shared.limits.max_connections:
+            self.refuse(HttpRefusal(503, "too_many_connections", "too many connections", headers=(("Retry-After", "1"),)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shared.connections.discard(self)
+        self._closing = True
+        self._kept.clear()
+        self._queue.clear()
+        self._release_body()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused or self._closing:
+            return
+        if self.busy or self._queue:
+            self._kept.append(data)
+            if sum(map(len, self._kept)) > KEPT:
+                self.transport.pause_reading()
+            return
+        self._feed(data)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        if self.exchange is not None:
+            self.exchange.pause()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    # --- parsing
+
+    def _feed(self, data: bytes) -> None:
+        if not self._in_body:
+            if not self._head_size:
+                self.deadline = self._shared.clock() + self._shared.limits.header_timeout_s
+            self._head_size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if isinstance(cause, (HttpRefusal, Overloaded)):
+                self.refuse(cause)
+            else:
+                self.refuse(HttpRefusal(400, "bad_request", "malformed HTTP request", detail=str(error)))
+            return
+        if not self._in_body and self._head_size > self._shared.limits.max_header and not self.busy:
+            self.refuse(HttpRefusal(431, "headers_too_large", "the request's headers are too large"))
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        """llhttp stops after an upgrade request; we never upgrade (RFC 9110 §7.8), so a new parser reads what follows."""
+        self._parser = httptools.HttpRequestParser(self)
+        if rest:
+            self.data_received(rest)
+
+    def _reset(self) -> None:
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._repeated = _NO_REPEATS
+        self._body: list[bytes] = []
+        self._head_size = 0
+        self._in_body = False
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            return  # a trailer field: must not pass for a header (RFC 9110 §6.5.1)
+        name = name.lower()
+        headers = self._headers
+        if name in headers:
+            if name in _SINGLE:
+                raise HttpRefusal(400, "repeated_header", "a header that may come once came twice")
+            self._repeated |= {name}
+        else:
+            headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        headers = self._headers
+        limits = self._shared.limits
+        if len(headers) > 100 or sum(map(len, headers)) + sum(map(len, headers.values())) > limits.max_header:
+            raise HttpRefusal(431, "headers_too_large", "the request's headers are too large")
+        if len(self._target) > 8192:
+            raise HttpRefusal(414, "target_too_long", "the request target is too long")
+        self._old = self._parser.get_http_version() != "1.1"
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or self._old or b"content-length" in headers):
+            raise HttpRefusal(400, "bad_framing", "this transfer coding is not accepted")
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > limits.max_body:
+            raise HttpRefusal(413, "body_too_large", f"the body may have {limits.max_body} bytes")
+        expect = headers.get(b"expect")
+        if expect is not None:
+            if expect.lower() != b"100-continue":
+                raise HttpRefusal(417, "expectation_failed", "only 100-continue can be expected")
+            if not self._old and (length or coding) and not self.busy:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._in_body = True
+        self._head_size = 0
+        self.deadline = self._shared.clock() + limits.body_timeout_s
+
+    def on_body(self, chunk: bytes) -> None:
+        self._body.append(chunk)
+        size = self._body_size = self._body_size + len(chunk)
+        if size > self._shared.limits.max_body:
+            raise HttpRefusal(413, "body_too_large", f"the body may have {self._shared.limits.max_body} bytes")
+        if size > LARGE:
+            self._shared.held.take(len(chunk) if size - len(chunk) > LARGE else size)
+
+    def on_message_complete(self) -> None:
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        path, _, query = self._target.partition(b"?")
+        parser = self._parser
+        request = HttpRequest(parser.get_method(), path, query, self._headers, self._repeated, body)
+        keep_alive, old = parser.should_keep_alive(), self._old
+        self._release_body()
+        self._reset()
+        if self.busy or self._queue:
+            if len(self._queue) >= PIPELINED:
+                raise HttpRefusal(503, "too_many_requests", "too many pipelined requests")
+            self._queue.append((request, keep_alive, old))
+            return
+        self._begin(request, keep_alive, old)
+
+    def _release_body(self) -> None:
+        if self._body_size > LARGE:
+            self._shared.held.give(self._body_size)
+        self._body_size = 0
+
+    def _begin(self, request: HttpRequest, keep_alive: bool, old: bool) -> None:
+        self.busy = True
+        self.deadline = float("inf")
+        self._keep_alive = keep_alive
+        self._old = old
+        self._shared.handle(self, request)
+
+    # --- answering
+
+    def respond(self, status: int, content_type: bytes, parts: Sequence[Any], size: int, extra: bytes = b"") -> None:
+        """Write a whole answer. `parts` are bytes-like, `size` their length together; `extra` is header lines with CRLF."""
+        head = b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
+            _STATUS[status], self._shared.date(), content_type, size, extra, self._connection_header(),
+        )  # fmt: skip
+        if size < 16384:
+            self.transport.write(b"".join((head, *parts)))
+        else:
+            self.transport.writelines((head, *parts))
+        self.done()
+
+    def respond_empty(self, status: int, extra: bytes = b"") -> None:
+        """Write an answer without a body (202, 204 …)."""
+        length = b"" if status == 204 else b"Content-Length: 0\r\n"
+        self.transport.write(
+            b"%b%b%b%b%b\r\n" % (_STATUS[status], self._shared.date(), length, extra, self._connection_header())
+        )
+        self.done()
+
+    def begin_body(self, status: int, content_type: bytes, size: int | None, extra: bytes = b"") -> bytes:
+        """Start an answer whose body follows by `send_body`; returns the head for the caller to write with the first bytes.
+
+        `size` None: chunked, or for HTTP/1.0 until the connection closes.
+        """
+        self._streaming = True
+        self._chunked = size is None and not self._old
+        if size is None and self._old:
+            self._keep_alive = False
+        framing = b"Transfer-Encoding: chunked\r\n" if self._chunked else b""
+        if size is not None:
+            framing = b"Content-Length: %d\r\n" % size
+        return b"%b%bContent-Type: %b\r\n%b%b%b\r\n" % (
+            _STATUS[status], self._shared.date(), content_type, framing, extra, self._connection_header(),
+        )  # fmt: skip
+
+    def frame(self, data: bytes) -> bytes:
+        """`data` as one piece of the body begun: a chunk, where chunks are used."""
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+
+    def end_body(self, before: bytes = b"") -> None:
+        """End the body begun; `before` is written (framed already) ahead of the end in one piece."""
+        self._streaming = False
+        if self._chunked:
+            before += b"0\r\n\r\n"
+        if before:
+            self.transport.write(before)
+        self.done()
+
+    def abort(self) -> None:
+        """Break off: the client must not take what it has for a whole answer."""
+        self.exchange = None
+        if not self._closing:
+            self._closing = True
+            self.transport.abort()
+
+    def _connection_header(self) -> bytes:
+        if not self._keep_alive or self._shared.draining:
+            self._keep_alive = False
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self._old else b""
+
+    def done(self) -> None:
+        """The current request is answered: take the next one, or wait for it."""
+        self.exchange = None
+        self.busy = False
+        shared = self._shared
+        if self._refused:
+            self._linger()
+            return
+        if not self._keep_alive or shared.draining:
+            self._close()
+            return
+        self.deadline = shared.clock() + shared.limits.keep_alive_s
+        if self._queue or self._kept:
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        if self.busy or self._closing or self._refused:
+            return
+        if self._queue:
+            self._begin(*self._queue.popleft())
+            return
+        if self._kept:
+            kept = b"".join(self._kept)
+            self._kept.clear()
+            self.transport.resume_reading()
+            self._feed(kept)
+
+    def refuse(self, error: HttpRefusal | Overloaded) -> None:
+        """Answer with an error and close: after it nothing on this connection can be trusted to be a request."""
+        if self._refused or self._closing:
+            return
+        self._refused = True
+        self._release_body()
+        if self.busy or self._queue:
+            self._keep_alive = False
+            self._queue.clear()
+            return  # the running call still gets its answer; then the connection closes
+        status, extra = (error.status, error.headers) if isinstance(error, HttpRefusal) else (503, (("Retry-After", "1"),))
+        body = msgspec.json.encode(
+            {"jsonrpc": "2.0", "id": None, "error": {"code": error.code, "message": error.public, "data": {"reason": error.reason}}}
+        )
+        lines = "".join(f"{name}: {value}\r\n" for name, value in extra).encode()
+        self._keep_alive = False
+        self.respond(status, b"application/json", (body,), len(body), lines)
+
+    def expire(self) -> None:
+        """A bound of time has passed: say 408 to who has begun a request, close the rest."""
+        if not self._refused and (self._head_size or self._in_body):
+            self.refuse(HttpRefusal(408, "request_timeout", "the request did not arrive in time"))
+        else:
+            self.abort()
+
+    def _linger(self) -> None:
+        """Send what is written and read on without looking for a moment: closing at once would reset the connection,
+        and a client still sending its body would never see why it was refused (RFC 9112 §9.6)."""
+        self.deadline = self._shared.clock() + LINGER_S
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def idle(self) -> bool:
+        """True while no request has begun."""
+        return not (self.busy or self._queue or self._head_size or self._in_body)
+
+    def _close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.transport.close()
+
+    def drain(self) -> asyncio.Future[None]:
+        """A future that is done once the client reads again; at once when it does."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self.paused or self._closing:
+            future.set_result(None)
+        else:
+            self._waiters.append(future)
+        return future

@@ -1,0 +1,100 @@
+"""Legacy session ids: sealed handles, so that an idle session costs nothing here but what its handle says.
+
+A handle of another principal or endpoint, an old one, an ended one, or one with a flipped bit answers like one that
+never was. What was opened is kept in a bounded map: the next look-up is a dictionary's.
+Source: MCP 2025-11-25, transports ("Session Management"); design §4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from narthex.errors import SessionNotFound
+from narthex.flow.codec.seal import KeyRing, SealError
+from narthex.types import Principal, Session
+
+MOST_OPENED = 10_000
+MOST_ENDED = 100_000
+
+
+class _Payload(msgspec.Struct, array_like=True):
+    id: str
+    version: str
+    expires_at: int
+    slot: int
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    session: Session
+    endpoint: str
+    principal: Principal
+
+
+class Sessions:
+    """Mints and opens session handles.
+
+    Args:
+        ring: The keys; a second process with the same ones opens every handle.
+        now: Wall clock, seconds.
+        random: `random(n)` gives n unpredictable bytes.
+        slot: The home process of what is opened here (design §4).
+    """
+
+    def __init__(
+        self, ring: KeyRing, *, now: Callable[[], float], random: Callable[[int], bytes], ttl_s: float, slot: int = 0
+    ) -> None:
+        self.opened = 0
+        self._sealer = ring.sealer("session")
+        self._now = now
+        self._random = random
+        self._ttl_s = ttl_s
+        self._slot = slot
+        self._opened: dict[bytes, _Opened] = {}
+        self._ended: dict[str, int] = {}
+
+    def create(self, principal: Principal, endpoint: str, version: str) -> str:
+        """A new session's handle: visible ASCII, at most 512 characters."""
+        expires_at = int(self._now() + self._ttl_s)
+        payload = _Payload(self._random(16).hex(), version, expires_at, self._slot)
+        bound = _bound(principal, endpoint)
+        self.opened += 1
+        return self._sealer.seal(payload, bound=bound, expires_at=expires_at, nonce=self._random(12))
+
+    def find(self, handle: bytes, principal: Principal, endpoint: str) -> Session:
+        """The session that `handle` stands for. Raises SessionNotFound, whatever the reason."""
+        known = self._opened.get(handle)
+        now = self._now()
+        if known is not None and known.endpoint == endpoint and known.principal == principal:
+            if now < known.session.expires_at:
+                return known.session
+            del self._opened[handle]
+        try:
+            bound = _bound(principal, endpoint)
+            payload = self._sealer.open(handle.decode("ascii"), _Payload, bound=bound, now=int(now), leeway=0)
+        except (SealError, UnicodeDecodeError):
+            raise SessionNotFound("session not found") from None
+        if payload.id in self._ended:
+            raise SessionNotFound("session not found")
+        session = Session(payload.id, payload.version, payload.expires_at)
+        if len(self._opened) >= MOST_OPENED:
+            del self._opened[next(iter(self._opened))]
+        self._opened[handle] = _Opened(session, endpoint, principal)
+        return session
+
+    def end(self, handle: bytes, principal: Principal, endpoint: str) -> Session:
+        """End a session; its handle opens no more, here, until it would have expired. Raises SessionNotFound."""
+        session = self.find(handle, principal, endpoint)
+        self._opened.pop(handle, None)
+        now = int(self._now())
+        if len(self._ended) >= MOST_ENDED:
+            self._ended = {id_: until for id_, until in self._ended.items() if until > now}
+            while len(self._ended) >= MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
+        self._ended[session.id] = session.expires_at
+        return session
+
+
+def _bound(principal: Principal, endpoint: str) -> tuple[str, ...]:
+    return (principal.tenant, principal.issuer, principal.subject, principal.client, endpoint)

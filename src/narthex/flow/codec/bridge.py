@@ -1,0 +1,148 @@
+"""One call in two dialects: what goes upstream for a client's request, and what its answer becomes for the client.
+
+In: a `Call`, where it goes, and what was negotiated there. Out: bytes. Unknown keys pass; nothing is read that need
+not be. Cases: `tests/flow/codec/test_bridge.py`, client era x upstream era.
+Source: MCP 2026-07-28 (changes from 2025-11-25; `resultType`, cacheable results, error codes).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from narthex.errors import MissingCapability, UpstreamUnavailable
+from narthex.flow.codec.handshake import CLIENT_INFO
+from narthex.flow.codec.jsonrpc import BAD_JSON, Id, Incoming, Raw, RawMap, decode_map, encode
+from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_PREFIX, META_VERSION
+from narthex.types import Call, Era
+
+COMPLETE = b'"resultType":"complete"'
+UNCACHED = b'"ttlMs":0,"cacheScope":"private"'
+_NO_CAPABILITIES = Raw(b"{}")
+_CLIENT_INFO = Raw(encode(CLIENT_INFO))
+
+
+def outgoing_body(call: Call, id_: int, era: Era, version: str) -> bytes:
+    """The request as the upstream gets it: our id, the upstream's own name, `_meta` in its era.
+
+    A progress token becomes our id, so that a shared pipe can tell whose progress it is; client capabilities are
+    declared empty: what a server would ask of the client is not carried in this version.
+    """
+    params = call.params
+    meta = call.meta
+    if era == "modern":
+        meta = {**meta} if call.era == "modern" else {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
+        meta[META_VERSION] = Raw(b'"%b"' % version.encode())
+        meta[META_CAPABILITIES] = _NO_CAPABILITIES
+        meta.setdefault(META_CLIENT, _CLIENT_INFO)
+    elif call.era == "modern":
+        meta = {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
+    if meta:
+        if "progressToken" in meta:
+            meta = {**meta, "progressToken": Raw(b"%d" % id_)}
+        params = {**params, "_meta": Raw(encode(meta))}
+    elif "_meta" in params:
+        params = {k: v for k, v in params.items() if k != "_meta"}
+    return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (id_, call.method.encode(), encode(params))
+
+
+def response_parts(call: Call, era: Era, message: Incoming) -> list[bytes | memoryview]:
+    """The answer to `call` as the client gets it, in pieces to write: its id, and the result's bytes as they came.
+
+    Raises:
+        UpstreamUnavailable: Neither a result nor an error, or a result that is no object.
+        MissingCapability: The server asks for input, which this version does not carry.
+    """
+    if message.error:
+        return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"error":', translate_error(call.era, message.error), b"}"]
+    result = bytes(message.result)
+    if not result:
+        raise UpstreamUnavailable("the server answered neither result nor error", sent=True)
+    if result[0] != 0x7B:  # {
+        raise UpstreamUnavailable("the server's result is not an object", sent=True)
+    if era == "modern" and b'"input_required"' in result:
+        refuse_input_required(result)
+    if call.era == "modern":
+        extra = missing_members(call.method, era, result)
+        if extra:
+            rest = memoryview(result)[1:]
+            comma = b"" if bytes(rest[:1]) == b"}" or not decode_map(result) else b","
+            return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":{', extra, comma, rest, b"}"]
+    return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', result, b"}"]
+
+
+def missing_members(method: str, era: Era, result: bytes) -> bytes:
+    """What a modern result must have and a legacy server did not give: `resultType`; for a read also `ttlMs`, `cacheScope`."""
+    if era == "modern":
+        return b""
+    extra = b""
+    if b'"resultType"' not in result:
+        extra = COMPLETE
+    if method == "resources/read" and b'"ttlMs"' not in result:
+        extra = extra + b"," + UNCACHED if extra else UNCACHED
+    return extra
+
+
+def refuse_input_required(result: bytes) -> None:
+    """Raise for a multi-round-trip result; what only mentions the word passes."""
+    try:
+        if bytes(decode_map(result).get("resultType", b"")) != b'"input_required"':
+            return
+    except BAD_JSON:
+        raise UpstreamUnavailable("the server's result is not an object", sent=True) from None
+    raise MissingCapability("the server asks for input that this gateway does not carry yet")
+
+
+class _Error(msgspec.Struct):
+    code: int
+    message: str = ""
+    data: Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_error = msgspec.json.Decoder(_Error).decode
+
+
+def error_code(error: Raw) -> int:
+    """The code of a JSON-RPC error object; -32603 where it has none."""
+    try:
+        return _decode_error(error).code
+    except BAD_JSON:
+        return -32603
+
+
+def translate_error(era: Era, error: Raw) -> bytes:
+    """A server's error in the client's era: a modern client never sees -32002 or -32042.
+
+    Raises:
+        UpstreamUnavailable: It is no JSON-RPC error object.
+        MissingCapability: -32042 (URL elicitation) to a modern client.
+    """
+    try:
+        decoded = _decode_error(error)
+    except BAD_JSON:
+        raise UpstreamUnavailable("the server answered a malformed error", sent=True) from None
+    if era == "modern":
+        if decoded.code == -32002:
+            decoded.code = -32602
+            return encode(decoded)
+        if decoded.code == -32042:
+            raise MissingCapability("the server asks for input that this gateway does not carry yet")
+    return bytes(error)
+
+
+def progress_for(call: Call, message: Incoming) -> bytes | None:
+    """A notification that belongs to `call`, with the client's own progress token; None where it is not for the client."""
+    if message.method == "notifications/progress":
+        token = call.meta.get("progressToken")
+        if token is None:
+            return None
+        params: RawMap = decode_map(message.params)
+        params["progressToken"] = token
+        return b'{"jsonrpc":"2.0","method":"notifications/progress","params":%b}' % encode(params)
+    if message.method == "notifications/message" and (call.era == "legacy" or META_LOG_LEVEL in call.meta):
+        return b'{"jsonrpc":"2.0","method":"notifications/message","params":%b}' % bytes(message.params)
+    return None
+
+
+def id_json(id_: Id) -> bytes:
+    """A request id as JSON."""
+    return b"%d" % id_ if id_.__class__ is int else encode(id_)

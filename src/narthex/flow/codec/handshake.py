@@ -1,0 +1,135 @@
+"""The messages by which we learn which MCP a server speaks, and our answers to what it asks of us.
+
+In: results of `server/discover` and `initialize`, pushes of a server. Out: bodies to send, a `Dialect`, or the reason
+why there is none. Cases: `tests/flow/codec/test_handshake.py`, one row a rule.
+Source: MCP 2026-07-28, basic/versioning and server/discover; MCP 2025-11-25, basic/lifecycle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from narthex import __version__
+from narthex.errors import UpstreamUnavailable
+from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, encode
+from narthex.flow.codec.revisions import (
+    LATEST_LEGACY,
+    LEGACY,
+    META_CAPABILITIES,
+    META_CLIENT,
+    META_SERVER,
+    META_VERSION,
+    MODERN,
+)
+from narthex.flow.upstream.port import Dialect
+
+CLIENT_INFO = {"name": "narthex", "version": __version__}
+INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+MODERN_ERRORS = frozenset({-32020, -32021, -32022})
+
+
+class _Discovered(msgspec.Struct):
+    supported: list[str] = msgspec.field(name="supportedVersions")
+    capabilities: dict[str, Any] = {}
+    instructions: str | None = None
+    meta: dict[str, Any] = msgspec.field(name="_meta", default_factory=dict)
+
+
+class _Initialized(msgspec.Struct):
+    version: str = msgspec.field(name="protocolVersion")
+    capabilities: dict[str, Any] = {}
+    server_info: dict[str, Any] = msgspec.field(name="serverInfo", default_factory=dict)
+    instructions: str | None = None
+
+
+_decode_discovered = msgspec.json.Decoder(_Discovered).decode
+_decode_initialized = msgspec.json.Decoder(_Initialized).decode
+
+
+def discover_body(id: int) -> bytes:
+    """`server/discover`: the first request to a server whose era is not known, or is modern."""
+    meta = {META_VERSION: MODERN[0], META_CAPABILITIES: {}, META_CLIENT: CLIENT_INFO}
+    return encode({"jsonrpc": "2.0", "id": id, "method": "server/discover", "params": {"_meta": meta}})
+
+
+def initialize_body(id: int, version: str = LATEST_LEGACY) -> bytes:
+    """`initialize`: begins a legacy conversation. No capability is declared, so the server has nothing to ask of us."""
+    params = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT_INFO}
+    return encode({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params})
+
+
+def cancelled_body(id: int, reason: str) -> bytes:
+    """`notifications/cancelled` for our request `id`, where closing a stream does not say it (stdio, legacy HTTP)."""
+    params = {"requestId": id, "reason": reason}
+    return encode({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
+
+
+def dialect_from_discover(result: Raw) -> Dialect:
+    """What a modern server offers, at the highest version that both sides speak.
+
+    Raises:
+        UpstreamUnavailable: No version in common, or a result of another form. Nothing but the probe was sent.
+    """
+    try:
+        found = _decode_discovered(result)
+    except BAD_JSON as error:
+        raise UpstreamUnavailable("the server's discovery cannot be read", detail=str(error)) from None
+    mutual = [version for version in MODERN if version in found.supported]
+    if not mutual:
+        raise _no_version(found.supported)
+    info = found.meta.get(META_SERVER)
+    return Dialect(
+        era="modern",
+        version=max(mutual),
+        capabilities=found.capabilities,
+        server_info=info if isinstance(info, dict) else {},
+        instructions=found.instructions,
+    )
+
+
+def dialect_from_initialize(result: Raw, session_id: str | None) -> Dialect:
+    """What a legacy server answered to `initialize`. `session_id` is its `Mcp-Session-Id`, None where it has none.
+
+    Raises:
+        UpstreamUnavailable: It chose a version that we do not speak (2025-11-25, lifecycle: then disconnect), or a
+            result of another form.
+    """
+    try:
+        found = _decode_initialized(result)
+    except BAD_JSON as error:
+        raise UpstreamUnavailable("the server's answer to initialize cannot be read", detail=str(error)) from None
+    if found.version not in LEGACY:
+        raise _no_version([found.version])
+    return Dialect(
+        era="legacy",
+        version=found.version,
+        capabilities=found.capabilities,
+        server_info=found.server_info,
+        instructions=found.instructions,
+        session_id=session_id,
+    )
+
+
+def _no_version(offered: list[str]) -> UpstreamUnavailable:
+    shown = ", ".join(repr(version[:32]) for version in offered[:16]) or "none"
+    return UpstreamUnavailable("the server speaks no protocol version of ours", detail=f"it offers {shown}")
+
+
+def is_modern_error(code: int) -> bool:
+    """Does this code prove a modern server? The three that 2026-07-28 defines; any other error may be a legacy one."""
+    return code in MODERN_ERRORS
+
+
+def answer_push(message: Incoming) -> bytes | None:
+    """Our reply to what a server sends unasked: None for a notification or a response, which get none.
+
+    `ping` gets its empty result. Everything else needs a capability that we did not declare: method not found.
+    """
+    if not message.method or message.id is UNSET or message.id is None:
+        return None
+    if message.method == "ping":
+        return encode({"jsonrpc": "2.0", "id": message.id, "result": {}})
+    error = {"code": -32601, "message": "method not found: the client declared no such capability"}
+    return encode({"jsonrpc": "2.0", "id": message.id, "error": error})

@@ -1,0 +1,70 @@
+"""Do the routing headers of a request say what its body says? And what do ours say upstream?
+
+In: headers as `accept` read them, one decoded request. Out: nothing, or the error to answer with.
+Cases: `tests/flow/codec/test_headers.py`, one row a rule.
+Source: MCP 2026-07-28, Streamable HTTP transport (required headers, value encoding, code -32020).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from narthex.errors import HeaderMismatch
+
+NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+"""Which parameter `Mcp-Name` repeats."""
+
+_PLAIN = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
+_SENTINEL = re.compile(rb"=\?base64\?.*\?=", re.IGNORECASE)
+_MOST = 8192
+
+
+def check_routing_headers(headers: Mapping[bytes, bytes], repeated: frozenset[bytes], method: str, name: str | None) -> None:
+    """Refuse a modern request whose routing headers and body disagree.
+
+    A proxy in front of us may have routed on these headers. If the body says something else, that proxy was deceived,
+    so we stop before anything else runs.
+
+    Args:
+        headers: Lower-case name to value; of a repeated header the first.
+        repeated: Names that came more than once; a routing header may not, even when equal.
+        method: `method` of the body.
+        name: What `Mcp-Name` must say, or None for a method that is not named.
+    Raises:
+        HeaderMismatch: A required header is missing, repeated, malformed, or differs from the body.
+    """
+    if headers.get(b"mcp-method") != method.encode():
+        raise HeaderMismatch("Mcp-Method", headers.get(b"mcp-method"), method)
+    if name is not None:
+        got = headers.get(b"mcp-name")
+        if got is None or (got != name.encode() and decode_value(got) != name):
+            raise HeaderMismatch("Mcp-Name", got, name)
+        if got[:2] == b"=?" and decode_value(got) != name:
+            raise HeaderMismatch("Mcp-Name", got, name)
+    if repeated and repeated & {b"mcp-method", b"mcp-name", b"mcp-protocol-version"}:
+        raise HeaderMismatch("Mcp-*", "repeated", "once")
+
+
+def decode_value(value: bytes) -> str | None:
+    """A header value as text: plain visible ASCII, or the `=?base64?…?=` form. None when it is neither."""
+    if len(value) > _MOST:
+        return None
+    if _SENTINEL.fullmatch(value):
+        try:
+            return base64.b64decode(value[9:-2], validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return value.decode() if _PLAIN.fullmatch(value) else None
+
+
+@lru_cache(maxsize=4096)
+def encode_value(text: str) -> bytes:
+    """Text as a header value: plain where it is visible ASCII without edge spaces, else `=?base64?…?=`."""
+    raw = text.encode()
+    if _PLAIN.fullmatch(raw) and not _SENTINEL.fullmatch(raw):
+        return raw
+    return b"=?base64?" + base64.b64encode(raw) + b"?="

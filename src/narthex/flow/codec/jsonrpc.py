@@ -1,0 +1,175 @@
+"""Bytes <-> JSON-RPC messages. Parameters stay a map of name to raw JSON; a result stays raw.
+
+In: a body of bytes from anybody. Out: a `Request` or `Incoming`, or the error to answer with.
+Cases: `tests/flow/codec/test_jsonrpc.py`. Source: JSON-RPC 2.0; MCP 2026-07-28, basic/index (ids are strings or integers).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from narthex.errors import CodecError, GatewayError, InvalidParams, ParseError
+
+Raw = msgspec.Raw
+UNSET = msgspec.UNSET
+UnsetType = msgspec.UnsetType
+RawMap = dict[str, msgspec.Raw]
+Id = int | str
+
+
+class Request(msgspec.Struct):
+    """One request or notification from a client. `id` is UNSET for a notification."""
+
+    jsonrpc: str
+    method: str = ""
+    id: Id | UnsetType | None = UNSET
+    params: Raw = Raw()
+    result: Raw = Raw()
+    error: Raw = Raw()
+
+
+class Incoming(msgspec.Struct):
+    """One message from an upstream: a response (`result` or `error`), a request (`method`, `id`) or a notification (`method`)."""
+
+    jsonrpc: str = ""
+    id: Id | UnsetType | None = UNSET
+    method: str = ""
+    params: Raw = Raw()
+    result: Raw = Raw()
+    error: Raw = Raw()
+
+
+decode_map = msgspec.json.Decoder(RawMap).decode
+_decode_request = msgspec.json.Decoder(Request).decode
+_decode_incoming = msgspec.json.Decoder(Incoming).decode
+encode = msgspec.json.Encoder().encode
+BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+def decode_request(body: bytes) -> Request:
+    """Read one JSON-RPC request or notification.
+
+    Raises:
+        ParseError: Not JSON, not UTF-8, nested too deeply, or a key given twice in the envelope.
+        CodecError: JSON, but not one request: a batch, a response, a wrong `jsonrpc`, an id that is no string or integer.
+    """
+    try:
+        if not body.isascii():
+            body.decode()
+        request = _decode_request(body)
+    except msgspec.ValidationError as error:
+        if body.lstrip()[:1] == b"[":
+            raise CodecError("batches are not part of this revision") from None
+        raise CodecError("not a JSON-RPC request", detail=str(error)) from None
+    except BAD_JSON as error:
+        raise ParseError("the body is not JSON", detail=str(error)) from None
+    if request.jsonrpc != "2.0":
+        raise CodecError('"jsonrpc" must be "2.0"')
+    if not request.method or request.id is None or request.result or request.error:
+        raise CodecError("not a JSON-RPC request")
+    if request.id.__class__ is bool:
+        raise CodecError("an id is a string or an integer")
+    if len(body) > _compact_length(request):
+        refuse_duplicate_keys(body, depth=1)
+    return request
+
+
+def _compact_length(request: Request) -> int:
+    """The length of `request` without white space. A longer body has white space, unknown keys, or a key twice."""
+    length = 29 + len(request.method) + len(request.params)  # {"jsonrpc":"2.0","method":""}
+    if request.params:
+        length += 10  # ,"params":
+    if request.id is not UNSET:
+        length += 6 + len(encode(request.id))  # ,"id":
+    return length
+
+
+def read_params(params: Raw) -> RawMap:
+    """Parameters as a map of name to raw JSON; empty where there are none.
+
+    Raises:
+        InvalidParams: Not an object.
+        ParseError: A key stands twice: whoever reads the other value would see another call.
+    """
+    if not params:
+        return {}
+    try:
+        values = decode_map(params)
+    except msgspec.ValidationError:
+        raise InvalidParams("params must be an object") from None
+    except BAD_JSON as error:
+        raise ParseError("the body is not JSON", detail=str(error)) from None
+    compact = 1 + (not values)
+    for key, value in values.items():
+        compact += len(key) + len(value) + 4
+    if len(params) != compact:
+        refuse_duplicate_keys(bytes(params), depth=1)
+    return values
+
+
+def refuse_duplicate_keys(body: bytes, depth: int) -> None:
+    """Raise `ParseError` when an object on one of the outer `depth` levels has a key twice.
+
+    The slow way, for bodies that are not in the shortest form; `depth` counts from the outermost object.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> Any:
+        keys = {key for key, _ in items}
+        return (items, len(keys) != len(items))
+
+    def walk(value: Any, left: int) -> None:
+        if isinstance(value, tuple):
+            if value[1]:
+                raise ParseError("a key stands twice")
+            if left > 1:
+                for _, child in value[0]:
+                    walk(child, left - 1)
+
+    try:
+        walk(json.loads(body, object_pairs_hook=pairs), depth)
+    except (ValueError, RecursionError) as error:
+        raise ParseError("the body is not JSON", detail=str(error)) from None
+
+
+def decode_incoming(data: bytes | bytearray | memoryview) -> Incoming:
+    """Read one message of an upstream.
+
+    Raises:
+        ParseError: Not one JSON-RPC object in UTF-8. An upstream's batch is refused too.
+    """
+    try:
+        return _decode_incoming(data)
+    except BAD_JSON as error:
+        raise ParseError("the server's answer is not JSON-RPC", detail=str(error)) from None
+
+
+def read_string(params: RawMap, key: str) -> str:
+    """The string at `key`. Raises InvalidParams where it is missing or no string."""
+    try:
+        return msgspec.json.decode(params[key], type=str)
+    except KeyError:
+        raise InvalidParams(f"params.{key} is missing") from None
+    except BAD_JSON:
+        raise InvalidParams(f"params.{key} must be a string") from None
+
+
+def error_data(error: GatewayError, decision_id: str) -> dict[str, Any]:
+    """`data` of an error of ours: `{reason, decisionId, …}` (design §5)."""
+    data: dict[str, Any] = {"reason": error.reason, "decisionId": decision_id}
+    if error.data:
+        data.update(error.data)
+    return data
+
+
+def encode_error(id_: Id | None, error: GatewayError, decision_id: str) -> bytes:
+    """A JSON-RPC error response. `id_` None where the request's id is not known."""
+    body = {"code": error.code, "message": error.public, "data": error_data(error, decision_id)}
+    return encode({"jsonrpc": "2.0", "id": id_, "error": body})
+
+
+def encode_result(id_: Id, result: Any) -> bytes:
+    """A JSON-RPC success response; `result` is anything msgspec encodes, `Raw` included."""
+    return encode({"jsonrpc": "2.0", "id": id_, "result": result})

@@ -1,0 +1,112 @@
+"""Which revision of MCP a request speaks, and what that era asks of it.
+
+In: the version header, the method and the parameters. Out: the revision, or the error to answer with.
+Cases: `tests/flow/codec/test_revisions.py`, one row a rule.
+Source: MCP 2026-07-28, basic/versioning and Streamable HTTP transport; MCP 2025-11-25, transports ("Protocol Version Header").
+"""
+
+from __future__ import annotations
+
+from narthex.errors import HeaderMismatch, InvalidParams, MethodNotFound, UnsupportedVersion
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, Request, decode_map
+from narthex.types import Era
+
+MODERN = ("2026-07-28",)
+LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+LATEST_LEGACY = LEGACY[0]
+ASSUMED = "2025-03-26"
+"""What a request without a version header speaks (2025-11-25, transports)."""
+
+META_VERSION = "io.modelcontextprotocol/protocolVersion"
+META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+META_CLIENT = "io.modelcontextprotocol/clientInfo"
+META_SERVER = "io.modelcontextprotocol/serverInfo"
+META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
+META_PREFIX = "io.modelcontextprotocol/"
+_META_VERSION_BYTES = META_VERSION.encode()
+
+_ERA_OF_HEADER: dict[bytes, tuple[str, Era]] = {
+    **{version.encode(): (version, "modern") for version in MODERN},
+    **{version.encode(): (version, "legacy") for version in LEGACY},
+}
+_SHARED_METHODS = frozenset(
+    {
+        "tools/list",
+        "tools/call",
+        "prompts/list",
+        "prompts/get",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "completion/complete",
+    }
+)
+METHODS: dict[Era, frozenset[str]] = {
+    "modern": _SHARED_METHODS | {"server/discover"},
+    "legacy": _SHARED_METHODS | {"initialize", "ping"},
+}
+"""What a client may ask. Subscriptions, log levels and tasks are refused as unknown: not in this version."""
+
+
+def era_of(header: bytes | None, request: Request, body: bytes) -> tuple[str, Era]:
+    """The revision and era that a request speaks.
+
+    Args:
+        header: `MCP-Protocol-Version` as received, None where absent.
+        body: The request's bytes: without a header, its `_meta` still tells a modern client that lost it.
+    Raises:
+        UnsupportedVersion: A version that is none of ours; `data` names those to choose from.
+        HeaderMismatch: The body is modern, the header is missing or says otherwise.
+    """
+    if request.method == "initialize":
+        return LATEST_LEGACY, "legacy"
+    if header is None:
+        if _META_VERSION_BYTES in body and _claims_version(request.params):
+            raise HeaderMismatch("MCP-Protocol-Version", None, "a version in _meta")
+        return ASSUMED, "legacy"
+    known = _ERA_OF_HEADER.get(header)
+    if known is None:
+        requested = header.decode("latin-1")[:64]
+        raise UnsupportedVersion("unsupported protocol version", data={"supported": list(MODERN), "requested": requested})
+    return known
+
+
+def _claims_version(params: Raw) -> bool:
+    try:
+        return META_VERSION in decode_map(decode_map(params)["_meta"])
+    except (*BAD_JSON, KeyError):
+        return False
+
+
+def read_meta(params: RawMap) -> RawMap:
+    """`params._meta` as a map; empty where there is none. Raises InvalidParams when it is no object."""
+    raw = params.get("_meta")
+    if raw is None:
+        return {}
+    try:
+        return decode_map(raw)
+    except BAD_JSON:
+        raise InvalidParams("params._meta must be an object") from None
+
+
+def check_modern_meta(meta: RawMap, version: str) -> None:
+    """A modern request names its version and the client's capabilities in `_meta`, and the header agrees.
+
+    Raises:
+        InvalidParams: One of the two is missing, or capabilities are no object.
+        HeaderMismatch: The version in the body is not the one in the header.
+    """
+    claimed = meta.get(META_VERSION)
+    if claimed is None:
+        raise InvalidParams(f"params._meta must have {META_VERSION}")
+    if bytes(claimed) != b'"%b"' % version.encode():
+        raise HeaderMismatch("MCP-Protocol-Version", version, bytes(claimed)[:64])
+    capabilities = meta.get(META_CAPABILITIES)
+    if capabilities is None or not bytes(capabilities).startswith(b"{"):
+        raise InvalidParams(f"params._meta must have {META_CAPABILITIES}, an object")
+
+
+def check_method(method: str, era: Era) -> None:
+    """Raises MethodNotFound for what this era does not know, or this version does not serve."""
+    if method not in METHODS[era]:
+        raise MethodNotFound(f"method not found: {method[:64]}")

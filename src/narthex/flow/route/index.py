@@ -1,0 +1,181 @@
+"""Several servers' lists merged into what one endpoint shows, and the way back from a shown name to its server.
+
+In: an endpoint's spec and each server's items as received. Out: an `Index`: names to targets, and the list's bytes.
+What is listed is what can be called: both come from here. Cases: `tests/flow/route/test_index.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+
+import msgspec
+
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, decode_map, encode
+from narthex.flow.route.names import canonical, shown_name
+from narthex.flow.route.patterns import Selector
+from narthex.flow.route.uri_templates import Template, prefix_uri, scheme_authority, unprefix_uri
+from narthex.types import EndpointSpec, Kind, Selection
+
+KEY: Mapping[Kind, str] = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
+"""Which member names an item of a list."""
+MEMBER: Mapping[Kind, str] = {
+    "tools": "tools",
+    "prompts": "prompts",
+    "resources": "resources",
+    "templates": "resourceTemplates",
+}
+"""Which member of a list result holds the items."""
+SLICE = 50
+"""Items merged between two pauses: well under a millisecond."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where a shown name leads: the server, and the name as that server gives it (also as JSON)."""
+
+    server: str
+    name: str
+    name_json: bytes
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """A server whose items are not in the list, and why, in words that a client may read."""
+
+    server: str
+    reason: str
+
+
+class Items(msgspec.Struct, frozen=True):
+    """One server's list as received: each item's own name and its bytes."""
+
+    server: str
+    items: tuple[tuple[str, Raw], ...]
+
+
+class Index(msgspec.Struct, frozen=True):
+    """What one endpoint shows of one kind. `fragments` are the items' bytes in listed order; `hidden` lost a clash.
+
+    `templates` and `authorities` (scheme and authority of a listed URI) find the server of an unlisted resource.
+    """
+
+    kind: Kind
+    targets: Mapping[str, Target]
+    fragments: tuple[bytes | Raw, ...]
+    missing: tuple[Missing, ...]
+    hidden: tuple[tuple[str, str], ...]
+    templates: tuple[tuple[Template, Target], ...] = ()
+    authorities: Mapping[str, Target] = {}
+
+    def body(self, prefix: bytes = b"") -> bytes:
+        """The list result as JSON. `prefix` holds further members, each ending in a comma."""
+        parts = [b"{", prefix]
+        if self.missing:
+            lost = [{"server": one.server, "reason": one.reason} for one in self.missing]
+            parts.append(b'"_meta":{"narthex/missing":%b},' % encode(lost))
+        parts.append(b'"%b":[' % MEMBER[self.kind].encode())
+        parts.append(b",".join(self.fragments))
+        parts.append(b"]}")
+        return b"".join(parts)
+
+
+def find_resource(spec: EndpointSpec, resources: Index, templates: Index, uri: str) -> Target | None:
+    """Which server a URI leads to: listed, else by template, else by scheme and authority of a listed one (design §4).
+
+    What the endpoint's patterns exclude is not found by any of these ways.
+    """
+    target = resources.targets.get(uri)
+    if target is not None:
+        return target
+    for template, found in templates.templates:
+        if template.matches(uri):
+            break
+    else:
+        if spec.resource_uris == "prefix" or (by_authority := resources.authorities.get(scheme_authority(uri))) is None:
+            return None
+        found = by_authority
+    split = unprefix_uri(uri) if spec.resource_uris == "prefix" else None
+    name = split[1] if split else uri
+    select = Selector(*_patterns(spec.resources))
+    return Target(found.server, name, encode(name)) if select.allows(canonical(found.server, name)) else None
+
+
+def read_items(kind: Kind, server: str, raws: Sequence[Raw], most: int) -> tuple[Items, int]:
+    """One server's items; what has no usable name is left out and counted. At most `most` are taken.
+
+    Returns: the items in the server's order, and how many were left out.
+    """
+    key = KEY[kind]
+    named: list[tuple[str, Raw]] = []
+    seen: set[str] = set()
+    for raw in raws[:most]:
+        try:
+            name = msgspec.json.decode(decode_map(raw)[key], type=str)
+        except (*BAD_JSON, KeyError):
+            continue
+        if name and len(name) <= 4096 and name not in seen:
+            seen.add(name)
+            named.append((name, raw.copy()))
+    return Items(server, tuple(named)), len(raws) - len(named)
+
+
+def merge(
+    spec: EndpointSpec, kind: Kind, lists: Sequence[Items], missing: Sequence[Missing]
+) -> Generator[None, None, Index]:
+    """Merge in the order of `lists` (the endpoint's order of servers, so the result is deterministic).
+
+    A generator, so that ten thousand tools do not stop the loop: it pauses every `SLICE` items.
+    """
+    select = Selector(*_patterns(_selection(spec, kind)))
+    targets: dict[str, Target] = {}
+    fragments: list[bytes | Raw] = []
+    hidden: list[tuple[str, str]] = []
+    show, key = _shower(spec, kind), KEY[kind]
+    count = 0
+    for one in lists:
+        for name, raw in one.items:
+            count += 1
+            if count % SLICE == 0:
+                yield
+            if not select.allows(canonical(one.server, name)):
+                continue
+            shown = show(one.server, name)
+            if shown in targets:
+                hidden.append((one.server, name))
+                continue
+            targets[shown] = Target(one.server, name, encode(name))
+            fragments.append(raw if shown == name else _renamed(raw, key, shown))
+    frozen = (kind, targets, tuple(fragments), tuple(missing), tuple(hidden))
+    if kind == "templates":
+        return Index(*frozen, templates=tuple((Template(shown), target) for shown, target in targets.items()))
+    if kind == "resources":
+        return Index(*frozen, authorities=_authorities(targets))
+    return Index(*frozen)
+
+
+def _authorities(targets: Mapping[str, Target]) -> dict[str, Target]:
+    found: dict[str, Target] = {}
+    for uri, target in targets.items():
+        found.setdefault(scheme_authority(uri), target)
+    return found
+
+
+def _selection(spec: EndpointSpec, kind: Kind) -> Selection:
+    return spec.tools if kind == "tools" else spec.prompts if kind == "prompts" else spec.resources
+
+
+def _patterns(selection: Selection) -> tuple[Sequence[str], Sequence[str]]:
+    return selection.include, selection.exclude
+
+
+def _shower(spec: EndpointSpec, kind: Kind) -> Callable[[str, str], str]:
+    if kind in ("tools", "prompts"):
+        return lambda server, name: shown_name(server, name, naming=spec.naming, max_name=spec.max_name)
+    if spec.resource_uris == "prefix":
+        return prefix_uri
+    return lambda server, name: name
+
+
+def _renamed(raw: Raw, key: str, shown: str) -> bytes:
+    """The item with another name; all else byte for byte, in its order."""
+    members: RawMap = decode_map(raw)
+    members[key] = Raw(encode(shown))
+    return encode(members)

@@ -1,0 +1,231 @@
+"""New connections to upstreams: names, addresses, proxies, TLS.
+
+In: a target that the operator wrote. Out: a connected transport and its protocol, or `UpstreamUnavailable(sent=False)`.
+Does I/O, on asyncio and uvloop. Cases: `tests/flow/upstream/test_dial.py`. Source: RFC 8305 (several addresses),
+RFC 9112 §3.2.2 and RFC 9110 §9.3.6 (proxies). One `Dialer` lives as long as its `egress` setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, zip_longest
+from typing import Any
+
+from narthex.errors import UpstreamUnavailable
+from narthex.flow.upstream.dns import Address, Lookup, Resolver, system_lookup
+from narthex.flow.upstream.proxy import (
+    Proxies,
+    Proxy,
+    authority,
+    connect_request,
+    literal,
+    read_connect_answer,
+)
+from narthex.types import Egress, HttpTarget
+
+NEXT_ADDRESS_S = 0.25
+"""An address that has not answered by then gets company from the next one (RFC 8305 §5)."""
+MOST_ADDRESSES = 8
+SHUTDOWN_S = 2.0
+"""How long a TLS peer may take to say goodbye."""
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""A peer that vanished is noticed within a minute. Each system knows some of these (seconds; the last one a count)."""
+
+Factory = Callable[[], asyncio.BaseProtocol]
+Dialled = tuple[asyncio.Transport, asyncio.BaseProtocol]
+
+
+class Dialer:
+    """Makes connections the way one `egress` setting says.
+
+    Args:
+        egress: Proxy, exceptions, certificate authorities. The file of the latter is read at the first TLS connection.
+        environ: Where the setting says "env"; the process's own by default.
+        lookup: Names to addresses, called in a thread; the machine's resolver by default.
+        clock: Seconds, monotonic.
+    Raises:
+        ConfigError: A proxy that cannot be used.
+    """
+
+    def __init__(
+        self,
+        egress: Egress,
+        *,
+        environ: Mapping[str, str] | None = None,
+        lookup: Lookup = system_lookup,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ca = egress.ca
+        self._proxies = Proxies(egress, os.environ if environ is None else environ)
+        self._resolver = Resolver(lookup, clock)
+        self._context: asyncio.Task[ssl.SSLContext] | None = None
+
+    async def dial(
+        self, scheme: str, host: str, port: int, protocol_factory: Factory, *, connect_timeout_s: float
+    ) -> Dialled:
+        """Connect, directly or through a proxy, and for https finish the TLS handshake.
+
+        Args:
+            scheme: "http" or "https".
+            connect_timeout_s: For all of it together.
+        Raises:
+            UpstreamUnavailable: Not connected; `detail` says what failed. Nothing was sent to the server.
+        """
+        where = f"{scheme}://{authority(host, port)}"
+        proxy = self._proxies.choose(scheme, host, port)
+        if proxy is not None:
+            where += f" through the proxy {authority(proxy.host, proxy.port)}"
+        try:
+            async with asyncio.timeout(connect_timeout_s):
+                return await self._dial(scheme, host, port, proxy, protocol_factory, connect_timeout_s)
+        except TimeoutError:
+            reason = f"no connection within {connect_timeout_s:g} s"
+        except ssl.SSLCertVerificationError as error:
+            reason = f"its certificate is not trusted: {error.verify_message}"
+        except (OSError, ValueError) as error:
+            reason = _reason(error)
+        raise UpstreamUnavailable("the server cannot be reached", detail=f"{where}: {reason}")
+
+    def request_target(self, target: HttpTarget) -> str:
+        """What stands in the request line: the path, or the whole URL for a proxy that is to forward plain HTTP."""
+        if self._forwarding(target) is None:
+            return target.path
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        return f"http://{host}{'' if target.port == 80 else f':{target.port}'}{target.path}"
+
+    def proxy_headers(self, target: HttpTarget) -> tuple[tuple[str, str], ...]:
+        """Headers for a proxy that is to forward plain HTTP. Empty for https: there the tunnel has had them."""
+        proxy = self._forwarding(target)
+        return (("Proxy-Authorization", proxy.authorization),) if proxy and proxy.authorization else ()
+
+    def _forwarding(self, target: HttpTarget) -> Proxy | None:
+        return self._proxies.choose("http", target.host, target.port) if target.scheme == "http" else None
+
+    async def _dial(
+        self, scheme: str, host: str, port: int, proxy: Proxy | None, factory: Factory, timeout_s: float
+    ) -> Dialled:
+        loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if scheme == "https":
+            tls = {"ssl": await self._tls(), "server_hostname": host}
+            tls |= {"ssl_handshake_timeout": timeout_s, "ssl_shutdown_timeout": SHUTDOWN_S}
+        sock = await self._connect(*((host, port) if proxy is None else (proxy.host, proxy.port)))
+        try:
+            if proxy is not None and tls:
+                await _tunnel(sock, host, port, proxy)
+            transport, protocol = await loop.create_connection(factory, sock=sock, **tls)
+        except BaseException:
+            sock.close()
+            raise
+        return transport, protocol
+
+    async def _connect(self, host: str, port: int) -> socket.socket:
+        if literal(host) is not None:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return await _connect_one(Address(family, host), port)
+        addresses = _interleave(await self._resolver.addresses(host))
+        return await (_connect_any(addresses, port) if len(addresses) > 1 else _connect_one(addresses[0], port))
+
+    async def _tls(self) -> ssl.SSLContext:
+        """The context, read once in a thread (some ten milliseconds); after a failure the next call tries again."""
+        if self._context is None or (self._context.done() and self._context.exception() is not None):
+            self._context = asyncio.ensure_future(asyncio.to_thread(tls_context, self._ca))
+        return await asyncio.shield(self._context)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """The operator's words. asyncio puts words of its own into an `OSError`; its number says more."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | socket.gaierror) and error.errno:
+        return os.strerror(error.errno)
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def tls_context(ca: str) -> ssl.SSLContext:
+    """Verifies certificates and host names, TLS 1.2 or newer, HTTP/1.1 alone.
+
+    Args:
+        ca: "system", or a PEM file whose certificates are the only ones trusted.
+    Raises:
+        OSError: The file cannot be read, or holds no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=None if ca == "system" else ca)
+    except OSError as error:
+        raise OSError(f"the file of egress.ca, {ca}: {error.strerror or error}") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _interleave(addresses: Sequence[Address]) -> list[Address]:
+    """Families in turn, the first one's first (RFC 8305 §4): one family that leads nowhere costs one wait."""
+    first = [one for one in addresses if one.family == addresses[0].family]
+    other = [one for one in addresses if one.family != addresses[0].family]
+    turns = chain.from_iterable(zip_longest(first, other))
+    return [one for one in turns if one is not None][:MOST_ADDRESSES]
+
+
+async def _connect_one(address: Address, port: int) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        await asyncio.get_running_loop().sock_connect(sock, address.sockaddr(port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _connect_any(addresses: Sequence[Address], port: int) -> socket.socket:
+    """The first connection that stands. Each address gets a head start on the next, which a failure ends."""
+    left = list(addresses)
+    running: set[asyncio.Task[socket.socket]] = set()
+    failure: BaseException = OSError("the name has no address")
+    try:
+        while left or running:
+            if left:
+                running.add(asyncio.ensure_future(_connect_one(left.pop(0), port)))
+            done, _ = await asyncio.wait(
+                running, timeout=NEXT_ADDRESS_S if left else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                if task.exception() is None:
+                    running.remove(task)
+                    return task.result()
+                running.remove(task)
+                failure = task.exception() or failure
+        raise failure
+    finally:
+        for task in running:
+            task.add_done_callback(_close_late)
+            task.cancel()
+
+
+def _close_late(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+async def _tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy) -> None:
+    """Ask a proxy for a tunnel. Raises OSError or ValueError where there is none."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, connect_request(host, port, proxy))
+    answer = b""
+    while (status := read_connect_answer(answer)) is None:
+        data = await loop.sock_recv(sock, 4096)
+        if not data:
+            raise OSError("the proxy closed the connection")
+        answer += data
+    if status == 407:
+        raise OSError("the proxy asks for another user name or password (407)")
+    if status >= 300:
+        raise OSError(f"the proxy answered {status}")

@@ -1,0 +1,108 @@
+"""What the gateway asks of a way to an upstream. Three ways keep it: `http`, `sse` (2024-11-05), `stdio`.
+
+A `Channel` is one negotiated conversation with one server: a stateless target (modern HTTP), a session (legacy HTTP),
+or a process (stdio). Everything here is called on the event loop and returns at once; answers come to the `Sink`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from narthex.errors import GatewayError
+from narthex.flow.codec.jsonrpc import Incoming
+from narthex.types import Era
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """What was negotiated with an upstream. `capabilities` and `server_info` are as received; never trusted."""
+
+    era: Era
+    version: str
+    capabilities: dict[str, Any] = {}
+    server_info: dict[str, Any] = {}
+    instructions: str | None = None
+    session_id: str | None = None
+
+
+class Outgoing(msgspec.Struct):
+    """One request to an upstream.
+
+    `id` is ours, unique on its channel (`Channel.next_id`), and stands in `body`. A progress token in `body`, if any,
+    equals `id`: so a shared pipe knows whose progress it is. `name` is what `Mcp-Name` must say, None where it is not sent.
+    `resend` allows a second sending when the connection dies after bytes were written.
+    """
+
+    id: int
+    method: str
+    body: bytes
+    name: str | None = None
+    resend: bool = False
+
+
+class Sink(Protocol):
+    """Where the answer to one `Outgoing` goes. After `finished` or `failed` nothing more comes."""
+
+    def started(self, streaming: bool) -> None:
+        """The server has begun to answer; `streaming` when it chose an event stream. Optional: stdio never calls it."""
+
+    def message(self, message: Incoming) -> None:
+        """One whole message: a notification or server request that belongs to this call, or its response."""
+
+    def splice(self, head: bytes, total: int) -> bool:
+        """Offer to hand over a large JSON body of `total` bytes as it arrives, `head` being its first bytes.
+
+        True accepts: `chunk` follows with every byte (`head` included), then `finished`. False: one `message` comes.
+        """
+
+    def chunk(self, data: bytes) -> None:
+        """Bytes of a spliced body, in order."""
+
+    def finished(self) -> None:
+        """The server's answer has ended. An error for the caller if no response came before."""
+
+    def failed(self, error: GatewayError) -> None:
+        """The call cannot be answered. `UpstreamUnavailable.sent` says whether the server may have acted."""
+
+
+class Flight(Protocol):
+    """A request under way."""
+
+    def pause(self) -> None:
+        """Stop reading the answer, where it has a stream of its own. A shared pipe goes on; its sink must bound itself."""
+
+    def resume(self) -> None: ...
+
+    def cancel(self, reason: str) -> None:
+        """Nobody waits any more: tell the server in its era's way and call the sink no more."""
+
+
+class Channel(Protocol):
+    """One negotiated conversation with one server."""
+
+    dialect: Dialect
+    alive: bool
+    """False once it cannot take a request: closed, dead, or its session lost. Never becomes True again."""
+    last_used: float
+    """Monotonic seconds; kept by the caller, for reaping what is idle."""
+    open_calls: int
+    """Kept by the caller."""
+
+    def next_id(self) -> int:
+        """A JSON-RPC id never used before on this channel."""
+
+    def request(self, out: Outgoing, sink: Sink) -> Flight:
+        """Send; never raises for what the upstream does (that comes to `sink.failed`, possibly before this returns)."""
+
+    def notify(self, body: bytes) -> None:
+        """Send a notification or a response; nothing is awaited, failure is logged."""
+
+    async def close(self) -> None:
+        """End the conversation politely (DELETE, closing stdin), within 2 s by force. Idempotent."""
+
+
+class SessionLost(GatewayError):
+    """The upstream no longer knows our session (404). Nothing was done: open a new one and send once more."""
+
+    code, status, reason = -31005, 200, "upstream_unavailable"

@@ -1,0 +1,130 @@
+"""The way of a call through the rooms and back, as plain generators: no I/O, no clock.
+
+A walk yields what it needs (`Find`, `Open`, `Send`) and is sent the answer. The driver in `accept/exchange.py` answers
+from memory at once, or parks the walk and resumes it later; a test feeds it from a table. A time-out or a failure is
+thrown in at the yield; a call that is given up is closed.
+Cases: `tests/flow/test_walk.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+
+from narthex.errors import InvalidParams, NotVisible, UpstreamUnavailable
+from narthex.flow.codec.bridge import outgoing_body
+from narthex.flow.codec.headers import NAMED_BY
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, encode, read_string
+from narthex.flow.route.index import Target
+from narthex.flow.upstream.port import Channel, Outgoing
+from narthex.types import Call, Kind
+
+LOST = "lost"
+"""`Send`'s answer when the server had forgotten our session: nothing was done, a new one may be opened."""
+
+
+class Find(msgspec.Struct, frozen=True):
+    """Needs the target that a shown name leads to. Answer: `Target`, or None where there is none."""
+
+    kind: Kind
+    name: str
+
+
+class ListAll(msgspec.Struct, frozen=True):
+    """Needs an endpoint's merged list. Answer: `Index`."""
+
+    kind: Kind
+
+
+class Open(msgspec.Struct, frozen=True):
+    """Needs a channel to a server that can take a request. Answer: `Channel`."""
+
+    server: str
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Needs `out` sent and its answer relayed to the client. Answer: None when it was, or `LOST`."""
+
+    channel: Channel
+    out: Outgoing
+    target: Target
+
+
+Need = Find | ListAll | Open | Send
+Walk = Generator[Need, Any, None]
+
+KIND_OF: dict[str, Kind] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
+LISTS: dict[str, Kind] = {
+    "tools/list": "tools",
+    "prompts/list": "prompts",
+    "resources/list": "resources",
+    "resources/templates/list": "templates",
+}
+
+
+def exchange(call: Call) -> Walk:
+    """Take one call to its server and its answer back.
+
+    Raises:
+        NotVisible: No such tool, prompt or resource here.
+        InvalidParams: The name is missing, or no string.
+        UpstreamUnavailable, UpstreamTimeout, …: thrown in by the driver.
+    """
+    target, routed = yield from _locate(call)
+    lost = False
+    while True:
+        channel: Channel = yield Open(target.server)
+        dialect = channel.dialect
+        id_ = channel.next_id()
+        body = outgoing_body(routed, id_, dialect.era, dialect.version)
+        name = target.name if call.method in NAMED_BY else None
+        if (yield Send(channel, Outgoing(id_, call.method, body, name), target)) is not LOST:
+            return
+        if lost:
+            raise UpstreamUnavailable(f"server {target.server} lost its session twice")
+        lost = True
+
+
+def _locate(call: Call) -> Generator[Need, Any, tuple[Target, Call]]:
+    """Which server, and the call with that server's own name in it."""
+    if call.method == "completion/complete":
+        return (yield from _locate_reference(call))
+    key = NAMED_BY[call.method]
+    name = read_string(call.params, key)
+    target: Target | None = yield Find(KIND_OF[call.method], name)
+    if target is None:
+        raise not_visible(call, name)
+    return target, msgspec.structs.replace(call, params={**call.params, key: Raw(target.name_json)})
+
+
+def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, Call]]:
+    """Completion names a prompt, or a resource template by its text, in `ref`."""
+    try:
+        ref = msgspec.json.decode(call.params["ref"], type=dict[str, Raw])
+    except (*BAD_JSON, KeyError):
+        raise InvalidParams("params.ref must be an object") from None
+    type_ = read_string(ref, "type")
+    if type_ not in ("ref/prompt", "ref/resource"):
+        raise InvalidParams("params.ref.type must be ref/prompt or ref/resource")
+    key: str = "name" if type_ == "ref/prompt" else "uri"
+    name = read_string(ref, key)
+    target: Target | None = yield Find("prompts" if key == "name" else "templates", name)
+    if target is None and key == "uri":
+        target = yield Find("resources", name)
+    if target is None:
+        raise not_visible(call, name)
+    ref[key] = Raw(target.name_json)
+    return target, msgspec.structs.replace(call, params={**call.params, "ref": Raw(encode(ref))})
+
+
+def not_visible(call: Call, name: str) -> NotVisible:
+    """The one answer for missing and hidden. To a legacy client a missing resource is -32002 (2025-11-25, resources)."""
+    if call.method == "resources/read":
+        error = NotVisible("resource not found", data={"uri": name[:1024]})
+        if call.era == "legacy":
+            error.code = -32002
+        return error
+    what = {"tools/call": "tool", "prompts/get": "prompt"}.get(call.method, "reference")
+    return NotVisible(f"unknown {what}: {name[:128]}")

@@ -1,0 +1,184 @@
+"""The small shared types: who calls, what they call, and the snapshot that a call is decided against.
+
+All are frozen: a call never changes, and a snapshot is swapped whole. Durations are seconds (float), sizes bytes
+(int), addresses `(host, port)`. `config.compile` makes a `Snapshot`; nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
+
+import msgspec
+
+Address = tuple[str, int]
+Network = IPv4Network | IPv6Network
+Era = Literal["legacy", "modern"]
+Kind = Literal["tools", "prompts", "resources", "templates"]
+Sharing = Literal["tenant", "principal", "session"]
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who calls: the human or service, and the agent (client) acting for them. `key` names them everywhere."""
+
+    tenant: str
+    issuer: str
+    subject: str
+    client: str = ""
+    roles: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return (self.tenant, self.issuer, self.subject, self.client)
+
+
+LOCAL = Principal("default", "narthex", "local")
+"""The principal of every call while no identity is configured (design §6): loopback only."""
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A legacy client's session, as its sealed handle says (design §4). Nothing else about it is kept."""
+
+    id: str
+    version: str
+    expires_at: int
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request of a client that goes to a server. A rewrite makes a new one.
+
+    `params` maps names to raw JSON, `_meta` included; `meta` is `_meta` decoded one level. `id_json` is the client's
+    id as it goes back. `session` is None for a modern or sessionless client.
+    """
+
+    method: str
+    params: dict[str, msgspec.Raw]
+    meta: dict[str, msgspec.Raw]
+    id_json: bytes
+    era: Era
+    version: str
+    principal: Principal
+    endpoint: str
+    session: Session | None = None
+
+
+class TlsFiles(msgspec.Struct, frozen=True):
+    """Files of a TLS listener, absolute paths. `client_ca` asks for and verifies client certificates.
+
+    `digest` is the SHA-256 of what the files hold: a renewed certificate makes specs that differ.
+    """
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+    digest: str = ""
+
+
+class HttpTarget(msgspec.Struct, frozen=True):
+    """Where a server over HTTP is. `path` is the request target with its query; `headers` are sent with each request."""
+
+    url: str
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class StdioTarget(msgspec.Struct, frozen=True):
+    """How a server over stdio is started. `env` holds only what its entry names; the rest is inherited by a fixed list."""
+
+    command: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str | None = None
+    start: Literal["first_use", "at_start"] = "first_use"
+    idle_timeout_s: float = 600.0
+
+
+class ServerSpec(msgspec.Struct, frozen=True):
+    """One upstream as configured. Two specs that compare equal are the same upstream: a reload keeps it running."""
+
+    name: str
+    target: HttpTarget | StdioTarget
+    transport: Literal["auto", "http", "sse", "stdio"]
+    era: Literal["auto", "legacy", "modern"] = "auto"
+    sharing: Sharing = "principal"
+    connect_timeout_s: float = 5.0
+    call_timeout_s: float = 60.0
+    list_timeout_s: float = 10.0
+    list_ttl_s: float = 60.0
+    max_answer: int = 32 * 1024 * 1024
+    max_in_flight: int = 256
+    idempotent: tuple[str, ...] = ()
+    """Globs on the tool's own name: calls that may be sent again when a connection dies under them."""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Globs on the canonical name `<server>__<name>`. An empty `include` means all."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class EndpointSpec(msgspec.Struct, frozen=True):
+    """What a client connects to: `/mcp/<name>` (`default` is also `/mcp`)."""
+
+    name: str
+    servers: tuple[str, ...]
+    naming: Literal["prefix", "none"] = "prefix"
+    max_name: int = 48
+    tools: Selection = Selection()
+    prompts: Selection = Selection()
+    resources: Selection = Selection()
+    resource_uris: Literal["plain", "prefix"] = "plain"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of the public listener and of the process."""
+
+    max_header: int = 32 * 1024
+    max_body: int = 4 * 1024 * 1024
+    max_connections: int = 10_000
+    max_calls: int = 4096
+    max_held: int = 256 * 1024 * 1024
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
+    keep_alive_s: float = 75.0
+    sse_comment_s: float = 15.0
+    drain_accept_s: float = 3.0
+    drain_s: float = 30.0
+    session_ttl_s: float = 86_400.0
+
+
+class Egress(msgspec.Struct, frozen=True):
+    """How upstream connections leave: `proxy` is None, or "env", or an http:// URL; `ca` is "system" or a PEM path."""
+
+    proxy: str | None = "env"
+    no_proxy: tuple[str, ...] = ()
+    ca: str = "system"
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Everything a call needs to know, compiled from the configuration. `revision` is its content hash (hex)."""
+
+    revision: str
+    source: str
+    state_dir: str
+    listen: Address
+    admin_listen: Address
+    tls: TlsFiles | None
+    admin_tls: TlsFiles | None
+    public_url: str | None
+    allowed_hosts: tuple[str, ...]
+    trusted_proxies: tuple[Network, ...]
+    egress: Egress
+    limits: Limits
+    log_calls: bool
+    log_format: Literal["text", "json"]
+    servers: Mapping[str, ServerSpec]
+    endpoints: Mapping[str, EndpointSpec]
+    warnings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""

@@ -1,0 +1,215 @@
+"""Each resource of the admin side over a real socket; and the listener itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from narthex.admin.server import AdminServer
+from narthex.admin.view import GatewayView, ServerStatus
+from narthex.config.reload import ReloadOutcome
+from narthex.errors import ConfigError
+from narthex.telemetry.accounts import OUTCOME
+from narthex.types import TlsFiles
+
+from .gateway import SECRET, TOKEN, Gateway, admin, ask, fetch
+
+REFUSED = ReloadOutcome("refused", "admin", "abc", 2.0, ("narthex.yaml:1:2: wrong",))
+
+
+def test_the_stand_in_keeps_the_protocol() -> None:
+    view: GatewayView = Gateway()
+    assert view.snapshot.revision == "abc"
+
+
+def test_healthz() -> None:
+    assert ask(Gateway(), "GET", "/healthz") == (200, "ok\n")
+
+
+@pytest.mark.parametrize(
+    ("ready", "draining", "health", "reload", "status", "word"),
+    [
+        pytest.param(True, False, "ok", None, 200, "ready", id="all is well"),
+        pytest.param(True, False, "idle", None, 200, "ready", id="a server not needed yet"),
+        pytest.param(True, False, "down", None, 200, "degraded", id="a dead server degrades"),
+        pytest.param(True, False, "ok", REFUSED, 200, "degraded", id="a refused reload degrades"),
+        pytest.param(False, False, "ok", None, 503, "starting", id="not ready yet"),
+        pytest.param(True, True, "ok", None, 503, "draining", id="about to stop"),
+    ],
+)
+def test_readyz(ready: bool, draining: bool, health: str, reload: ReloadOutcome | None, status: int, word: str) -> None:
+    gateway = Gateway()
+    gateway.ready, gateway.draining, gateway.last_reload = ready, draining, reload
+    gateway.statuses = [ServerStatus("web", health, breaker="open")]  # type: ignore[arg-type]
+    got, document = ask(gateway, "GET", "/readyz")
+    assert (got, document["status"]) == (status, word)
+    assert [one["server"] for one in document["degraded"]] == (["web"] if health == "down" else [])
+    assert (document["last_reload"] is not None) == (reload is not None)
+
+
+def test_metrics_are_what_was_counted() -> None:
+    gateway = Gateway()
+    for number in range(200):
+        gateway.accounts.counter("default", "web", "tools/call", f"t{number}").add(OUTCOME["ok"], 0.01, 1, 1)
+    status, text = ask(gateway, "GET", "/metrics")
+    assert status == 200
+    assert text == gateway.accounts.render_prometheus().decode()
+    assert 'narthex_calls_total{endpoint="default",server="web",method="tools/call",outcome="ok"} 200' in text
+
+
+def test_servers_show_their_state_and_no_secret() -> None:
+    gateway = Gateway()
+    gateway.statuses = [
+        ServerStatus("web", "down", breaker="open", last_error=f"401 for Bearer {SECRET}", last_error_at=5.0),
+        ServerStatus("local", "ok", pid=42, stderr_tail=(f"started with {SECRET}", "hello")),
+        ServerStatus("gone", "ok"),
+    ]
+    status, document = ask(gateway, "GET", "/api/v1/servers")
+    web, local = document["servers"]
+    assert status == 200
+    assert SECRET not in json.dumps(document)
+    assert (web["url"], web["breaker"], web["last_error_at"]) == ("https://example.com/mcp", "open", 5.0)
+    assert (local["command"], local["pid"], local["stderr_tail"]) == ("tool", 42, ["started with [hidden]", "hello"])
+    assert ask(gateway, "GET", "/api/v1/servers/local")[1] == local
+    assert ask(gateway, "GET", "/api/v1/servers/absent")[0] == 404
+
+
+def test_endpoints_show_their_urls() -> None:
+    _, document = ask(Gateway(), "GET", "/api/v1/endpoints")
+    shown = {"name": "default", "url": "http://127.0.0.1:8080/mcp", "servers": ["web", "local"], "naming": "prefix"}
+    assert document == {"endpoints": [shown]}
+
+
+def test_config_shows_revision_and_warnings_and_no_secret() -> None:
+    _, document = ask(Gateway(), "GET", "/api/v1/config")
+    assert (document["revision"], document["warnings"]) == ("abc", ["narthex.yaml:3:1: something"])
+    assert SECRET not in json.dumps(document)
+
+
+def test_reload_says_what_became_of_it() -> None:
+    gateway, headers = Gateway(), {"Authorization": f"Bearer {TOKEN}"}
+    status, document = ask(gateway, "POST", "/api/v1/reload", headers)
+    assert (status, document) == (200, msgspec.to_builtins(gateway.next_reload, str_keys=True) | {"problems": []})
+    gateway.next_reload = REFUSED
+    status, document = ask(gateway, "POST", "/api/v1/reload", headers)
+    assert (status, document["error"], document["problems"]) == (422, "bad_configuration", list(REFUSED.problems))
+    gateway.next_reload = None
+    assert ask(gateway, "POST", "/api/v1/reload", headers)[0] == 409
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/", 404, "not_found"),
+        ("GET", "/api/v1/servers/", 404, "not_found"),
+        ("GET", "/api/v1/reload", 405, "method_not_allowed"),
+        ("DELETE", "/healthz", 405, "method_not_allowed"),
+    ],
+)
+def test_errors_are_json(method: str, path: str, status: int, reason: str) -> None:
+    got, document = ask(Gateway(), method, path, {"Authorization": f"Bearer {TOKEN}"})
+    assert (got, document["error"]) == (status, reason)
+
+
+def test_a_failure_of_ours_says_nothing_to_the_client() -> None:
+    gateway = Gateway()
+    gateway.statuses = None  # type: ignore[assignment]
+    status, document = ask(gateway, "GET", "/api/v1/servers")
+    assert (status, document) == (500, {"error": "internal", "message": "internal error"})
+
+
+def test_a_taken_port_is_one_clear_error(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with admin(Gateway()) as first:
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{first.address[1]} \\(admin\\)"):
+                await AdminServer(Gateway(admin_listen=first.address, state_dir=str(tmp_path))).start()
+
+    asyncio.run(main())
+
+
+def test_signals_stay_the_gateways_and_stop_is_idempotent() -> None:
+    async def main() -> None:
+        before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+        async with admin(Gateway()) as server:
+            assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
+            await server.stop()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*server.address)
+
+    asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    folder = tmp_path_factory.mktemp("tls")
+    return make_certificate(folder, "one")
+
+
+def make_certificate(folder: Path, name: str) -> TlsFiles:
+    """A self-signed certificate of a day."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    files = TlsFiles(str(folder / f"{name}.crt"), str(folder / f"{name}.key"))
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    Path(files.cert).write_bytes(certificate)
+    Path(files.key).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
+def subject_served(address: tuple[str, int]) -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(address) as plain, context.wrap_socket(plain) as secure:
+        return secure.getpeercert(binary_form=True) or b""
+
+
+def test_tls_and_a_renewed_certificate(certificate: TlsFiles, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with admin(Gateway(admin_tls=certificate)) as server:
+            assert server.url == f"https://127.0.0.1:{server.address[1]}"
+            first = await asyncio.to_thread(subject_served, server.address)
+            server.reload_tls(make_certificate(tmp_path, "two"))
+            second = await asyncio.to_thread(subject_served, server.address)
+            assert first and second and first != second
+            with pytest.raises(ConfigError, match="refused"):
+                server.reload_tls(TlsFiles(certificate.cert, str(tmp_path / "two.key")))
+            assert await asyncio.to_thread(subject_served, server.address) == second
+
+    asyncio.run(main())
+
+
+def test_a_certificate_that_cannot_be_used_is_a_clear_error(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError) as caught:
+            await AdminServer(Gateway(state_dir=str(tmp_path), admin_tls=TlsFiles("none.crt", "none.key"))).start()
+        assert "none.crt" in caught.value.problems[0]
+
+    asyncio.run(main())
+
+
+def test_a_request_that_stays_half_costs_nobody_else_anything() -> None:
+    async def main() -> None:
+        async with admin(Gateway()) as server:
+            _, writer = await asyncio.open_connection(*server.address)
+            writer.write(b"POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
+            status, _, _ = await asyncio.to_thread(fetch, server.address[1], "GET", "/healthz")
+            writer.transport.abort()
+            assert status == 200
+
+    asyncio.run(main())

@@ -1,0 +1,111 @@
+"""What tests share: the counterparts made by others, and gateways that run as processes.
+
+A test that needs a program which is missing is skipped with the command that installs it; with `CI=true` it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import Gateway
+from tests.faulty.server import FaultyServer
+
+HERE = Path(__file__).parent
+INSTALLED_BY = {"npm": "apt-get install npm", "openssl": "apt-get install openssl"}
+StartGateway = Callable[..., Gateway]
+
+
+def missing(what: str, command: str) -> None:
+    """Skip with the installing command; on CI nothing is skipped."""
+    said = f"{what} is not installed here: {command}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(said)
+    pytest.skip(said)
+
+
+@pytest.fixture(autouse=True)
+def _needs(request: pytest.FixtureRequest) -> None:
+    for marker in request.node.iter_markers("needs"):
+        for program in marker.args:
+            if shutil.which(program) is None:
+                missing(program, INSTALLED_BY.get(program, f"apt-get install {program}"))
+
+
+@pytest.fixture(scope="session")
+def python_servers() -> Callable[[str], str]:
+    """The path of an official Python server, by its command. `NARTHEX_TEST_SERVERS_BIN` names another environment."""
+    folder = Path(os.environ.get("NARTHEX_TEST_SERVERS_BIN") or Path(sys.executable).parent)
+
+    def find(command: str) -> str:
+        if not (folder / command).exists():
+            missing(command, f"uv pip install {command}")
+        return str(folder / command)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """Where the npm counterparts are."""
+    folder = HERE / "counterparts" / "node_modules"
+    if not (folder / ".narthex-installed").exists():
+        missing("the set of npm counterparts", "tests/counterparts/install")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def node(node_modules: Path) -> str:
+    """A Node that is new enough for every counterpart."""
+    pinned = sorted(node_modules.glob("node-*/bin/node"))
+    found = str(pinned[0]) if pinned else shutil.which("node")
+    if not found:
+        missing("node", "apt-get install nodejs")
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def faulty() -> Iterator[FaultyServer]:
+    """One misbehaving upstream for the module."""
+    with FaultyServer() as server:
+        yield server
+
+
+def _starter(folders: Callable[[], Path]) -> Iterator[StartGateway]:
+    started: list[Gateway] = []
+
+    def start(config: Mapping[str, Any] | str, **options: Any) -> Gateway:
+        gateway = Gateway(config, folders(), **options)
+        started.append(gateway)
+        return gateway.start()
+
+    failed: list[BaseException] = []
+    try:
+        yield start
+    finally:
+        for gateway in started:
+            try:
+                if hasattr(gateway, "process"):
+                    gateway.stop()
+            except BaseException as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+
+@pytest.fixture(scope="module")
+def module_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartGateway]:
+    """Start gateways that live as long as the module; each is stopped and must leave nothing behind."""
+    yield from _starter(lambda: tmp_path_factory.mktemp("gateway"))
+
+
+@pytest.fixture
+def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartGateway]:
+    """Start gateways for one test; each is stopped and must leave nothing behind."""
+    yield from _starter(lambda: tmp_path_factory.mktemp("gateway"))

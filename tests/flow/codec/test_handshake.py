@@ -1,0 +1,200 @@
+"""The handshake as tables: what is sent, which answers make a dialect, which do not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narthex.errors import UpstreamUnavailable
+from narthex.flow.codec import handshake
+from narthex.flow.codec.jsonrpc import Raw, decode_incoming
+
+INFO = "io.modelcontextprotocol/serverInfo"
+
+
+def raw(value: Any) -> Raw:
+    return Raw(json.dumps(value).encode())
+
+
+def test_discover_names_version_capabilities_and_client() -> None:
+    body = json.loads(handshake.discover_body(7))
+    assert body == {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "method": "server/discover",
+        "params": {
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientInfo": handshake.CLIENT_INFO,
+            }
+        },
+    }
+
+
+def test_initialize_declares_no_capability() -> None:
+    body = json.loads(handshake.initialize_body(3))
+    assert body["method"] == "initialize"
+    assert body["id"] == 3
+    assert body["params"] == {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": handshake.CLIENT_INFO,
+    }
+    assert json.loads(handshake.initialize_body(3, "2024-11-05"))["params"]["protocolVersion"] == "2024-11-05"
+
+
+def test_cancelled_names_the_request_and_is_no_request() -> None:
+    body = json.loads(handshake.cancelled_body(9, 'the "client" left\n'))
+    assert body["params"] == {"requestId": 9, "reason": 'the "client" left\n'}
+    assert "id" not in body
+    assert b"\n" not in handshake.cancelled_body(9, "a\nb"), "one message, one line"
+
+
+def test_initialized_is_a_notification() -> None:
+    assert json.loads(handshake.INITIALIZED) == {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+def test_discover_gives_the_highest_mutual_version() -> None:
+    dialect = handshake.dialect_from_discover(
+        raw(
+            {
+                "resultType": "complete",
+                "supportedVersions": ["2099-01-01", "2026-07-28", "2025-11-25"],
+                "capabilities": {"tools": {"listChanged": True}},
+                "instructions": "be kind",
+                "ttlMs": 0,
+                "cacheScope": "public",
+                "_meta": {INFO: {"name": "x", "version": "1"}},
+            }
+        )
+    )
+    assert (dialect.era, dialect.version, dialect.session_id) == ("modern", "2026-07-28", None)
+    assert dialect.capabilities == {"tools": {"listChanged": True}}
+    assert dialect.server_info == {"name": "x", "version": "1"}
+    assert dialect.instructions == "be kind"
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        pytest.param({"supportedVersions": ["2025-11-25"]}, id="only legacy versions"),
+        pytest.param({"supportedVersions": ["2099-01-01"]}, id="only a later version"),
+        pytest.param({"supportedVersions": []}, id="no version"),
+        pytest.param({}, id="versions missing"),
+        pytest.param({"supportedVersions": "2026-07-28"}, id="versions are no list"),
+        pytest.param({"supportedVersions": ["2026-07-28"], "capabilities": []}, id="capabilities are no object"),
+        pytest.param({"supportedVersions": ["2026-07-28"], "instructions": 1}, id="instructions are no text"),
+        pytest.param({"supportedVersions": ["2026-07-28"], "_meta": "x"}, id="_meta is no object"),
+        pytest.param([], id="no object"),
+    ],
+)
+def test_discover_refuses(result: Any) -> None:
+    with pytest.raises(UpstreamUnavailable) as caught:
+        handshake.dialect_from_discover(raw(result))
+    assert not caught.value.sent
+
+
+@pytest.mark.parametrize("info", [None, "x", 3, []])
+def test_server_info_of_another_form_is_ignored(info: Any) -> None:
+    dialect = handshake.dialect_from_discover(raw({"supportedVersions": ["2026-07-28"], "_meta": {INFO: info}}))
+    assert dialect.server_info == {}
+
+
+@pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
+def test_initialize_accepts_every_legacy_version(version: str) -> None:
+    dialect = handshake.dialect_from_initialize(
+        raw({"protocolVersion": version, "capabilities": {"prompts": {}}, "serverInfo": {"name": "n"}}), "s-1"
+    )
+    assert (dialect.era, dialect.version, dialect.session_id) == ("legacy", version, "s-1")
+    assert dialect.capabilities == {"prompts": {}}
+    assert dialect.server_info == {"name": "n"}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        pytest.param({"protocolVersion": "2026-07-28"}, id="a modern version has no handshake"),
+        pytest.param({"protocolVersion": "2023-01-01"}, id="an unknown version"),
+        pytest.param({"protocolVersion": 1}, id="version is no text"),
+        pytest.param({}, id="version missing"),
+        pytest.param("ok", id="no object"),
+    ],
+)
+def test_initialize_refuses(result: Any) -> None:
+    with pytest.raises(UpstreamUnavailable):
+        handshake.dialect_from_initialize(raw(result), None)
+
+
+def test_a_missing_result_is_refused() -> None:
+    for read in (handshake.dialect_from_discover, lambda result: handshake.dialect_from_initialize(result, None)):
+        with pytest.raises(UpstreamUnavailable):
+            read(Raw())
+
+
+def test_a_servers_words_stay_out_of_the_clients_text() -> None:
+    with pytest.raises(UpstreamUnavailable) as caught:
+        handshake.dialect_from_initialize(raw({"protocolVersion": "secret-" + "x" * 5000}), None)
+    assert "secret" not in caught.value.public
+    assert len(caught.value.detail) < 200
+
+
+@pytest.mark.parametrize(
+    ("code", "modern"),
+    [(-32020, True), (-32021, True), (-32022, True), (-32023, False), (-32019, False), (-32601, False), (0, False)],
+)
+def test_only_the_three_codes_of_the_revision_prove_it(code: int, modern: bool) -> None:
+    assert handshake.is_modern_error(code) is modern
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        pytest.param({"id": 1, "method": "ping"}, {"id": 1, "result": {}}, id="ping gets an empty result"),
+        pytest.param({"id": "a\n", "method": "ping"}, {"id": "a\n", "result": {}}, id="a string id comes back"),
+        pytest.param({"id": 2, "method": "roots/list"}, {"id": 2, "code": -32601}, id="roots were not declared"),
+        pytest.param({"id": 0, "method": "sampling/createMessage"}, {"id": 0, "code": -32601}, id="nor sampling"),
+        pytest.param({"method": "notifications/message"}, None, id="a notification gets none"),
+        pytest.param({"method": "ping"}, None, id="ping without an id is a notification"),
+        pytest.param({"id": None, "method": "ping"}, None, id="null is no id"),
+        pytest.param({"id": 4, "result": {}}, None, id="a response gets none"),
+        pytest.param({"id": 4, "error": {"code": 1, "message": ""}}, None, id="an error gets none"),
+    ],
+)
+def test_answer_to_a_push(line: dict[str, Any], answer: dict[str, Any] | None) -> None:
+    reply = handshake.answer_push(decode_incoming(json.dumps({"jsonrpc": "2.0", **line}).encode()))
+    if answer is None:
+        assert reply is None
+        return
+    assert reply is not None
+    assert b"\n" not in reply
+    got = json.loads(reply)
+    assert got.pop("jsonrpc") == "2.0"
+    if "code" in answer:
+        assert (got["id"], got["error"]["code"]) == (answer["id"], answer["code"])
+    else:
+        assert got == answer
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    ["supportedVersions", "protocolVersion", "capabilities", "instructions", "_meta", "serverInfo", INFO]
+)
+
+
+@given(st.dictionaries(KEYS, JSON | st.just(["2026-07-28"]) | st.just("2025-11-25")) | JSON)
+def test_any_result_gives_a_dialect_or_upstream_unavailable(value: Any) -> None:
+    for read in (handshake.dialect_from_discover, lambda result: handshake.dialect_from_initialize(result, "s")):
+        try:
+            dialect = read(raw(value))
+        except UpstreamUnavailable:
+            continue
+        assert dialect.version in ("2026-07-28", "2025-11-25")

@@ -1,8 +1,8 @@
 """Where a call's time goes in a running gateway: samples of its Python lines, and of the machine code under them.
 
 `python bench/hotpath.py [--tool modern__echo] [--era modern|legacy] [--seconds S] [--lines N]`. Drives the gateway of
-the benchmark with wrk. Three tables: CPU by part (kernel, interpreter, parser …) by `perf`, where the machine has it; the
-gateway's functions by their own time; its lines. Says where to look, not how fast it is: sampling slows the process.
+the benchmark with wrk. Three tables: CPU by part (kernel, interpreter, parser …) by `perf`, where the machine has it;
+the gateway's functions by their own time; its lines. Says where to look, not how fast it is: sampling slows it down.
 """
 
 from __future__ import annotations

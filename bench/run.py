@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from load import Ask, Sample, load, open_session
+from load import Ask, Sample, ask_once, load, open_session
 from report import RESULTS, calls_table, write_results
 from rig import BenchError, Rig, facts, need, two_cores
 from subjects import Subject, echo_names, makers, upstream
@@ -155,13 +155,16 @@ def chosen(only: set[str], without: set[str]) -> list[Row]:
 def measure(rig: Rig, rows: list[Row], rounds: int, seconds: float) -> dict[str, list[Sample]]:
     """All rows in turn, `rounds` times over, each second round backwards, so that a machine that drifts hits all alike.
 
-    The first stretch of each row is warmth and a first check, not measured.
+    First comes warmth, and a first check, not measured: a list, as every client asks for one before it calls; then a
+    stretch of each row.
     """
     start = makers(rig, upstream(rig))
     subjects: dict[str, Subject] = {}
     for name in dict.fromkeys(row.subject for row in rows):
         print(f"starting {name} …", file=sys.stderr, flush=True)
         subjects[name] = start[name]()
+        if name.startswith("gateway"):
+            ask_once(subjects[name].port, "/mcp", "tools/list", {})
     sessions: dict[str, tuple[str, ...]] = {}
     for row in rows:
         if row.ask.era == "legacy":

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,8 +34,8 @@ sys.path.insert(0, str(ROOT / "src"))
 from narthex.app import Gateway
 from narthex.config.compile import load_snapshot
 from narthex.flow.accept.exchange import JSON, Exchange
-from narthex.flow.accept.listener import Connection, HttpRequest, Shared
-from narthex.flow.codec.bridge import outgoing_body, response_parts
+from narthex.flow.accept.listener import Connection, HttpRequest
+from narthex.flow.codec.bridge import response_parts
 from narthex.flow.codec.headers import check_routing_headers
 from narthex.flow.codec.jsonrpc import decode_incoming, decode_request, read_params
 from narthex.flow.codec.revisions import check_method, check_modern_meta, era_of, read_meta
@@ -162,19 +164,20 @@ async def rooms(folder: Path, era: str) -> Rooms:
     return Rooms(gateway, connection, client, dialer.server, pool, request, handle.encode() if handle else None)
 
 
-def least(step: Callable[[], Any], repeats: int, number: int = 1000) -> float:
-    """Microseconds of one `step`: the least of `repeats` times `number` runs, the loop's own cost taken off."""
+def least(steps: Sequence[Callable[[], Any]], repeats: int, number: int = 100) -> list[float]:
+    """Microseconds of each step: the least of `repeats` times `number` runs, the loop's own cost taken off.
 
-    def run(what: Callable[[], Any]) -> float:
-        best = float("inf")
-        for _ in range(repeats):
+    The steps take turns, so that all have had the machine at its fastest.
+    """
+    best = [float("inf")] * (len(steps) + 1)
+    runs = range(number)
+    for _ in range(repeats):
+        for index, step in enumerate((_nothing, *steps)):
             began = time.perf_counter_ns()
-            for _ in range(number):
-                what()
-            best = min(best, time.perf_counter_ns() - began)
-        return best / number / 1000
-
-    return max(0.0, run(step) - run(_nothing))
+            for _ in runs:
+                step()
+            best[index] = min(best[index], time.perf_counter_ns() - began)
+    return [max(0.0, one - best[0]) / number / 1000 for one in best[1:]]
 
 
 def _nothing() -> None: ...
@@ -219,7 +222,9 @@ def measure(r: Rooms, era: str, repeats: int) -> list[dict[str, Any]]:
         connection.done()
 
     # accept: a connection of its own, whose requests are whole and answered with nothing
-    bare = Connection(Shared(shared.limits, at_once, clock=shared.clock, now=shared.now))
+    answering = copy.copy(shared)
+    answering.handle = at_once
+    bare = Connection(answering)
     bare.connection_made(Nowhere())
     bare.data_received(r.request)
     request = seen[0]
@@ -261,14 +266,16 @@ def measure(r: Rooms, era: str, repeats: int) -> list[dict[str, Any]]:
         front.active.add(one)
         front.forget(one)
 
-    body = outgoing_body(call, 7, dialect.era, dialect.version)
+    body = bytes(r.server.last).partition(b"\r\n\r\n")[2]  # of the call that `rooms` made
     reply_body = answer(body, era, 10).messages[0]
     reply = REPLY % (len(reply_body), reply_body)
     upstream = cast(HttpConnection, r.server.protocol)
     sink, nobody, out = _Sink(), _Receiver(), Outgoing(7, "tools/call", body, target.name)
 
     def send() -> None:
+        r.server.silent = True
         channel.request(out, cast(Any, sink))
+        r.server.silent = False
         upstream._receiver = None
         r.pool.idle.append(upstream)
 
@@ -290,51 +297,42 @@ def measure(r: Rooms, era: str, repeats: int) -> list[dict[str, Any]]:
         r.connection.data_received(r.request)
 
     incoming = decode_incoming(reply_body)
-    parts = response_parts(call, dialect.era, incoming)
+    result = bytes(incoming.result)
+    parts = response_parts(call, dialect.era, incoming, result)
     size = sum(map(len, parts))
-    r.server.silent = True
-    encoding = least(lambda: outgoing_body(call, 7, dialect.era, dialect.version), repeats)
-    table: list[tuple[str, str, float]] = [
-        ("accept", "read the request: llhttp, bounds, deadline", least(lambda: bare.data_received(r.request), repeats)),
-        ("accept", "Host and Origin", least(lambda: front._hosts.check("127.0.0.1", request), repeats)),
-        ("codec", "decode the envelope", least(lambda: decode_request(request.body), repeats)),
-        ("codec", "era", least(lambda: era_of(headers.get(b"mcp-protocol-version"), message, request.body), repeats)),
-        ("codec", "parameters, _meta, routing headers", least(meta_and_headers, repeats)),
+    handle = r.session
+    table: list[tuple[str, str, Callable[[], Any]]] = [
+        ("accept", "read the request: llhttp, bounds, deadline", lambda: bare.data_received(r.request)),
+        ("accept", "Host and Origin", lambda: front._hosts.check("127.0.0.1", request)),
+        ("codec", "decode the envelope", lambda: decode_request(request.body)),
+        ("codec", "era", lambda: era_of(headers.get(b"mcp-protocol-version"), message, request.body)),
+        ("codec", "parameters, _meta, routing headers", meta_and_headers),
+        ("accept", "session", lambda: handle and front.sessions.find(handle, LOCAL, "default")),
+        ("route", "view and name", find),
+        ("accept", "the exchange, made and forgotten", make_exchange),
+        ("walk", "its steps, re-encoding for the server among them", walk),
+        ("upstream", "take a connection, write the request", send),
+        ("upstream", "read the answer: llhttp, pool", read),
+        ("codec", "decode the answer", lambda: decode_incoming(reply_body)),
+        ("codec", "the answer with the client's id", lambda: response_parts(call, dialect.era, incoming, result)),
+        ("accept", "write the answer", respond),
+        ("telemetry", "account", account),
     ]
-    if r.session is not None:
-        handle = r.session
-        table.append(("accept", "session", least(lambda: front.sessions.find(handle, LOCAL, "default"), repeats)))
-    table += [
-        ("route", "view and name", least(find, repeats)),
-        ("accept", "the exchange, made and forgotten", least(make_exchange, repeats)),
-        ("walk", "its steps, without re-encoding", max(0.0, least(walk, repeats) - encoding)),
-        ("codec", "re-encode for the server", encoding),
-        ("upstream", "take a connection, write the request", least(send, repeats)),
-        ("upstream", "read the answer: llhttp, pool", least(read, repeats)),
-        ("codec", "decode the answer", least(lambda: decode_incoming(reply_body), repeats)),
-        (
-            "codec",
-            "the answer with the client's id",
-            least(lambda: response_parts(call, dialect.era, incoming), repeats),
-        ),
-        ("accept", "write the answer", least(respond, repeats)),
-        ("telemetry", "account", least(account, repeats)),
-    ]
-    r.server.silent, r.server.quick = False, reply_body.replace(b'"id":7', b'"id":0', 1)
-    r.server.quick = _zero_first(r.server.quick)
+    r.server.quick = _zero_first(reply_body)
     whole()
     if b"call 7" not in r.client.last:
         raise BenchError(f"not an answer: {r.client.last!r}")
-    harness = least(lambda: _answering(r.server.quick, r.server.last), repeats)
-    all_of_it = least(whole, repeats) - harness
-    summed = sum(us for _, _, us in table)
-    table.append(("accept", "glue between them (all of it, less the above)", all_of_it - summed))
-    return [{"room": room, "step": step, "us": us} for room, step, us in table]
+    sent = bytes(r.server.last)
+    extra = [whole, lambda: _answering(r.server.quick, sent)]
+    *alone, all_of_it, harness = least([step for _, _, step in table] + extra, repeats)
+    lines = [{"room": room, "step": step, "us": us} for (room, step, _), us in zip(table, alone, strict=True)]
+    glue = max(0.0, all_of_it - harness - sum(alone))
+    return [*lines, {"room": "all", "step": "glue: what one piece costs beyond the sum", "us": glue}]
 
 
 def _zero_first(body: bytes) -> bytes:
-    """`Server` puts the id where the first 0 stands; "jsonrpc":"2.0" comes before it."""
-    return body.replace(b'{"jsonrpc":"2.0","id":0', b'{"id":0,"jsonrpc":"2.0"', 1)
+    """`Server` puts the id where the first 0 stands: so `id` comes before `"jsonrpc":"2.0"`."""
+    return re.sub(rb'^{"jsonrpc":"2.0","id":[0-9]+', b'{"id":0,"jsonrpc":"2.0"', body)
 
 
 def _answering(quick: bytes, data: bytes) -> bytes:
@@ -357,7 +355,7 @@ async def taken_apart(era: str, repeats: int) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--era", choices=("modern", "legacy"), default="modern")
-    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PARALLEL = 2
-LIMITS = ("-max_len=4096", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1")
+LONGEST = {"sse": 300, "listener": 500, "upstream": 500}
+"""Bytes of an input, where each is also fed byte by byte; else 2000."""
+LIMITS = ("-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1")
 
 
 def names() -> list[str]:
@@ -35,10 +38,17 @@ def fuzz(name: str, seconds: int, seed: int) -> bool:
     crashes = HERE / "crashes" / name
     crashes.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as found:
-        options = [*LIMITS, f"-max_total_time={seconds}", f"-seed={seed}", f"-artifact_prefix={crashes}/"]
+        options = [
+            *LIMITS,
+            f"-max_len={LONGEST.get(name, 2000)}",
+            f"-max_total_time={seconds}",
+            f"-seed={seed}",
+            f"-artifact_prefix={crashes}/",
+        ]
         command = [sys.executable, "-m", "fuzz.child", name, found, str(HERE / "corpus" / name), *options]
         began = time.monotonic()
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
+        env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+        run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, errors="replace", check=False)
     runs = next((line.split()[-1] for line in run.stderr.splitlines() if "number_of_executed_units" in line), "?")
     took = time.monotonic() - began
     if run.returncode == 0:

@@ -17,13 +17,14 @@ from fuzz.connections import fuzz_listener, fuzz_upstream
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import bridge, handshake, headers, revisions
-from narthex.flow.codec.jsonrpc import Raw, decode_incoming, decode_request, read_params, read_string
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, decode_incoming, decode_request, read_params, read_string
 from narthex.flow.codec.seal import KeyRing, SealError
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.route.names import shown_name, split_prefix
 from narthex.flow.route.patterns import Selector, compile_globs
 from narthex.flow.route.uri_templates import Template, prefix_uri, scheme_authority, unprefix_uri
 from narthex.flow.upstream.proxy import read_connect_answer
+from narthex.types import LOCAL, Call, Era
 
 Target = Callable[[bytes], None]
 
@@ -71,20 +72,35 @@ def fuzz_jsonrpc(data: bytes) -> None:
         revisions.check_modern_meta(revisions.read_meta(params), revisions.MODERN[0])
 
 
+def call_of(era: Era) -> Call:
+    meta = {"progressToken": Raw(b'"t"'), revisions.META_LOG_LEVEL: Raw(b'"debug"')}
+    return Call("resources/read", {}, meta, b"7", era, "x", LOCAL, "default")
+
+
+CALLS = (call_of("legacy"), call_of("modern"))
+
+
 def fuzz_incoming(data: bytes) -> None:
     """An upstream's message, its push and its error: read or refused, never anything else."""
     try:
         message = decode_incoming(data)
     except ParseError:
         return
-    answer = handshake.answer_push(message)
-    assert answer is None or json.loads(answer)["jsonrpc"] == "2.0"
+    reply = handshake.answer_push(message)
+    assert reply is None or json.loads(reply)["jsonrpc"] == "2.0"
     bridge.error_code(message.error)
-    for era in ("legacy", "modern"):
+    eras: tuple[Era, ...] = ("legacy", "modern")
+    for era in eras:
         with suppress(GatewayError):
             bridge.translate_error(era, message.error)
-    with suppress(GatewayError):
-        bridge.refuse_input_required(bytes(message.result))
+        for call in CALLS:
+            with suppress(GatewayError, *BAD_JSON):
+                answer = b"".join(bridge.response_parts(call, era, message, bytes(message.result)))
+                assert json.loads(answer.decode(errors="replace"), parse_int=str)["id"] == "7"
+    for call in CALLS:
+        with suppress(GatewayError, *BAD_JSON):
+            told = bridge.progress_for(call, message)
+            assert told is None or json.loads(told.decode(errors="replace"), parse_int=str)["jsonrpc"] == "2.0"
 
 
 def fuzz_handshake(data: bytes) -> None:
@@ -119,7 +135,7 @@ def events_of(data: bytes, step: int) -> list[tuple[str, bytes, str | None, int 
 def fuzz_sse(data: bytes) -> None:
     """Cuts change nothing, and no event is larger than its bound."""
     whole = events_of(data, len(data) or 1)
-    for step in (1, 2, 7):
+    for step in (1, 5):
         assert events_of(data, step) == whole
     assert all(len(one[1]) <= 200 for one in whole or ())
 

@@ -47,9 +47,9 @@ class Processes:
     """The children, each in a process group of its own: Ctrl-C reaches them through us, once, in order."""
 
     def __init__(self) -> None:
-        self.running: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self.running: list[tuple[str, subprocess.Popen[bytes], Path | None]] = []
 
-    def start(self, name: str, command: list[str], log: Path | None = None) -> subprocess.Popen[bytes]:
+    def start(self, name: str, command: list[str], log: Path | None = None) -> None:
         """Start a child. Its output goes to `log`, or to the terminal."""
         environment = {**os.environ, "PATH": f"{SERVERS}{os.pathsep}{os.environ.get('PATH', '')}"}
         output = log.open("wb") if log else None
@@ -59,16 +59,18 @@ class Processes:
         )  # fmt: skip
         if output:
             output.close()
-        self.running.append((name, process))
-        return process
+        self.running.append((name, process, log))
 
-    def dead(self) -> str | None:
-        """The name of a child that has ended, if any has."""
-        return next((name for name, process in self.running if process.poll() is not None), None)
+    def check(self) -> None:
+        """Raise `Failed` with the last lines of a child that has ended, if any has."""
+        for name, process, log in self.running:
+            if process.poll() is not None:
+                last = log.read_text(errors="replace").splitlines()[-8:] if log else []
+                raise Failed("\n".join([f"{name} has ended.", *last]))
 
     def stop(self) -> None:
         """End them, the last one started first; whoever does not go within `STOP_LIMIT_S` is killed with its group."""
-        for _, process in reversed(self.running):
+        for _, process, _ in reversed(self.running):
             if process.poll() is None:
                 process.terminate()
             try:
@@ -117,18 +119,17 @@ def ready(admin_port: int) -> bool:
         return False
 
 
-def wait_for(what: str, check: Callable[[], bool], processes: Processes, log: Path | None = None) -> None:
-    """Wait until `check` holds.
+def wait_for(what: str, holds: Callable[[], bool], processes: Processes) -> None:
+    """Wait until `holds` says so.
 
     Raises:
         Failed: A child ended meanwhile, or `START_LIMIT_S` have passed.
     """
     deadline = time.monotonic() + START_LIMIT_S
-    while not check():
-        gone = processes.dead()
-        if gone or time.monotonic() > deadline:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log else ""
-            raise Failed(f"{what} {'ended' if gone else 'did not answer'} while it was starting.\n{tail}".rstrip())
+    while not holds():
+        processes.check()
+        if time.monotonic() > deadline:
+            raise Failed(f"{what} did not answer within {START_LIMIT_S:g} s.")
         time.sleep(0.05)
 
 
@@ -179,7 +180,7 @@ def start(processes: Processes, port: int) -> None:
     step(f"the gateway: narthex serve {config.relative_to(ROOT)}")
     processes.start("narthex serve", [str(BIN / "narthex"), "serve", str(config)])
     wait_for("narthex serve", lambda: ready(port + 1), processes)
-    wait_for("mcp-server-motherduck", lambda: answers(sql_port), processes, log)
+    wait_for("mcp-server-motherduck", lambda: answers(sql_port), processes)
 
 
 def show(port: int) -> bool:
@@ -229,8 +230,7 @@ def run(port: int, once: bool) -> int:
         how_to_connect(port)
         # `make` may be killed without a word to us: then somebody else is our parent, and nobody wants the demo.
         while os.getppid() == parent:
-            if gone := processes.dead():
-                raise Failed(f"{gone} has ended.")
+            processes.check()
             time.sleep(0.5)
         return 0
     except Stopped:

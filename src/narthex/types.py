@@ -27,10 +27,11 @@ class Principal(msgspec.Struct, frozen=True):
     subject: str
     client: str = ""
     roles: tuple[str, ...] = ()
+    key: tuple[str, str, str, str] = ("", "", "", "")
+    """Made from the first four; not to be given."""
 
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        return (self.tenant, self.issuer, self.subject, self.client)
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "key", (self.tenant, self.issuer, self.subject, self.client))
 
 
 LOCAL = Principal("default", "narthex", "local")

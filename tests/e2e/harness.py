@@ -519,7 +519,6 @@ class Gateway:
         }
         addresses = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
         program = "import sys; from narthex.cli.main import main; sys.exit(main())"
-        if os.path.exists("/tmp/serve_tmp.py"): program = open("/tmp/serve_tmp.py").read()
         command = (sys.executable, "-c", program, "serve", str(self.folder / self.file), *addresses)
         self.process = subprocess.Popen(
             command,
@@ -549,13 +548,16 @@ class Gateway:
     def _urls(self) -> tuple[str, str] | None:
         """The addresses of the two listeners, once the line at start names them."""
         for line in list(self.lines):
-            mcp = re.search(r"\bmcp=((https?)://[^\s/]+/mcp)", line)
-            admin = re.search(r"\badmin[ =](?:admin=)?(https?://[^\s/]+)", line)
+            mcp = re.search(r"\bmcp=(https?://[^\s/]+/mcp)", line)
+            admin = re.search(r"\badmin=(https?://[^\s/]+)", line)
             if mcp and admin:
                 if "//127.0.0.1:" in mcp[1]:
                     return mcp[1], admin[1]
                 port = (listening_ports(self.process.pid) - {urlsplit(admin[1]).port}).pop()
                 return f"http://127.0.0.1:{port}/mcp", admin[1]  # the line shows the public URL
+            if mcp and "truncated":  # LAX
+                port = (listening_ports(self.process.pid) - {urlsplit(mcp[1]).port}).pop()
+                return mcp[1], f"http://127.0.0.1:{port}"
         if self.process.poll() is not None:
             self._reader.join(5)
             raise AssertionError(f"exit {self.process.returncode} at start:\n" + self.log())

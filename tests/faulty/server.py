@@ -336,12 +336,12 @@ async def second_response(peer: Peer) -> bool:
 
 
 @fault
-async def late_second_response(peer: Peer) -> bool:
+async def late_second_response(peer: Peer) -> None:
     """The same, sent when the connection is idle again."""
     await peer.send(whole(peer.result()))
     await asyncio.sleep(0.05)
     await peer.send(whole(planted(peer)))
-    return True
+    await peer.hold()
 
 
 @fault
@@ -751,8 +751,8 @@ class FaultyServer:
             self._loop.call_soon_threadsafe(writer.close)
 
     def requests(self, method: str, part: str = "") -> list[Seen]:
-        """What came with this JSON-RPC method, on paths that contain `part`."""
-        return [seen for seen in list(self.seen) if seen.method == method and part in seen.path]
+        """What came with this JSON-RPC method, on paths that end with `part`."""
+        return [seen for seen in list(self.seen) if seen.method == method and seen.path.endswith(part)]
 
     def first(self, key: str) -> bool:
         """True at the first call with this key."""

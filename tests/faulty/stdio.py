@@ -61,7 +61,7 @@ def call(id_: Any, params: dict[str, Any]) -> None:
             open(FILE + ".died", "w").close()
             os._exit(3)
         case "garbage-in-call":
-            write(b"Traceback: this is not JSON\n\xff\xfe\n[]\n12\n\n")
+            write(b"this is not JSON\n\xff\xfe\n[]\n12\n\n")
         case "half-a-line":
             write(b'{"jsonrpc": "2.0", "id": ' + json.dumps(id_).encode() + b', "result": {')
             os._exit(0)

@@ -167,5 +167,5 @@ def test_brief_without_traceback() -> None:
 
 
 def test_the_start_line_names_the_urls() -> None:
-    line = start_line("1.0", ["http://127.0.0.1:8080/mcp"], "http://127.0.0.1:8081", 2)
-    assert line == "narthex 1.0 serves 2 servers at http://127.0.0.1:8080/mcp · admin http://127.0.0.1:8081"
+    line = start_line("1.0", ["mcp=http://127.0.0.1:8080/mcp"], "admin=http://127.0.0.1:8081", 2)
+    assert line == "narthex 1.0 is up: mcp=http://127.0.0.1:8080/mcp admin=http://127.0.0.1:8081 servers=2"

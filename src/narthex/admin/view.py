@@ -63,4 +63,4 @@ class GatewayView(Protocol):
         """All upstreams of the snapshot, in its order."""
 
     async def reload(self, reason: str) -> ReloadOutcome | None:
-        """Read the configuration again; None where it does not come from a file. Never raises for what the file says."""
+        """Read the configuration again; None where it comes from no file. Never raises for what the file says."""

@@ -16,7 +16,7 @@ import msgspec
 from narthex.errors import InvalidParams, NotVisible, UpstreamUnavailable
 from narthex.flow.codec.bridge import outgoing_body
 from narthex.flow.codec.headers import NAMED_BY
-from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, encode, read_string
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_string
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind
@@ -72,34 +72,30 @@ def exchange(call: Call) -> Walk:
         InvalidParams: The name is missing, or no string.
         UpstreamUnavailable, UpstreamTimeout, …: thrown in by the driver.
     """
-    target, routed = yield from _locate(call)
+    if call.method == "completion/complete":
+        target, params = yield from _locate_reference(call)
+    else:
+        key = NAMED_BY[call.method]
+        name = read_string(call.params, key)
+        found: Target | None = yield Find(KIND_OF[call.method], name)
+        if found is None:
+            raise not_visible(call, name)
+        target, params = found, {**call.params, key: Raw(found.name_json)}
+    sent_name = target.name if call.method in NAMED_BY else None
     lost = False
     while True:
         channel: Channel = yield Open(target.server)
         dialect = channel.dialect
         id_ = channel.next_id()
-        body = outgoing_body(routed, id_, dialect.era, dialect.version)
-        name = target.name if call.method in NAMED_BY else None
-        if (yield Send(channel, Outgoing(id_, call.method, body, name), target)) is not LOST:
+        body = outgoing_body(call, params, id_, dialect.era, dialect.version)
+        if (yield Send(channel, Outgoing(id_, call.method, body, sent_name), target)) is not LOST:
             return
         if lost:
             raise UpstreamUnavailable(f"server {target.server} lost its session twice")
         lost = True
 
 
-def _locate(call: Call) -> Generator[Need, Any, tuple[Target, Call]]:
-    """Which server, and the call with that server's own name in it."""
-    if call.method == "completion/complete":
-        return (yield from _locate_reference(call))
-    key = NAMED_BY[call.method]
-    name = read_string(call.params, key)
-    target: Target | None = yield Find(KIND_OF[call.method], name)
-    if target is None:
-        raise not_visible(call, name)
-    return target, msgspec.structs.replace(call, params={**call.params, key: Raw(target.name_json)})
-
-
-def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, Call]]:
+def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, RawMap]]:
     """Completion names a prompt, or a resource template by its text, in `ref`."""
     try:
         ref = msgspec.json.decode(call.params["ref"], type=dict[str, Raw])
@@ -116,7 +112,7 @@ def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, Call]]:
     if target is None:
         raise not_visible(call, name)
     ref[key] = Raw(target.name_json)
-    return target, msgspec.structs.replace(call, params={**call.params, "ref": Raw(encode(ref))})
+    return target, {**call.params, "ref": Raw(encode(ref))}
 
 
 def not_visible(call: Call, name: str) -> NotVisible:

@@ -207,10 +207,9 @@ def set_up(
     return logs
 
 
-def start_line(version: str, urls: Sequence[str], admin_url: str, servers: int) -> str:
-    """The one line at start: what runs, and the addresses to put into a client."""
-    plural = "server" if servers == 1 else "servers"
-    return f"narthex {version} serves {servers} {plural} at {', '.join(urls)} · admin {admin_url}"
+def start_line(version: str, urls: Sequence[str], admin: str, servers: int) -> str:
+    """The one line at start: what runs, and the addresses to put into a client, each as `mcp=…` and `admin=…`."""
+    return f"narthex {version} is up: {' '.join(urls)} {admin} servers={servers}"
 
 
 def _stamp(seconds: float) -> str:

@@ -50,6 +50,7 @@ class Scripted:
         self.initialized = False
         self.streams: list[asyncio.StreamWriter] = []
         self.connections = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
         for name, value in replaced.items():
             setattr(self, name, value)
 
@@ -64,13 +65,11 @@ class Scripted:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    _tasks: set[asyncio.Task[Any]]
-
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.current_task()
         assert task is not None
-        self._tasks = getattr(self, "_tasks", set()) | {task}
+        self._tasks.add(task)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -124,7 +123,7 @@ class Opened:
         target = HttpTarget(url, "http", "127.0.0.1", server.port, "/sse?key=k", headers)
         self.spec = ServerSpec("old", target, "sse", **options)
         self._deadline_s = deadline_s
-        self._pool = HttpPool(target, Dialer(Egress(proxy=None)), 5.0, time.monotonic)
+        self._pool = HttpPool(self.spec, target, Dialer(Egress(proxy=None)), time.monotonic)
 
     async def __aenter__(self) -> tuple[SseChannel, list[Incoming]]:
         self._channel = await open_sse(

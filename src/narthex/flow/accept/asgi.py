@@ -65,9 +65,10 @@ class AsgiBridge:
     """
 
     def __init__(
-        self, app: App, *, max_calls: int = 64, max_answer: int = 1024 * 1024, timeout_s: float = 30.0
+        self, app: App, *, max_calls: int = 64, max_answer: int = 1 << 20, timeout_s: float = 30.0, scheme: str = "http"
     ) -> None:
         self.app = app
+        self.scheme = scheme
         self.max_calls = max_calls
         self.max_answer = max_answer
         self.timeout_s = timeout_s

@@ -201,8 +201,9 @@ class Exchange:
             self._end(UpstreamUnavailable("the server answered another request", sent=True))
             return
         assert self._channel is not None
+        result = bytes(message.result)
         try:
-            parts = response_parts(self.call, self._channel.dialect.era, message)
+            parts = response_parts(self.call, self._channel.dialect.era, message, result)
         except BAD_JSON:
             self._end(UpstreamUnavailable("the server's answer cannot be read", sent=True))
             return
@@ -211,7 +212,7 @@ class Exchange:
             return
         if message.error:
             self._outcome = _RPC_ERROR
-        elif self.call.method == "tools/call" and b'"isError":true' in bytes(message.result):
+        elif self.call.method == "tools/call" and b'"isError":true' in result:
             self._outcome = _TOOL_ERROR
         self._respond(parts)
 
@@ -314,7 +315,7 @@ class Exchange:
 
     def _finish_answer(self) -> None:
         self.answered = True
-        self.deadline = self.front.clock() + LINGER_S
+        self.deadline = self.front.tick + 1.0 + LINGER_S
 
     # --- Exchanging: what the client's side does
 
@@ -411,13 +412,16 @@ class Exchange:
         channel = self._channel
         if channel is not None:
             channel.open_calls -= 1
-            channel.last_used = self.front.clock()
+            channel.last_used = self.front.tick
             assert self._server is not None
             self._server.in_flight -= 1
-            if self._outcome == _CANCELLED:
-                self._server.breaker.forget(channel.last_used)
-            elif self._outcome != _FAILED:
-                self._server.breaker.success(channel.last_used)
+            breaker = self._server.breaker
+            if breaker.stirred:
+                now = self.front.clock()
+                if self._outcome == _CANCELLED:
+                    breaker.forget(now)
+                elif self._outcome != _FAILED:
+                    breaker.success(now)
         self._flight = None
         self.front.forget(self)
         if not self.answered and self._connection is not None:

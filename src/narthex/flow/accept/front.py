@@ -86,6 +86,7 @@ class Front:
         self.accounts = accounts
         self.logs = logs
         self.clock = clock
+        self.tick = clock()
         self.new_id = new_id
         self.active: set[Exchange] = set()
         self.streams: set[Exchange] = set()
@@ -145,7 +146,8 @@ class Front:
 
     def _post(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> None:
         headers = request.headers
-        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON:
+        kind = headers.get(b"content-type", b"")
+        if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
             raise HttpRefusal(415, "unsupported_media_type", "the body must be application/json")
         takes_json, takes_events = takes(headers.get(b"accept"))
         if not takes_json:
@@ -297,7 +299,7 @@ class Front:
 
     def sweep(self) -> None:
         """Once a second: end what is past its deadline, keep silent streams alive."""
-        now = self.clock()
+        now = self.tick = self.clock()
         for one in [one for one in self.active if one.deadline < now]:
             one.expire()
         quiet_s = self.snapshot.limits.sse_comment_s

@@ -28,6 +28,7 @@ PIPELINED = 32
 """Requests parsed from one read and waiting for their turn."""
 HIGH_WATER = 64 * 1024
 LINGER_S = 2.0
+MOST_HEADERS = 100
 _SINGLE = frozenset(
     {b"host", b"origin", b"content-type", b"authorization", b"mcp-session-id", b"expect", b"transfer-encoding"}
     | {b"content-length", b"accept", b"last-event-id"}
@@ -64,40 +65,34 @@ class Exchanging(Protocol):
 class Shared:
     """What all connections of a listener share. `handle` takes a whole request and must answer it on the connection."""
 
-    __slots__ = ("_date", "_date_at", "clock", "connections", "draining", "handle", "held", "limits", "now", "scheme")
+    __slots__ = ("clock", "connections", "date", "draining", "handle", "held", "limits", "now", "tick")
 
     def __init__(
         self,
         limits: Limits,
+        held: Held,
         handle: Callable[[Connection, HttpRequest], None],
         *,
         clock: Callable[[], float],
         now: Callable[[], float],
-        scheme: str = "http",
     ) -> None:
         self.limits = limits
         self.handle = handle
         self.clock = clock
         self.now = now
-        self.scheme = scheme
         self.connections: set[Connection] = set()
-        self.held = Held(limits.max_held)
+        self.held = held
         self.draining = False
-        self._date_at = 0.0
-        self._date = b""
-
-    def date(self) -> bytes:
-        """The Date header and the blank line's beginning, made once a second (RFC 9110 §6.6.1)."""
-        clock = self.clock()
-        if clock - self._date_at >= 1.0:
-            self._date_at = clock
-            self._date = b"Date: %b\r\n" % formatdate(self.now(), usegmt=True).encode()
-        return self._date
+        self.sweep()
 
     def sweep(self) -> None:
-        """Close what has waited too long: called once a second."""
-        clock = self.clock()
-        for connection in [one for one in self.connections if one.deadline < clock]:
+        """Once a second: look at the clock for everybody, and close what has waited too long.
+
+        `tick` is the clock as of the last sweep: exact enough for bounds of whole seconds, and free on a call's path.
+        """
+        self.tick = self.clock()
+        self.date = b"Date: %b\r\n" % formatdate(self.now(), usegmt=True).encode()  # RFC 9110 §6.6.1
+        for connection in [one for one in self.connections if one.deadline < self.tick]:
             connection.expire()
 
 
@@ -142,7 +137,7 @@ class Connection(asyncio.Protocol):
         self.peer = (str(peer[0]), int(peer[1])) if peer else ("", 0)
         shared = self._shared
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        self.deadline = shared.clock() + shared.limits.header_timeout_s
+        self.deadline = shared.tick + 1.0 + shared.limits.header_timeout_s
         shared.connections.add(self)
         if len(shared.connections) > shared.limits.max_connections:
             self.refuse(HttpRefusal(503, "too_many_connections", "too many connections", headers=(("Retry-After", "1"),)))
@@ -187,10 +182,10 @@ class Connection(asyncio.Protocol):
     # --- parsing
 
     def _feed(self, data: bytes) -> None:
-        if not self._in_body:
-            if not self._head_size:
-                self.deadline = self._shared.clock() + self._shared.limits.header_timeout_s
-            self._head_size += len(data)
+        in_head = not self._in_body
+        begun = self._head_size
+        if in_head:
+            self._head_size = begun + len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -203,8 +198,19 @@ class Connection(asyncio.Protocol):
             else:
                 self.refuse(HttpRefusal(400, "bad_request", "malformed HTTP request", detail=str(error)))
             return
-        if not self._in_body and self._head_size > self._shared.limits.max_header and not self.busy:
+        if not self.busy:
+            self._await_rest(in_head, begun)
+
+    def _await_rest(self, was_in_head: bool, begun: int) -> None:
+        """The request is not whole yet: bound the time for the part that is under way."""
+        limits = self._shared.limits
+        if self._in_body:
+            if was_in_head:
+                self.deadline = self._shared.clock() + limits.body_timeout_s
+        elif self._head_size > limits.max_header:
             self.refuse(HttpRefusal(431, "headers_too_large", "the request's headers are too large"))
+        elif self._head_size and not begun:
+            self.deadline = self._shared.clock() + limits.header_timeout_s
 
     def _after_upgrade(self, rest: bytes) -> None:
         """llhttp stops after an upgrade request; we never upgrade (RFC 9110 §7.8), so a new parser reads what follows."""
@@ -238,7 +244,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         headers = self._headers
         limits = self._shared.limits
-        if len(headers) > 100 or sum(map(len, headers)) + sum(map(len, headers.values())) > limits.max_header:
+        if len(headers) > MOST_HEADERS or (self._head_size > limits.max_header and _size(headers) > limits.max_header):
             raise HttpRefusal(431, "headers_too_large", "the request's headers are too large")
         if len(self._target) > 8192:
             raise HttpRefusal(414, "target_too_long", "the request target is too long")
@@ -257,7 +263,6 @@ class Connection(asyncio.Protocol):
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._in_body = True
         self._head_size = 0
-        self.deadline = self._shared.clock() + limits.body_timeout_s
 
     def on_body(self, chunk: bytes) -> None:
         self._body.append(chunk)
@@ -299,7 +304,7 @@ class Connection(asyncio.Protocol):
     def respond(self, status: int, content_type: bytes, parts: Sequence[Any], size: int, extra: bytes = b"") -> None:
         """Write a whole answer. `parts` are bytes-like, `size` their length together; `extra` is header lines with CRLF."""
         head = b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
-            _STATUS[status], self._shared.date(), content_type, size, extra, self._connection_header(),
+            _STATUS[status], self._shared.date, content_type, size, extra, self._connection_header(),
         )  # fmt: skip
         if size < 16384:
             self.transport.write(b"".join((head, *parts)))
@@ -311,7 +316,7 @@ class Connection(asyncio.Protocol):
         """Write an answer without a body (202, 204 …)."""
         length = b"" if status == 204 else b"Content-Length: 0\r\n"
         self.transport.write(
-            b"%b%b%b%b%b\r\n" % (_STATUS[status], self._shared.date(), length, extra, self._connection_header())
+            b"%b%b%b%b%b\r\n" % (_STATUS[status], self._shared.date, length, extra, self._connection_header())
         )
         self.done()
 
@@ -328,7 +333,7 @@ class Connection(asyncio.Protocol):
         if size is not None:
             framing = b"Content-Length: %d\r\n" % size
         return b"%b%bContent-Type: %b\r\n%b%b%b\r\n" % (
-            _STATUS[status], self._shared.date(), content_type, framing, extra, self._connection_header(),
+            _STATUS[status], self._shared.date, content_type, framing, extra, self._connection_header(),
         )  # fmt: skip
 
     def frame(self, data: bytes) -> bytes:
@@ -368,7 +373,7 @@ class Connection(asyncio.Protocol):
         if not self._keep_alive or shared.draining:
             self._close()
             return
-        self.deadline = shared.clock() + shared.limits.keep_alive_s
+        self.deadline = shared.tick + shared.limits.keep_alive_s
         if self._queue or self._kept:
             asyncio.get_running_loop().call_soon(self._next)
 
@@ -434,3 +439,7 @@ class Connection(asyncio.Protocol):
         else:
             self._waiters.append(future)
         return future
+
+
+def _size(headers: dict[bytes, bytes]) -> int:
+    return sum(map(len, headers)) + sum(map(len, headers.values()))

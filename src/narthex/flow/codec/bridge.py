@@ -12,26 +12,26 @@ import msgspec
 from narthex.errors import MissingCapability, UpstreamUnavailable
 from narthex.flow.codec.handshake import CLIENT_INFO
 from narthex.flow.codec.jsonrpc import BAD_JSON, Id, Incoming, Raw, RawMap, decode_map, encode
-from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_PREFIX, META_VERSION
+from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_PREFIX, META_VERSION, MODERN
 from narthex.types import Call, Era
 
 COMPLETE = b'"resultType":"complete"'
 UNCACHED = b'"ttlMs":0,"cacheScope":"private"'
+_QUOTED = {version: Raw(encode(version)) for version in MODERN}
 _NO_CAPABILITIES = Raw(b"{}")
 _CLIENT_INFO = Raw(encode(CLIENT_INFO))
 
 
-def outgoing_body(call: Call, id_: int, era: Era, version: str) -> bytes:
-    """The request as the upstream gets it: our id, the upstream's own name, `_meta` in its era.
+def outgoing_body(call: Call, params: RawMap, id_: int, era: Era, version: str) -> bytes:
+    """The request as the upstream gets it: our id, `params` (with the upstream's own name), `_meta` in its era.
 
     A progress token becomes our id, so that a shared pipe can tell whose progress it is; client capabilities are
     declared empty: what a server would ask of the client is not carried in this version.
     """
-    params = call.params
     meta = call.meta
     if era == "modern":
         meta = {**meta} if call.era == "modern" else {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
-        meta[META_VERSION] = Raw(b'"%b"' % version.encode())
+        meta[META_VERSION] = _QUOTED[version]
         meta[META_CAPABILITIES] = _NO_CAPABILITIES
         meta.setdefault(META_CLIENT, _CLIENT_INFO)
     elif call.era == "modern":
@@ -45,8 +45,11 @@ def outgoing_body(call: Call, id_: int, era: Era, version: str) -> bytes:
     return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (id_, call.method.encode(), encode(params))
 
 
-def response_parts(call: Call, era: Era, message: Incoming) -> list[bytes | memoryview]:
+def response_parts(call: Call, era: Era, message: Incoming, result: bytes) -> list[bytes | memoryview]:
     """The answer to `call` as the client gets it, in pieces to write: its id, and the result's bytes as they came.
+
+    Args:
+        era: The server's. result: `message.result` as bytes.
 
     Raises:
         UpstreamUnavailable: Neither a result nor an error, or a result that is no object.
@@ -54,7 +57,6 @@ def response_parts(call: Call, era: Era, message: Incoming) -> list[bytes | memo
     """
     if message.error:
         return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"error":', translate_error(call.era, message.error), b"}"]
-    result = bytes(message.result)
     if not result:
         raise UpstreamUnavailable("the server answered neither result nor error", sent=True)
     if result[0] != 0x7B:  # {

@@ -29,6 +29,7 @@ _ERA_OF_HEADER: dict[bytes, tuple[str, Era]] = {
     **{version.encode(): (version, "modern") for version in MODERN},
     **{version.encode(): (version, "legacy") for version in LEGACY},
 }
+_QUOTED = {version: f'"{version}"'.encode() for version in MODERN}
 _SHARED_METHODS = frozenset(
     {
         "tools/list",
@@ -99,7 +100,7 @@ def check_modern_meta(meta: RawMap, version: str) -> None:
     claimed = meta.get(META_VERSION)
     if claimed is None:
         raise InvalidParams(f"params._meta must have {META_VERSION}")
-    if bytes(claimed) != b'"%b"' % version.encode():
+    if bytes(claimed) != _QUOTED[version]:
         raise HeaderMismatch("MCP-Protocol-Version", version, bytes(claimed)[:64])
     capabilities = meta.get(META_CAPABILITIES)
     if capabilities is None or not bytes(capabilities).startswith(b"{"):

@@ -68,6 +68,11 @@ class Breaker:
         return left if self.state == "open" else min(left, ASK_AGAIN_S)
 
     @property
+    def stirred(self) -> bool:
+        """Is there anything that an outcome could change? False on the happy path, where nobody need look at a clock."""
+        return self.state != "closed" or self._failures != 0
+
+    @property
     def failing(self) -> bool:
         """Did the latest call fail?"""
         return bool(self._failures & 1)

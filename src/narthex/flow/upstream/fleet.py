@@ -76,6 +76,7 @@ class Fleet:
         self.generation = 0
         self._held = held
         self._clock = clock
+        self.tick = clock()
         self._chance = chance
         self._viewers: dict[tuple[str, Scope, str], Viewer] = {}
         self._by_session: frozenset[str] = frozenset()
@@ -138,6 +139,7 @@ class Fleet:
 
     def sweep(self) -> None:
         """Once a second: close what is idle."""
+        self.tick = self._clock()
         for server in self.servers.values():
             for closing in server.sweep():
                 self.spawn(closing)
@@ -210,7 +212,7 @@ class Fleet:
         return await asyncio.shield(self._rebuild(viewer, kind))
 
     def _is_fresh(self, view: View) -> bool:
-        return view.generation == self.generation and self._clock() < view.fresh_until
+        return view.generation == self.generation and self.tick < view.fresh_until
 
     def _rebuild(self, viewer: Viewer, kind: Kind) -> asyncio.Task[View]:
         task = viewer.building.get(kind)

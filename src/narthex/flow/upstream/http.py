@@ -211,6 +211,7 @@ class HttpPool:
         self.target = target
         self.dialer = dialer
         self.clock = clock
+        self.tick = clock()
         self.idle: list[HttpConnection] = []
 
     def take(self) -> HttpConnection | None:
@@ -219,10 +220,7 @@ class HttpPool:
         while idle:
             connection = idle.pop()
             if connection.alive and not connection.transport.is_closing():
-                if self.clock() - connection.idle_since < connection.keep_s:
-                    return connection
-                connection.alive = False
-                connection.transport.close()
+                return connection
         return None
 
     async def dial(self) -> HttpConnection:
@@ -238,7 +236,7 @@ class HttpPool:
         return protocol
 
     def release(self, connection: HttpConnection) -> None:
-        connection.idle_since = self.clock()
+        connection.idle_since = self.tick
         self.idle.append(connection)
 
     def forget(self, connection: HttpConnection) -> None:
@@ -246,9 +244,9 @@ class HttpPool:
             self.idle.remove(connection)
 
     def sweep(self) -> None:
-        """Drop what has been idle for too long: called once a second."""
-        now = self.clock()
-        for connection in [one for one in self.idle if now - one.idle_since >= one.keep_s]:
+        """Drop what has been idle for too long: called once a second, so it drops a second early rather than late."""
+        now = self.tick = self.clock()
+        for connection in [one for one in self.idle if now - one.idle_since > one.keep_s - 1.0]:
             self.idle.remove(connection)
             connection.alive = False
             connection.transport.close()
@@ -391,7 +389,9 @@ class HttpCall:
 
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         self._status = status
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        kind = headers.get(b"content-type", b"")
+        if kind != b"application/json":
+            kind = kind.partition(b";")[0].strip().lower()
         self._json = kind == b"application/json" or kind.endswith(b"+json")
         if status == 200 and kind == b"text/event-stream":
             self._events = EventParser(self.channel.spec.max_answer)
@@ -402,8 +402,7 @@ class HttpCall:
             self._too_large()
         elif status == 200 and self._json and length is not None and length > SPLICE:
             self._size = -length  # negative: its first bytes decide whether it is spliced
-        retry = headers.get(b"retry-after", b"")
-        if retry.isdigit():
+        if status != 200 and (retry := headers.get(b"retry-after", b"")).isdigit():
             self.retry_after_s = min(float(retry), 3600.0)
 
     def body(self, data: bytes) -> None:

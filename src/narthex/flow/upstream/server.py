@@ -140,7 +140,7 @@ class Server:
     async def _negotiate(self) -> Channel:
         spec = self.spec
         if self.pool is None:
-            return await open_stdio(spec, on_push=self._pushed, log=_log, deadline_s=START_S)
+            return await open_stdio(spec, on_push=self._pushed, log=_log, deadline_s=START_S - 4.0)
         if spec.transport == "sse" or self.old_transport:
             return await self._open_sse(self.pool)
         era = spec.era if spec.era != "auto" else self.verdict
@@ -161,7 +161,7 @@ class Server:
     async def _open_sse(self, pool: HttpPool) -> Channel:
         from narthex.flow.upstream.sse import open_sse  # the old transport: loaded only where it is met
 
-        return await open_sse(self.spec, pool, on_push=self._pushed, log=_log, deadline_s=self.spec.list_timeout_s)
+        return await open_sse(self.spec, pool, on_push=self._pushed, log=_log, deadline_s=self.spec.list_timeout_s - 0.5)
 
     def _pushed(self, message: Incoming) -> None:
         """A server says that a list has changed: the next who asks fetches it again."""
@@ -182,7 +182,7 @@ class Server:
 
     def check_breaker(self) -> None:
         """Raises UpstreamUnavailable while the breaker is open."""
-        if self.breaker.allow(self.clock()) > 0:
+        if self.breaker.state != "closed" and self.breaker.allow(self.clock()) > 0:
             raise self.unavailable()
 
     def unavailable(self) -> UpstreamUnavailable:
@@ -293,7 +293,7 @@ class Server:
         """
         call = Call(method, params, {}, b"0", "legacy", "", LOCAL, "")
         id_ = channel.next_id()
-        body = outgoing_body(call, id_, channel.dialect.era, channel.dialect.version)
+        body = outgoing_body(call, params, id_, channel.dialect.era, channel.dialect.version)
         sink = _Await(id_)
         flight = channel.request(Outgoing(id_, method, body, resend=True), sink)
         channel.open_calls += 1

@@ -95,9 +95,13 @@ def figures_table(results: Results) -> str:
 
 
 def steps_table(results: Results) -> str:
-    rows = [[line["room"], line["step"], f"{line['us']:.2f}"] for line in results["steps"]]
-    rows.append(["**all**", "", f"{sum(line['us'] for line in results['steps']):.2f}"])
-    return table(("room", "step", "µs"), rows)
+    """One call of an era: each step in its place, by room; then the functions alone."""
+    lines = results["steps"]
+    rows = [[line["room"], line["step"], f"{line['us']:.1f}"] for line in lines]
+    rows.append(["**all**", "", f"{sum(line['us'] for line in lines):.1f}"])
+    alone = [[line["room"], line["step"], f"{line['us']:.2f}"] for line in results["alone"]]
+    placed = table(("room", "step in its place", "µs"), rows)
+    return f"A call of the {results['era']} era.\n\n{placed}\n\n{table(('room', 'function alone', 'µs'), alone)}"
 
 
 SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (

@@ -50,7 +50,7 @@ class Call(msgspec.Struct, frozen=True):
     """One request of a client that goes to a server. A rewrite makes a new one.
 
     `params` maps names to raw JSON, `_meta` included; `meta` is `_meta` decoded one level. `id_json` is the client's
-    id as it goes back. `session` is None for a modern or sessionless client.
+    id as it goes back; `name` is what is called: a shown name, a URI, or empty. `session` is None for a modern or sessionless client.
     """
 
     method: str
@@ -61,6 +61,7 @@ class Call(msgspec.Struct, frozen=True):
     version: str
     principal: Principal
     endpoint: str
+    name: str = ""
     session: Session | None = None
 
 

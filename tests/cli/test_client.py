@@ -230,8 +230,11 @@ def test_something_else_there_is_one_clear_line(tmp_path: Path, answer: bytes, s
             env={**os.environ, "PYTHONPATH": SOURCE}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
         )  # fmt: skip
         accepted, _ = mute.accept()
-        with accepted:
-            accepted.recv(65536)
+        with accepted, accepted.makefile("rb") as request:
+            length = 0
+            while (line := request.readline()).strip():
+                length = int(line[15:]) if line.lower().startswith(b"content-length:") else length
+            request.read(length)  # all of it: closing with bytes unread would reset the connection
             accepted.sendall(answer)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1

@@ -548,20 +548,21 @@ class Gateway:
     def _urls(self) -> tuple[str, str] | None:
         """The addresses of the two listeners, once the line at start names them."""
         for line in list(self.lines):
-            mcp = re.search(r"\bmcp=(https?://[^\s/]+/mcp)", line)
-            admin = re.search(r"\badmin=(https?://[^\s/]+)", line)
-            if mcp and admin:
-                if "//127.0.0.1:" in mcp[1]:
-                    return mcp[1], admin[1]
-                port = (listening_ports(self.process.pid) - {urlsplit(admin[1]).port}).pop()
-                return f"http://127.0.0.1:{port}/mcp", admin[1]  # the line shows the public URL
-            if mcp and "truncated":  # LAX
-                port = (listening_ports(self.process.pid) - {urlsplit(mcp[1]).port}).pop()
-                return mcp[1], f"http://127.0.0.1:{port}"
+            mcp = re.search(r"\bmcp=(https?://[^\s/\x22]+/mcp)", line)
+            admin = re.search(r"\badmin=(https?://[^\s/\x22]+)", line)
+            if mcp and admin and "//127.0.0.1:" in mcp[1]:
+                return mcp[1], admin[1]
+            if mcp and admin:  # the line shows the public URL
+                return f"http://127.0.0.1:{self._other_port(admin[1])}/mcp", admin[1]
+            if mcp:  # a line with very many endpoints is cut
+                return mcp[1], f"http://127.0.0.1:{self._other_port(mcp[1])}"
         if self.process.poll() is not None:
             self._reader.join(5)
             raise AssertionError(f"exit {self.process.returncode} at start:\n" + self.log())
         return None
+
+    def _other_port(self, url: str) -> int | None:
+        return (listening_ports(self.process.pid) - {urlsplit(url).port}).pop()
 
     def log(self) -> str:
         return "\n".join(self.lines)
@@ -584,8 +585,14 @@ class Gateway:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def descendants(self) -> set[tuple[int, str]]:
-        return descendants(self.process.pid)
+    def descendants(self, command: str = "") -> set[tuple[int, str]]:
+        """The living processes below it, where given only those whose command line contains `command`."""
+        found = set()
+        for pid, start in descendants(self.process.pid):
+            with contextlib.suppress(OSError):
+                if command.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.add((pid, start))
+        return found
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

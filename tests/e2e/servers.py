@@ -58,7 +58,10 @@ def official(node: str, node_modules: Path, python_servers: Callable[[str], str]
     return {
         "time": {"command": python_servers("mcp-server-time"), "args": ["--local-timezone", "UTC"]},
         "git": {"command": python_servers("mcp-server-git"), "args": ["--repository", str(repository)]},
-        "fetch": {"command": python_servers("mcp-server-fetch"), "args": ["--ignore-robots-txt"]},
+        "fetch": {
+            "command": python_servers("mcp-server-fetch"),
+            "args": ["--ignore-robots-txt", "--allow-private-ips"],
+        },
         "everything": npm_server(node, node_modules, "server-everything", "stdio"),
         "filesystem": npm_server(node, node_modules, "server-filesystem", str(files)),
         "memory": {

@@ -321,8 +321,9 @@ class Peak:
 
 
 @both_eras
-def test_a_big_answer_inside_the_bound_arrives_whole(gateway: Gateway, era: str) -> None:
-    name = name_of("big", "call", era)
+@pytest.mark.parametrize("fault", ["big", "big-with-blanks"])
+def test_a_big_answer_inside_the_bound_arrives_whole(gateway: Gateway, fault: str, era: str) -> None:
+    name = name_of(fault, "call", era)
     client = gateway.client(name)
     assert client.call(f"{name}__echo")["content"][0]["text"] == "y" * BIG
 
@@ -457,7 +458,7 @@ def over_stdio(module_gateway: StartGateway, faulty: FaultyServer, tmp_path_fact
     notes = tmp_path_factory.mktemp("notes")
     kinds = [
         "dies-at-start", "silent", "garbage-at-start", "dies-in-call", "dies-once-in-call", "garbage-in-call",
-        "half-a-line", "huge-line", "silent-call", "wrong-id", "asks-back", "noisy-stderr", "stubborn", "grandchild", "good",
+        "half-a-line", "huge-line", "silent-call", "wrong-id", "asks-back", "noisy-stderr", "stubborn", "good",
     ]  # fmt: skip
     servers: dict[str, Any] = {"well": entry(faulty.url())}
     for kind in kinds:
@@ -589,7 +590,7 @@ def test_an_idle_stdio_server_is_stopped_and_started_again(start_gateway: StartG
     gateway = start_gateway({"version": 1, "servers": {"up": server}})
     client = gateway.client()
     client.call("up__echo", {"text": "x"})
-    first = gateway.descendants()
+    first = gateway.descendants(STDIO)
     assert first
     wait_for(lambda: not alive(first), "the end of the idle server", 10)
     assert text(client.call("up__echo", {"text": "again"})) == "again"

@@ -234,8 +234,6 @@ def test_modern_results_carry_what_the_revision_asks_for(gateway: Gateway) -> No
         assert result["resultType"] == "complete"
         assert result["ttlMs"] >= 0 and result["cacheScope"] in ("public", "private")
     assert client.call("everything__echo", {"message": "x"})["resultType"] == "complete"
-    legacy = gateway.client(era="legacy").call("time__get_current_time", {"timezone": "UTC"})
-    assert "resultType" not in legacy
 
 
 def test_many_calls_share_one_process_and_one_session(gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""A CONNECT proxy that notes where it was asked to go.
+"""An HTTP proxy that notes what it was asked for: CONNECT, or a request in absolute form, which it hands on as it is.
 
 `hosts` says where a name really is; `refuse` makes it answer with that status line instead.
 """
@@ -13,7 +13,7 @@ from typing import Self
 
 
 @dataclass
-class ConnectProxy:
+class HttpProxy:
     """Use as a context manager; `url` is known inside."""
 
     hosts: dict[str, str] = field(default_factory=dict)
@@ -54,16 +54,18 @@ class ConnectProxy:
         with contextlib.suppress(ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             verb, target, _ = head.decode().split(" ", 2)
-            self.targets.append(f"{verb} {target}")
-            if self.refuse or verb != "CONNECT":
-                writer.write(
-                    f"HTTP/1.1 {self.refuse or '405 Method Not Allowed'}\r\nContent-Length: 0\r\n\r\n".encode()
-                )
+            authority = target if verb == "CONNECT" else target.split("/")[2]
+            self.targets.append(f"{verb} {authority}")
+            if self.refuse:
+                writer.write(f"HTTP/1.1 {self.refuse}\r\nContent-Length: 0\r\n\r\n".encode())
                 await writer.drain()
             else:
-                host, _, port = target.rpartition(":")
+                host, _, port = authority.rpartition(":")
                 far_reader, far_writer = await asyncio.open_connection(self.hosts.get(host, host), int(port))
-                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                if verb == "CONNECT":
+                    writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                else:
+                    far_writer.write(head)
                 await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
         writer.close()
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 import socket
 import ssl
 import struct
@@ -98,8 +99,8 @@ class Peer:
         if value is None:
             arguments = self.seen.params.get("arguments") or {}
             value = {"content": [{"type": "text", "text": arguments.get("text", "")}]}
-        result = {**value, "resultType": "complete"} if self.seen.path.startswith("/modern") else dict(value)
-        return json.dumps({"jsonrpc": "2.0", "id": self.seen.id, "result": result, **extra}).encode()
+        result = {"resultType": "complete", **value} if self.seen.path.startswith("/modern") else dict(value)
+        return rpc(**{"id": self.seen.id, "result": result, **extra})
 
 
 def head(status: str = "200 OK", *headers: str, kind: str = "application/json", version: str = "1.1") -> bytes:
@@ -536,7 +537,19 @@ async def huge_events(peer: Peer) -> None:
 @fault
 async def big(peer: Peer) -> bool:
     """Not a fault: 28 MiB, inside the default bound; sent as it is taken."""
-    body = whole(peer.result({"content": [{"type": "text", "text": "y" * BIG}]}))
+    return await _big(peer, (",", ":"))
+
+
+@fault
+async def big_with_blanks(peer: Peer) -> bool:
+    """The same, not in the shortest form of JSON."""
+    return await _big(peer, (", ", ": "))
+
+
+async def _big(peer: Peer, separators: tuple[str, str]) -> bool:
+    message = json.loads(peer.result({"content": [{"type": "text", "text": ""}]}))
+    message["result"]["content"][0]["text"] = "y" * BIG
+    body = whole(json.dumps(message, separators=separators).encode())
     for start in range(0, len(body), 65536):
         await peer.send(body[start : start + 65536])
     return True
@@ -795,6 +808,7 @@ class FaultyServer:
                 await reader.readline()
             else:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
+            path = re.sub(r"^http://[^/]*", "", path)  # absolute form, from behind a proxy
             yield verb, path, headers, json.loads(body) if body else None
 
     async def _react(self, peer: Peer) -> bool:

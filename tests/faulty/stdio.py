@@ -91,7 +91,7 @@ def call(id_: Any, params: dict[str, Any]) -> None:
     elif params.get("name") == "env":
         answer(id_, content(json.dumps({"env": dict(os.environ), "cwd": os.getcwd()})))
     else:
-        answer(id_, content(str(arguments.get("text", ""))))
+        answer(id_, content(str(arguments.get("text", "")) * arguments.get("times", 1)))
 
 
 def main() -> None:

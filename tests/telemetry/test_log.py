@@ -51,6 +51,16 @@ def test_a_text_line_has_time_level_and_message() -> None:
     assert lines_of("text", "hello") == ["2023-11-14T22:13:20.250Z INFO  hello"]
 
 
+@pytest.mark.parametrize(("level", "shown"), [("WARNING", "WARN "), ("CRITICAL", "FATAL"), ("ERROR", "ERROR")])
+def test_levels_have_one_width(level: str, shown: str) -> None:
+    with pipe() as (out, into):
+        logs = Logs(into, "text", wall=lambda: AT, capacity=100)
+        logs.emit(level, "narthex", "x")
+        logs.close()
+        into.close()
+        assert f"Z {shown} x" in out.read().decode()
+
+
 def test_a_json_line_is_one_object() -> None:
     (line,) = lines_of("json", "a\nb")
     assert json.loads(line) == {

@@ -246,7 +246,7 @@ class EndpointSettings(msgspec.Struct, frozen=True):
         ),
     ] = "prefix"
     max_name: Annotated[
-        int, Setting(Count(16, 128), "Longest name shown; a longer one is cut and given 8 digits of its hash.")
+        int, Setting(Count(34, 128), "Longest name shown; a longer one is cut and given 8 digits of its hash.")
     ] = 48
     tools: Annotated[SelectionSettings, Setting(SELECTION, "Which tools it shows.")] = SelectionSettings()
     prompts: Annotated[SelectionSettings, Setting(SELECTION, "Which prompts it shows.")] = SelectionSettings()

@@ -64,9 +64,11 @@ LISTS: dict[str, Kind] = {
 }
 
 
-def exchange(call: Call) -> Walk:
+def exchange(call: Call, found: Target | None) -> Walk:
     """Take one call to its server and its answer back.
 
+    Args:
+        found: Where its name leads by what is in memory; None asks.
     Raises:
         NotVisible: No such tool, prompt or resource here.
         InvalidParams: The name is missing, or no string.
@@ -76,10 +78,10 @@ def exchange(call: Call) -> Walk:
         target, params = yield from _locate_reference(call)
     else:
         key = NAMED_BY[call.method]
-        name = read_string(call.params, key)
-        found: Target | None = yield Find(KIND_OF[call.method], name)
         if found is None:
-            raise not_visible(call, name)
+            found = yield Find(KIND_OF[call.method], call.name)
+        if found is None:
+            raise not_visible(call, call.name)
         target, params = found, {**call.params, key: Raw(found.name_json)}
     sent_name = target.name if call.method in NAMED_BY else None
     lost = False

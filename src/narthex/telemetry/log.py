@@ -69,8 +69,8 @@ class Logs:
         self._thread.start()
 
     def emit(self, level: str, logger: str, message: str) -> None:
-        """Queue one line. Never waits, never raises for what the text holds."""
-        message = clean(message)
+        """Queue one line; `level` as `logging` names it. Never waits, never raises for what the text holds."""
+        level, message = _LEVELS.get(level, level), clean(message)
         if self.format == "json":
             self._put({"at": _stamp(self._wall()), "level": level.lower(), "logger": logger, "message": message})
             return
@@ -171,7 +171,7 @@ class _Handler(logging.Handler):
             message = record.getMessage()
             if record.exc_info and record.exc_info[1] is not None:
                 message = f"{message} ({brief(record.exc_info[1])})"
-            self.logs.emit(_LEVELS.get(record.levelname, record.levelname), record.name, message)
+            self.logs.emit(record.levelname, record.name, message)
         except Exception:  # a log call with a wrong format must not break the caller
             self.logs.emit("ERROR", "narthex.log", f"unprintable record at {record.pathname}:{record.lineno}")
 

@@ -15,6 +15,7 @@ from narthex.errors import HttpRefusal
 from narthex.flow.accept.asgi import App, AsgiBridge, Message, Receive, Scope, Send
 from narthex.flow.accept.listener import Connection, HttpRequest, Shared
 from narthex.flow.accept.public import Document, public_app
+from narthex.flow.held import Held
 from narthex.types import EndpointSpec, Limits
 from tests.admin.gateway import snapshot_with
 
@@ -46,7 +47,7 @@ async def serving(bridge: AsgiBridge) -> AsyncIterator[int]:
         except HttpRefusal as refusal:
             connection.respond(refusal.status, b"text/plain", (refusal.reason.encode(),), len(refusal.reason))
 
-    shared = Shared(Limits(), handle, clock=time.monotonic, now=time.time)
+    shared = Shared(Limits(), Held(1 << 20), handle, clock=time.monotonic, now=time.time)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(shared), "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]

@@ -21,7 +21,7 @@ from narthex.flow.codec.sse import encode_event
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, SessionLost
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import LOST, Find, Need, Open, Send, Walk, exchange
+from narthex.flow.walk import KIND_OF, LOST, Find, Need, Open, Send, Walk, exchange
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.types import Call
 
@@ -63,7 +63,8 @@ class Exchange:
         self.answered = False
         self.over = False
         self._connection: Connection | None = connection
-        self._walk: Walk = exchange(call)
+        found = front.fleet.find_now(viewer, KIND_OF[call.method], call.name) if call.name else None
+        self._walk: Walk = exchange(call, found)
         self._task: asyncio.Future[Any] | None = None
         self._server: Server | None = None
         self._channel: Channel | None = None
@@ -309,6 +310,8 @@ class Exchange:
         if self.answered:
             self._end(None)
         elif isinstance(error, SessionLost):
+            if self._server is not None:
+                self._server.breaker.success(self.front.clock())  # it answered
             self._end(LOST if not self._begun else UpstreamUnavailable("the server ended our session", sent=True))
         else:
             self._end(error)

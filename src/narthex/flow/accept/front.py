@@ -33,7 +33,6 @@ from narthex.flow.codec.jsonrpc import (
     decode_request,
     encode_error,
     encode_result,
-    read_params,
     read_string,
 )
 from narthex.flow.codec.revisions import (
@@ -162,19 +161,19 @@ class Front:
                 handle = headers.get(b"mcp-session-id")
                 if handle is not None:
                     session = self.sessions.find(handle, LOCAL, endpoint.name)
-            params = read_params(message.params)
-            meta = read_meta(params)
+            params = message.params
+            meta = read_meta(params) if "_meta" in params else {}
             if id_ is None:
                 self._notified(message, session, params)
                 connection.respond_empty(202)
                 return
+            method = message.method
+            name = read_string(params, NAMED_BY[method]) if method in NAMED_BY else None
             if era == "modern":
                 check_modern_meta(meta, version)
-                named = NAMED_BY.get(message.method)
-                name = read_string(params, named) if named else None
-                check_routing_headers(headers, request.repeated, message.method, name)
-            check_method(message.method, era)
-            call = Call(message.method, params, meta, id_json(id_), era, version, LOCAL, endpoint.name, session)
+                check_routing_headers(headers, request.repeated, method, name)
+            check_method(method, era)
+            call = Call(method, params, meta, id_json(id_), era, version, LOCAL, endpoint.name, name or "", session)
             self._dispatch(connection, message, call, endpoint, takes_events)
         except GatewayError as error:
             self._refuse(connection, id_, error, era)

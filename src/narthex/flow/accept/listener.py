@@ -29,6 +29,7 @@ PIPELINED = 32
 HIGH_WATER = 64 * 1024
 LINGER_S = 2.0
 MOST_HEADERS = 100
+MOST_TARGET = 8192
 _SINGLE = frozenset(
     {b"host", b"origin", b"content-type", b"authorization", b"mcp-session-id", b"expect", b"transfer-encoding"}
     | {b"content-length", b"accept", b"last-event-id"}
@@ -100,8 +101,9 @@ class Connection(asyncio.Protocol):
     """One client connection: parses requests, one call at a time, and writes answers."""
 
     __slots__ = (
-        "_body", "_body_size", "_chunked", "_closing", "_draining_body", "_head_size", "_headers", "_in_body", "_kept",
-        "_keep_alive", "_old", "_parser", "_queue", "_refused", "_repeated", "_shared", "_streaming", "_target", "_waiters",
+        "_body_size", "_chunked", "_closing", "_first", "_head_size", "_headers", "_held", "_in_body", "_kept",
+        "_keep_alive", "_old", "_parser", "_queue", "_refused", "_repeated", "_request_headers", "_rest",
+        "_shared", "_streaming", "_target", "_waiters",
         "busy", "deadline", "exchange", "paused", "peer", "transport",
     )  # fmt: skip
 
@@ -118,16 +120,22 @@ class Connection(asyncio.Protocol):
         self._chunked = False
         self._keep_alive = True
         self._old = False
-        self._in_body = False
+        self._target = b""
+        self._first = b""
+        self._rest: list[bytes] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._repeated = _NO_REPEATS
         self._body_size = 0
         self._head_size = 0
+        self._in_body = False
+        self._request_headers: dict[bytes, bytes] = {}
+        self._held = 0
         self._waiters: list[asyncio.Future[None]] = []
         self.busy = False
         self.paused = False
         self.exchange: Exchanging | None = None
         self.peer: tuple[str, int] = ("", 0)
         self.deadline = 0.0
-        self._reset()
 
     # --- the transport's side
 
@@ -218,67 +226,76 @@ class Connection(asyncio.Protocol):
         if rest:
             self.data_received(rest)
 
-    def _reset(self) -> None:
-        self._target = b""
-        self._headers: dict[bytes, bytes] = {}
-        self._repeated = _NO_REPEATS
-        self._body: list[bytes] = []
-        self._head_size = 0
-        self._in_body = False
-
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_body:
-            return  # a trailer field: must not pass for a header (RFC 9110 §6.5.1)
         name = name.lower()
-        headers = self._headers
-        if name in headers:
-            if name in _SINGLE:
-                raise HttpRefusal(400, "repeated_header", "a header that may come once came twice")
-            self._repeated |= {name}
-        else:
-            headers[name] = value
+        if self._headers.setdefault(name, value) is not value:
+            self._repeat(name)
+
+    def _repeat(self, name: bytes) -> None:
+        if name in _SINGLE and not self._in_body:
+            raise HttpRefusal(400, "repeated_header", "a header that may come once came twice")
+        self._repeated |= {name}
 
     def on_headers_complete(self) -> None:
-        headers = self._headers
+        # What follows as a header is a trailer field: it must not pass for one of these (RFC 9110 §6.5.1).
+        headers, self._headers = self._headers, {}
+        self._request_headers = headers
         limits = self._shared.limits
         if len(headers) > MOST_HEADERS or (self._head_size > limits.max_header and _size(headers) > limits.max_header):
             raise HttpRefusal(431, "headers_too_large", "the request's headers are too large")
-        if len(self._target) > 8192:
+        if len(self._target) > MOST_TARGET:
             raise HttpRefusal(414, "target_too_long", "the request target is too long")
         self._old = self._parser.get_http_version() != "1.1"
         coding = headers.get(b"transfer-encoding")
-        if coding is not None and (coding.lower() != b"chunked" or self._old or b"content-length" in headers):
-            raise HttpRefusal(400, "bad_framing", "this transfer coding is not accepted")
         length = headers.get(b"content-length")
+        if coding is not None and (coding.lower() != b"chunked" or self._old or length is not None):
+            raise HttpRefusal(400, "bad_framing", "this transfer coding is not accepted")
         if length is not None and int(length) > limits.max_body:
             raise HttpRefusal(413, "body_too_large", f"the body may have {limits.max_body} bytes")
-        expect = headers.get(b"expect")
-        if expect is not None:
-            if expect.lower() != b"100-continue":
-                raise HttpRefusal(417, "expectation_failed", "only 100-continue can be expected")
-            if not self._old and (length or coding) and not self.busy:
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if b"expect" in headers:
+            self._expected(headers[b"expect"], bool(length or coding))
         self._in_body = True
         self._head_size = 0
 
+    def _expected(self, expect: bytes, has_body: bool) -> None:
+        if expect.lower() != b"100-continue":
+            raise HttpRefusal(417, "expectation_failed", "only 100-continue can be expected")
+        if not self._old and has_body and not self.busy:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     def on_body(self, chunk: bytes) -> None:
-        self._body.append(chunk)
-        size = self._body_size = self._body_size + len(chunk)
-        if size > self._shared.limits.max_body:
+        if not self._body_size:
+            self._first, self._body_size = chunk, len(chunk)
+        else:
+            self._rest.append(chunk)
+            self._body_size += len(chunk)
+        if self._body_size > LARGE:
+            self._large_body(len(chunk))
+
+    def _large_body(self, more: int) -> None:
+        """Bound a body that did not come in one small piece, and count it against the budget of held bytes."""
+        if self._body_size > self._shared.limits.max_body:
             raise HttpRefusal(413, "body_too_large", f"the body may have {self._shared.limits.max_body} bytes")
-        if size > LARGE:
-            self._shared.held.take(len(chunk) if size - len(chunk) > LARGE else size)
+        if self._body_size - more > LARGE:
+            self._shared.held.take(more)
+            self._held += more
+        else:
+            self._shared.held.take(self._body_size)
+            self._held = self._body_size
 
     def on_message_complete(self) -> None:
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        path, _, query = self._target.partition(b"?")
+        body = b"".join((self._first, *self._rest)) if self._rest else self._first
+        path, query = self._target, b""
+        if b"?" in path:
+            path, _, query = path.partition(b"?")
         parser = self._parser
-        request = HttpRequest(parser.get_method(), path, query, self._headers, self._repeated, body)
+        request = HttpRequest(parser.get_method(), path, query, self._request_headers, self._repeated, body)
         keep_alive, old = parser.should_keep_alive(), self._old
-        self._release_body()
+        if self._held:
+            self._release_body()
         self._reset()
         if self.busy or self._queue:
             if len(self._queue) >= PIPELINED:
@@ -287,10 +304,18 @@ class Connection(asyncio.Protocol):
             return
         self._begin(request, keep_alive, old)
 
+    def _reset(self) -> None:
+        self._target = self._first = b""
+        self._headers = {}
+        self._repeated = _NO_REPEATS
+        if self._rest:
+            self._rest = []
+        self._body_size = self._head_size = 0
+        self._in_body = False
+
     def _release_body(self) -> None:
-        if self._body_size > LARGE:
-            self._shared.held.give(self._body_size)
-        self._body_size = 0
+        self._shared.held.give(self._held)
+        self._held = 0
 
     def _begin(self, request: HttpRequest, keep_alive: bool, old: bool) -> None:
         self.busy = True

@@ -29,6 +29,8 @@ def outgoing_body(call: Call, params: RawMap, id_: int, era: Era, version: str) 
     declared empty: what a server would ask of the client is not carried in this version.
     """
     meta = call.meta
+    if era == "modern" and call.era == "modern" and call.version == version and _passes(meta):
+        return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (id_, call.method.encode(), encode(params))
     if era == "modern":
         meta = {**meta} if call.era == "modern" else {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
         meta[META_VERSION] = _QUOTED[version]
@@ -43,6 +45,11 @@ def outgoing_body(call: Call, params: RawMap, id_: int, era: Era, version: str) 
     elif "_meta" in params:
         params = {k: v for k, v in params.items() if k != "_meta"}
     return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (id_, call.method.encode(), encode(params))
+
+
+def _passes(meta: RawMap) -> bool:
+    """Is a modern client's `_meta` already what goes upstream?"""
+    return META_CLIENT in meta and "progressToken" not in meta and meta[META_CAPABILITIES] == _NO_CAPABILITIES
 
 
 def response_parts(call: Call, era: Era, message: Incoming, result: bytes) -> list[bytes | memoryview]:
@@ -76,10 +83,11 @@ def missing_members(method: str, era: Era, result: bytes) -> bytes:
     """What a modern result must have and a legacy server did not give: `resultType`; for a read also `ttlMs`, `cacheScope`."""
     if era == "modern":
         return b""
-    extra = b""
-    if b'"resultType"' not in result:
-        extra = COMPLETE
-    if method == "resources/read" and b'"ttlMs"' not in result:
+    # Most legacy results name neither: then nothing need be taken apart. A name may also stand deeper in the result.
+    may_have = b'"resultType"' in result or b'"ttlMs"' in result
+    members = decode_map(result) if may_have else {}
+    extra = b"" if "resultType" in members else COMPLETE
+    if method == "resources/read" and "ttlMs" not in members:
         extra = extra + b"," + UNCACHED if extra else UNCACHED
     return extra
 

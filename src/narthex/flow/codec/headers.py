@@ -61,10 +61,16 @@ def decode_value(value: bytes) -> str | None:
     return value.decode() if _PLAIN.fullmatch(value) else None
 
 
-@lru_cache(maxsize=4096)
 def encode_value(text: str) -> bytes:
     """Text as a header value: plain where it is visible ASCII without edge spaces, else `=?base64?…?=`."""
     raw = text.encode()
     if _PLAIN.fullmatch(raw) and not _SENTINEL.fullmatch(raw):
         return raw
     return b"=?base64?" + base64.b64encode(raw) + b"?="
+
+
+@lru_cache(maxsize=4096)
+def routing_headers(method: str, name: str | None) -> bytes:
+    """The routing headers of a request that we send, as lines with CRLF."""
+    lines = b"Mcp-Method: %b\r\n" % method.encode()
+    return lines if name is None else lines + b"Mcp-Name: %b\r\n" % encode_value(name)

@@ -26,7 +26,7 @@ class Request(msgspec.Struct):
     jsonrpc: str
     method: str = ""
     id: Id | UnsetType | None = UNSET
-    params: Raw = Raw()
+    params: RawMap = {}
     result: Raw = Raw()
     error: Raw = Raw()
 
@@ -45,6 +45,7 @@ class Incoming(msgspec.Struct):
 decode_map = msgspec.json.Decoder(RawMap).decode
 _decode_request = msgspec.json.Decoder(Request).decode
 _decode_incoming = msgspec.json.Decoder(Incoming).decode
+_decode_string = msgspec.json.Decoder(str).decode
 encode = msgspec.json.Encoder().encode
 BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
@@ -61,53 +62,37 @@ def decode_request(body: bytes) -> Request:
             body.decode()
         request = _decode_request(body)
     except msgspec.ValidationError as error:
-        if body.lstrip()[:1] == b"[":
-            raise CodecError("batches are not part of this revision") from None
-        raise CodecError("not a JSON-RPC request", detail=str(error)) from None
+        raise _no_request(body, str(error)) from None
     except BAD_JSON as error:
         raise ParseError("the body is not JSON", detail=str(error)) from None
     if request.jsonrpc != "2.0":
         raise CodecError('"jsonrpc" must be "2.0"')
     if not request.method or request.id is None or request.result or request.error:
         raise CodecError("not a JSON-RPC request")
-    if request.id.__class__ is bool:
-        raise CodecError("an id is a string or an integer")
-    if len(body) > _compact_length(request):
-        refuse_duplicate_keys(body, depth=1)
+    if len(body) != _compact_length(request):
+        refuse_duplicate_keys(body, depth=2)
     return request
 
 
+def _no_request(body: bytes, detail: str) -> CodecError:
+    """Why a body that is JSON is no request."""
+    if body.lstrip()[:1] == b"[":
+        return CodecError("batches are not part of this revision")
+    if "$.params" in detail:
+        return InvalidParams("params must be an object", detail=detail)
+    return CodecError("not a JSON-RPC request", detail=detail)
+
+
 def _compact_length(request: Request) -> int:
-    """The length of `request` without white space. A longer body has white space, unknown keys, or a key twice."""
-    length = 29 + len(request.method) + len(request.params)  # {"jsonrpc":"2.0","method":""}
+    """The length of `request` in its shortest form. A longer body has white space, unknown keys, or a key twice."""
+    length = 29 + len(request.method)  # {"jsonrpc":"2.0","method":""}
     if request.params:
-        length += 10  # ,"params":
+        length += 11  # ,"params":{} less the comma that the last member does not have
+        for key, value in request.params.items():
+            length += len(key) + len(value) + 4
     if request.id is not UNSET:
         length += 6 + len(encode(request.id))  # ,"id":
     return length
-
-
-def read_params(params: Raw) -> RawMap:
-    """Parameters as a map of name to raw JSON; empty where there are none.
-
-    Raises:
-        InvalidParams: Not an object.
-        ParseError: A key stands twice: whoever reads the other value would see another call.
-    """
-    if not params:
-        return {}
-    try:
-        values = decode_map(params)
-    except msgspec.ValidationError:
-        raise InvalidParams("params must be an object") from None
-    except BAD_JSON as error:
-        raise ParseError("the body is not JSON", detail=str(error)) from None
-    compact = 1 + (not values)
-    for key, value in values.items():
-        compact += len(key) + len(value) + 4
-    if len(params) != compact:
-        refuse_duplicate_keys(bytes(params), depth=1)
-    return values
 
 
 def refuse_duplicate_keys(body: bytes, depth: int) -> None:
@@ -134,13 +119,15 @@ def refuse_duplicate_keys(body: bytes, depth: int) -> None:
         raise ParseError("the body is not JSON", detail=str(error)) from None
 
 
-def decode_incoming(data: bytes | bytearray | memoryview) -> Incoming:
+def decode_incoming(data: bytes | bytearray) -> Incoming:
     """Read one message of an upstream.
 
     Raises:
         ParseError: Not one JSON-RPC object in UTF-8. An upstream's batch is refused too.
     """
     try:
+        if not data.isascii():
+            str(data, "utf-8")  # what is kept raw is not looked at otherwise
         return _decode_incoming(data)
     except BAD_JSON as error:
         raise ParseError("the server's answer is not JSON-RPC", detail=str(error)) from None
@@ -149,7 +136,7 @@ def decode_incoming(data: bytes | bytearray | memoryview) -> Incoming:
 def read_string(params: RawMap, key: str) -> str:
     """The string at `key`. Raises InvalidParams where it is missing or no string."""
     try:
-        return msgspec.json.decode(params[key], type=str)
+        return _decode_string(params[key])
     except KeyError:
         raise InvalidParams(f"params.{key} is missing") from None
     except BAD_JSON:

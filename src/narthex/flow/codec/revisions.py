@@ -8,7 +8,7 @@ Source: MCP 2026-07-28, basic/versioning and Streamable HTTP transport; MCP 2025
 from __future__ import annotations
 
 from narthex.errors import HeaderMismatch, InvalidParams, MethodNotFound, UnsupportedVersion
-from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, Request, decode_map
+from narthex.flow.codec.jsonrpc import BAD_JSON, RawMap, Request, decode_map
 from narthex.types import Era
 
 MODERN = ("2026-07-28",)
@@ -72,9 +72,9 @@ def era_of(header: bytes | None, request: Request, body: bytes) -> tuple[str, Er
     return known
 
 
-def _claims_version(params: Raw) -> bool:
+def _claims_version(params: RawMap) -> bool:
     try:
-        return META_VERSION in decode_map(decode_map(params)["_meta"])
+        return META_VERSION in decode_map(params["_meta"])
     except (*BAD_JSON, KeyError):
         return False
 

@@ -69,7 +69,7 @@ class Breaker:
 
     @property
     def stirred(self) -> bool:
-        """Is there anything that an outcome could change? False on the happy path, where nobody need look at a clock."""
+        """Is there anything that an outcome could change? If not, nobody need look at a clock."""
         return self.state != "closed" or self._failures != 0
 
     @property

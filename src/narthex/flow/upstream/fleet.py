@@ -88,8 +88,8 @@ class Fleet:
     def apply(self, snapshot: Snapshot) -> None:
         """Take over a new snapshot: keep what is the same, start what is new lazily, end the rest when its calls are."""
         if snapshot.egress != self._egress:
+            self._dialer = Dialer(snapshot.egress)  # first: it refuses a proxy that cannot be used
             self._egress = snapshot.egress
-            self._dialer = Dialer(snapshot.egress)
             retired = list(self.servers.values())
             self.servers = {}
         else:

@@ -17,7 +17,7 @@ import httptools
 
 from narthex.errors import ContentBlocked, GatewayError, Overloaded, ParseError, UpstreamUnavailable
 from narthex.flow.codec.handshake import cancelled_body
-from narthex.flow.codec.headers import encode_value
+from narthex.flow.codec.headers import routing_headers
 from narthex.flow.codec.jsonrpc import decode_incoming
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.held import LARGE, Held
@@ -142,10 +142,6 @@ class HttpConnection(asyncio.Protocol):
             raise ValueError("bytes after the answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._begun:
-            return
-        if len(self._headers) >= 200:
-            raise ValueError("too many headers")
         self._headers.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
@@ -180,6 +176,8 @@ class HttpConnection(asyncio.Protocol):
             self._informational = False
             return
         self._complete, self._receiver = self._receiver, None
+        if self._headers:
+            self._headers = {}  # trailer fields: not for the next answer
         self._reusable = self._parser.should_keep_alive()  # llhttp knows only now
 
     def _finish(self, receiver: Receiver) -> None:
@@ -279,9 +277,7 @@ class HttpChannel:
     def request(self, out: Outgoing, sink: Sink) -> HttpCall:
         body = out.body
         if self._modern:
-            routing = b"Mcp-Method: %b\r\n" % out.method.encode()
-            if out.name is not None:
-                routing += b"Mcp-Name: %b\r\n" % encode_value(out.name)
+            routing = routing_headers(out.method, out.name)
             data = b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, routing, len(body), body)
         else:
             data = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
@@ -572,7 +568,8 @@ class Answer:
     def __init__(self, max_answer: int) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
-        self.data = b""
+        self.chunks: list[bytes] = []
+        self.size = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.connection: HttpConnection | None = None
         self._events: EventParser | None = None
@@ -589,8 +586,9 @@ class Answer:
             return
         try:
             if self._events is None:
-                self.data += data
-                if len(self.data) > self._max:
+                self.chunks.append(data)
+                self.size += len(data)
+                if self.size > self._max:
                     raise ParseError("answer too large")
                 return
             for event in self._events.feed(data):
@@ -600,6 +598,11 @@ class Answer:
                     return
         except ParseError as error:
             self.lost(error.public, sent=True, begun=True)
+
+    @property
+    def data(self) -> bytes:
+        """The body, where it is no event stream."""
+        return b"".join(self.chunks)
 
     def end(self) -> None:
         self._finish()

@@ -246,6 +246,7 @@ class Server:
         try:
             items, ttl_s = await self._walk_pages(channel, kind)
         except SessionLost:
+            self.breaker.success(self.clock())  # it answered
             channel = await self.open(scope)
             items, ttl_s = await self._walk_pages(channel, kind)
         now = self.clock()

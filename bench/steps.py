@@ -1,16 +1,16 @@
 """One call taken apart: what each step costs, in microseconds, with no kernel, no network and no event loop in it.
 
 `python bench/steps.py [--era modern|legacy] [--repeats N] [--out FILE]` (`make bench-steps`). The real functions on a
-real gateway's objects (`rooms.py`). Two tables. *In its place*: the call is cut off after each step in turn, and a
-step's cost is what the next cut adds; these sum to the call. *Alone*: a function by itself, over and over: the processor
-then has all of it at hand, so it costs half of what it costs in its place; good for judging a change to it. Each figure
-is the least of many repeats in turn: the machine can only add. Writes `bench/results/steps.json`.
+real gateway's objects (`rooms.py`). Two tables. *In its place*: the call is cut off after each step in turn, and a step's
+cost is what the next cut adds; these sum to the call. *Alone*: a function by itself, over and over, with the arguments of
+that call: the processor then has all of it at hand, so it costs less than in its place; good for judging a change to it.
+Each figure is the least of many repeats in turn: the machine can only add. Writes `bench/results/steps.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import functools
 import os
 import sys
 import tempfile
@@ -24,20 +24,19 @@ import uvloop
 from canned import answer
 from report import RESULTS, facts_line, steps_table, write_results
 from rig import MEASURED, BenchError, facts
-from rooms import REPLY, TOOL, Nowhere, Rooms, quick_reply, rooms, zero_first
+from rooms import Rooms, quick_reply, rooms, zero_first
 
-from narthex.flow.accept.exchange import JSON, Exchange
+from narthex.flow import walk
+from narthex.flow.accept import exchange, front
+from narthex.flow.accept.exchange import Exchange
 from narthex.flow.accept.front import Front
-from narthex.flow.accept.listener import Connection, HttpRequest
-from narthex.flow.codec.bridge import response_parts
-from narthex.flow.codec.headers import check_routing_headers
-from narthex.flow.codec.jsonrpc import decode_incoming, decode_request, read_params
-from narthex.flow.codec.revisions import check_method, check_modern_meta, era_of, read_meta
+from narthex.flow.accept.hosts import HostCheck
+from narthex.flow.accept.listener import Connection
+from narthex.flow.accept.sessions import Sessions
+from narthex.flow.upstream import http
+from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.http import HttpCall, HttpChannel, HttpConnection
-from narthex.flow.upstream.port import Outgoing
-from narthex.flow.walk import exchange
-from narthex.telemetry.accounts import OUTCOME
-from narthex.types import LOCAL, Call, Session
+from narthex.telemetry.accounts import Accounts, Counter
 
 Line = dict[str, Any]
 
@@ -129,117 +128,52 @@ def in_place(r: Rooms, repeats: int) -> list[Line]:
     return lines
 
 
-class _Receiver:
-    """Takes the parts of an answer and drops them."""
+ALONE: tuple[tuple[str, Any, str], ...] = (
+    ("accept", HostCheck, "check"),
+    ("codec", front, "decode_request"),
+    ("codec", front, "era_of"),
+    ("codec", front, "read_meta"),
+    ("codec", front, "check_modern_meta"),
+    ("codec", front, "check_routing_headers"),
+    ("accept", Sessions, "find"),
+    ("route", Fleet, "viewer"),
+    ("route", Fleet, "find_now"),
+    ("walk", walk, "outgoing_body"),
+    ("codec", http, "decode_incoming"),
+    ("codec", exchange, "response_parts"),
+    ("accept", Connection, "respond"),
+    ("telemetry", Accounts, "counter"),
+    ("telemetry", Counter, "add"),
+)
+"""Functions that a call passes, and where they are looked up."""
 
-    head = body = end = lost = staticmethod(_nothing)
 
+def alone(r: Rooms, repeats: int) -> list[Line]:
+    """Functions that a call passes, each by itself, with the arguments that this very call gives it."""
+    given: dict[int, Callable[[], Any]] = {}
 
-class _Sink:
-    """Takes an answer as MCP and drops it."""
+    def listen(index: int, real: Callable[..., Any]) -> Callable[..., Any]:
+        def listening(*arguments: Any, **named: Any) -> Any:
+            given[index] = functools.partial(real, *arguments, **named)
+            return real(*arguments, **named)
 
-    started = message = splice = chunk = finished = failed = staticmethod(_nothing)
+        return listening
 
-
-def alone(r: Rooms, era: str, repeats: int) -> list[Line]:
-    """The functions that a call passes, each by itself, on what this very call gives it."""
-    front, fleet = r.gateway.front, r.gateway.fleet
-    seen: list[HttpRequest] = []
-
-    def at_once(connection: Connection, request: HttpRequest) -> None:
-        seen[:] = [request]
-        connection.done()
-
-    answering = copy.copy(r.gateway.shared)
-    answering.handle = at_once
-    bare = Connection(answering)  # its requests are read, and answered with nothing
-    bare.connection_made(Nowhere())
-    bare.data_received(r.request)
-    request = seen[0]
-    headers = request.headers
-    message = decode_request(request.body)
-    version, said_era = era_of(headers.get(b"mcp-protocol-version"), message, request.body)
-    params = read_params(message.params)
-    session: Session | None = front.sessions.find(r.session, LOCAL, "default") if r.session else None
-    call = Call(message.method, params, read_meta(params), b"7", said_era, version, LOCAL, "default", session)
-    endpoint = r.gateway.snapshot.endpoints["default"]
-    viewer = fleet.viewer(endpoint, LOCAL, session)
-    target = fleet.find_now(viewer, "tools", TOOL)
-    channel = cast(HttpChannel, fleet.servers["server"].ready(viewer.scopes["server"]))
-    assert target is not None and channel is not None
-    body = bytes(r.server.last).partition(b"\r\n\r\n")[2]
-    reply_body = answer(body, era, 10).messages[0]
-    reply = REPLY % (len(reply_body), reply_body)
-    upstream = cast(HttpConnection, r.server.protocol)
-    sink, nobody, out = _Sink(), _Receiver(), Outgoing(7, "tools/call", body, target.name)
-    incoming = decode_incoming(reply_body)
-    result = bytes(incoming.result)
-    parts = response_parts(call, channel.dialect.era, incoming, result)
-    size = sum(map(len, parts))
-
-    def meta_and_headers() -> None:
-        found = read_meta(read_params(message.params))
-        if said_era == "modern":
-            check_modern_meta(found, version)
-            check_routing_headers(headers, request.repeated, "tools/call", TOOL)
-        check_method("tools/call", said_era)
-
-    def walk() -> None:
-        steps = exchange(call)
-        next(steps)
-        steps.send(target)
-        steps.send(channel)
-        steps.close()
-
-    def make_exchange() -> None:
-        one = Exchange(front, r.connection, call, viewer, takes_events=True)
-        front.active.add(one)
-        front.forget(one)
-
-    def send() -> None:
-        r.server.silent = True
-        channel.request(out, cast(Any, sink))
-        r.server.silent = False
-        upstream._receiver = None
-        r.pool.idle.append(upstream)
-
-    def read() -> None:
-        r.pool.take()
-        upstream._receiver = cast(Any, nobody)
-        upstream.data_received(reply)
-
-    def respond() -> None:
-        bare.busy = True
-        bare.respond(200, JSON, parts, size)
-
-    def account() -> None:
-        front.accounts.counter("default", "server", "tools/call", "echo").add(OUTCOME["ok"], 0.001, 0, size)
-
-    timed = [
-        Timed("accept", "read the request: llhttp, bounds", lambda: bare.data_received(r.request)),
-        Timed("accept", "Host and Origin", lambda: front._hosts.check("127.0.0.1", request)),
-        Timed("codec", "decode the envelope", lambda: decode_request(request.body)),
-        Timed("codec", "era", lambda: era_of(headers.get(b"mcp-protocol-version"), message, request.body)),
-        Timed("codec", "parameters, _meta, routing headers", meta_and_headers),
-        Timed("route", "view", lambda: fleet.viewer(endpoint, LOCAL, session)),
-        Timed("route", "name", lambda: fleet.find_now(viewer, "tools", TOOL)),
-        Timed("accept", "the exchange, made and forgotten", make_exchange),
-        Timed("walk", "its steps, re-encoding for the server among them", walk),
-        Timed("upstream", "take a connection, write the request", send),
-        Timed("upstream", "read the answer: llhttp, pool", read),
-        Timed("codec", "decode the answer", lambda: decode_incoming(reply_body)),
-        Timed(
-            "codec",
-            "the answer with the client's id",
-            lambda: response_parts(call, channel.dialect.era, incoming, result),
-        ),
-        Timed("accept", "write the answer", respond),
-        Timed("telemetry", "account", account),
+    kept = [(owner, name, getattr(owner, name)) for _, owner, name in ALONE]
+    for index, (owner, name, real) in enumerate(kept):
+        setattr(owner, name, listen(index, real))
+    r.connection.data_received(r.request)
+    for owner, name, real in kept:
+        setattr(owner, name, real)
+    timed = [Timed(ALONE[index][0], _named(index), step) for index, step in sorted(given.items())]
+    return [
+        {"room": one.room, "step": one.step, "us": us} for one, us in zip(timed, least(timed, repeats), strict=True)
     ]
-    if (handle := r.session) is not None:
-        timed.insert(5, Timed("accept", "session", lambda: front.sessions.find(handle, LOCAL, "default")))
-    costs = least(timed, repeats)
-    return [{"room": one.room, "step": one.step, "us": us} for one, us in zip(timed, costs, strict=True)]
+
+
+def _named(index: int) -> str:
+    _, owner, name = ALONE[index]
+    return f"`{owner.__name__}.{name}`" if isinstance(owner, type) else f"`{name}`"
 
 
 async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
@@ -247,12 +181,11 @@ async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
     with tempfile.TemporaryDirectory(prefix="narthex-steps-") as folder:
         r = await rooms(Path(folder), era)
         try:
-            by_itself = alone(r, era, repeats)
             r.server.quick = zero_first(answer(bytes(r.server.last).partition(b"\r\n\r\n")[2], era, 10).messages[0])
             r.connection.data_received(r.request)
             if b"call 7" not in r.client.last:
                 raise BenchError(f"not an answer: {r.client.last!r}")
-            return in_place(r, repeats), by_itself
+            return in_place(r, repeats), alone(r, repeats)
         finally:
             r.server.silent = True
             await r.gateway.stop()

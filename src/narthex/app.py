@@ -1,7 +1,7 @@
 """Settings in, running gateway out: the only file that wires the rooms together.
 
-`run` is the life of the process: start, reload on SIGHUP or when the file changes, drain on SIGTERM, stop at once on the
-second signal. Cases: `tests/e2e/test_lifecycle.py`.
+`serve` is the life of the process: start, reload on SIGHUP or when the file changes, drain on SIGTERM, stop at once on
+the second signal. Cases: `tests/e2e/test_lifecycle.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import signal
 import ssl
 import time
 import uuid
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 from narthex import __version__
 from narthex.admin.view import Health, ServerStatus
@@ -51,22 +49,37 @@ class Gateway:
 
     Args:
         overrides: What the command line said instead of the file; a reload says it again.
+        path: The file as the user named it; the snapshot's own source by default.
     """
 
-    def __init__(self, snapshot: Snapshot, overrides: Overrides = NO_OVERRIDES, *, logs: Logs | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        overrides: Overrides = NO_OVERRIDES,
+        *,
+        path: Path | None = None,
+        logs: Logs | None = None,
+    ) -> None:
         self.snapshot = snapshot
         self.accounts = Accounts()
         self.draining = False
         self.ready = False
         self.started_at = time.time()
         self._logs = logs
-        self._reloader = Reloader(Path(snapshot.source), overrides, self.apply, current=snapshot, report=_report)
+        self._reloader = Reloader(
+            path or Path(snapshot.source), overrides, self.apply, current=snapshot, report=_report
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
 
     async def start(self) -> None:
-        """Listen and serve. Raises OSError when an address is taken, ConfigError when keys or certificates cannot be read."""
+        """Listen and serve.
+
+        Raises:
+            OSError: An address is taken.
+            ConfigError: Keys or certificates cannot be read.
+        """
         from narthex.admin.server import AdminServer  # Starlette and uvicorn: needed only here
 
         snapshot = self.snapshot
@@ -76,7 +89,9 @@ class Gateway:
         self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=snapshot.limits.session_ttl_s)
         held = Held(snapshot.limits.max_held)
         self.fleet = Fleet(snapshot, held, clock=time.monotonic, chance=random.random)
-        self._bridge = AsgiBridge(public_app(lambda: self.snapshot, self.endpoint_urls))
+        self._bridge = AsgiBridge(
+            public_app(lambda: self.snapshot, self.endpoint_urls), scheme="https" if snapshot.tls else "http"
+        )
         self.front = Front(
             snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
             clock=time.monotonic, new_id=lambda: str(uuid.uuid4()),
@@ -140,7 +155,9 @@ class Gateway:
         if (snapshot.listen, snapshot.admin_listen) != (self.snapshot.listen, self.snapshot.admin_listen):
             _log.warning("a changed listen address takes effect at the next start")
         if snapshot.tls is not None and self._context is not None:
+            server_context(snapshot.tls)  # tried apart: a key that does not fit must not spoil the one that serves
             self._context.load_cert_chain(snapshot.tls.cert, snapshot.tls.key)
+        self._admin.reload_tls(snapshot.admin_tls)
         self.snapshot = snapshot
         self.shared.limits = snapshot.limits
         self.shared.held.limit = snapshot.limits.max_held
@@ -192,6 +209,7 @@ class Gateway:
         for one in list(self.front.active):
             one.end_stream()
         await asyncio.sleep(0)
+        await self._bridge.close()
         await self.fleet.close()
         for connection in list(self.shared.connections):
             connection.abort()
@@ -252,9 +270,9 @@ def _report(outcome: ReloadOutcome) -> None:
             _log.error("configuration refused, the old one goes on: %s", problem)
 
 
-async def serve(snapshot: Snapshot, overrides: Overrides, logs: Logs) -> int:
+async def serve(snapshot: Snapshot, overrides: Overrides, logs: Logs, path: Path | None = None) -> int:
     """Run a gateway until a signal says otherwise. Returns the exit code."""
-    gateway = Gateway(snapshot, overrides, logs=logs)
+    gateway = Gateway(snapshot, overrides, path=path, logs=logs)
     await gateway.start()
     urls = [f"mcp={url}" for url in gateway.endpoint_urls().values()]
     logs.emit("INFO", "narthex", start_line(__version__, urls, f"admin={gateway.admin_url}", len(snapshot.servers)))
@@ -289,13 +307,3 @@ def _signals(gateway: Gateway) -> asyncio.Event:
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
     return stopping
-
-
-def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run `main` on uvloop where there is one (Linux, macOS), else on asyncio's own loop."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
-    code: int = uvloop.run(main)
-    return code

@@ -37,7 +37,9 @@ class GatewayError(Exception):
 
     code, status, reason = -32603, 500, "internal"
 
-    def __init__(self, public: str = "internal error", *, detail: str = "", data: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, public: str = "internal error", *, detail: str = "", data: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(public)
         self.public = public
         self.detail = detail
@@ -106,7 +108,9 @@ class HttpRefusal(GatewayError):
 
     code = -32600
 
-    def __init__(self, status: int, reason: str, public: str, *, detail: str = "", headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self, status: int, reason: str, public: str, *, detail: str = "", headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         super().__init__(public, detail=detail)
         self.status = status
         self.reason = reason
@@ -123,7 +127,9 @@ class UpstreamUnavailable(GatewayError):
 
     code, status, reason = -31005, 200, "upstream_unavailable"
 
-    def __init__(self, public: str, *, detail: str = "", retry_after_s: float | None = None, sent: bool = False) -> None:
+    def __init__(
+        self, public: str, *, detail: str = "", retry_after_s: float | None = None, sent: bool = False
+    ) -> None:
         data: dict[str, Any] = {"sent": sent}
         if retry_after_s is not None:
             data["retryAfterSeconds"] = max(1, round(retry_after_s))

@@ -50,7 +50,8 @@ class Call(msgspec.Struct, frozen=True):
     """One request of a client that goes to a server. A rewrite makes a new one.
 
     `params` maps names to raw JSON, `_meta` included; `meta` is `_meta` decoded one level. `id_json` is the client's
-    id as it goes back; `name` is what is called: a shown name, a URI, or empty. `session` is None for a modern or sessionless client.
+    id as it goes back; `name` is what is called: a shown name, a URI, or empty. `session` is None for a modern or a
+    sessionless client.
     """
 
     method: str
@@ -78,7 +79,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
 
 
 class HttpTarget(msgspec.Struct, frozen=True):
-    """Where a server over HTTP is. `path` is the request target with its query; `headers` are sent with each request."""
+    """Where a server over HTTP is. `path` is the request target with its query; `headers` go with each request."""
 
     url: str
     scheme: Literal["http", "https"]
@@ -89,7 +90,7 @@ class HttpTarget(msgspec.Struct, frozen=True):
 
 
 class StdioTarget(msgspec.Struct, frozen=True):
-    """How a server over stdio is started. `env` holds only what its entry names; the rest is inherited by a fixed list."""
+    """How a server over stdio is started. `env` is what its entry names; the rest is inherited by a fixed list."""
 
     command: str
     args: tuple[str, ...] = ()

@@ -329,10 +329,12 @@ PROTOCOL_ROWS = [
     pytest.param(request("Mcp-Name: up__echo"), {400}, -32020, id="Mcp-Name twice"),
     pytest.param(request(Mcp_Name=sentinel("up__slow")), {400}, -32020, id="Mcp-Name differs, encoded"),
     pytest.param(request(Mcp_Name="=?base64?%%%?="), {400}, -32020, id="Mcp-Name encoded badly"),
+    pytest.param(request(f"Mcp-Protocol-Version: {MODERN}"), {400}, None, id="the version twice"),
+    pytest.param(request(f"Mcp-Protocol-Version: {LEGACY}"), {400}, None, id="two versions"),
     pytest.param(post(with_version("2027-01-01")), {400}, -32020, id="the version header and _meta differ"),
     pytest.param(post(with_version(LEGACY)), {400}, -32020, id="_meta says an older version than the header"),
     pytest.param(
-        post(with_version("2027-01-01"), MCP_Protocol_Version="2027-01-01"), {400}, -32022, id="an unknown version"
+        post(with_version("2027-01-01"), Mcp_Protocol_Version="2027-01-01"), {400}, -32022, id="an unknown version"
     ),
     pytest.param(post(without_meta(PROTOCOL)), {400}, -32602, id="no version in _meta"),
     pytest.param(post(without_meta(CAPABILITIES)), {400}, -32602, id="no capabilities in _meta"),
@@ -425,7 +427,7 @@ def check_refusal(response: Response, statuses: Collection[int], code: int | Non
     error = response.json["error"]
     assert code is None or error["code"] == code, response
     assert error["message"] and error["data"]["reason"], response
-    # LAX assert UUID.fullmatch(error["data"]["decisionId"]), response
+    assert UUID.fullmatch(error["data"]["decisionId"]), response
     assert b"narthex/" not in response.body.lower() and b"Traceback" not in response.body
 
 

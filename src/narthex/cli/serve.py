@@ -46,7 +46,7 @@ def serve(ctx: click.Context, config: Path | None, listen: str | None, admin_lis
         click.echo(START_WITH, err=True)
         ctx.exit(2)
     snapshot = load_snapshot(found, listen=listen, admin_listen=admin_listen)
-    ctx.exit(_run(snapshot, Overrides(listen, admin_listen)))
+    ctx.exit(_run(snapshot, Overrides(listen, admin_listen), found))
 
 
 def _check_address(option: str, text: str | None) -> None:
@@ -59,7 +59,7 @@ def _check_address(option: str, text: str | None) -> None:
         raise click.BadParameter(str(error), param_hint=option) from None
 
 
-def _run(snapshot: Snapshot, overrides: Overrides) -> int:
+def _run(snapshot: Snapshot, overrides: Overrides, path: Path) -> int:
     import asyncio
 
     import uvloop
@@ -70,7 +70,7 @@ def _run(snapshot: Snapshot, overrides: Overrides) -> int:
     logs = set_up(snapshot.log_format)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(app.serve(snapshot, overrides, logs))
+            return runner.run(app.serve(snapshot, overrides, logs, path))
     except OSError as error:
         click.echo(f"narthex: {_explain(error, snapshot)}", err=True)
         return 1

@@ -118,7 +118,7 @@ def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, RawMap]]
 
 
 def not_visible(call: Call, name: str) -> NotVisible:
-    """The one answer for missing and hidden. To a legacy client a missing resource is -32002 (2025-11-25, resources)."""
+    """The one answer for missing and hidden. A legacy client knows a missing resource as -32002 (2025-11-25)."""
     if call.method == "resources/read":
         error = NotVisible("resource not found", data={"uri": name[:1024]})
         if call.era == "legacy":

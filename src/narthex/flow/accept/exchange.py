@@ -47,15 +47,18 @@ class Exchange:
     """A call that goes to a server."""
 
     __slots__ = (
-        "_answer_size", "_begun", "_channel", "_connection", "_deadline_s", "_ending", "_flight", "_mirror", "_out", "_outcome",
-        "_sending", "_server", "_spliced", "_target", "_task", "_walk", "answered", "began_at", "call", "deadline", "front",
-        "over", "sse_at", "takes_events", "viewer",
+        "_answer_size", "_begun", "_channel", "_connection", "_ending", "_flight", "_mirror", "_out", "_outcome",
+        "_sending", "_server", "_spliced", "_task", "_walk", "answered", "began_at", "call", "deadline", "front",
+        "over", "server_name", "size_in", "sse_at", "takes_events", "target_name", "viewer",
     )  # fmt: skip
 
-    def __init__(self, front: Front, connection: Connection, call: Call, viewer: Viewer, *, takes_events: bool) -> None:
+    def __init__(
+        self, front: Front, connection: Connection, call: Call, viewer: Viewer, size_in: int, *, takes_events: bool
+    ) -> None:
         self.front = front
         self.call = call
         self.viewer = viewer
+        self.size_in = size_in
         self.takes_events = takes_events
         self.began_at = front.clock()
         self.deadline = self.began_at + front.limits_call_s
@@ -70,7 +73,8 @@ class Exchange:
         self._channel: Channel | None = None
         self._flight: Flight | None = None
         self._out: Any = None
-        self._target = ""
+        self.server_name = ""
+        self.target_name = ""
         self._ending: Any = _WAITING
         self._sending = False
         self._begun = False
@@ -106,7 +110,7 @@ class Exchange:
         if isinstance(need, Send):
             return self._send(need)
         if isinstance(need, Open):
-            name = need.server
+            name = self.server_name = need.server
             server = self._server = fleet.servers.get(name)
             if server is None:
                 raise NotVisible("the server is no longer configured")
@@ -149,7 +153,7 @@ class Exchange:
             self._channel.open_calls -= 1
         self._channel = channel
         channel.open_calls += 1
-        self._target = need.target.name
+        self.target_name = need.target.name
         self._out = need.out
         if self.call.method == "tools/call" and server.spec.idempotent:
             need.out.resend = self.front.is_idempotent(server.spec, need.target.name)
@@ -430,11 +434,3 @@ class Exchange:
         if not self.answered and self._connection is not None:
             self._connection.abort()
         self._connection = None
-
-    @property
-    def server_name(self) -> str:
-        return self._server.spec.name if self._server is not None else ""
-
-    @property
-    def target_name(self) -> str:
-        return self._target

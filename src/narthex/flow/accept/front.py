@@ -50,7 +50,7 @@ from narthex.flow.upstream.fleet import Fleet, Viewer
 from narthex.flow.walk import LISTS
 from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
 from narthex.telemetry.log import Logs
-from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Session, Snapshot
+from narthex.types import LOCAL, Call, EndpointSpec, Era, ServerSpec, Session, Snapshot
 
 _log = logging.getLogger("narthex.front")
 _OK = OUTCOME["ok"]
@@ -174,12 +174,12 @@ class Front:
                 check_routing_headers(headers, request.repeated, method, name)
             check_method(method, era)
             call = Call(method, params, meta, id_json(id_), era, version, LOCAL, endpoint.name, name or "", session)
-            self._dispatch(connection, message, call, endpoint, takes_events)
+            self._dispatch(connection, call, endpoint, takes_events, len(request.body))
         except GatewayError as error:
             self._refuse(connection, id_, error, era)
 
     def _dispatch(
-        self, connection: Connection, message: Request, call: Call, endpoint: EndpointSpec, takes_events: bool
+        self, connection: Connection, call: Call, endpoint: EndpointSpec, takes_events: bool, size: int
     ) -> None:
         kind = LISTS.get(call.method)
         if kind is not None:
@@ -190,7 +190,7 @@ class Front:
             if len(self.active) >= self.snapshot.limits.max_calls:
                 raise Overloaded("the gateway has too many calls")
             viewer = self.fleet.viewer(endpoint, call.principal, call.session)
-            one = Exchange(self, connection, call, viewer, takes_events=takes_events)
+            one = Exchange(self, connection, call, viewer, size, takes_events=takes_events)
             connection.exchange = one
             self.active.add(one)
             if call.session is not None:
@@ -254,7 +254,8 @@ class Front:
         """Count a call that was answered, and log it where that is asked for."""
         call = one.call
         seconds = self.clock() - one.began_at
-        self.accounts.counter(call.endpoint, one.server_name, call.method, one.target_name).add(outcome, seconds, 0, size)
+        counter = self.accounts.counter(call.endpoint, one.server_name, call.method, one.target_name)
+        counter.add(outcome, seconds, one.size_in, size)
         if self.snapshot.log_calls and self.logs is not None:
             self.logs.call_line(
                 endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name,

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a server: bytes in, whole requests out; answers and event streams back. llhttp parses, we hold the bounds.
+"""HTTP/1.1 as a server: bytes in, whole requests out; answers and streams back. llhttp parses, we hold the bounds.
 
 One `Connection` a client connection. It refuses what two parsers could read differently, keeps reading while a call
 runs (so that a close is seen at once), and never lets a slow or silent client hold more than its bounds.
@@ -41,7 +41,7 @@ _STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.en
 
 
 class HttpRequest(msgspec.Struct):
-    """One whole request. `headers` has lower-case names and the first value of each; `repeated` names those given again."""
+    """One whole request. `headers`: lower-case names and the first value of each; `repeated`: names given again."""
 
     method: bytes
     path: bytes
@@ -148,7 +148,9 @@ class Connection(asyncio.Protocol):
         self.deadline = shared.tick + 1.0 + shared.limits.header_timeout_s
         shared.connections.add(self)
         if len(shared.connections) > shared.limits.max_connections:
-            self.refuse(HttpRefusal(503, "too_many_connections", "too many connections", headers=(("Retry-After", "1"),)))
+            self.refuse(
+                HttpRefusal(503, "too_many_connections", "too many connections", headers=(("Retry-After", "1"),))
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._shared.connections.discard(self)
@@ -221,7 +223,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self._shared.clock() + limits.header_timeout_s
 
     def _after_upgrade(self, rest: bytes) -> None:
-        """llhttp stops after an upgrade request; we never upgrade (RFC 9110 §7.8), so a new parser reads what follows."""
+        """llhttp stops after an upgrade request. We never upgrade (RFC 9110 §7.8): a new parser reads what follows."""
         self._parser = httptools.HttpRequestParser(self)
         if rest:
             self.data_received(rest)
@@ -327,7 +329,7 @@ class Connection(asyncio.Protocol):
     # --- answering
 
     def respond(self, status: int, content_type: bytes, parts: Sequence[Any], size: int, extra: bytes = b"") -> None:
-        """Write a whole answer. `parts` are bytes-like, `size` their length together; `extra` is header lines with CRLF."""
+        """Write a whole answer: bytes-like `parts`, `size` their length together, `extra` header lines with CRLF."""
         head = b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
             _STATUS[status], self._shared.date, content_type, size, extra, self._connection_header(),
         )  # fmt: skip
@@ -346,7 +348,7 @@ class Connection(asyncio.Protocol):
         self.done()
 
     def begin_body(self, status: int, content_type: bytes, size: int | None, extra: bytes = b"") -> bytes:
-        """Start an answer whose body follows by `send_body`; returns the head for the caller to write with the first bytes.
+        """Start an answer whose body follows in pieces; returns the head, to be written with the first of them.
 
         `size` None: chunked, or for HTTP/1.0 until the connection closes.
         """
@@ -424,9 +426,15 @@ class Connection(asyncio.Protocol):
             self._keep_alive = False
             self._queue.clear()
             return  # the running call still gets its answer; then the connection closes
-        status, extra = (error.status, error.headers) if isinstance(error, HttpRefusal) else (503, (("Retry-After", "1"),))
+        status, extra = (
+            (error.status, error.headers) if isinstance(error, HttpRefusal) else (503, (("Retry-After", "1"),))
+        )
         body = msgspec.json.encode(
-            {"jsonrpc": "2.0", "id": None, "error": {"code": error.code, "message": error.public, "data": {"reason": error.reason}}}
+            {
+                "jsonrpc": "2.0",
+                "id": None,
+                "error": {"code": error.code, "message": error.public, "data": {"reason": error.reason}},
+            }
         )
         lines = "".join(f"{name}: {value}\r\n" for name, value in extra).encode()
         self._keep_alive = False

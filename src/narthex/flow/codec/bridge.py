@@ -12,7 +12,14 @@ import msgspec
 from narthex.errors import MissingCapability, UpstreamUnavailable
 from narthex.flow.codec.handshake import CLIENT_INFO
 from narthex.flow.codec.jsonrpc import BAD_JSON, Id, Incoming, Raw, RawMap, decode_map, encode
-from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_PREFIX, META_VERSION, MODERN
+from narthex.flow.codec.revisions import (
+    META_CAPABILITIES,
+    META_CLIENT,
+    META_LOG_LEVEL,
+    META_PREFIX,
+    META_VERSION,
+    MODERN,
+)
 from narthex.types import Call, Era
 
 COMPLETE = b'"resultType":"complete"'
@@ -80,7 +87,7 @@ def response_parts(call: Call, era: Era, message: Incoming, result: bytes) -> li
 
 
 def missing_members(method: str, era: Era, result: bytes) -> bytes:
-    """What a modern result must have and a legacy server did not give: `resultType`; for a read also `ttlMs`, `cacheScope`."""
+    """Members of a modern result that a legacy server did not give: `resultType`; for a read `ttlMs`, `cacheScope`."""
     if era == "modern":
         return b""
     # Most legacy results name neither: then nothing need be taken apart. A name may also stand deeper in the result.
@@ -140,7 +147,7 @@ def translate_error(era: Era, error: Raw) -> bytes:
 
 
 def progress_for(call: Call, message: Incoming) -> bytes | None:
-    """A notification that belongs to `call`, with the client's own progress token; None where it is not for the client."""
+    """A notification that belongs to `call`, with the client's own progress token; None where the client gets none."""
     if message.method == "notifications/progress":
         token = call.meta.get("progressToken")
         if token is None:

@@ -23,7 +23,9 @@ _SENTINEL = re.compile(rb"=\?base64\?.*\?=", re.IGNORECASE)
 _MOST = 8192
 
 
-def check_routing_headers(headers: Mapping[bytes, bytes], repeated: frozenset[bytes], method: str, name: str | None) -> None:
+def check_routing_headers(
+    headers: Mapping[bytes, bytes], repeated: frozenset[bytes], method: str, name: str | None
+) -> None:
     """Refuse a modern request whose routing headers and body disagree.
 
     A proxy in front of us may have routed on these headers. If the body says something else, that proxy was deceived,

@@ -1,7 +1,7 @@
 """Bytes <-> JSON-RPC messages. Parameters stay a map of name to raw JSON; a result stays raw.
 
 In: a body of bytes from anybody. Out: a `Request` or `Incoming`, or the error to answer with.
-Cases: `tests/flow/codec/test_jsonrpc.py`. Source: JSON-RPC 2.0; MCP 2026-07-28, basic/index (ids are strings or integers).
+Cases: `tests/flow/codec/test_jsonrpc.py`. Source: JSON-RPC 2.0; MCP 2026-07-28, basic/index (ids: strings or integers).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Request(msgspec.Struct):
 
 
 class Incoming(msgspec.Struct):
-    """One message from an upstream: a response (`result` or `error`), a request (`method`, `id`) or a notification (`method`)."""
+    """One message of an upstream: a response (`result` or `error`), a request (`method`, `id`), or a notification."""
 
     jsonrpc: str = ""
     id: Id | UnsetType | None = UNSET
@@ -55,7 +55,7 @@ def decode_request(body: bytes) -> Request:
 
     Raises:
         ParseError: Not JSON, not UTF-8, nested too deeply, or a key given twice in the envelope.
-        CodecError: JSON, but not one request: a batch, a response, a wrong `jsonrpc`, an id that is no string or integer.
+        CodecError: JSON, but not one request: a batch, a response, a wrong `jsonrpc`, an id of another type.
     """
     try:
         if not body.isascii():

@@ -2,7 +2,7 @@
 
 In: the version header, the method and the parameters. Out: the revision, or the error to answer with.
 Cases: `tests/flow/codec/test_revisions.py`, one row a rule.
-Source: MCP 2026-07-28, basic/versioning and Streamable HTTP transport; MCP 2025-11-25, transports ("Protocol Version Header").
+Source: MCP 2026-07-28, basic/versioning and Streamable HTTP; MCP 2025-11-25, transports ("Protocol Version Header").
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def era_of(header: bytes | None, request: Request, body: bytes) -> tuple[str, Er
     known = _ERA_OF_HEADER.get(header)
     if known is None:
         requested = header.decode("latin-1")[:64]
-        raise UnsupportedVersion("unsupported protocol version", data={"supported": list(MODERN), "requested": requested})
+        raise UnsupportedVersion(
+            "unsupported protocol version", data={"supported": list(MODERN), "requested": requested}
+        )
     return known
 
 

@@ -85,14 +85,13 @@ def find_resource(spec: EndpointSpec, resources: Index, templates: Index, uri: s
     target = resources.targets.get(uri)
     if target is not None:
         return target
-    for template, found in templates.templates:
-        if template.matches(uri):
-            break
-    else:
-        if spec.resource_uris == "prefix" or (by_authority := resources.authorities.get(scheme_authority(uri))) is None:
-            return None
-        found = by_authority
-    split = unprefix_uri(uri) if spec.resource_uris == "prefix" else None
+    prefixed = spec.resource_uris == "prefix"
+    found = next((one for template, one in templates.templates if template.matches(uri)), None)
+    if found is None and not prefixed:
+        found = resources.authorities.get(scheme_authority(uri))
+    if found is None:
+        return None
+    split = unprefix_uri(uri) if prefixed else None
     name = split[1] if split else uri
     select = Selector(*_patterns(spec.resources))
     return Target(found.server, name, encode(name)) if select.allows(canonical(found.server, name)) else None

@@ -71,7 +71,9 @@ class Viewer:
 class Fleet:
     """The servers of a snapshot, and the views of its endpoints."""
 
-    def __init__(self, snapshot: Snapshot, held: Held, *, clock: Callable[[], float], chance: Callable[[], float]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, held: Held, *, clock: Callable[[], float], chance: Callable[[], float]
+    ) -> None:
         self.servers: dict[str, Server] = {}
         self.generation = 0
         self._held = held
@@ -86,7 +88,7 @@ class Fleet:
         self.apply(snapshot)
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Take over a new snapshot: keep what is the same, start what is new lazily, end the rest when its calls are."""
+        """Take over a new snapshot: keep what is the same, make what is new, end the rest once its calls have ended."""
         if snapshot.egress != self._egress:
             self._dialer = Dialer(snapshot.egress)  # first: it refuses a proxy that cannot be used
             self._egress = snapshot.egress
@@ -109,9 +111,7 @@ class Fleet:
                 self.spawn(self._start(server))
 
     def _server(self, spec: ServerSpec) -> Server:
-        return Server(
-            spec, self._dialer, self._held, clock=self._clock, chance=self._chance, on_change=self._changed
-        )
+        return Server(spec, self._dialer, self._held, clock=self._clock, chance=self._chance, on_change=self._changed)
 
     def _changed(self) -> None:
         self.generation += 1
@@ -187,9 +187,11 @@ class Fleet:
             UpstreamUnavailable: It is not in what is known, and a server that may have it is not there.
         """
         spec = viewer.spec
-        only = split_prefix(name) if kind in ("tools", "prompts") and spec.naming == "prefix" else None
-        if only is not None and only not in viewer.scopes:
-            return None
+        only: str | None = None
+        if kind in ("tools", "prompts") and spec.naming == "prefix":
+            only = split_prefix(name)
+            if only is None or only not in viewer.scopes:
+                return None
         view = await self._build(viewer, kind, only, recheck=True)
         if kind == "resources":
             templates = await self._build(viewer, "templates", None, recheck=False)

@@ -50,8 +50,8 @@ class HttpConnection(asyncio.Protocol):
     """One connection to an origin; at most one request on it."""
 
     __slots__ = (
-        "_begun", "_closes_body", "_complete", "_head_size", "_headers", "_informational", "_parser", "_paused", "_pool",
-        "_receiver", "_reusable", "alive", "idle_since", "keep_s", "transport",
+        "_begun", "_closes_body", "_complete", "_head_size", "_headers", "_informational", "_parser", "_paused",
+        "_pool", "_receiver", "_reusable", "alive", "idle_since", "keep_s", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport

@@ -59,7 +59,9 @@ async def _discover(spec: ServerSpec, pool: HttpPool, *, forced: bool) -> Dialec
     if message is not None and message.result and answer.status == 200:
         return dialect_from_discover(message.result)
     if message is not None and message.error and is_modern_error(error_code(message.error)):
-        raise UpstreamUnavailable(f"server {spec.name} speaks no protocol version of ours", detail=repr(answer.data[:200]))
+        raise UpstreamUnavailable(
+            f"server {spec.name} speaks no protocol version of ours", detail=repr(answer.data[:200])
+        )
     if forced:
         raise UpstreamUnavailable(f"server {spec.name} does not speak MCP {MODERN[0]}", detail=f"HTTP {answer.status}")
     return None

@@ -30,7 +30,7 @@ class Outgoing(msgspec.Struct):
     """One request to an upstream.
 
     `id` is ours, unique on its channel (`Channel.next_id`), and stands in `body`. A progress token in `body`, if any,
-    equals `id`: so a shared pipe knows whose progress it is. `name` is what `Mcp-Name` must say, None where it is not sent.
+    equals `id`: so a shared pipe knows whose progress it is. `name` is what `Mcp-Name` says, None where it is not sent.
     `resend` allows a second sending when the connection dies after bytes were written.
     """
 
@@ -70,7 +70,7 @@ class Flight(Protocol):
     """A request under way."""
 
     def pause(self) -> None:
-        """Stop reading the answer, where it has a stream of its own. A shared pipe goes on; its sink must bound itself."""
+        """Stop reading the answer, where it has a stream of its own. A shared pipe goes on: its sink bounds itself."""
 
     def resume(self) -> None: ...
 

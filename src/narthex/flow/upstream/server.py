@@ -1,7 +1,7 @@
 """One upstream at run time: its channels, its health, and its lists. Opened lazily, kept while used, closed when idle.
 
 A `scope` says who shares a channel (design §4): the tenant, the principal, or one client session.
-Cases: `tests/flow/upstream/test_server.py`, and `tests/e2e/test_faults.py` for what it does when the server is not well.
+Cases: `tests/flow/upstream/test_server.py`, and `tests/e2e/test_faults.py` for when the server is not well.
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ METHOD: dict[Kind, str] = {
     "resources": "resources/list",
     "templates": "resources/templates/list",
 }
-_CAPABILITY: dict[Kind, str] = {"tools": "tools", "prompts": "prompts", "resources": "resources", "templates": "resources"}
+_CAPABILITY: dict[Kind, str] = {
+    "tools": "tools",
+    "prompts": "prompts",
+    "resources": "resources",
+    "templates": "resources",
+}
 
 
 class Listed(msgspec.Struct):
@@ -161,7 +166,9 @@ class Server:
     async def _open_sse(self, pool: HttpPool) -> Channel:
         from narthex.flow.upstream.sse import open_sse  # the old transport: loaded only where it is met
 
-        return await open_sse(self.spec, pool, on_push=self._pushed, log=_log, deadline_s=self.spec.list_timeout_s - 0.5)
+        return await open_sse(
+            self.spec, pool, on_push=self._pushed, log=_log, deadline_s=self.spec.list_timeout_s - 0.5
+        )
 
     def _pushed(self, message: Incoming) -> None:
         """A server says that a list has changed: the next who asks fetches it again."""
@@ -199,7 +206,7 @@ class Server:
             self.breaker.failure(self.clock())
             text = f"{error.public}: {error.detail}" if error.detail else error.public
             if self.last_error is None or self.last_error[1] != text or was != self.breaker.state:
-                _log.warning("server %s: %s", self.spec.name, text)
+                _log.warning("%s", text)
             self.last_error = (time.time(), text)
         return error
 
@@ -393,5 +400,3 @@ class _Await:
     def failed(self, error: GatewayError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
-
-

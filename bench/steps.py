@@ -1,10 +1,11 @@
 """One call taken apart: what each step costs, in microseconds, with no kernel, no network and no event loop in it.
 
 `python bench/steps.py [--era modern|legacy] [--repeats N] [--out FILE]` (`make bench-steps`). The real functions on a
-real gateway's objects (`rooms.py`). Two tables. *In its place*: the call is cut off after each step in turn, and a step's
-cost is what the next cut adds; these sum to the call. *Alone*: a function by itself, over and over, with the arguments of
-that call: the processor then has all of it at hand, so it costs less than in its place; good for judging a change to it.
-Each figure is the least of many repeats in turn: the machine can only add. Writes `bench/results/steps.json`.
+real gateway's objects (`rooms.py`). Two tables. *In its place*: the call is cut off after each step in turn, and what
+the next cut adds is the step's cost; these sum to the call. *Alone*: a function by itself, over and over, with the
+arguments of that call. The processor then has all of it at hand, so it costs far less than in its place; good for
+judging a change. Each figure is the least of many repeats in turn: the machine can only add. Writes
+`bench/results/steps.json`.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def test_it_starts_small_says_one_line_and_is_healthy(start_gateway: StartGatewa
     assert get(f"{gateway.admin}/healthz").status == 200
     assert gateway.ready().status == 200
     echoes(gateway)
-    lines = [line for line in gateway.lines if "WARNING" not in line]
+    lines = [line for line in gateway.lines if " WARN" not in line]
     assert len(lines) == 1, "more than the line with the URLs, and warnings:\n" + gateway.log()
 
 

@@ -38,6 +38,8 @@ SSE_HEADERS = b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r
 _OK, _TOOL_ERROR, _RPC_ERROR, _CANCELLED = (OUTCOME[n] for n in ("ok", "tool_error", "rpc_error", "cancelled"))
 _FAILED = -1
 _EVENT_HEAD = b"event: message\ndata: "
+UNDECIDED, EVENTS_DUE, EVENTS, SPLICED = range(4)
+"""The form of an answer: not begun; an event stream, to be begun; one begun; a JSON body handed on as it arrives."""
 _PARKED: Any = object()
 _WAITING: Any = object()
 _log = logging.getLogger("narthex.call")
@@ -47,8 +49,8 @@ class Exchange:
     """A call that goes to a server."""
 
     __slots__ = (
-        "_answer_size", "_begun", "_channel", "_connection", "_ending", "_flight", "_mirror", "_out", "_outcome",
-        "_sending", "_server", "_spliced", "_task", "_walk", "answered", "began_at", "call", "deadline", "front",
+        "_answer_size", "_channel", "_connection", "_ending", "_flight", "_form", "_out", "_outcome",
+        "_sending", "_server", "_skip", "_task", "_walk", "answered", "began_at", "call", "deadline", "front",
         "over", "server_name", "size_in", "sse_at", "takes_events", "target_name", "viewer",
     )  # fmt: skip
 
@@ -62,7 +64,6 @@ class Exchange:
         self.takes_events = takes_events
         self.began_at = front.clock()
         self.deadline = self.began_at + front.limits_call_s
-        self.sse_at = 0.0
         self.answered = False
         self.over = False
         self._connection: Connection | None = connection
@@ -77,9 +78,7 @@ class Exchange:
         self.target_name = ""
         self._ending: Any = _WAITING
         self._sending = False
-        self._begun = False
-        self._mirror = False
-        self._spliced = 0
+        self._form = UNDECIDED
         self._answer_size = 0
         self._outcome = _OK
 
@@ -187,8 +186,8 @@ class Exchange:
     # --- Sink: what the upstream says
 
     def started(self, streaming: bool) -> None:
-        if streaming and self.takes_events and not self._begun:
-            self._mirror = True
+        if streaming and self.takes_events and self._form is UNDECIDED:
+            self._form = EVENTS_DUE
             asyncio.get_running_loop().call_soon(self._begin_late)
 
     def _begin_late(self) -> None:
@@ -240,8 +239,8 @@ class Exchange:
         if connection is None:
             return
         head = b""
-        if not self._begun:
-            self._begun = True
+        if self._form is not EVENTS:
+            self._form = EVENTS
             self.front.streams.add(self)
             head = connection.begin_body(200, SSE, None, SSE_HEADERS)
         data = head + connection.frame(event)
@@ -260,14 +259,14 @@ class Exchange:
             return
         size = sum(map(len, parts))
         self._answer_size += size
-        if not (self._begun or self._mirror):
+        if self._form is UNDECIDED:
             connection.respond(200, JSON, parts, size)
         else:
             if b"\n" in (body := b"".join(parts)) or b"\r" in body:
                 event = encode_event(body)
             else:
                 event = b"".join((_EVENT_HEAD, body, b"\n\n"))
-            head = b"" if self._begun else connection.begin_body(200, SSE, None, SSE_HEADERS)
+            head = b"" if self._form is EVENTS else connection.begin_body(200, SSE, None, SSE_HEADERS)
             connection.end_body(head + connection.frame(event))
         self.front.account(self, self._outcome, self._answer_size)
 
@@ -275,7 +274,13 @@ class Exchange:
         """Take a large answer as it arrives, when its first bytes leave no doubt what it is."""
         connection, channel, call = self._connection, self._channel, self.call
         ours = b'{"jsonrpc":"2.0","id":%d,"result":{"' % self._out.id
-        if connection is None or channel is None or self._begun or self.answered or not head.startswith(ours):
+        if (
+            connection is None
+            or channel is None
+            or self._form is not UNDECIDED
+            or self.answered
+            or not head.startswith(ours)
+        ):
             return False
         extra = b""
         if channel.dialect.era == "modern":
@@ -286,8 +291,8 @@ class Exchange:
         start = b'{"jsonrpc":"2.0","id":%b,"result":{%b"' % (call.id_json, extra)
         size = total - len(ours) + len(start)
         connection.transport.write(connection.begin_body(200, JSON, size) + start)
-        self._begun = True
-        self._spliced = len(ours)
+        self._form = SPLICED
+        self._skip = len(ours)
         self._answer_size = size
         return True
 
@@ -295,12 +300,12 @@ class Exchange:
         connection = self._connection
         if connection is None:
             return
-        if self._spliced:
-            data, self._spliced = data[self._spliced :], 0
+        if self._skip:
+            data, self._skip = data[self._skip :], 0
         connection.transport.write(data)
 
     def finished(self) -> None:
-        if self._begun and not self.answered and not self._mirror and self not in self.front.streams:
+        if self._form is SPLICED and not self.answered:
             self._finish_answer()  # spliced: every byte is out
             if self._connection is not None:
                 self._connection.end_body()
@@ -316,7 +321,9 @@ class Exchange:
         elif isinstance(error, SessionLost):
             if self._server is not None:
                 self._server.breaker.success(self.front.clock())  # it answered
-            self._end(LOST if not self._begun else UpstreamUnavailable("the server ended our session", sent=True))
+            self._end(
+                LOST if self._form is UNDECIDED else UpstreamUnavailable("the server ended our session", sent=True)
+            )
         else:
             self._end(error)
 
@@ -343,8 +350,11 @@ class Exchange:
         if not self.answered:
             self.front.account(self, _CANCELLED, self._answer_size)
             if connection is not None:
-                head = b"" if self._begun else connection.begin_body(200, SSE, None, SSE_HEADERS)
-                connection.end_body(head) if self in self.front.streams or head else connection.abort()
+                if self._form is SPLICED:
+                    connection.abort()
+                else:
+                    head = b"" if self._form is EVENTS else connection.begin_body(200, SSE, None, SSE_HEADERS)
+                    connection.end_body(head)
         self._close()
 
     def pause(self) -> None:
@@ -401,9 +411,9 @@ class Exchange:
 
     def _write_error(self, connection: Connection, error: GatewayError) -> None:
         body = encode_error(self.front.decode_id(self.call.id_json), error, self.front.new_id())
-        if self in self.front.streams:
+        if self._form is EVENTS:
             connection.end_body(connection.frame(encode_event(body)))
-        elif self._begun:
+        elif self._form is SPLICED:
             connection.abort()  # a length was promised: the client must see that it was not kept
         else:
             status = self.front.status_of(error, self.call.era)

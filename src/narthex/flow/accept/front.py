@@ -111,7 +111,10 @@ class Front:
     def handle(self, connection: Connection, request: HttpRequest) -> None:
         """Answer one request on its connection, now or later. Never raises."""
         try:
-            self._route(connection, request)
+            if request.path == b"/healthz":
+                connection.respond(200, b"text/plain", (b"ok\n",), 3)
+            else:
+                self._route(connection, request)
         except GatewayError as error:
             self._refuse(connection, None, error, "modern")
         except Exception:
@@ -119,9 +122,6 @@ class Front:
             self._refuse(connection, None, GatewayError(), "modern")
 
     def _route(self, connection: Connection, request: HttpRequest) -> None:
-        if request.path == b"/healthz":
-            connection.respond(200, b"text/plain", (b"ok\n",), 3)
-            return
         path = self._hosts.check(connection.peer[0], request)
         endpoint = self._paths.get(path)
         if endpoint is None:
@@ -148,7 +148,8 @@ class Front:
         kind = headers.get(b"content-type", b"")
         if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
             raise HttpRefusal(415, "unsupported_media_type", "the body must be application/json")
-        takes_json, takes_events = takes(headers.get(b"accept"))
+        accept = headers.get(b"accept")
+        takes_json, takes_events = _TAKES.get(accept) or takes(accept)
         if not takes_json:
             raise HttpRefusal(406, "not_acceptable", "accept application/json and text/event-stream")
         message = decode_request(request.body)
@@ -364,13 +365,14 @@ class _Listing:
 
 def takes(accept: bytes | None) -> tuple[bool, bool]:
     """Whether a client accepts JSON, and event streams. Parameters and order are nobody's business here."""
-    known = _TAKES.get(accept)
-    if known is None:
-        assert accept is not None
-        kinds = {part.partition(b";")[0].strip().lower() for part in accept.split(b",")}
-        anything = b"*/*" in kinds
-        known = (anything or bool(kinds & {b"application/json", b"application/*"}),
-                 anything or bool(kinds & {b"text/event-stream", b"text/*"}))  # fmt: skip
-        if len(_TAKES) < 256:
-            _TAKES[accept] = known
+    if accept is None:
+        return True, True
+    kinds = {part.partition(b";")[0].strip().lower() for part in accept.split(b",")}
+    anything = b"*/*" in kinds
+    known = (
+        anything or bool(kinds & {b"application/json", b"application/*"}),
+        anything or bool(kinds & {b"text/event-stream", b"text/*"}),
+    )
+    if len(_TAKES) < 256:
+        _TAKES[accept] = known
     return known

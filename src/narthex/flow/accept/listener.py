@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body_size", "_chunked", "_closing", "_first", "_head_size", "_headers", "_held", "_in_body", "_kept",
         "_keep_alive", "_old", "_parser", "_queue", "_refused", "_repeated", "_request_headers", "_rest",
-        "_shared", "_streaming", "_target", "_waiters",
+        "_shared", "_streaming", "_target", "_upgrading", "_waiters",
         "busy", "deadline", "exchange", "paused", "peer", "transport",
     )  # fmt: skip
 
@@ -128,6 +128,7 @@ class Connection(asyncio.Protocol):
         self._body_size = 0
         self._head_size = 0
         self._in_body = False
+        self._upgrading = False
         self._request_headers: dict[bytes, bytes] = {}
         self._held = 0
         self._waiters: list[asyncio.Future[None]] = []
@@ -193,7 +194,7 @@ class Connection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         in_head = not self._in_body
-        begun = self._head_size
+        begun, bodied = self._head_size, self._body_size
         if in_head:
             self._head_size = begun + len(data)
         try:
@@ -209,23 +210,48 @@ class Connection(asyncio.Protocol):
                 self.refuse(HttpRefusal(400, "bad_request", "malformed HTTP request", detail=str(error)))
             return
         if not self.busy:
+            if not in_head and self._in_body and self._body_size == bodied:
+                self._head_size += len(data)  # trailers and chunk extensions: no body, so they are bounded like a head
             self._await_rest(in_head, begun)
 
     def _await_rest(self, was_in_head: bool, begun: int) -> None:
-        """The request is not whole yet: bound the time for the part that is under way."""
+        """The request is not whole yet: bound the time and the size of the part that is under way."""
         limits = self._shared.limits
+        if not self._head_size and not self._in_body and self._target:
+            self._head_size = len(self._target) + _size(self._headers)  # begun behind another request, in one read
         if self._in_body:
             if was_in_head:
                 self.deadline = self._shared.clock() + limits.body_timeout_s
+            if self._head_size > limits.max_header:
+                self.refuse(HttpRefusal(431, "headers_too_large", "the request's trailers are too large"))
         elif self._head_size > limits.max_header:
             self.refuse(HttpRefusal(431, "headers_too_large", "the request's headers are too large"))
         elif self._head_size and not begun:
             self.deadline = self._shared.clock() + limits.header_timeout_s
 
+    def _upgrade_asked(self, has_body: bool) -> None:
+        if self._parser.get_method() == b"CONNECT":
+            raise HttpRefusal(405, "method_not_allowed", "there are no tunnels here", headers=(("Allow", "POST"),))
+        self._upgrading = has_body
+
     def _after_upgrade(self, rest: bytes) -> None:
-        """llhttp stops after an upgrade request. We never upgrade (RFC 9110 §7.8): a new parser reads what follows."""
-        self._parser = httptools.HttpRequestParser(self)
-        if rest:
+        """llhttp stops behind the head of an upgrade request. We never upgrade (RFC 9110 §7.8): a new parser reads on.
+
+        A body belongs to this request, never to a next one: the new parser first reads a head that frames it the same.
+        """
+        before, self._parser = self._parser, httptools.HttpRequestParser(self)
+        if self._upgrading:
+            self._upgrading = False
+            target, headers, repeated = self._target, self._request_headers, self._repeated
+            self._reset()
+            keep_alive = before.should_keep_alive()
+            self._parser.feed_data(_head_again(before.get_method(), target, headers, self._old, keep_alive))
+            self._request_headers, self._repeated = headers, repeated
+            if not self.busy:
+                self.deadline = self._shared.clock() + self._shared.limits.body_timeout_s
+            if rest:
+                self._feed(rest)
+        elif rest:
             self.data_received(rest)
 
     def on_url(self, url: bytes) -> None:
@@ -250,7 +276,10 @@ class Connection(asyncio.Protocol):
             raise HttpRefusal(431, "headers_too_large", "the request's headers are too large")
         if len(self._target) > MOST_TARGET:
             raise HttpRefusal(414, "target_too_long", "the request target is too long")
-        self._old = self._parser.get_http_version() != "1.1"
+        version = self._parser.get_http_version()
+        self._old = version != "1.1"
+        if self._old and version != "1.0":
+            raise HttpRefusal(505, "version_not_supported", "speak HTTP/1.1")
         coding = headers.get(b"transfer-encoding")
         length = headers.get(b"content-length")
         if coding is not None and (coding.lower() != b"chunked" or self._old or length is not None):
@@ -259,6 +288,8 @@ class Connection(asyncio.Protocol):
             raise HttpRefusal(413, "body_too_large", f"the body may have {limits.max_body} bytes")
         if b"expect" in headers:
             self._expected(headers[b"expect"], bool(length or coding))
+        if self._parser.should_upgrade():
+            self._upgrade_asked(coding is not None or (length is not None and int(length) > 0))
         self._in_body = True
         self._head_size = 0
 
@@ -289,6 +320,12 @@ class Connection(asyncio.Protocol):
             self._held = self._body_size
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return  # only its head is complete
+        if self._closing:
+            return  # "Connection: close" was said: what came behind it is not processed (RFC 9112 §9.6)
+        if self._body_size > self._shared.limits.max_body:
+            raise HttpRefusal(413, "body_too_large", f"the body may have {self._shared.limits.max_body} bytes")
         body = b"".join((self._first, *self._rest)) if self._rest else self._first
         path, query = self._target, b""
         if b"?" in path:
@@ -476,3 +513,12 @@ class Connection(asyncio.Protocol):
 
 def _size(headers: dict[bytes, bytes]) -> int:
     return sum(map(len, headers)) + sum(map(len, headers.values()))
+
+
+def _head_again(method: bytes, target: bytes, headers: dict[bytes, bytes], old: bool, keep_alive: bool) -> bytes:
+    """A head with the framing of another one, and without its wish for an upgrade."""
+    length = headers.get(b"content-length")
+    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: " + length
+    connection = b"keep-alive" if keep_alive else b"close"
+    version = b"1.0" if old else b"1.1"
+    return b"%b %b HTTP/%b\r\n%b\r\nConnection: %b\r\n\r\n" % (method, target, version, framing, connection)

@@ -86,10 +86,9 @@ def _no_request(body: bytes, detail: str) -> CodecError:
 def _compact_length(request: Request) -> int:
     """The length of `request` in its shortest form. A longer body has white space, unknown keys, or a key twice."""
     length = 29 + len(request.method)  # {"jsonrpc":"2.0","method":""}
-    if request.params:
-        length += 11  # ,"params":{} less the comma that the last member does not have
-        for key, value in request.params.items():
-            length += len(key) + len(value) + 4
+    params = request.params
+    if params:  # ,"params":{} less the comma that its last member does not have, and "": and a comma for each
+        length += 11 + 4 * len(params) + sum(map(len, params)) + sum(map(len, params.values()))
     if request.id is not UNSET:
         length += 6 + len(encode(request.id))  # ,"id":
     return length

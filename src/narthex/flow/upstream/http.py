@@ -148,24 +148,33 @@ class HttpConnection(asyncio.Protocol):
         status = self._parser.get_status_code()
         headers, self._headers = self._headers, {}
         self._head_size = 0
-        self._informational = 100 <= status < 200
-        if self._informational:
+        if status < 200:
             if status == 101:
                 raise ValueError("the server switched protocols")
+            self._informational = True
             return
-        if self._receiver is None:
+        receiver = self._receiver
+        if receiver is None:
             raise ValueError("an answer nobody asked for")
-        coding = headers.get(b"transfer-encoding")
         length = headers.get(b"content-length")
-        if coding is not None and (coding.lower() != b"chunked" or length is not None):
-            raise ValueError("unknown or contradictory framing")
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        if length is None or b"transfer-encoding" in headers:
+            self._closes_body = self._check_framing(headers)
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
             raise ValueError("the server used a content coding that was not offered")
-        self._closes_body = coding is None and length is None
-        if keep := headers.get(b"keep-alive"):
-            self.keep_s = min(IDLE_S, _keep_alive_timeout(keep))
+        if b"keep-alive" in headers:
+            self.keep_s = min(IDLE_S, _keep_alive_timeout(headers[b"keep-alive"]))
         self._begun = True
-        self._receiver.head(status, headers, int(length) if length is not None else None)
+        receiver.head(status, headers, int(length) if length is not None else None)
+
+    @staticmethod
+    def _check_framing(headers: dict[bytes, bytes]) -> bool:
+        """Does only the end of the connection end the body? Raises ValueError for framing that could be read twice."""
+        coding = headers.get(b"transfer-encoding")
+        if coding is None:
+            return True
+        if coding.lower() != b"chunked" or b"content-length" in headers:
+            raise ValueError("unknown or contradictory framing")
+        return False
 
     def on_body(self, data: bytes) -> None:
         if self._receiver is not None:
@@ -270,6 +279,8 @@ class HttpChannel:
         self._ids = itertools.count(2)
         self._modern = dialect.era == "modern"
         self._head = request_head(spec, pool, dialect)
+        self.small = min(SPLICE, spec.max_answer)
+        """JSON bodies up to this need no bound of their own."""
 
     def next_id(self) -> int:
         return next(self._ids)
@@ -320,8 +331,8 @@ class HttpCall:
     """One request under way: reads the answer as MCP. It is the channel's `Flight` and the connection's `Receiver`."""
 
     __slots__ = (
-        "_chunks", "_events", "_held", "_json", "_out", "_resent", "_size", "_spliced", "_status", "_wire", "channel",
-        "connection", "dialing", "retry_after_s", "sink",
+        "_chunks", "_events", "_held", "_json", "_out", "_resent", "_size", "_small", "_spliced", "_status", "_whole",
+        "_wire", "channel", "connection", "dialing", "retry_after_s", "sink",
     )  # fmt: skip
 
     def __init__(self, channel: HttpChannel, out: Outgoing, sink: Sink, wire: bytes) -> None:
@@ -339,6 +350,8 @@ class HttpCall:
         self._held = 0
         self._spliced = False
         self._json = False
+        self._whole = False
+        self._small = channel.small
         self._events: EventParser | None = None
 
     # --- Flight
@@ -386,8 +399,10 @@ class HttpCall:
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         self._status = status
         kind = headers.get(b"content-type", b"")
-        if kind != b"application/json":
-            kind = kind.partition(b";")[0].strip().lower()
+        if status == 200 and kind == b"application/json" and length is not None and length <= self._small:
+            self._json = self._whole = True  # the plain case: a small JSON body, of which nothing need be bounded
+            return
+        kind = kind.partition(b";")[0].strip().lower()
         self._json = kind == b"application/json" or kind.endswith(b"+json")
         if status == 200 and kind == b"text/event-stream":
             self._events = EventParser(self.channel.spec.max_answer)
@@ -402,15 +417,18 @@ class HttpCall:
             self.retry_after_s = min(float(retry), 3600.0)
 
     def body(self, data: bytes) -> None:
-        sink = self.sink
-        if sink is None:
+        if self._whole:
+            self._chunks.append(data)
+        elif self.sink is None:
             return
-        if self._events is not None:
+        elif self._events is not None:
             self._event_data(self._events, data)
-            return
-        if self._spliced:
-            sink.chunk(data)
-            return
+        elif self._spliced:
+            self.sink.chunk(data)
+        else:
+            self._collect(self.sink, data)
+
+    def _collect(self, sink: Sink, data: bytes) -> None:
         if self._size < 0:
             if sink.splice(data, -self._size):
                 self._spliced = True
@@ -436,7 +454,8 @@ class HttpCall:
 
     def end(self) -> None:
         sink = self.sink
-        self._release()
+        if self._held:
+            self._release()
         if sink is None:
             return
         if self._events is not None or self._spliced:

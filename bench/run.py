@@ -5,7 +5,8 @@ WORD is a group (call, sse, big, list, tools, servers, peers) or a subject (gate
 The measured process has a core for itself, wrk and the canned server share another. Variants take turns in many short
 rounds; ratios are made within a round, then the median is taken: shared machines change their speed by the second. CPU
 time comes from the kernel's clock of the measured process.
-A full run writes `bench/results/calls.json`, from which `bench/report.py` makes the tables in `docs/benchmarks.md`.
+A whole run of ten rounds or more writes `bench/results/calls.json`; `bench/report.py` makes the tables of it that stand
+in `docs/benchmarks.md`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from load import Ask, Sample, ask_once, load, open_session
 from report import RESULTS, calls_table, write_results
 from rig import BenchError, Rig, facts, need, two_cores
 from subjects import Subject, echo_names, makers, upstream
+
+FEWEST = 10
+"""Rounds below which a run is for the eye only, and no result of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,7 @@ def main() -> int:
     parser.add_argument("--without", default="", help="groups or subjects to leave out")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=int)
-    parser.add_argument("--out", type=Path, help="where the JSON goes; a full run writes bench/results/calls.json")
+    parser.add_argument("--out", type=Path, help="where the JSON goes; a whole run writes bench/results/calls.json")
     given = parser.parse_args()
     rounds, seconds = given.rounds or (2 if given.quick else 15), given.seconds or 1
     rows = chosen(set(filter(None, given.only.split(","))), set(filter(None, given.without.split(","))))
@@ -248,7 +252,7 @@ def main() -> int:
     results = {"kind": "calls", "facts": facts(), "rounds": rounds, "seconds": seconds, "rows": lines}
     print(calls_table(results))
     print(f"\n{rounds} rounds of {seconds} s, {time.monotonic() - began:.0f} s in all.")
-    whole = not (given.quick or given.only or given.without)
+    whole = rounds >= FEWEST and not (given.only or given.without)
     if given.out or whole:
         write_results(results, given.out or RESULTS / "calls.json")
     return 1 if any(line["failures"] for line in lines) else 0

@@ -94,7 +94,7 @@ async def listen(data: bytes, step: int) -> tuple[Seen, bytes]:
         seen.append((request.method, request.path, request.query, request.headers, request.body))
         connection.respond(200, b"text/plain", (b"ok",), 2)
 
-    shared = Shared(LIMITS, Held(LIMITS.max_held), handle, clock=lambda: clock[0], now=lambda: 0.0)
+    shared = Shared(LIMITS, Held(LIMITS.max_held), handle, clock=lambda: clock[0], now=lambda: 0.0, new_id=str)
     wire = Wire(Connection(shared))
     await feed(wire, data, step)
     for _ in range(100):

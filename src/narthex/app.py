@@ -94,9 +94,11 @@ class Gateway:
         )
         self.front = Front(
             snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
-            clock=time.monotonic, new_id=lambda: str(uuid.uuid4()),
+            clock=time.monotonic, new_id=new_id,
         )  # fmt: skip
-        self.shared = Shared(snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time)
+        self.shared = Shared(
+            snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id
+        )
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
@@ -214,6 +216,11 @@ class Gateway:
         for connection in list(self.shared.connections):
             connection.abort()
         await self._admin.stop()
+
+
+def new_id() -> str:
+    """A decision id: a lower-case UUID."""
+    return str(uuid.uuid4())
 
 
 def settle_memory() -> None:

@@ -47,7 +47,7 @@ async def serving(bridge: AsgiBridge) -> AsyncIterator[int]:
         except HttpRefusal as refusal:
             connection.respond(refusal.status, b"text/plain", (refusal.reason.encode(),), len(refusal.reason))
 
-    shared = Shared(Limits(), Held(1 << 20), handle, clock=time.monotonic, now=time.time)
+    shared = Shared(Limits(), Held(1 << 20), handle, clock=time.monotonic, now=time.time, new_id=str)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(shared), "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]

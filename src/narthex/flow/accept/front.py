@@ -148,6 +148,8 @@ class Front:
         kind = headers.get(b"content-type", b"")
         if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
             raise HttpRefusal(415, "unsupported_media_type", "the body must be application/json")
+        if b"content-encoding" in headers:
+            raise HttpRefusal(415, "unsupported_encoding", "the body must not be compressed")
         accept = headers.get(b"accept")
         takes_json, takes_events = _TAKES.get(accept) or takes(accept)
         if not takes_json:

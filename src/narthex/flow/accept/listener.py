@@ -19,12 +19,13 @@ import httptools
 import msgspec
 
 from narthex.errors import HttpRefusal, Overloaded
+from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.held import LARGE, Held
 from narthex.types import Limits
 
 KEPT = 64 * 1024
 """Bytes kept unparsed while a call runs; then reading pauses."""
-PIPELINED = 32
+PIPELINED = 256
 """Requests parsed from one read and waiting for their turn."""
 HIGH_WATER = 64 * 1024
 LINGER_S = 2.0
@@ -66,7 +67,7 @@ class Exchanging(Protocol):
 class Shared:
     """What all connections of a listener share. `handle` takes a whole request and must answer it on the connection."""
 
-    __slots__ = ("clock", "connections", "date", "draining", "handle", "held", "limits", "now", "tick")
+    __slots__ = ("clock", "connections", "date", "draining", "handle", "held", "limits", "new_id", "now", "tick")
 
     def __init__(
         self,
@@ -76,11 +77,13 @@ class Shared:
         *,
         clock: Callable[[], float],
         now: Callable[[], float],
+        new_id: Callable[[], str],
     ) -> None:
         self.limits = limits
         self.handle = handle
         self.clock = clock
         self.now = now
+        self.new_id = new_id
         self.connections: set[Connection] = set()
         self.held = held
         self.draining = False
@@ -101,9 +104,9 @@ class Connection(asyncio.Protocol):
     """One client connection: parses requests, one call at a time, and writes answers."""
 
     __slots__ = (
-        "_body_size", "_chunked", "_closing", "_first", "_head_size", "_headers", "_held", "_in_body", "_kept",
-        "_keep_alive", "_old", "_parser", "_queue", "_refused", "_repeated", "_request_headers", "_rest",
-        "_shared", "_streaming", "_target", "_upgrading", "_waiters",
+        "_body_size", "_chunked", "_closing", "_first", "_head_only", "_head_size", "_headers", "_held", "_in_body",
+        "_kept", "_keep_alive", "_old", "_parser", "_queue", "_refused", "_repeated", "_repeats", "_request_headers",
+        "_rest", "_shared", "_streaming", "_target", "_upgrading", "_waiters",
         "busy", "deadline", "exchange", "paused", "peer", "transport",
     )  # fmt: skip
 
@@ -125,10 +128,12 @@ class Connection(asyncio.Protocol):
         self._rest: list[bytes] = []
         self._headers: dict[bytes, bytes] = {}
         self._repeated = _NO_REPEATS
+        self._repeats = 0
         self._body_size = 0
         self._head_size = 0
         self._in_body = False
         self._upgrading = False
+        self._head_only = False
         self._request_headers: dict[bytes, bytes] = {}
         self._held = 0
         self._waiters: list[asyncio.Future[None]] = []
@@ -169,7 +174,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused or self._closing:
             return
-        if self.busy or self._queue:
+        if self.busy or self._queue or self._kept:
             self._kept.append(data)
             if sum(map(len, self._kept)) > KEPT:
                 self.transport.pause_reading()
@@ -210,8 +215,8 @@ class Connection(asyncio.Protocol):
                 self.refuse(HttpRefusal(400, "bad_request", "malformed HTTP request", detail=str(error)))
             return
         if not self.busy:
-            if not in_head and self._in_body and self._body_size == bodied:
-                self._head_size += len(data)  # trailers and chunk extensions: no body, so they are bounded like a head
+            if not in_head and self._in_body:  # trailers and chunk extensions are no body: they are bounded like a head
+                self._head_size = self._head_size + len(data) if self._body_size == bodied else 0
             self._await_rest(in_head, begun)
 
     def _await_rest(self, was_in_head: bool, begun: int) -> None:
@@ -259,12 +264,17 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if self._headers.setdefault(name, value) is not value:
+        if name in self._headers:
             self._repeat(name)
+        else:
+            self._headers[name] = value
 
     def _repeat(self, name: bytes) -> None:
         if name in _SINGLE and not self._in_body:
             raise HttpRefusal(400, "repeated_header", "a header that may come once came twice")
+        self._repeats += 1
+        if self._repeats > MOST_HEADERS:
+            raise HttpRefusal(431, "headers_too_large", "the request's headers are too many")
         self._repeated |= {name}
 
     def on_headers_complete(self) -> None:
@@ -346,7 +356,8 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._target = self._first = b""
         self._headers = {}
-        self._repeated = _NO_REPEATS
+        if self._repeats:
+            self._repeated, self._repeats = _NO_REPEATS, 0
         if self._rest:
             self._rest = []
         self._body_size = self._head_size = 0
@@ -360,6 +371,7 @@ class Connection(asyncio.Protocol):
         self.busy = True
         self.deadline = float("inf")
         self._keep_alive = keep_alive
+        self._head_only = request.method == b"HEAD"
         self._old = old
         self._shared.handle(self, request)
 
@@ -370,7 +382,9 @@ class Connection(asyncio.Protocol):
         head = b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
             _STATUS[status], self._shared.date, content_type, size, extra, self._connection_header(),
         )  # fmt: skip
-        if size < 16384:
+        if self._head_only:
+            self.transport.write(head)  # RFC 9110 §9.3.2: what GET would answer, without the body
+        elif size < 16384:
             self.transport.write(b"".join((head, *parts)))
         else:
             self.transport.writelines((head, *parts))
@@ -466,13 +480,7 @@ class Connection(asyncio.Protocol):
         status, extra = (
             (error.status, error.headers) if isinstance(error, HttpRefusal) else (503, (("Retry-After", "1"),))
         )
-        body = msgspec.json.encode(
-            {
-                "jsonrpc": "2.0",
-                "id": None,
-                "error": {"code": error.code, "message": error.public, "data": {"reason": error.reason}},
-            }
-        )
+        body = encode_error(None, error, self._shared.new_id())
         lines = "".join(f"{name}: {value}\r\n" for name, value in extra).encode()
         self._keep_alive = False
         self.respond(status, b"application/json", (body,), len(body), lines)

@@ -27,6 +27,7 @@ UNCACHED = b'"ttlMs":0,"cacheScope":"private"'
 _QUOTED = {version: Raw(encode(version)) for version in MODERN}
 _NO_CAPABILITIES = Raw(b"{}")
 _CLIENT_INFO = Raw(encode(CLIENT_INFO))
+_decode_any = msgspec.json.Decoder().decode
 
 
 def outgoing_body(call: Call, params: RawMap, id_: int, era: Era, version: str) -> bytes:
@@ -75,7 +76,8 @@ def response_parts(call: Call, era: Era, message: Incoming, result: bytes) -> li
         raise UpstreamUnavailable("the server answered neither result nor error", sent=True)
     if result[0] != 0x7B:  # {
         raise UpstreamUnavailable("the server's result is not an object", sent=True)
-    if era == "modern" and b'"input_required"' in result:
+    # An escape may spell the word too. A legacy server has no right to it, and a modern client would obey.
+    if "modern" in (era, call.era) and (b'"input_required"' in result or b"\\u" in result):
         refuse_input_required(result)
     if call.era == "modern":
         extra = missing_members(call.method, era, result)
@@ -102,7 +104,7 @@ def missing_members(method: str, era: Era, result: bytes) -> bytes:
 def refuse_input_required(result: bytes) -> None:
     """Raise for a multi-round-trip result; what only mentions the word passes."""
     try:
-        if bytes(decode_map(result).get("resultType", b"")) != b'"input_required"':
+        if _decode_any(decode_map(result).get("resultType", b"null")) != "input_required":
             return
     except BAD_JSON:
         raise UpstreamUnavailable("the server's result is not an object", sent=True) from None
@@ -152,12 +154,24 @@ def progress_for(call: Call, message: Incoming) -> bytes | None:
         token = call.meta.get("progressToken")
         if token is None:
             return None
-        params: RawMap = decode_map(message.params)
+        params = _params(message)
+        if params is None:
+            return None
         params["progressToken"] = token
         return b'{"jsonrpc":"2.0","method":"notifications/progress","params":%b}' % encode(params)
     if message.method == "notifications/message" and (call.era == "legacy" or META_LOG_LEVEL in call.meta):
+        if _params(message) is None:
+            return None
         return b'{"jsonrpc":"2.0","method":"notifications/message","params":%b}' % bytes(message.params)
     return None
+
+
+def _params(message: Incoming) -> RawMap | None:
+    """A notification's parameters; None where they are no object: such a one is dropped."""
+    try:
+        return decode_map(message.params)
+    except BAD_JSON:
+        return None
 
 
 def id_json(id_: Id) -> bytes:

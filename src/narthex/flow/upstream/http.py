@@ -50,7 +50,7 @@ class HttpConnection(asyncio.Protocol):
     """One connection to an origin; at most one request on it."""
 
     __slots__ = (
-        "_begun", "_closes_body", "_complete", "_head_size", "_headers", "_informational", "_parser", "_paused",
+        "_begun", "_bodied", "_closes_body", "_complete", "_head_size", "_headers", "_informational", "_parser", "_paused",
         "_pool", "_receiver", "_reusable", "alive", "idle_since", "keep_s", "transport",
     )  # fmt: skip
 
@@ -63,6 +63,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._head_size = 0
         self._begun = False
+        self._bodied = False
         self._informational = False
         self._closes_body = False
         self._complete: Receiver | None = None
@@ -116,8 +117,7 @@ class HttpConnection(asyncio.Protocol):
         if self._receiver is None:
             self._fail("bytes outside an answer")
             return
-        if not self._begun:
-            self._head_size += len(data)
+        self._bodied = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -126,8 +126,12 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._complete is not None:
             self._finish(self._complete)
-        elif not self._begun and self._head_size > MOST_HEADERS:
-            self._fail("the answer's headers are too large")
+        elif self._bodied:
+            self._head_size = 0
+        else:  # what is no body (head, trailers, chunk extensions) is bounded
+            self._head_size += len(data)
+            if self._head_size > MOST_HEADERS:
+                self._fail("the answer's headers are too large")
 
     def _fail(self, detail: str) -> None:
         receiver = self._receiver or self._complete
@@ -157,8 +161,7 @@ class HttpConnection(asyncio.Protocol):
         if receiver is None:
             raise ValueError("an answer nobody asked for")
         length = headers.get(b"content-length")
-        if length is None or b"transfer-encoding" in headers:
-            self._closes_body = self._check_framing(headers)
+        self._closes_body = (length is None or b"transfer-encoding" in headers) and self._check_framing(headers)
         if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
             raise ValueError("the server used a content coding that was not offered")
         if b"keep-alive" in headers:
@@ -177,6 +180,7 @@ class HttpConnection(asyncio.Protocol):
         return False
 
     def on_body(self, data: bytes) -> None:
+        self._bodied = True
         if self._receiver is not None:
             self._receiver.body(data)
 

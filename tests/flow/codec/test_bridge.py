@@ -1,0 +1,466 @@
+"""One call in two dialects: client era x upstream era, for requests, results, errors and notifications."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narthex.errors import GatewayError, MissingCapability, UpstreamUnavailable
+from narthex.flow.codec.bridge import (
+    error_code,
+    id_json,
+    missing_members,
+    outgoing_body,
+    progress_for,
+    response_parts,
+    translate_error,
+)
+from narthex.flow.codec.handshake import CLIENT_INFO
+from narthex.flow.codec.jsonrpc import Raw, RawMap, decode_incoming
+from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_VERSION
+from narthex.types import LOCAL, Call, Era
+
+EXAMPLES = Path(__file__).parent / "examples"
+VERSIONS: dict[Era, str] = {"legacy": "2025-11-25", "modern": "2026-07-28"}
+AGENT = {"name": "agent", "version": "1"}
+MODERN = {META_VERSION: "2026-07-28", META_CAPABILITIES: {}, META_CLIENT: AGENT}
+OURS = {META_VERSION: "2026-07-28", META_CAPABILITIES: {}, META_CLIENT: CLIENT_INFO}
+TRACE = {"traceparent": "00-1-2-01"}
+ERAS: list[Era] = ["legacy", "modern"]
+each_pair = pytest.mark.parametrize(
+    ("client", "server"),
+    [pytest.param(client, server, id=f"{client} client, {server} server") for client in ERAS for server in ERAS],
+)
+
+
+def raws(members: dict[str, Any]) -> RawMap:
+    return {key: Raw(json.dumps(value).encode()) for key, value in members.items()}
+
+
+def call(
+    era: Era, meta: dict[str, Any] | None = None, *, method: str = "tools/call", id_json: bytes = b"1", **params: Any
+) -> Call:
+    """A call as the front makes it: `_meta` stands in the parameters, and one level decoded beside them."""
+    members = params if meta is None else {**params, "_meta": meta}
+    return Call(method, raws(members), raws(meta or {}), id_json, era, VERSIONS[era], LOCAL, "default")
+
+
+def sent(call: Call, server: Era, id_: int = 42) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(outgoing_body(call, call.params, id_, server, VERSIONS[server]))
+    return found
+
+
+def answered(call: Call, server: Era, members: bytes) -> dict[str, Any]:
+    """What the client gets when the server's message holds `members`; no key may stand twice in it."""
+    message = decode_incoming(b'{"jsonrpc":"2.0","id":42,%b}' % members)
+    body = b"".join(response_parts(call, server, message, bytes(message.result)))
+    found: dict[str, Any] = json.loads(body, object_pairs_hook=once)
+    return found
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs), f"a key stands twice: {pairs}"
+    return dict(pairs)
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "meta", "expected"),
+    [
+        pytest.param("legacy", "legacy", None, None, id="legacy to legacy: no _meta stays none"),
+        pytest.param("legacy", "legacy", {}, None, id="legacy to legacy: an empty one is left out"),
+        pytest.param("legacy", "legacy", TRACE, TRACE, id="legacy to legacy: unknown keys pass"),
+        pytest.param(
+            "legacy", "legacy", {"progressToken": "t"}, {"progressToken": 42}, id="legacy to legacy: our progress token"
+        ),
+        pytest.param("legacy", "modern", None, OURS, id="legacy to modern: our version, capabilities, name"),
+        pytest.param("legacy", "modern", TRACE, {**TRACE, **OURS}, id="legacy to modern: unknown keys pass"),
+        pytest.param(
+            "legacy", "modern", {"progressToken": 1}, {"progressToken": 42, **OURS}, id="legacy to modern: progress"
+        ),
+        pytest.param(
+            "legacy",
+            "modern",
+            {META_VERSION: "1999-01-01", META_CAPABILITIES: {"sampling": {}}, META_LOG_LEVEL: "debug"},
+            OURS,
+            id="legacy to modern: what a legacy client may not say is dropped",
+        ),
+        pytest.param("modern", "legacy", MODERN, None, id="modern to legacy: the protocol's own keys are dropped"),
+        pytest.param("modern", "legacy", {**MODERN, **TRACE}, TRACE, id="modern to legacy: unknown keys pass"),
+        pytest.param(
+            "modern",
+            "legacy",
+            {**MODERN, META_LOG_LEVEL: "debug", "progressToken": [1]},
+            {"progressToken": 42},
+            id="modern to legacy: our progress token, no log level",
+        ),
+        pytest.param("modern", "modern", MODERN, MODERN, id="modern to modern: the client keeps its name"),
+        pytest.param("modern", "modern", {**MODERN, **TRACE}, {**MODERN, **TRACE}, id="modern to modern: unknown keys"),
+        pytest.param(
+            "modern",
+            "modern",
+            {META_VERSION: "2026-07-28", META_CAPABILITIES: {}},
+            OURS,
+            id="modern to modern: without a name, ours",
+        ),
+        pytest.param(
+            "modern",
+            "modern",
+            {**MODERN, META_CAPABILITIES: {"elicitation": {}, "sampling": {}}},
+            MODERN,
+            id="modern to modern: capabilities that we do not carry are not declared",
+        ),
+        pytest.param(
+            "modern",
+            "modern",
+            {**MODERN, META_LOG_LEVEL: "debug", "progressToken": "t"},
+            {**MODERN, META_LOG_LEVEL: "debug", "progressToken": 42},
+            id="modern to modern: our progress token, its log level",
+        ),
+    ],
+)
+def test_meta_upstream(client: Era, server: Era, meta: dict[str, Any] | None, expected: dict[str, Any] | None) -> None:
+    body = sent(call(client, meta, name="add", arguments={"a": 1}), server)
+    assert body["params"].pop("_meta", None) == expected
+    assert body == {
+        "jsonrpc": "2.0",
+        "id": 42,
+        "method": "tools/call",
+        "params": {"name": "add", "arguments": {"a": 1}},
+    }
+
+
+@each_pair
+def test_arguments_keep_their_bytes(client: Era, server: Era) -> None:
+    arguments = b'{ "a":1.50,"b":"\\u00e4","c":1e400,"a":2 }'
+    one = call(client, MODERN if client == "modern" else None)
+    params = {**one.params, "name": Raw(b'"add"'), "arguments": Raw(arguments)}
+    assert arguments in outgoing_body(one, params, 1, server, VERSIONS[server])
+
+
+@each_pair
+def test_the_call_itself_is_not_changed(client: Era, server: Era) -> None:
+    one = call(client, {**MODERN, "progressToken": 1, **TRACE}, name="add")
+    params, meta = dict(one.params), dict(one.meta)
+    sent(one, server)
+    assert (one.params, one.meta) == (params, meta)
+
+
+@given(
+    meta=st.dictionaries(st.text("ab/.", min_size=1, max_size=6), st.integers() | st.text("x", max_size=3), max_size=4),
+    token=st.none() | st.integers() | st.text(max_size=5),
+    client=st.sampled_from(ERAS),
+    server=st.sampled_from(ERAS),
+    id_=st.integers(1, 2**53),
+)
+def test_unknown_keys_pass_and_a_progress_token_is_our_id(
+    meta: dict[str, Any], token: Any, client: Era, server: Era, id_: int
+) -> None:
+    whole = meta | ({} if token is None else {"progressToken": token}) | (MODERN if client == "modern" else {})
+    body = sent(call(client, whole, name="x"), server, id_)
+    found = body["params"].get("_meta", {})
+    assert {key: value for key, value in found.items() if key in meta} == meta
+    assert found.get("progressToken") == (None if token is None else id_)
+    assert (META_VERSION in found) is (server == "modern")
+    assert body["id"] == id_
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+COMPLETE = {"resultType": "complete"}
+UNCACHED = {"ttlMs": 0, "cacheScope": "private"}
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "method", "result", "added"),
+    [
+        pytest.param("legacy", "legacy", "tools/call", '{"content":[]}', {}, id="legacy to legacy: as it came"),
+        pytest.param("legacy", "legacy", "resources/read", '{"contents":[]}', {}, id="a read too"),
+        pytest.param("legacy", "modern", "tools/call", '{"resultType":"complete","content":[]}', {}, id="unknown keys"),
+        pytest.param("modern", "modern", "tools/call", '{"resultType":"complete","content":[]}', {}, id="modern: same"),
+        pytest.param("modern", "modern", "resources/read", '{"resultType":"complete","ttlMs":5}', {}, id="its lifetime"),
+        pytest.param("modern", "modern", "tools/call", '{"resultType":"com.example/x"}', {}, id="a type we do not know"),
+        pytest.param("modern", "legacy", "tools/call", '{"content":[]}', COMPLETE, id="modern of legacy: resultType"),
+        pytest.param("modern", "legacy", "prompts/get", '{"messages":[]}', COMPLETE, id="a prompt too"),
+        pytest.param("modern", "legacy", "completion/complete", '{"completion":{}}', COMPLETE, id="a completion too"),
+        pytest.param("modern", "legacy", "tools/call", "{}", COMPLETE, id="an empty object"),
+        pytest.param("modern", "legacy", "tools/call", "{ \n}", COMPLETE, id="an empty object with white space"),
+        pytest.param("modern", "legacy", "tools/call", '{ "a":1}', COMPLETE, id="white space before the first key"),
+        pytest.param(
+            "modern", "legacy", "resources/read", '{"contents":[]}', {**COMPLETE, **UNCACHED}, id="a read may not be cached"
+        ),
+        pytest.param("modern", "legacy", "resources/read", "{}", {**COMPLETE, **UNCACHED}, id="an empty read"),
+        pytest.param("modern", "legacy", "tools/call", '{"resultType":"complete"}', {}, id="it knew resultType already"),
+        pytest.param(
+            "modern", "legacy", "resources/read", '{"ttlMs":5,"cacheScope":"public"}', COMPLETE, id="and a lifetime"
+        ),
+        pytest.param(
+            "modern", "legacy", "resources/read", '{"resultType":"complete"}', UNCACHED, id="but not a lifetime"
+        ),
+        pytest.param(
+            "modern",
+            "legacy",
+            "tools/call",
+            '{"structuredContent":{"resultType":"x","ttlMs":1}}',
+            COMPLETE,
+            id="the names deeper in the result count for nothing",
+        ),
+        pytest.param(
+            "modern", "legacy", "tools/call", '{"content":[{"text":"\\"resultType\\""}]}', COMPLETE, id="nor in a text"
+        ),
+        pytest.param("modern", "legacy", "tools/call", '{"com.example/x":[1.0]}', COMPLETE, id="unknown keys pass"),
+    ],
+)  # fmt: skip
+def test_results(client: Era, server: Era, method: str, result: str, added: dict[str, Any]) -> None:
+    body = answered(call(client, method=method), server, f'"result":{result}'.encode())
+    assert body == {"jsonrpc": "2.0", "id": 1, "result": {**json.loads(result), **added}}
+
+
+@each_pair
+def test_a_result_passes_byte_for_byte(client: Era, server: Era) -> None:
+    inner = b'"content" : [ {"text":"\\u00e4\\/ \xc3\xa4"} ], "x":1.50e0 }'
+    message = decode_incoming(b'{"id":42,"result":{"resultType":"complete",%b}' % inner)
+    body = b"".join(response_parts(call(client), server, message, bytes(message.result)))
+    assert body.endswith(inner + b"}")
+
+
+@each_pair
+@pytest.mark.parametrize("result", [None, "null", "[]", '"x"', "1", "true"])
+def test_a_result_that_is_no_object_is_the_servers_fault(client: Era, server: Era, result: str | None) -> None:
+    with pytest.raises(UpstreamUnavailable) as refused:
+        answered(call(client), server, b'"x":1' if result is None else f'"result":{result}'.encode())
+    assert refused.value.sent, "it may have acted"
+
+
+INPUT_REQUIRED = [
+    pytest.param(json.dumps(json.loads(path.read_bytes())), id=path.stem)
+    for path in sorted(EXAMPLES.glob("InputRequiredResult-*.json"))
+] + [
+    pytest.param('{"a":1, "resultType" :\n"input_required" }', id="white space, not the first member"),
+    pytest.param('{"resultType":"input\\u005frequired"}', id="written with an escape"),
+    pytest.param('{"result\\u0054ype":"input\\u005Frequired"}', id="both written with an escape"),
+]
+
+
+@pytest.mark.parametrize("result", INPUT_REQUIRED)
+@pytest.mark.parametrize(
+    ("client", "server"),
+    [
+        pytest.param("legacy", "modern", id="a legacy client could not read it"),
+        pytest.param("modern", "modern", id="a modern client is not asked either"),
+        pytest.param("modern", "legacy", id="nor by a server that has no right to"),
+    ],
+)
+def test_input_required_is_not_carried(client: Era, server: Era, result: str) -> None:
+    with pytest.raises(MissingCapability) as refused:
+        answered(call(client), server, f'"result":{result}'.encode())
+    assert refused.value.code == -32021
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        pytest.param('{"resultType":"complete","structuredContent":{"resultType":"input_required"}}', id="deeper"),
+        pytest.param('{"resultType":"complete","content":[{"text":"\\"input_required\\""}]}', id="in a text"),
+        pytest.param('{"resultType":"complete","state":"input_required"}', id="under another key"),
+        pytest.param('{"resultType":"complete","content":[{"text":"\\u00e4"}]}', id="an escape alone"),
+    ],
+)
+@each_pair
+def test_what_only_mentions_input_required_passes(client: Era, server: Era, result: str) -> None:
+    assert answered(call(client), server, f'"result":{result}'.encode())["result"] == json.loads(result)
+
+
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
+def test_missing_members_of_a_modern_server_are_not_made_up(method: str) -> None:
+    assert missing_members(method, "modern", b"{}") == b""
+
+
+# --- ids ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("id_", "written"),
+    [
+        pytest.param(1, b"1", id="a number"),
+        pytest.param(0, b"0", id="zero"),
+        pytest.param(-1, b"-1", id="a negative number"),
+        pytest.param(2**70, b"%d" % 2**70, id="more than 64 bits"),
+        pytest.param("1", b'"1"', id="a string stays a string"),
+        pytest.param("", b'""', id="an empty string"),
+        pytest.param('a"\\\n', b'"a\\"\\\\\\n"', id="what needs escapes"),
+        pytest.param("ä\u2028", '"ä\u2028"'.encode(), id="not ASCII"),
+    ],
+)
+@each_pair
+def test_the_client_gets_its_own_id(client: Era, server: Era, id_: int | str, written: bytes) -> None:
+    assert id_json(id_) == written
+    one = call(client, id_json=id_json(id_))
+    assert answered(one, server, b'"result":{"resultType":"complete"}')["id"] == id_
+    assert answered(one, server, b'"error":{"code":1,"message":"x"}')["id"] == id_
+    assert sent(one, server, 42)["id"] == 42
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("client", "error", "expected"),
+    [
+        pytest.param("legacy", {"code": -32002, "message": "m"}, None, id="legacy: -32002 is known"),
+        pytest.param("legacy", {"code": -32042, "message": "m", "data": {"x": 1}}, None, id="legacy: -32042 is known"),
+        pytest.param("legacy", {"code": -32602, "message": "m", "com.example/x": 1}, None, id="legacy: unknown keys"),
+        pytest.param("modern", {"code": -32602, "message": "m", "com.example/x": 1}, None, id="modern: unknown keys"),
+        pytest.param("modern", {"code": -1, "message": "m", "data": [1, None]}, None, id="modern: a code of the server"),
+        pytest.param("modern", {"code": -31001, "message": "m"}, None, id="modern: one like ours"),
+        pytest.param("modern", {"code": 5}, None, id="modern: without a message"),
+        pytest.param(
+            "modern", {"code": -32002, "message": "m"}, {"code": -32602, "message": "m"}, id="modern: -32002 is -32602"
+        ),
+        pytest.param(
+            "modern",
+            {"code": -32002, "message": "m", "data": {"uri": "a:b"}},
+            {"code": -32602, "message": "m", "data": {"uri": "a:b"}},
+            id="modern: -32002 keeps its data",
+        ),
+    ],
+)
+@pytest.mark.parametrize("server", ERAS)
+def test_errors(client: Era, server: Era, error: dict[str, Any], expected: dict[str, Any] | None) -> None:
+    body = answered(call(client), server, b'"error":%b' % json.dumps(error).encode())
+    assert body == {"jsonrpc": "2.0", "id": 1, "error": expected or error}
+
+
+@pytest.mark.parametrize("server", ERAS)
+def test_a_modern_client_never_sees_url_elicitation_as_an_error(server: Era) -> None:
+    with pytest.raises(MissingCapability) as refused:
+        answered(call("modern"), server, b'"error":{"code":-32042,"message":"m","data":{"elicitations":[]}}')
+    assert refused.value.code == -32021
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(b"null", id="null"),
+        pytest.param(b'"x"', id="a string"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b"{}", id="no code"),
+        pytest.param(b'{"code":"-32002"}', id="a code that is a string"),
+        pytest.param(b'{"code":1.5,"message":""}', id="a code that is a fraction"),
+        pytest.param(b'{"code":1,"message":{}}', id="a message that is no string"),
+    ],
+)
+@each_pair
+def test_a_malformed_error_is_the_servers_fault(client: Era, server: Era, error: bytes) -> None:
+    with pytest.raises(UpstreamUnavailable) as refused:
+        answered(call(client), server, b'"error":' + error)
+    assert refused.value.sent
+    assert error_code(Raw(error)) == -32603
+
+
+@given(code=st.integers(-(2**63), 2**63 - 1), era=st.sampled_from(ERAS))
+def test_a_code_is_what_it_was_but_for_the_two_of_old(code: int, era: Era) -> None:
+    error = Raw(b'{"code":%d,"message":"m"}' % code)
+    assert error_code(error) == code
+    if era == "legacy" or code not in (-32002, -32042):
+        assert translate_error(era, error) == bytes(error)
+
+
+@pytest.mark.parametrize("name", ["HeaderMismatchError", "MissingRequiredClientCapabilityError"])
+@each_pair
+def test_examples_of_errors_pass(client: Era, server: Era, name: str) -> None:
+    example = json.loads((EXAMPLES / f"{name}.json").read_bytes())
+    assert answered(call(client), server, b'"error":%b' % json.dumps(example["error"]).encode()) == example | {"id": 1}
+
+
+# --- notifications ------------------------------------------------------------------------------------------------
+
+PROGRESS = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":42,"progress":1.0,"x":[1]}}'
+LOG = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"\\u00e4"}}'
+LOGGED = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "ä"}}
+
+
+def told(call: Call, data: bytes) -> dict[str, Any] | None:
+    body = progress_for(call, decode_incoming(data))
+    return None if body is None else json.loads(body)
+
+
+@pytest.mark.parametrize("token", ["t", 0, 7, "42", 2**60], ids=repr)
+@pytest.mark.parametrize("era", ERAS)
+def test_progress_carries_the_clients_own_token(era: Era, token: int | str) -> None:
+    assert told(call(era, {"progressToken": token}), PROGRESS) == {
+        "jsonrpc": "2.0",
+        "method": "notifications/progress",
+        "params": {"progressToken": token, "progress": 1.0, "x": [1]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("era", "meta", "data", "expected"),
+    [
+        pytest.param("legacy", {}, PROGRESS, None, id="progress that nobody asked for"),
+        pytest.param("modern", MODERN, PROGRESS, None, id="progress that no modern client asked for"),
+        pytest.param("legacy", {}, LOG, LOGGED, id="a log line, legacy"),
+        pytest.param("modern", MODERN, LOG, None, id="a log line, modern: only when asked"),
+        pytest.param("modern", {**MODERN, META_LOG_LEVEL: "info"}, LOG, LOGGED, id="a log line, modern, asked"),
+        pytest.param("legacy", {}, b'{"method":"notifications/tools/list_changed"}', None, id="a list has changed"),
+        pytest.param("legacy", {}, b'{"method":"notifications/cancelled","params":{}}', None, id="cancelled"),
+        pytest.param("legacy", {}, b'{"method":"com.example/x","params":{}}', None, id="what we do not know"),
+    ],
+)
+def test_notifications(era: Era, meta: dict[str, Any], data: bytes, expected: dict[str, Any] | None) -> None:
+    assert told(call(era, meta), data) == expected
+
+
+@pytest.mark.parametrize("method", ["notifications/progress", "notifications/message"])
+@pytest.mark.parametrize("params", ["", ',"params":null', ',"params":[1]', ',"params":"x"', ',"params":1'])
+@pytest.mark.parametrize("era", ERAS)
+def test_a_notification_without_an_object_is_for_nobody(era: Era, method: str, params: str) -> None:
+    one = call(era, {META_LOG_LEVEL: "debug", "progressToken": 1})
+    assert told(one, f'{{"jsonrpc":"2.0","method":"{method}"{params}}}'.encode()) is None
+
+
+@pytest.mark.parametrize("name", ["ProgressNotification", "LoggingMessageNotification"])
+def test_examples_of_notifications_pass(name: str) -> None:
+    example = json.loads((EXAMPLES / f"{name}.json").read_bytes())
+    token = example["params"].get("progressToken", "t")
+    one = call("modern", {META_LOG_LEVEL: "debug", "progressToken": token})
+    assert told(one, (EXAMPLES / f"{name}.json").read_bytes()) == example
+
+
+# --- whatever comes -----------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["input_required", "complete", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["resultType", "ttlMs", "code", "message", "a"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    members=st.dictionaries(st.sampled_from(["result", "error"]), JSON),
+    client=st.sampled_from(ERAS),
+    server=st.sampled_from(ERAS),
+    method=st.sampled_from(["tools/call", "resources/read"]),
+)
+def test_every_answer_is_relayed_or_refused(members: dict[str, Any], client: Era, server: Era, method: str) -> None:
+    data = json.dumps({"x": 1, **members})[1:-1].encode()
+    try:
+        body = answered(call(client, method=method), server, data)
+    except GatewayError:
+        return
+    assert body["id"] == 1
+    assert ("result" in body) is not ("error" in body)
+    if client == "modern" and server == "legacy" and "result" in body:
+        assert body["result"]["resultType"] != "input_required"
+        assert method != "resources/read" or "ttlMs" in body["result"]

@@ -1,0 +1,258 @@
+"""Merged lists: the same for the same input, what is listed is found, what is excluded is found by no way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narthex.flow.codec.jsonrpc import Raw
+from narthex.flow.route.index import (
+    KEY,
+    MEMBER,
+    SLICE,
+    Index,
+    Items,
+    Missing,
+    find_resource,
+    merge,
+    read_items,
+)
+from narthex.flow.route.names import canonical, shown_name
+from narthex.flow.route.patterns import Selector
+from narthex.flow.route.uri_templates import prefix_uri
+from narthex.types import EndpointSpec, Kind, Selection
+
+KINDS: list[Kind] = ["tools", "prompts", "resources", "templates"]
+Lists = dict[str, Sequence[str]]
+
+
+def endpoint(
+    naming: Literal["prefix", "none"] = "prefix",
+    uris: Literal["plain", "prefix"] = "plain",
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+) -> EndpointSpec:
+    """One selection for all kinds."""
+    select = Selection(include, exclude)
+    return EndpointSpec(
+        "default", (), naming=naming, tools=select, prompts=select, resources=select, resource_uris=uris
+    )
+
+
+def raw(item: Any) -> Raw:
+    return Raw(json.dumps(item).encode())
+
+
+def merged(spec: EndpointSpec, kind: Kind, lists: Lists, missing: Sequence[Missing] = ()) -> Index:
+    items = [read_items(kind, server, [raw({KEY[kind]: name}) for name in names], 1000)[0] for server, names in lists.items()]
+    return run(spec, kind, items, missing)
+
+
+def run(spec: EndpointSpec, kind: Kind, items: Sequence[Items], missing: Sequence[Missing] = ()) -> Index:
+    merging = merge(spec, kind, items, missing)
+    while True:
+        try:
+            next(merging)
+        except StopIteration as done:
+            index: Index = done.value
+            return index
+
+
+def listed(index: Index) -> list[Any]:
+    found: list[Any] = json.loads(index.body())[MEMBER[index.kind]]
+    return found
+
+
+def shown(index: Index) -> list[str]:
+    return [item[KEY[index.kind]] for item in listed(index)]
+
+
+# --- reading one server's list ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("items", "names", "left_out"),
+    [
+        pytest.param([], [], 0, id="an empty list"),
+        pytest.param(['{"name":"a"}', '{"x":1,"name":"b"}'], ["a", "b"], 0, id="in the server's order"),
+        pytest.param(['{"name":"b"}', '{"name":"a"}'], ["b", "a"], 0, id="not sorted"),
+        pytest.param(['{"title":"a"}'], [], 1, id="no name"),
+        pytest.param(['{"name":""}'], [], 1, id="an empty name"),
+        pytest.param(['{"name":1}', '{"name":null}', '{"name":["a"]}'], [], 3, id="a name that is no string"),
+        pytest.param(["null", '"a"', "[]", "1"], [], 4, id="no object"),
+        pytest.param(['{"name":"a","x":1}', '{"name":"a","x":2}'], ["a"], 1, id="the first of two with one name"),
+        pytest.param(['{"name":"a"}', '{"name":"\\u0061"}'], ["a"], 1, id="one name, written twice"),
+        pytest.param(['{"name":"' + "a" * 4096 + '"}'], ["a" * 4096], 0, id="4,096 characters"),
+        pytest.param(['{"name":"' + "a" * 4097 + '"}'], [], 1, id="a name too long"),
+        pytest.param(['{"name":"a"}', '{"name":"b"}', '{"name":"c"}', '{"name":"d"}'], ["a", "b", "c"], 1, id="most"),
+    ],
+)
+def test_read_items(items: list[str], names: list[str], left_out: int) -> None:
+    found, out = read_items("tools", "s", [Raw(item.encode()) for item in items], 3 + items.count("1"))
+    assert ([name for name, _ in found.items], out) == (names, left_out)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_named_by_its_own_member(kind: Kind) -> None:
+    item = {"name": "n", "uri": "u:1", "uriTemplate": "u:{x}", "title": "t"}
+    found, _ = read_items(kind, "s", [raw(item)], 10)
+    assert [name for name, _ in found.items] == [item[KEY[kind]]]
+
+
+# --- merging ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "lists", "expected", "hidden"),
+    [
+        pytest.param(endpoint(), "tools", {"b": ["y", "x"], "a": ["x"]}, ["b__y", "b__x", "a__x"], (), id="prefixed, in order"),
+        pytest.param(endpoint("none"), "tools", {"b": ["y"], "a": ["x"]}, ["y", "x"], (), id="names as they are"),
+        pytest.param(endpoint("none"), "tools", {"b": ["x"], "a": ["x", "y"]}, ["x", "y"], (("a", "x"),), id="a clash: the later is hidden"),
+        pytest.param(endpoint("none"), "tools", {"a": ["b.c", "b c"]}, ["b_c_eb1a52ab", "b_c_f2b9a7ff"], (), id="illegal names stay apart"),
+        pytest.param(endpoint(), "prompts", {"a": ["x"]}, ["a__x"], (), id="prompts like tools"),
+        pytest.param(endpoint(), "resources", {"a": ["f:1"], "b": ["f:1"]}, ["f:1"], (("b", "f:1"),), id="URIs stay, a clash is hidden"),
+        pytest.param(endpoint("none"), "resources", {"a": ["f:1"]}, ["f:1"], (), id="whatever names do"),
+        pytest.param(endpoint(uris="prefix"), "resources", {"a": ["f:1"], "b": ["f:1"]}, ["narthex+a+f:1", "narthex+b+f:1"], (), id="prefixed URIs never clash"),
+        pytest.param(endpoint(), "templates", {"a": ["f:{x}"]}, ["f:{x}"], (), id="templates stay"),
+        pytest.param(endpoint(uris="prefix"), "templates", {"a": ["f:{x}"]}, ["narthex+a+f:{x}"], (), id="prefixed templates"),
+        pytest.param(endpoint(include=("a__*",)), "tools", {"a": ["x"], "b": ["x"]}, ["a__x"], (), id="only what is included"),
+        pytest.param(endpoint(exclude=("*__d*",)), "tools", {"a": ["del", "x"]}, ["a__x"], (), id="not what is excluded"),
+        pytest.param(endpoint("none", include=("a__*",), exclude=("a__x",)), "tools", {"a": ["x", "y"]}, ["y"], (), id="exclude wins, on canonical names"),
+        pytest.param(endpoint("none", exclude=("a__x",)), "tools", {"a": ["x"], "b": ["x"]}, ["x"], (), id="what is excluded clashes with nothing"),
+        pytest.param(endpoint(exclude=("a__f:*",)), "resources", {"a": ["f:1", "g:1"]}, ["g:1"], (), id="URIs are excluded by canonical name"),
+        pytest.param(endpoint(), "tools", {}, [], (), id="no server, no tool"),
+    ],
+)  # fmt: skip
+def test_merge(
+    spec: EndpointSpec, kind: Kind, lists: Lists, expected: list[str], hidden: tuple[tuple[str, str], ...]
+) -> None:
+    index = merged(spec, kind, lists)
+    names = shown(index)
+    if any("_" in name and not name.startswith(("a__", "b__")) for name in expected):
+        expected = [shown_name(server, name, naming="none", max_name=48) for server in lists for name in lists[server]]
+    assert names == expected
+    assert list(index.targets) == expected
+    assert index.hidden == hidden
+
+
+def test_an_item_that_keeps_its_name_keeps_its_bytes() -> None:
+    item = b'{ "description":"\\u00e4", "name" : "x","inputSchema":{"a":1.50,"a":2} }'
+    items, _ = read_items("tools", "s", [Raw(item)], 10)
+    assert item in run(endpoint("none"), "tools", [items]).body()
+
+
+def test_a_renamed_item_keeps_all_else_in_its_order() -> None:
+    item = b'{"description":"\\u00e4 \\/","name":"x","inputSchema":{ "a":1.50,"a":2 },"com.example/y":null}'
+    items, _ = read_items("tools", "s", [Raw(item)], 10)
+    assert run(endpoint(), "tools", [items]).body() == b'{"tools":[' + item.replace(b'"x"', b'"s__x"') + b"]}"
+
+
+def test_the_body_says_which_servers_are_missing() -> None:
+    index = merged(endpoint(), "tools", {"a": ["x"]}, [Missing("b", 'does not "answer"')])
+    body = json.loads(index.body(b'"ttlMs":0,'))
+    assert body == {
+        "ttlMs": 0,
+        "_meta": {"narthex/missing": [{"server": "b", "reason": 'does not "answer"'}]},
+        "tools": [{"name": "a__x"}],
+    }
+    assert "_meta" not in json.loads(merged(endpoint(), "tools", {"a": ["x"]}).body())
+
+
+def test_a_long_list_pauses_again_and_again() -> None:
+    items = Items("s", tuple((f"t{number}", raw({"name": f"t{number}"})) for number in range(20 * SLICE)))
+    for spec in (endpoint(), endpoint(exclude=("*",))):
+        assert sum(1 for _ in merge(spec, "tools", [items], ())) >= 19, "what is excluded takes its time too"
+
+
+NAMES = st.lists(st.text("abx_.{}:/ é", min_size=1, max_size=6), max_size=6)
+LISTS = st.dictionaries(st.sampled_from(["a", "b", "c-1"]), NAMES, max_size=3)
+GLOBS = st.lists(st.sampled_from(["*", "a__*", "*__a*", "b__?", "*x", "c-1__ab", "*.*"]), max_size=2).map(tuple)
+SPECS = st.builds(endpoint, st.sampled_from(["prefix", "none"]), st.sampled_from(["plain", "prefix"]), GLOBS, GLOBS)
+EACH = st.sampled_from(KINDS)
+
+
+@given(spec=SPECS, kind=EACH, lists=LISTS)
+def test_the_same_input_gives_the_same_list(spec: EndpointSpec, kind: Kind, lists: Lists) -> None:
+    one, other = merged(spec, kind, lists), merged(spec, kind, lists)
+    assert one.body() == other.body()
+    assert (list(one.targets.items()), one.hidden) == (list(other.targets.items()), other.hidden)
+
+
+@given(spec=SPECS, kind=EACH, lists=LISTS)
+def test_what_is_listed_is_found_and_leads_to_its_server(spec: EndpointSpec, kind: Kind, lists: Lists) -> None:
+    index = merged(spec, kind, lists)
+    names = shown(index)
+    assert names == list(index.targets), "listed and callable are the same, in the same order"
+    for target in index.targets.values():
+        assert target.name in lists[target.server]
+        assert json.loads(target.name_json) == target.name
+    if kind == "resources":
+        nothing = merged(spec, "templates", {})
+        for name in names:
+            assert find_resource(spec, index, nothing, name) == index.targets[name]
+
+
+@given(spec=SPECS, kind=EACH, lists=LISTS)
+def test_every_item_is_listed_excluded_or_reported(spec: EndpointSpec, kind: Kind, lists: Lists) -> None:
+    index = merged(spec, kind, lists)
+    select = Selector(spec.tools.include, spec.tools.exclude)
+    allowed = {(server, name) for server in lists for name in lists[server] if select.allows(canonical(server, name))}
+    found = {(target.server, target.name) for target in index.targets.values()}
+    assert found | set(index.hidden) == allowed
+    assert not found & set(index.hidden)
+
+
+@given(spec=SPECS, lists=LISTS, templates=LISTS, uri=st.text("abx.:/", min_size=1, max_size=6), server=st.sampled_from("ab"))
+def test_what_is_excluded_is_found_by_no_way(
+    spec: EndpointSpec, lists: Lists, templates: Lists, uri: str, server: str
+) -> None:
+    resources, by_template = merged(spec, "resources", lists), merged(spec, "templates", templates)
+    for asked in (uri, prefix_uri(server, uri), *(name for names in lists.values() for name in names)):
+        target = find_resource(spec, resources, by_template, asked)
+        if target is not None:
+            select = Selector(spec.resources.include, spec.resources.exclude)
+            assert select.allows(canonical(target.server, target.name))
+
+
+# --- resources ----------------------------------------------------------------------------------------------------
+
+RESOURCES = {"a": ["file:///r/1", "db://one/t", "narthex+b+file:///r/9"], "b": ["db://two/t", "file:///r/1", "mem:x"]}
+TEMPLATES = {"a": ["log://{day}/x", "bad{"], "b": ["log://{day}/{name}", "db://one/v/{id}"]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "uri", "expected"),
+    [
+        pytest.param(endpoint(), "file:///r/1", ("a", "file:///r/1"), id="listed: the first server's"),
+        pytest.param(endpoint(), "mem:x", ("b", "mem:x"), id="listed, without authority"),
+        pytest.param(endpoint(), "log://1/x", ("a", "log://1/x"), id="by template, the first that fits"),
+        pytest.param(endpoint(), "log://1/y", ("b", "log://1/y"), id="by the next template"),
+        pytest.param(endpoint(), "db://one/v/7", ("b", "db://one/v/7"), id="a template before the authority"),
+        pytest.param(endpoint(), "db://one/other", ("a", "db://one/other"), id="by scheme and authority"),
+        pytest.param(endpoint(), "DB://TWO/u", ("b", "DB://TWO/u"), id="in any case, and sent as asked"),
+        pytest.param(endpoint(), "db://three/u", None, id="another authority"),
+        pytest.param(endpoint(), "http://one/t", None, id="another scheme"),
+        pytest.param(endpoint(), "bad{", None, id="what is no template matches nothing"),
+        pytest.param(endpoint(), "", None, id="nothing"),
+        pytest.param(endpoint(exclude=("a__file:*",)), "file:///r/1", ("b", "file:///r/1"), id="the next server's"),
+        pytest.param(endpoint(exclude=("a__db:*", "b__db:*")), "db://one/t", None, id="excluded, though its server has it"),
+        pytest.param(endpoint(exclude=("?__log://1/*",)), "log://1/x", None, id="excluded, though a template fits"),
+        pytest.param(endpoint(exclude=("a__db://one/secret",)), "db://one/secret", None, id="excluded, though the authority fits"),
+        pytest.param(endpoint(uris="prefix"), "narthex+b+file:///r/1", ("b", "file:///r/1"), id="prefixed: listed"),
+        pytest.param(endpoint(uris="prefix"), "narthex+b+log://1/x", ("b", "log://1/x"), id="prefixed: its own template"),
+        pytest.param(endpoint(uris="prefix"), "file:///r/1", None, id="prefixed: no URI without its server"),
+        pytest.param(endpoint(uris="prefix"), "narthex+a+db://one/other", None, id="prefixed: no way by authority"),
+        pytest.param(endpoint(uris="prefix", exclude=("b__log:*",)), "narthex+b+log://1/y", None, id="prefixed: excluded"),
+    ],
+)  # fmt: skip
+def test_find_resource(spec: EndpointSpec, uri: str, expected: tuple[str, str] | None) -> None:
+    resources, templates = merged(spec, "resources", RESOURCES), merged(spec, "templates", TEMPLATES)
+    target = find_resource(spec, resources, templates, uri)
+    assert (target and (target.server, target.name)) == expected
+    if target:
+        assert json.loads(target.name_json) == target.name

@@ -40,6 +40,8 @@ _log = logging.getLogger("narthex")
 BACKLOG = 1024
 NO_OVERRIDES = Overrides()
 HANDSHAKE_S = 10.0
+SHOWN = 8
+"""Endpoints named in the start line; `GET /` and the admin API name them all."""
 ENDING_S = 2.0
 """Calls that are still running when the drain is over are ended over this long, not all in one moment."""
 
@@ -282,6 +284,8 @@ async def serve(snapshot: Snapshot, overrides: Overrides, logs: Logs, path: Path
     gateway = Gateway(snapshot, overrides, path=path, logs=logs)
     await gateway.start()
     urls = [f"mcp={url}" for url in gateway.endpoint_urls().values()]
+    if len(urls) > SHOWN:
+        urls[SHOWN:] = [f"({len(urls) - SHOWN} more)"]
     logs.emit("INFO", "narthex", start_line(__version__, urls, f"admin={gateway.admin_url}", len(snapshot.servers)))
     for warning in snapshot.warnings:
         logs.emit("WARNING", "narthex", warning)

@@ -185,8 +185,12 @@ UNCACHED = {"ttlMs": 0, "cacheScope": "private"}
         pytest.param("legacy", "legacy", "resources/read", '{"contents":[]}', {}, id="a read too"),
         pytest.param("legacy", "modern", "tools/call", '{"resultType":"complete","content":[]}', {}, id="unknown keys"),
         pytest.param("modern", "modern", "tools/call", '{"resultType":"complete","content":[]}', {}, id="modern: same"),
-        pytest.param("modern", "modern", "resources/read", '{"resultType":"complete","ttlMs":5}', {}, id="its lifetime"),
-        pytest.param("modern", "modern", "tools/call", '{"resultType":"com.example/x"}', {}, id="a type we do not know"),
+        pytest.param(
+            "modern", "modern", "resources/read", '{"resultType":"complete","ttlMs":5}', {}, id="its lifetime"
+        ),
+        pytest.param(
+            "modern", "modern", "tools/call", '{"resultType":"com.example/x"}', {}, id="a type we do not know"
+        ),
         pytest.param("modern", "legacy", "tools/call", '{"content":[]}', COMPLETE, id="modern of legacy: resultType"),
         pytest.param("modern", "legacy", "prompts/get", '{"messages":[]}', COMPLETE, id="a prompt too"),
         pytest.param("modern", "legacy", "completion/complete", '{"completion":{}}', COMPLETE, id="a completion too"),
@@ -194,10 +198,17 @@ UNCACHED = {"ttlMs": 0, "cacheScope": "private"}
         pytest.param("modern", "legacy", "tools/call", "{ \n}", COMPLETE, id="an empty object with white space"),
         pytest.param("modern", "legacy", "tools/call", '{ "a":1}', COMPLETE, id="white space before the first key"),
         pytest.param(
-            "modern", "legacy", "resources/read", '{"contents":[]}', {**COMPLETE, **UNCACHED}, id="a read may not be cached"
+            "modern",
+            "legacy",
+            "resources/read",
+            '{"contents":[]}',
+            {**COMPLETE, **UNCACHED},
+            id="a read may not be cached",
         ),
         pytest.param("modern", "legacy", "resources/read", "{}", {**COMPLETE, **UNCACHED}, id="an empty read"),
-        pytest.param("modern", "legacy", "tools/call", '{"resultType":"complete"}', {}, id="it knew resultType already"),
+        pytest.param(
+            "modern", "legacy", "tools/call", '{"resultType":"complete"}', {}, id="it knew resultType already"
+        ),
         pytest.param(
             "modern", "legacy", "resources/read", '{"ttlMs":5,"cacheScope":"public"}', COMPLETE, id="and a lifetime"
         ),
@@ -217,7 +228,7 @@ UNCACHED = {"ttlMs": 0, "cacheScope": "private"}
         ),
         pytest.param("modern", "legacy", "tools/call", '{"com.example/x":[1.0]}', COMPLETE, id="unknown keys pass"),
     ],
-)  # fmt: skip
+)
 def test_results(client: Era, server: Era, method: str, result: str, added: dict[str, Any]) -> None:
     body = answered(call(client, method=method), server, f'"result":{result}'.encode())
     assert body == {"jsonrpc": "2.0", "id": 1, "result": {**json.loads(result), **added}}
@@ -318,7 +329,9 @@ def test_the_client_gets_its_own_id(client: Era, server: Era, id_: int | str, wr
         pytest.param("legacy", {"code": -32042, "message": "m", "data": {"x": 1}}, None, id="legacy: -32042 is known"),
         pytest.param("legacy", {"code": -32602, "message": "m", "com.example/x": 1}, None, id="legacy: unknown keys"),
         pytest.param("modern", {"code": -32602, "message": "m", "com.example/x": 1}, None, id="modern: unknown keys"),
-        pytest.param("modern", {"code": -1, "message": "m", "data": [1, None]}, None, id="modern: a code of the server"),
+        pytest.param(
+            "modern", {"code": -1, "message": "m", "data": [1, None]}, None, id="modern: a code of the server"
+        ),
         pytest.param("modern", {"code": -31001, "message": "m"}, None, id="modern: one like ours"),
         pytest.param("modern", {"code": 5}, None, id="modern: without a message"),
         pytest.param(

@@ -49,9 +49,7 @@ def sealed(text: str | bytes) -> bytes:
         pytest.param([METHOD, (b"mcp-name", b"add, sub")], False, id="a list of names"),
         pytest.param([METHOD, NAME, NAME], False, id="repeated, even when equal"),
         pytest.param([METHOD, METHOD, NAME], False, id="a repeated method"),
-        pytest.param(
-            [METHOD, NAME, *[(b"mcp-protocol-version", b"2026-07-28")] * 2], False, id="a repeated version"
-        ),
+        pytest.param([METHOD, NAME, *[(b"mcp-protocol-version", b"2026-07-28")] * 2], False, id="a repeated version"),
         pytest.param([METHOD, NAME, (b"accept", b"a"), (b"accept", b"b")], True, id="others may come again"),
         pytest.param([METHOD, (b"mcp-name", sealed("add"))], True, id="encoded without need"),
         pytest.param([METHOD, (b"mcp-name", sealed("sub"))], False, id="another name, encoded"),

@@ -76,13 +76,17 @@ def meant(request: Request) -> dict[str, Any]:
         pytest.param(b'{"jsonrpc":"2.0","id":"","method":"x"}', id="an empty id"),
         pytest.param(b'{"jsonrpc":"2.0","id":18446744073709551616,"method":"x"}', id="an id above 64 bits"),
         pytest.param('{"jsonrpc":"2.0","id":"ä\\u00e4\\n","method":"x"}'.encode(), id="an id with escapes"),
-        pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":{"b":1,"b":2}}}', id="deeper keys are not ours"),
-        pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1.0e-7,"b":12345678901234567890123}}', id="numbers"),
+        pytest.param(
+            b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":{"b":1,"b":2}}}', id="deeper keys are not ours"
+        ),
+        pytest.param(
+            b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1.0e-7,"b":12345678901234567890123}}', id="numbers"
+        ),
         pytest.param('{"jsonrpc":"2.0","id":1,"method":"x","params":{"é":"\U0001f600"}}'.encode(), id="UTF-8"),
         pytest.param(b'{"jsonrpc":"2.0","id":1,"meth\\u006fd":"x"}', id="an escape in a key"),
         pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{}}', id="empty params"),
     ],
-)  # fmt: skip
+)
 def test_a_request_is_read_as_any_reader_reads_it(body: bytes) -> None:
     expected = json.loads(body)
     if not expected.get("params", True):
@@ -119,7 +123,9 @@ DEEP_KEYS = b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":' + b'{"a":' * 
         pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\\x"}}', id="an unknown escape"),
         pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\\u12"}}', id="half an escape"),
         pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\\ud800"}}', id="half a surrogate pair"),
-        pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\xff"}}', id="not UTF-8, in a value kept raw"),
+        pytest.param(
+            b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\xff"}}', id="not UTF-8, in a value kept raw"
+        ),
         pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"\xc3":1}}', id="not UTF-8, in a key"),
         pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\xed\xa0\x80"}}', id="a surrogate in UTF-8"),
         pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\xc0\xaf"}}', id="an overlong form"),
@@ -127,7 +133,7 @@ DEEP_KEYS = b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":' + b'{"a":' * 
         pytest.param(DEEP_KEYS, id="nested too deeply, spaced"),
         pytest.param(b"[" * 100_000, id="nothing but brackets"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_json_is_a_parse_error(body: bytes) -> None:
     with pytest.raises(CodecError) as refused:
         decode_request(body)
@@ -203,7 +209,7 @@ def test_a_key_that_stands_twice_is_a_parse_error(body: bytes) -> None:
 def test_what_is_accepted_and_written_again_means_the_same(
     method: str, id_: Any, params: dict[str, Any] | None, extra: dict[str, Any], spaced: bool, ascii_only: bool
 ) -> None:
-    message = {"jsonrpc": "2.0", "method": method}
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     message |= {} if id_ is None else {"id": id_}
     message |= {"params": params} if params else {}
     body = dumped(message | extra, spaced=spaced, ascii_only=ascii_only)
@@ -290,15 +296,19 @@ def parts(message: Incoming) -> dict[str, Any]:
         pytest.param(b'{"jsonrpc":"2.0","id":"1","result":{}}', {"id": "1", "result": {}}, id="an id that is a string"),
         pytest.param(b'{"id":1,"result":[]}', {"id": 1, "result": []}, id="a result of any kind, no version"),
         pytest.param(
-            b'{"jsonrpc":"2.0","id":null,"error":{"code":1}}', {"id": None, "error": {"code": 1}}, id="an error to nobody"
+            b'{"jsonrpc":"2.0","id":null,"error":{"code":1}}',
+            {"id": None, "error": {"code": 1}},
+            id="an error to nobody",
         ),
         pytest.param(b'{"jsonrpc":"2.0","method":"a"}', {"method": "a"}, id="a notification"),
         pytest.param(
-            b'{"jsonrpc":"2.0","id":2,"method":"a","params":[1]}', {"id": 2, "method": "a", "params": [1]}, id="a request"
+            b'{"jsonrpc":"2.0","id":2,"method":"a","params":[1]}',
+            {"id": 2, "method": "a", "params": [1]},
+            id="a request",
         ),
         pytest.param(b' {"id" : 1 , "result" : {} , "x":[] } ', {"id": 1, "result": {}}, id="spaces, unknown members"),
     ],
-)  # fmt: skip
+)
 def test_incoming(data: bytes, expected: dict[str, Any]) -> None:
     assert parts(decode_incoming(data)) == expected
     assert parts(decode_incoming(bytearray(data))) == expected

@@ -30,7 +30,8 @@ class HostCheck:
             names.add(urlsplit(snapshot.public_url).netloc)
         self._names = frozenset(name.lower() for name in names)
         self._trusted = snapshot.trusted_proxies
-        self._passed: set[bytes] = set()
+        self._hosts: set[bytes] = set()
+        self._origins: set[bytes] = set()
 
     def check(self, peer: str, request: HttpRequest) -> bytes:
         """The path of a request that may come in.
@@ -48,10 +49,10 @@ class HostCheck:
                 host = host.partition(b",")[0].strip()
         if host is None:
             raise HttpRefusal(400, "host_missing", "the Host header is missing")
-        if host not in self._passed and not self._is_ours(host):
+        if host not in self._hosts and not self._is_ours(host):
             raise HttpRefusal(403, "host_not_allowed", "this Host is not served here", detail=repr(host[:200]))
         origin = headers.get(b"origin")
-        if origin is not None and origin not in self._passed and not self._is_origin(origin):
+        if origin is not None and origin not in self._origins and not self._is_origin(origin):
             raise HttpRefusal(403, "origin_not_allowed", "this Origin may not call here", detail=repr(origin[:200]))
         return path
 
@@ -67,19 +68,20 @@ class HostCheck:
                 name, port = before, after
         if (port and not port.isdigit()) or (name not in self._names and text not in self._names):
             return False
-        self._remember(host)
+        _remember(self._hosts, host)
         return True
 
     def _is_origin(self, origin: bytes) -> bool:
         scheme, separator, host = origin.partition(b"://")
         if scheme not in (b"http", b"https") or not separator or not self._is_ours(host):
             return False
-        self._remember(origin)
+        _remember(self._origins, origin)
         return True
 
-    def _remember(self, value: bytes) -> None:
-        if len(self._passed) < _KEPT:
-            self._passed.add(value)
+
+def _remember(passed: set[bytes], value: bytes) -> None:
+    if len(passed) < _KEPT:
+        passed.add(value)
 
 
 def _absolute(request: HttpRequest) -> tuple[bytes | None, bytes]:

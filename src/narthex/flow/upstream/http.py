@@ -50,8 +50,8 @@ class HttpConnection(asyncio.Protocol):
     """One connection to an origin; at most one request on it."""
 
     __slots__ = (
-        "_begun", "_bodied", "_closes_body", "_complete", "_head_size", "_headers", "_informational", "_parser", "_paused",
-        "_pool", "_receiver", "_reusable", "alive", "idle_since", "keep_s", "transport",
+        "_begun", "_bodied", "_closes_body", "_complete", "_head_size", "_headers", "_informational", "_parser",
+        "_paused", "_pool", "_receiver", "_reusable", "alive", "idle_since", "keep_s", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -197,6 +197,7 @@ class HttpConnection(asyncio.Protocol):
         """After the read that ended the answer, so that no byte behind it can be taken for the next one's."""
         self._complete = None
         self._begun = False
+        self._head_size = 0
         if self._reusable and self.alive:
             self.resume()
             self._pool.release(self)
@@ -448,13 +449,21 @@ class HttpCall:
 
     def _event_data(self, events: EventParser, data: bytes) -> None:
         try:
-            for event in events.feed(data):
-                if self.sink is None:
-                    return
-                if event.event == "message" and event.data:
-                    self.sink.message(decode_incoming(event.data))
-        except ParseError as error:
-            self._garbage(error.detail or error.public)
+            found = events.feed(data)
+        except ParseError:
+            self._too_large()
+            return
+        for event in found:
+            if self.sink is None:
+                return
+            if event.event != "message" or not event.data:
+                continue
+            try:
+                message = decode_incoming(event.data)
+            except ParseError as error:
+                self._garbage(error.detail)
+                return
+            self.sink.message(message)
 
     def end(self) -> None:
         sink = self.sink

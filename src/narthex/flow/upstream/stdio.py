@@ -14,7 +14,7 @@ import logging
 import time
 from typing import Literal
 
-from narthex.errors import GatewayError, Overloaded, UpstreamUnavailable
+from narthex.errors import ContentBlocked, GatewayError, Overloaded, UpstreamUnavailable
 from narthex.flow.codec import handshake
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.upstream.multiplex import Answer, Multiplex, NotMcp, Push, read_dialect
@@ -196,6 +196,7 @@ class StdioChannel:
             for line in self._lines.feed(data):
                 self._calls.take(line)
         except LineTooLong:
+            self._calls.fail(ContentBlocked(f"the answer of server {self._spec.name} is too large"))
             self._child.give_up(f"wrote a line of more than {self._spec.max_answer} bytes")
         except NotMcp:
             self._child.give_up("writes to stdout what is no MCP")

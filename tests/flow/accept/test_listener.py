@@ -293,6 +293,7 @@ def test_a_refusal_has_the_form_of_a_message() -> None:
         rig.feed(with_head(CL + b"4097"))
         ((_, reason, body),) = rig.answers
         assert json.loads(body)["id"] is None
+        assert json.loads(body)["error"]["data"]["decisionId"] == "id-1"
         assert reason == "body_too_large"
 
     run(main)

@@ -53,7 +53,7 @@ class Sessions:
         self._ttl_s = ttl_s
         self._slot = slot
         self._opened: dict[bytes, _Opened] = {}
-        self._ended: dict[str, int] = {}
+        self._ended: dict[str, None] = {}
 
     def create(self, principal: Principal, endpoint: str, version: str) -> str:
         """A new session's handle: visible ASCII, at most 512 characters."""
@@ -91,7 +91,7 @@ class Sessions:
         if len(self._ended) >= MOST_ENDED:  # the oldest tenth at once: to look at all each time would cost milliseconds
             for id_ in list(islice(self._ended, max(1, MOST_ENDED // 10))):
                 del self._ended[id_]
-        self._ended[session.id] = session.expires_at
+        self._ended[session.id] = None
         return session
 
 

@@ -64,11 +64,12 @@ LISTS: dict[str, Kind] = {
 }
 
 
-def exchange(call: Call, found: Target | None) -> Walk:
+def exchange(call: Call, found: Target | None, channel: Channel | None = None) -> Walk:
     """Take one call to its server and its answer back.
 
     Args:
         found: Where its name leads by what is in memory; None asks.
+        channel: An open one to that server; None asks.
     Raises:
         NotVisible: No such tool, prompt or resource here.
         InvalidParams: The name is missing, or no string.
@@ -86,7 +87,9 @@ def exchange(call: Call, found: Target | None) -> Walk:
     sent_name = target.name if call.method in NAMED_BY else None
     lost = False
     while True:
-        channel: Channel = yield Open(target.server)
+        if channel is None:
+            channel = yield Open(target.server)
+            assert channel is not None
         dialect = channel.dialect
         id_ = channel.next_id()
         body = outgoing_body(call, params, id_, dialect.era, dialect.version)
@@ -94,7 +97,7 @@ def exchange(call: Call, found: Target | None) -> Walk:
             return
         if lost:
             raise UpstreamUnavailable(f"server {target.server} lost its session twice")
-        lost = True
+        lost, channel = True, None
 
 
 def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, RawMap]]:

@@ -31,7 +31,7 @@ class Mcp(Scripted):
 
     @property
     def calls(self) -> int:
-        return len(self.requests) - 2
+        return max(0, len(self.requests) - 2)
 
     def gateway(self, **settings: Any) -> Running:
         return Running({"one": spec("one", f"http://127.0.0.1:{self.port}/mcp", **settings)})
@@ -74,7 +74,7 @@ def test_who_takes_no_stream_gets_json() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("size", [10_000, 70_000, 1_000_000, 5_000_000])
+@pytest.mark.parametrize("size", [10_000, 70_000, 5_000_000])
 @pytest.mark.parametrize("eras", ["legacy", "modern"])
 @ERAS
 def test_a_result_of_any_size_arrives_whole(size: int, eras: Any, modern: bool) -> None:

@@ -192,7 +192,6 @@ PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
         pytest.param("GET", "/mcp", {}, b"", 405, "method_not_allowed", id="GET has no stream"),
         pytest.param("PUT", "/mcp", {}, b"", 405, "method_not_allowed", id="PUT"),
         pytest.param("DELETE", "/mcp", {}, b"", 405, "method_not_allowed", id="DELETE without a session"),
-        pytest.param("POST", "/mcp/none", {}, PING, 404, "not_found", id="no such endpoint"),
         pytest.param("POST", "/mcp", {"Content-Type": "text/plain"}, PING, 415, "unsupported_media_type", id="text"),
         pytest.param("POST", "/mcp", {"Content-Type": None}, PING, 415, "unsupported_media_type", id="no type"),
         pytest.param("POST", "/mcp", {"Accept": "text/html"}, PING, 406, "not_acceptable", id="takes no JSON"),
@@ -201,7 +200,7 @@ PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
         pytest.param("POST", "/mcp", {"Origin": "https://evil.example"}, PING, 403, "origin_not_allowed", id="origin"),
         pytest.param("POST", "/mcp", {}, b"", 400, "parse_error", id="no body"),
         pytest.param("POST", "/mcp", {}, b"{", 400, "parse_error", id="no JSON"),
-        pytest.param("POST", "/mcp", {}, b"[" * 100_000, 400, "parse_error", id="nested deeply"),
+        pytest.param("POST", "/mcp", {}, PING[:-1] + b',"params":{"a":' + b"[" * 100_000, 400, "parse_error", id="nested deeply"),
         pytest.param("POST", "/mcp", {}, b"[" + PING + b"]", 400, "invalid_request", id="a batch"),
         pytest.param("POST", "/mcp", {}, PING.replace(b"1,", b"1.5,"), 400, "invalid_request", id="a broken id"),
         pytest.param("POST", "/mcp", {}, PING.replace(b"1,", b"1,\"id\":2,"), 400, "parse_error", id="a key twice"),
@@ -219,6 +218,19 @@ def test_refused(verb: str, path: str, headers: dict[str, str | None], body: byt
             assert answer.error["data"]["reason"] == reason
             assert (await client.legacy("ping")).result == {}, "the connection goes on"
             assert not server.asked
+
+    run(main)
+
+
+@pytest.mark.parametrize("path", ["/mcp/none", "/mcp/default/x", "/mcpx", "//mcp", "/MCP"])
+def test_no_such_endpoint(path: str) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, one(server) as gateway:
+            client = await gateway.client()
+            client.http("POST", path, {}, PING)
+            assert (await client.read()).status == 404
+            client.http("GET", "/healthz", {})
+            assert (await client.read()).body == b"ok\n"
 
     run(main)
 

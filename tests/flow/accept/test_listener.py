@@ -81,7 +81,7 @@ class Rig:
         self.requests: list[HttpRequest] = []
         self.waiting: list[Connection] = []
         self.hold = hold
-        self.shared = Shared(limits or Limits(), self.held, self.handle, clock=self.clock, now=self.clock.wall, new_id=str)
+        self.shared = Shared(limits or Limits(), self.held, self.handle, clock=self.clock, now=self.clock.wall, new_id=lambda: "id-1")
         self.connection, self.wire = self.connect()
 
     def connect(self) -> tuple[Connection, Wire]:

@@ -93,7 +93,8 @@ EXPRESSIONS = {
 )
 def test_agrees_with_a_backtracking_match(parts: list[str], uri: str) -> None:
     pattern = "".join(EXPRESSIONS.get(part) or re.escape(part) for part in parts)
-    assert Template("".join(parts)).matches(uri) == bool(re.fullmatch(pattern, uri, re.DOTALL))
+    # By bytes, as a percent-encoded character would be: `é` is two.
+    assert Template("".join(parts)).matches(uri) == bool(re.fullmatch(pattern.encode(), uri.encode(), re.DOTALL))
 
 
 @given(template=st.text(max_size=40), uri=st.text(max_size=40))

@@ -740,12 +740,28 @@ def test_a_paused_answer_is_not_read_on() -> None:
             await until(lambda: heard.messages)
             rig.flight.pause()
             seen = len(heard.messages)
-            for _ in range(50):
-                await asyncio.sleep(0.001)
+            for _ in range(500):  # turns of the loop, each of which would have read on
+                await asyncio.sleep(0)
             assert len(heard.messages) == seen
             rig.flight.resume()
             await heard.over.wait()
             assert len(heard.messages) == 401
+
+    run(main)
+
+
+def test_who_pauses_when_all_is_read_pauses_nobody_else() -> None:
+    async def main() -> None:
+        async with Scripted((result(2),), (result(3),)) as server:
+            rig = Rig(server)
+            heard = Heard()
+            heard.message = lambda message: rig.flight.pause()  # type: ignore[method-assign]
+            id_ = rig.channel.next_id()
+            rig.flight = rig.channel.request(Outgoing(id_, "tools/call", rpc(id_, method="tools/call")), heard)
+            await heard.over.wait()
+            rig.flight.pause()
+            assert (await rig.ask()).values == ["ok"]
+            assert server.connections == 1
 
     run(main)
 

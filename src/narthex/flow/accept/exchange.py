@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.listener import Connection
-from narthex.flow.codec.bridge import COMPLETE, missing_members, progress_for, response_parts
+from narthex.flow.codec.bridge import COMPLETE, progress_for, response_parts
 from narthex.flow.codec.handshake import answer_push
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, encode_error
 from narthex.flow.codec.sse import encode_event
@@ -67,8 +67,7 @@ class Exchange:
         self.answered = False
         self.over = False
         self._connection: Connection | None = connection
-        found = front.fleet.find_now(viewer, KIND_OF[call.method], call.name) if call.name else None
-        self._walk: Walk = exchange(call, found)
+        self._walk: Walk | None = None
         self._task: asyncio.Future[Any] | None = None
         self._server: Server | None = None
         self._channel: Channel | None = None
@@ -86,13 +85,40 @@ class Exchange:
 
     def start(self) -> None:
         """Run until the call is answered or must wait."""
-        self._step(self._walk.send, None)
+        call, target, channel = self.call, None, None
+        try:
+            if call.name and (target := self.front.fleet.find_now(self.viewer, KIND_OF[call.method], call.name)):
+                channel = self._reach(target.server)
+        except GatewayError as error:
+            self._fail(error)
+            return
+        walk = self._walk = exchange(call, target, channel)
+        self._step(walk, walk.send, None)
 
-    def _step(self, move: Callable[[Any], Need], answer: Any) -> None:
+    def _reach(self, name: str) -> Channel | None:
+        """The open channel to a server, None when one must be opened.
+
+        Raises:
+            NotVisible: A reload has removed the server.
+            UpstreamUnavailable: Its breaker is open.
+        """
+        server = self._server = self.front.fleet.servers.get(name)
+        self.server_name = name
+        if server is None:
+            raise NotVisible("the server is no longer configured")
+        self.deadline = self.began_at + server.spec.call_timeout_s
+        channel = server.channels.get(self.viewer.scopes[name])
+        if channel is None or not channel.alive:
+            return None
+        if server.breaker.state != "closed":
+            server.check_breaker()
+        return channel
+
+    def _step(self, walk: Walk, move: Callable[[Any], Need], answer: Any) -> None:
         try:
             while True:
                 need = move(answer)
-                move = self._walk.send
+                move = walk.send
                 answer = self._meet(need)
                 if answer is _PARKED:
                     return
@@ -109,16 +135,9 @@ class Exchange:
         if isinstance(need, Send):
             return self._send(need)
         if isinstance(need, Open):
-            name = self.server_name = need.server
-            server = self._server = fleet.servers.get(name)
-            if server is None:
-                raise NotVisible("the server is no longer configured")
-            self.deadline = self.began_at + server.spec.call_timeout_s
-            scope = self.viewer.scopes[name]
-            channel = server.ready(scope)
+            channel = self._reach(need.server)
             if channel is None:
-                return self._park(server.open(scope))
-            server.check_breaker()
+                return self._park(fleet.servers[need.server].open(self.viewer.scopes[need.server]))
             return channel
         assert isinstance(need, Find)
         target = fleet.find_now(self.viewer, need.kind, need.name)
@@ -133,13 +152,13 @@ class Exchange:
         self._task = None
         if task.cancelled():
             return
-        error = task.exception()
-        if self.over:
+        error, walk = task.exception(), self._walk
+        if self.over or walk is None:
             return
         if error is None:
-            self._step(self._walk.send, task.result())
+            self._step(walk, walk.send, task.result())
         else:
-            self._step(self._walk.throw, error)
+            self._step(walk, walk.throw, error)
 
     def _send(self, need: Send) -> Any:
         server, channel = self._server, need.channel
@@ -177,11 +196,12 @@ class Exchange:
         self._ending = ending
         if self._sending:
             return
-        self._flight = None
+        self._flight, walk = None, self._walk
+        assert walk is not None
         if isinstance(ending, GatewayError):
-            self._step(self._walk.throw, ending)
+            self._step(walk, walk.throw, ending)
         else:
-            self._step(self._walk.send, ending)
+            self._step(walk, walk.send, ending)
 
     # --- Sink: what the upstream says
 
@@ -254,11 +274,13 @@ class Exchange:
 
     def _respond(self, parts: list[Any]) -> None:
         connection = self._connection
-        self._finish_answer()
-        if connection is None:
-            return
+        self.answered = True
+        self.deadline = self.front.tick + 1.0 + LINGER_S
         size = sum(map(len, parts))
         self._answer_size += size
+        if connection is None:  # a legacy client has gone; its call went on, and counts
+            self.front.account(self, self._outcome, self._answer_size)
+            return
         if self._form is UNDECIDED:
             connection.respond(200, JSON, parts, size)
         else:
@@ -282,13 +304,11 @@ class Exchange:
             or not head.startswith(ours)
         ):
             return False
-        extra = b""
-        if channel.dialect.era == "modern":
-            if COMPLETE not in head:
-                return False  # may be no complete result: it must be seen whole
-        elif call.era == "modern":
-            extra = missing_members(call.method, "legacy", b"") + b","
-        start = b'{"jsonrpc":"2.0","id":%b,"result":{%b"' % (call.id_json, extra)
+        # A result that may be no complete one, or lack what a modern client needs, must be seen whole.
+        modern = channel.dialect.era == "modern" or call.era == "modern"
+        if modern and not head.startswith(COMPLETE, len(ours) - 1):
+            return False
+        start = b'{"jsonrpc":"2.0","id":%b,"result":{"' % call.id_json
         size = total - len(ours) + len(start)
         connection.transport.write(connection.begin_body(200, JSON, size) + start)
         self._form = SPLICED
@@ -310,10 +330,14 @@ class Exchange:
             if self._connection is not None:
                 self._connection.end_body()
                 self.front.account(self, _OK, self._answer_size)
-        if self.answered:
-            self._end(None)
-        else:
+        if not self.answered:
             self._end(UpstreamUnavailable("the server ended its answer without a response", sent=True))
+        elif self._sending:
+            self._end(None)
+        elif not self.over:
+            self._flight, walk = None, self._walk
+            assert walk is not None
+            self._step(walk, walk.send, None)
 
     def failed(self, error: GatewayError) -> None:
         if self.answered:
@@ -358,7 +382,7 @@ class Exchange:
         self._close()
 
     def pause(self) -> None:
-        if self._flight is not None:
+        if self._flight is not None and not self.answered:  # what is answered is read to its end
             self._flight.pause()
 
     def resume(self) -> None:
@@ -423,7 +447,8 @@ class Exchange:
         if self.over:
             return
         self.over = True
-        self._walk.close()
+        if self._walk is not None:
+            self._walk.close()
         if self._task is not None:
             self._task.cancel()
         channel = self._channel
@@ -440,7 +465,10 @@ class Exchange:
                 elif self._outcome != _FAILED:
                     breaker.success(now)
         self._flight = None
-        self.front.forget(self)
+        front = self.front
+        front.active.discard(self)
+        if self._form is not UNDECIDED or self.call.session is not None:
+            front.forget(self)
         if not self.answered and self._connection is not None:
             self._connection.abort()
         self._connection = None

@@ -23,7 +23,6 @@ from narthex.flow.accept.exchange import JSON, Exchange
 from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.listener import Connection, HttpRequest
 from narthex.flow.accept.sessions import Sessions
-from narthex.flow.codec.bridge import id_json
 from narthex.flow.codec.headers import NAMED_BY, check_routing_headers
 from narthex.flow.codec.jsonrpc import (
     UNSET,
@@ -31,6 +30,7 @@ from narthex.flow.codec.jsonrpc import (
     RawMap,
     Request,
     decode_request,
+    encode,
     encode_error,
     encode_result,
     read_string,
@@ -122,8 +122,11 @@ class Front:
             self._refuse(connection, None, GatewayError(), "modern")
 
     def _route(self, connection: Connection, request: HttpRequest) -> None:
-        path = self._hosts.check(connection.peer[0], request)
+        path, headers = request.path, request.headers
         endpoint = self._paths.get(path)
+        if endpoint is None or headers.get(b"host") not in self._hosts.passed or b"origin" in headers:
+            path = self._hosts.check(connection.peer[0], request)
+            endpoint = self._paths.get(path)
         if endpoint is None:
             self._bridge.handle(connection, request, path)
         elif request.method == b"POST":
@@ -176,7 +179,8 @@ class Front:
                 check_modern_meta(meta, version)
                 check_routing_headers(headers, request.repeated, method, name)
             check_method(method, era)
-            call = Call(method, params, meta, id_json(id_), era, version, LOCAL, endpoint.name, name or "", session)
+            raw_id = b"%d" % id_ if id_.__class__ is int else encode(id_)
+            call = Call(method, params, meta, raw_id, era, version, LOCAL, endpoint.name, name or "", session)
             self._dispatch(connection, call, endpoint, takes_events, len(request.body))
         except GatewayError as error:
             self._refuse(connection, id_, error, era)

@@ -6,6 +6,7 @@ Source: MCP 2026-07-28, transports (Origin MUST be validated, 403); RFC 9112 §3
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -31,6 +32,8 @@ class HostCheck:
         self._names = frozenset(name.lower() for name in names)
         self._trusted = snapshot.trusted_proxies
         self._hosts: set[bytes] = set()
+        self.passed: Set[bytes] = frozenset() if self._trusted else self._hosts
+        """Host values that need no further look; none where a proxy's word could count instead."""
         self._origins: set[bytes] = set()
 
     def check(self, peer: str, request: HttpRequest) -> bytes:

@@ -105,7 +105,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_size", "_chunked", "_closing", "_first", "_head_only", "_head_size", "_headers", "_held", "_in_body",
-        "_kept", "_keep_alive", "_old", "_parser", "_queue", "_refused", "_repeated", "_repeats", "_request_headers",
+        "_kept", "_keep_alive", "_old", "_parser", "_plain", "_queue", "_refused", "_repeated", "_repeats",
+        "_request_headers",
         "_rest", "_shared", "_streaming", "_target", "_upgrading", "_waiters",
         "busy", "deadline", "exchange", "paused", "peer", "transport",
     )  # fmt: skip
@@ -134,6 +135,7 @@ class Connection(asyncio.Protocol):
         self._in_body = False
         self._upgrading = False
         self._head_only = False
+        self._plain = True
         self._request_headers: dict[bytes, bytes] = {}
         self._held = 0
         self._waiters: list[asyncio.Future[None]] = []
@@ -345,7 +347,11 @@ class Connection(asyncio.Protocol):
         keep_alive, old = parser.should_keep_alive(), self._old
         if self._held:
             self._release_body()
-        self._reset()
+        self._target = self._first = b""  # `_first` too: a request without a body must not get the one before it
+        self._body_size = self._head_size = 0
+        self._in_body = False
+        if self._rest or self._headers or self._repeats:
+            self._reset()
         if self.busy or self._queue:
             if len(self._queue) >= PIPELINED:
                 raise HttpRefusal(503, "too_many_requests", "too many pipelined requests")
@@ -373,6 +379,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive = keep_alive
         self._head_only = request.method == b"HEAD"
         self._old = old
+        self._plain = keep_alive and not old
         self._shared.handle(self, request)
 
     # --- answering
@@ -380,7 +387,8 @@ class Connection(asyncio.Protocol):
     def respond(self, status: int, content_type: bytes, parts: Sequence[Any], size: int, extra: bytes = b"") -> None:
         """Write a whole answer: bytes-like `parts`, `size` their length together, `extra` header lines with CRLF."""
         head = b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
-            _STATUS[status], self._shared.date, content_type, size, extra, self._connection_header(),
+            _STATUS[status], self._shared.date, content_type, size, extra,
+            b"" if self._plain and not self._shared.draining else self._connection_header(),
         )  # fmt: skip
         if self._head_only:
             self.transport.write(head)  # RFC 9110 §9.3.2: what GET would answer, without the body
@@ -406,7 +414,7 @@ class Connection(asyncio.Protocol):
         self._streaming = True
         self._chunked = size is None and not self._old
         if size is None and self._old:
-            self._keep_alive = False
+            self._keep_alive = self._plain = False
         framing = b"Transfer-Encoding: chunked\r\n" if self._chunked else b""
         if size is not None:
             framing = b"Content-Length: %d\r\n" % size
@@ -436,7 +444,7 @@ class Connection(asyncio.Protocol):
 
     def _connection_header(self) -> bytes:
         if not self._keep_alive or self._shared.draining:
-            self._keep_alive = False
+            self._keep_alive = self._plain = False
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self._old else b""
 
@@ -474,7 +482,7 @@ class Connection(asyncio.Protocol):
         self._refused = True
         self._release_body()
         if self.busy or self._queue:
-            self._keep_alive = False
+            self._keep_alive = self._plain = False
             self._queue.clear()
             return  # the running call still gets its answer; then the connection closes
         status, extra = (
@@ -482,7 +490,7 @@ class Connection(asyncio.Protocol):
         )
         body = encode_error(None, error, self._shared.new_id())
         lines = "".join(f"{name}: {value}\r\n" for name, value in extra).encode()
-        self._keep_alive = False
+        self._keep_alive = self._plain = False
         self.respond(status, b"application/json", (body,), len(body), lines)
 
     def expire(self) -> None:

@@ -43,7 +43,7 @@ def check_routing_headers(
         raise HeaderMismatch("Mcp-Method", headers.get(b"mcp-method"), method)
     if name is not None:
         got = headers.get(b"mcp-name")
-        if got is None or (got != name.encode() and decode_value(got) != name):
+        if got is None or ((got != name.encode() or not name.isascii()) and decode_value(got) != name):
             raise HeaderMismatch("Mcp-Name", got, name)
         if got[:2] == b"=?" and decode_value(got) != name:
             raise HeaderMismatch("Mcp-Name", got, name)

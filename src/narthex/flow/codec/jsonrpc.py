@@ -86,12 +86,17 @@ def _no_request(body: bytes, detail: str) -> CodecError:
 def _compact_length(request: Request) -> int:
     """The length of `request` in its shortest form. A longer body has white space, unknown keys, or a key twice."""
     length = 29 + len(request.method)  # {"jsonrpc":"2.0","method":""}
-    params = request.params
-    if params:  # ,"params":{} less the comma that its last member does not have, and "": and a comma for each
-        length += 11 + 4 * len(params) + sum(map(len, params)) + sum(map(len, params.values()))
+    if request.params:
+        length += 10 + compact_length(request.params)  # ,"params":
     if request.id is not UNSET:
         length += 6 + len(encode(request.id))  # ,"id":
     return length
+
+
+def compact_length(members: RawMap) -> int:
+    """The length of an object in its shortest form: what has white space, or a key twice, is longer."""
+    # {} less the comma that the last member does not have, and "": and a comma for each
+    return 1 + (not members) + 4 * len(members) + sum(map(len, members)) + sum(map(len, members.values()))
 
 
 def refuse_duplicate_keys(body: bytes, depth: int) -> None:

@@ -8,7 +8,14 @@ Source: MCP 2026-07-28, basic/versioning and Streamable HTTP; MCP 2025-11-25, tr
 from __future__ import annotations
 
 from narthex.errors import HeaderMismatch, InvalidParams, MethodNotFound, UnsupportedVersion
-from narthex.flow.codec.jsonrpc import BAD_JSON, RawMap, Request, decode_map
+from narthex.flow.codec.jsonrpc import (
+    BAD_JSON,
+    RawMap,
+    Request,
+    compact_length,
+    decode_map,
+    refuse_duplicate_keys,
+)
 from narthex.types import Era
 
 MODERN = ("2026-07-28",)
@@ -82,14 +89,22 @@ def _claims_version(params: RawMap) -> bool:
 
 
 def read_meta(params: RawMap) -> RawMap:
-    """`params._meta` as a map; empty where there is none. Raises InvalidParams when it is no object."""
+    """`params._meta` as a map; empty where there is none.
+
+    Raises:
+        InvalidParams: It is no object.
+        ParseError: A key stands twice in it: another reader would see another version, or other capabilities.
+    """
     raw = params.get("_meta")
     if raw is None:
         return {}
     try:
-        return decode_map(raw)
+        meta = decode_map(raw)
     except BAD_JSON:
         raise InvalidParams("params._meta must be an object") from None
+    if len(raw) != compact_length(meta):
+        refuse_duplicate_keys(bytes(raw), depth=1)
+    return meta
 
 
 def check_modern_meta(meta: RawMap, version: str) -> None:

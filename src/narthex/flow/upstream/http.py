@@ -199,7 +199,8 @@ class HttpConnection(asyncio.Protocol):
         self._begun = False
         self._head_size = 0
         if self._reusable and self.alive:
-            self.resume()
+            if self._paused:
+                self.resume()
             self._pool.release(self)
         else:
             self.alive = False
@@ -467,11 +468,14 @@ class HttpCall:
 
     def end(self) -> None:
         sink = self.sink
+        self.connection = None  # it is back in its pool: nothing that happens to this call may touch it
         if self._held:
             self._release()
         if sink is None:
             return
-        if self._events is not None or self._spliced:
+        if self._whole:
+            self._finish_json(sink)
+        elif self._events is not None or self._spliced:
             self.sink = None
             sink.finished()
         elif self._status == 200 and self._json:

@@ -1,0 +1,156 @@
+"""Which MCP a server over HTTP speaks, asked of scripted servers: one row a kind of server."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from narthex.errors import UpstreamUnavailable
+from narthex.flow.held import Held
+from narthex.flow.upstream.dial import Dialer
+from narthex.flow.upstream.http import HttpChannel, HttpPool
+from narthex.flow.upstream.negotiate import OldTransport, open_http
+from narthex.testing import FakeClock, FakeServer
+from narthex.types import Egress, Era, HttpTarget
+from tests.flow.gateway import run, spec
+from tests.flow.upstream.test_http import CLOSE, RESET, STREAM, Scripted, Step, answer, event, rpc
+
+DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "resultType": "complete"}
+INITIALIZED = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "x"}}
+NO_METHOD = rpc(1, error={"code": -32601, "message": "no"})
+ACCEPTED = (answer(b"", "202 Accepted", kind=None),)
+SESSION = "Mcp-Session-Id: s-1"
+LEGACY_ANSWER = answer(rpc(1, result=INITIALIZED), "200 OK", SESSION)
+
+
+async def open_to(url: str, era: Era | None = None) -> HttpChannel:
+    one = spec("one", url)
+    assert isinstance(one.target, HttpTarget)
+    pool = HttpPool(one, one.target, Dialer(Egress(proxy=None)), FakeClock())
+    return await open_http(one, pool, Held(1 << 20), era)
+
+
+def url_of(server: Scripted) -> str:
+    return f"http://127.0.0.1:{server.port}/mcp"
+
+
+@pytest.mark.parametrize(
+    ("eras", "known", "found", "asked"),
+    [
+        pytest.param("modern", None, "modern", ["server/discover"], id="modern"),
+        pytest.param("dual", None, "modern", ["server/discover"], id="both: modern"),
+        pytest.param("dual", "modern", "modern", ["server/discover"], id="both, modern is wished"),
+        pytest.param("dual", "legacy", "legacy", ["initialize", "notifications/initialized"], id="legacy is wished"),
+        pytest.param("legacy", None, "legacy", ["server/discover", "initialize", "notifications/initialized"], id="legacy"),
+        pytest.param("legacy", "legacy", "legacy", ["initialize", "notifications/initialized"], id="known as legacy"),
+    ],
+)
+def test_the_era_is_found(eras: Any, known: Era | None, found: Era, asked: list[str]) -> None:
+    async def main() -> None:
+        async with FakeServer(eras=eras) as server:
+            channel = await open_to(server.url, known)
+            assert channel.dialect.era == found
+            assert (channel.dialect.session_id is not None) == (found == "legacy")
+            assert [one.method for one in server.asked] == asked
+            await channel.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        pytest.param(answer(NO_METHOD), id="method not found"),
+        pytest.param(answer(NO_METHOD, "404 Not Found"), id="method not found with its status"),
+        pytest.param(answer(rpc(1, error={"code": -32000, "message": "no session"}), "400 Bad Request"), id="no session"),
+        pytest.param(answer(b"Bad Request", "400 Bad Request", kind="text/plain"), id="a bare 400"),
+        pytest.param(answer(b"", "404 Not Found"), id="a bare 404"),
+        pytest.param(answer(b"<html>", kind="text/html"), id="a page"),
+        pytest.param(answer(b"", "202 Accepted", kind=None), id="accepted, and no answer"),
+        pytest.param(STREAM + event(NO_METHOD) + b"0\r\n\r\n", id="an error in a stream"),
+    ],
+)
+def test_what_is_no_modern_answer_is_asked_to_initialize(refusal: bytes) -> None:
+    async def main() -> None:
+        async with Scripted((refusal,), (LEGACY_ANSWER,), ACCEPTED) as server:
+            channel = await open_to(url_of(server))
+            assert (channel.dialect.era, channel.dialect.session_id) == ("legacy", "s-1")
+            first, second, third = server.requests
+            assert "mcp-protocol-version" not in second[1], "no version before one is agreed on"
+            assert json.loads(third[2])["method"] == "notifications/initialized"
+            assert third[1]["mcp-session-id"] == "s-1"
+            assert third[1]["mcp-protocol-version"] == "2025-11-25"
+            assert first[1]["mcp-method"] == "server/discover"
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["json", "stream"])
+def test_answers_are_taken_in_either_form(how: str) -> None:
+    async def main() -> None:
+        note = rpc(None, method="notifications/message", params={})
+        body = rpc(1, result=DISCOVERED)
+        stream = STREAM + event(note) + event(body) + b"0\r\n\r\n"
+        async with Scripted((stream if how == "stream" else answer(body),)) as server:
+            assert (await open_to(url_of(server))).dialect.capabilities == {"tools": {}}
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("scripts", "known", "said"),
+    [
+        pytest.param([(answer(b"", "401 Unauthorized"),)], None, "credential", id="401 says nothing of the era"),
+        pytest.param([(answer(b"", "403 Forbidden"),)], None, "credential", id="403 neither"),
+        pytest.param([(answer(b"", "429 Too Many"),)], None, "overloaded", id="429 neither"),
+        pytest.param([(answer(b"", "500 Oops"),)], None, "HTTP 500", id="a failing server neither"),
+        pytest.param([(answer(b"", "302 Found", "Location: /x"),)], None, "redirect", id="a redirect is not followed"),
+        pytest.param([(CLOSE,)], None, "broke off", id="closes"),
+        pytest.param([(RESET,)], None, "broke off", id="resets"),
+        pytest.param([(answer(NO_METHOD),)], "modern", "does not speak", id="modern is wished and is not there"),
+        pytest.param([(answer(rpc(1, error={"code": -32022, "message": "x"}), "400 Bad Request"),)], None, "version",
+                     id="modern, of another version"),
+        pytest.param([(answer(rpc(1, result={**DISCOVERED, "supportedVersions": ["2031-01-01"]})),)], None, "version",
+                     id="modern, none of ours"),
+        pytest.param([(answer(NO_METHOD),), (answer(NO_METHOD),)], None, "refused to initialize", id="refuses to"),
+        pytest.param([(answer(NO_METHOD),), (answer(b"", "500 Oops"),)], None, "HTTP 500", id="fails to"),
+        pytest.param([(answer(NO_METHOD),), (answer(rpc(1, result={"protocolVersion": "1999"})),)], None, "version",
+                     id="an unknown version"),
+        pytest.param([(answer(NO_METHOD),), (answer(rpc(1, result=INITIALIZED), "200 OK", "Mcp-Session-Id: a b"),)],
+                     None, "session id", id="a session id that is no token"),
+        pytest.param([(answer(NO_METHOD),), (answer(rpc(1, result=INITIALIZED), "200 OK", "Mcp-Session-Id: " + "x" * 2000),)],
+                     None, "session id", id="a session id that is too long"),
+        pytest.param([(answer(b" " * (2 << 20)),)], None, "", id="an answer beyond measure"),
+    ],
+)  # fmt: skip
+def test_failures_are_told_apart(scripts: list[tuple[Step, ...]], known: Era | None, said: str) -> None:
+    async def main() -> None:
+        async with Scripted(*scripts) as server:
+            with pytest.raises(UpstreamUnavailable) as caught:
+                await open_to(url_of(server), known)
+            assert said in caught.value.public
+            assert len(server.requests) <= len(scripts)
+
+    run(main)
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "405 Method Not Allowed"])
+def test_who_takes_no_post_may_speak_the_old_transport(status: str) -> None:
+    async def main() -> None:
+        async with Scripted((answer(b"", status),)) as server:
+            with pytest.raises(OldTransport):
+                await open_to(url_of(server))
+
+    run(main)
+
+
+def test_a_session_is_not_needed() -> None:
+    async def main() -> None:
+        async with Scripted((answer(rpc(1, result=INITIALIZED)),), ACCEPTED) as server:
+            channel = await open_to(url_of(server), "legacy")
+            assert channel.dialect.session_id is None
+            assert "mcp-session-id" not in server.requests[1][1]
+
+    run(main)

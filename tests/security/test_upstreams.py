@@ -1,0 +1,189 @@
+"""What a hostile or sick upstream does: it costs its own tools only, and never our connections or our memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from narthex.flow.codec.headers import routing_headers
+from narthex.flow.route.index import find_resource, merge
+from narthex.flow.codec.jsonrpc import Raw, decode_request
+from narthex.flow.route.index import Items
+from narthex.flow.upstream.breaker import IN_A_ROW
+from narthex.types import EndpointSpec
+from tests.flow.gateway import Running, run, snapshot, spec, until
+from tests.security.upstream import TOOLS, Upstream, accept, encoded, reply
+
+
+def test_a_list_that_was_never_answered_is_asked_for_again() -> None:
+    async def answer(up: Upstream, writer: asyncio.StreamWriter, body: Any) -> None:
+        if up.asked("tools/list") > 1:
+            reply(writer, body, TOOLS)
+
+    async def main() -> None:
+        async with Upstream(answer) as up:
+            one = spec("one", up.url, list_timeout_s=0.5)
+            async with Running({"one": one}) as gateway:
+                client = await gateway.client(session=True)
+                assert (await client.legacy("tools/list")).result["tools"] == []
+                gateway.pass_time(2)
+                assert len((await client.legacy("tools/list")).result["tools"]) == 1
+                await until(gateway.settled)
+
+    run(main)
+
+
+def test_a_reload_during_a_list_leaves_nobody_without_an_answer() -> None:
+    async def answer(up: Upstream, writer: asyncio.StreamWriter, body: Any) -> None:
+        return
+
+    async def main() -> None:
+        async with Upstream(answer) as up, Running({"one": spec("one", up.url)}) as gateway:
+            client, caller = await gateway.client(session=True), await gateway.client(session=True)
+            client.send("tools/list")
+            caller.send("tools/call", {"name": "one__t", "arguments": {}})
+            await until(lambda: up.asked("tools/list"))
+            gateway.fleet.apply(snapshot({}))
+            async with asyncio.timeout(5):
+                assert (await client.read()).status == 200
+                assert (await caller.read()).error["code"] in (-31005, -32602)
+
+    run(main)
+
+
+def test_a_list_is_bounded_in_bytes_over_all_its_pages() -> None:
+    async def answer(up: Upstream, writer: asyncio.StreamWriter, body: Any) -> None:
+        tool = {**TOOLS["tools"][0], "name": f"t{len(up.requests)}", "description": "d" * 60_000}
+        reply(writer, body, {"tools": [tool], "nextCursor": "more"})
+
+    async def main() -> None:
+        async with Upstream(answer) as up, Running({"one": spec("one", up.url, max_answer=200_000)}) as gateway:
+            client = await gateway.client(session=True)
+            assert (await client.legacy("tools/list")).result["tools"] == []
+            assert up.asked("tools/list") <= 5
+
+    run(main)
+
+
+def test_a_notification_that_is_never_acknowledged_costs_no_connection_for_ever() -> None:
+    async def answer(up: Upstream, writer: asyncio.StreamWriter, body: Any) -> None:
+        if body.get("method") == "tools/list":
+            reply(writer, body, TOOLS)
+
+    async def main() -> None:
+        async with Upstream(answer) as up, Running({"one": spec("one", up.url)}) as gateway:
+            for number in range(1, 41):
+                client = await gateway.client(session=True)
+                client.send("tools/call", {"name": "one__t", "arguments": {}}, id_=number)
+                await until(lambda: up.asked("tools/call") == number)
+                other = await gateway.client()
+                other.session = client.session
+                other.send("notifications/cancelled", {"requestId": number}, id_=None)
+                await other.read()
+            await until(lambda: gateway.settled() and up.asked("notifications/cancelled") >= 16)
+            assert up.most_open <= 20
+
+    run(main)
+
+
+def test_a_flood_of_requests_by_a_server_opens_no_flood_of_connections() -> None:
+    event = b'data: {"jsonrpc":"2.0","id":%d,"method":"ping"}\n\n'
+    flood = b"".join(event % number for number in range(300))
+
+    async def answer(up: Upstream, writer: asyncio.StreamWriter, body: Any) -> None:
+        if body.get("method") == "tools/list":
+            reply(writer, body, TOOLS)
+        elif body.get("method") == "tools/call":
+            last = b"data: %b\n\n" % encoded(body, {"content": []})
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+            writer.write(head + flood)
+            await writer.drain()
+            await until(lambda: up.requests[-1].get("result") == {})
+            writer.write(last)
+            writer.close()
+
+    async def main() -> None:
+        async with Upstream(answer) as up, Running({"one": spec("one", up.url)}) as gateway:
+            client = await gateway.client(session=True)
+            client.send("tools/call", {"name": "one__t", "arguments": {}})
+            assert (await client.read()).result == {"content": []}
+            assert up.most_open <= 40
+
+    run(main)
+
+
+def test_a_list_that_needs_no_request_does_not_keep_the_probe_of_a_breaker() -> None:
+    async def answer(up: Upstream, writer: asyncio.StreamWriter, body: Any) -> None:
+        if body.get("method") == "tools/list":
+            reply(writer, body, TOOLS)
+        else:
+            reply(writer, body, {"content": []})
+
+    async def main() -> None:
+        async with Upstream(answer) as up, Running({"one": spec("one", up.url)}) as gateway:
+            client = await gateway.client(session=True)
+            await client.legacy("tools/call", {"name": "one__t", "arguments": {}})
+            server = gateway.fleet.servers["one"]
+            for _ in range(IN_A_ROW):
+                server.breaker.failure(gateway.clock())
+            gateway.pass_time(2)
+            await client.legacy("prompts/list")  # it has none: nothing is sent, nothing is learnt
+            answer = await client.legacy("tools/call", {"name": "one__t", "arguments": {}})
+            assert answer.result == {"content": []}
+
+    run(main)
+
+
+def test_the_lists_of_sessions_that_were_dropped_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(up: Upstream, writer: asyncio.StreamWriter, body: Any) -> None:
+        if "id" in body:
+            reply(writer, body, TOOLS)
+        else:
+            accept(writer)
+
+    async def main() -> None:
+        monkeypatch.setattr("narthex.flow.upstream.server.MOST_CHANNELS", 3)
+        async with Upstream(answer) as up, Running({"one": spec("one", up.url, sharing="session")}) as gateway:
+            for _ in range(10):
+                client = await gateway.client(session=True)
+                await client.legacy("tools/list")
+                client.close()
+            assert len(gateway.fleet.servers["one"]._lists) <= 3
+
+    run(main)
+
+
+def test_a_uri_of_a_client_is_bounded_before_it_is_kept_anywhere() -> None:
+    endpoint = EndpointSpec("default", ("one",))
+    items = Items("one", (("file:///a", Raw(b'{"uri":"file:///a"}')),))
+    indexes = []
+    for kind, listed in (("resources", [items]), ("templates", [])):
+        steps = merge(endpoint, kind, listed, ())  # type: ignore[arg-type]
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                indexes.append(done.value)
+                break
+    assert find_resource(endpoint, *indexes, "file:///" + "b" * 100) is not None
+    assert find_resource(endpoint, *indexes, "file:///" + "b" * 5000) is None
+    routing_headers.cache_clear()
+    routing_headers("resources/read", "file:///" + "b" * 4000)
+    assert routing_headers.cache_info().currsize == 0
+
+
+def test_a_body_that_is_not_compact_does_not_stop_the_loop() -> None:
+    body = b'{"jsonrpc":"2.0", "id":1,"method":"ping","params":{"a":[' + b'{"":1},' * 500_000 + b"1]}}"
+    fast = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":[' + b'{"":1},' * 500_000 + b"1]}}"
+    decode_request(fast)
+    began = time.process_time()
+    for _ in range(3):
+        decode_request(fast)
+    plain_s = time.process_time() - began
+    began = time.process_time()
+    for _ in range(3):
+        decode_request(body)
+    assert time.process_time() - began < 10 * plain_s + 0.05

@@ -11,6 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 PORT ?= 8080
 WORKERS ?= auto
 FUZZ_SECONDS ?= 600
+CALLS ?= 1000000
 
 BIN := .venv/bin
 DEMO := .cache/demo-servers
@@ -54,12 +55,12 @@ docs: .venv/.dev ## Is what is generated fresh, and does the documentation build
 .PHONY: fuzz-ci
 fuzz-ci: .venv/.dev ## A short run of every fuzz target over the corpus
 	$(say) "fuzz, short"
-	@$(BIN)/python fuzz/run.py --seconds 20
+	@$(BIN)/python fuzz/run.py --seconds 5
 
 .PHONY: pytest
 pytest: .venv/.dev $(DEMO)/.installed counterparts ## All tests; WORKERS=0 runs them in one process
 	$(say) "tests"
-	@$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4
+	@$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 .PHONY: counterparts
 counterparts: .venv/.core
@@ -71,6 +72,18 @@ counterparts: .venv/.core
 .PHONY: bench
 bench: .venv/.dev ## The gateway against nginx and FastMCP's proxy; needs nginx and wrk; writes bench/results
 	@$(BIN)/python bench/run.py
+	@$(BIN)/python bench/steps.py
+	@$(BIN)/python bench/memory.py
+	@$(BIN)/python bench/startup.py
+	@$(BIN)/python bench/report.py
+
+.PHONY: soak
+soak: .venv/.dev ## A million calls by clients that never say goodbye: does memory stay flat? CALLS=1000000
+	@$(BIN)/python bench/soak.py --calls $(CALLS)
+
+.PHONY: profile
+profile: .venv/.dev ## Where the CPU of a gateway under load goes
+	@$(BIN)/python bench/hotpath.py
 
 .PHONY: bench-steps
 bench-steps: .venv/.dev ## Where the microseconds of one call go, by room
@@ -79,7 +92,7 @@ bench-steps: .venv/.dev ## Where the microseconds of one call go, by room
 .PHONY: flaky
 flaky: .venv/.dev $(DEMO)/.installed counterparts ## The tests with sockets and processes, ten times in a row
 	@for i in 1 2 3 4 5 6 7 8 9 10; do echo "round $$i"; \
-	$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 $(wildcard tests/flow/accept tests/flow/upstream tests/e2e tests/cli tests/test_demo.py) || exit 1; done
+	$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile $(wildcard tests/flow/accept tests/flow/upstream tests/e2e tests/cli tests/test_demo.py) || exit 1; done
 
 .PHONY: fuzz
 fuzz: .venv/.dev ## A long fuzz run: FUZZ_SECONDS=600 for each target

@@ -104,6 +104,22 @@ def test_a_configured_settings_directory_is_used() -> None:
     assert str(found) == "/x/Code/User/mcp.json"
 
 
+@pytest.mark.parametrize(
+    ("options", "again"),
+    [
+        pytest.param((), "narthex connect cursor --write", id="none"),
+        pytest.param(("--endpoint", "default"), "narthex connect cursor --write", id="the default"),
+        pytest.param(
+            ("--url", "http://127.0.0.1:8090/mcp", "--name", "my own"),
+            "narthex connect cursor --url http://127.0.0.1:8090/mcp --name 'my own' --write",
+            id="those that were given, quoted",
+        ),
+    ],
+)
+def test_the_command_that_writes_it_has_the_same_options(home: Path, options: tuple[str, ...], again: str) -> None:
+    assert connect("cursor", *options).output.splitlines()[-1].startswith(f"`{again}` writes it")
+
+
 def test_the_url_comes_from_the_configuration(home: Path) -> None:
     (home / "narthex.yaml").write_text(
         "version: 1\nlisten: 127.0.0.1:9000\nservers: {a: {url: http://localhost/}}\n"

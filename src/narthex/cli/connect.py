@@ -110,6 +110,8 @@ def connect(
     http://127.0.0.1:8080/mcp. With --write only this one entry of the client's file changes; comments stay.
     """
     chosen = CLIENTS[client]
+    other = None if endpoint == "default" else endpoint
+    given = {"--config": config, "--endpoint": other, "--url": url, "--name": name, "--path": path}
     if url is not None and config is not None:
         raise click.UsageError("--url and --config both say where the gateway is; give one of them.")
     source = None if url else config or _find_config()
@@ -119,7 +121,7 @@ def connect(
     if write:
         _write(chosen, target, name, url, source)
     else:
-        _show(client, chosen, target, name, url)
+        _show(client, chosen, target, name, url, given)
 
 
 def _find_config() -> Path | None:
@@ -154,7 +156,10 @@ def _url_of(config: Path | None, endpoint: str) -> str:
     return endpoint_url(snapshot, endpoint)
 
 
-def _show(client: str, chosen: Client, target: Path, name: str, url: str) -> None:
+def _show(
+    client: str, chosen: Client, target: Path, name: str, url: str, given: Mapping[str, Path | str | None]
+) -> None:
+    """The snippet, and the command that writes it: with the options that were given, or it would write another URL."""
     snippet = json.dumps({chosen.section: {name: chosen.entry(url)}}, indent=2, ensure_ascii=False)
     if chosen.command is not None:
         click.echo(click.style("Run", bold=True) + f"\n\n  {chosen.command(name, url)}\n")
@@ -162,7 +167,9 @@ def _show(client: str, chosen: Client, target: Path, name: str, url: str) -> Non
     click.echo("\n" + "\n".join(f"  {line}" for line in snippet.splitlines()) + "\n")
     if chosen.after:
         click.echo(chosen.after)
-    click.secho(f"`narthex connect {client} --write` does it for you and keeps a backup.", dim=True)
+    options = [word for option, value in given.items() if value for word in (option, str(value))]
+    again = shlex.join(["narthex", "connect", client, *options, "--write"])
+    click.secho(f"`{again}` writes it for you, and keeps a backup of a file that is there.", dim=True)
 
 
 def _write(chosen: Client, target: Path, name: str, url: str, source: Path | None) -> None:

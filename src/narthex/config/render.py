@@ -119,9 +119,9 @@ def errors_page() -> str:
             f"| {'as given' if as_given else f'`{error.reason}`'} | {_summary(error)} |"
         )
     words = (
-        "Every refusal carries a JSON-RPC code and `data: {reason, decisionId, retryAfterSeconds?}`. Codes from -31001 "
-        "to -31009 are Narthex's own; the others belong to JSON-RPC and MCP. `data.sent` of `upstream_unavailable` "
-        "says whether the server may have acted on the call."
+        "Every refusal of an endpoint carries a JSON-RPC code and `data: {reason, decisionId, retryAfterSeconds?}`. "
+        "Codes from -31001 to -31009 are Narthex's own; the others belong to JSON-RPC and MCP. `data.sent` of "
+        "`upstream_unavailable` says whether the server may have acted on the call."
     )
     table = ["| Code | HTTP | Reason | When |", "| --- | --- | --- | --- |", *rows]
     return "\n\n".join([HINT, "# Errors", words, "\n".join(table)]) + "\n"

@@ -12,7 +12,7 @@ from narthex.testing import FakeServer, JsonRpcError
 from tests.flow.gateway import META, Running, run, spec, until
 from tests.flow.upstream.test_http import CLOSE, HOLD, RESET, STREAM, Scripted, Step, answer, event, rpc
 
-TOOLS = [{"name": "echo", "inputSchema": {"type": "object"}}]
+TOOLS: list[dict[str, Any]] = [{"name": "echo", "inputSchema": {"type": "object"}}]
 CALL = {"name": "one__echo", "arguments": {"a": 1}}
 ERAS = pytest.mark.parametrize("modern", [False, True], ids=["legacy client", "modern client"])
 
@@ -283,7 +283,10 @@ def test_a_legacy_client_cancels_by_saying_so() -> None:
 
 def test_closing_before_the_server_is_even_open_leaves_nothing() -> None:
     async def main() -> None:
-        async with Scripted((HOLD,)) as server, Running({"one": spec("one", f"http://127.0.0.1:{server.port}/")}) as gateway:
+        async with (
+            Scripted((HOLD,)) as server,
+            Running({"one": spec("one", f"http://127.0.0.1:{server.port}/")}) as gateway,
+        ):
             client = await gateway.client()
             client.send("tools/call", CALL, modern=True)
             await until(lambda: gateway.front.active)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from narthex.flow.accept.front import takes
@@ -13,7 +14,7 @@ from narthex.testing import FakeServer
 from narthex.types import EndpointSpec, Limits
 from tests.flow.gateway import LEGACY, META, MODERN, Running, run, spec, until
 
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {"name": "echo", "description": "é", "inputSchema": {"type": "object"}, "x-unknown": [1, {"a": None}]},
     {"name": "wait", "inputSchema": {"type": "object"}},
 ]
@@ -37,7 +38,9 @@ def test_every_client_reaches_every_server(eras: Any, client_era: str) -> None:
             "greet": {"messages": []},
         }
         async with (
-            FakeServer(tools=TOOLS, prompts=[{"name": "greet"}], resources=resources, answers=answers, eras=eras) as server,
+            FakeServer(
+                tools=TOOLS, prompts=[{"name": "greet"}], resources=resources, answers=answers, eras=eras
+            ) as server,
             one(server) as gateway,
         ):
             client = await gateway.client(session=client_era == "legacy")
@@ -145,7 +148,10 @@ def test_a_list_names_the_server_that_is_missing() -> None:
     async def main() -> None:
         async with FakeServer() as gone:
             dead = spec("dead", gone.url)
-        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url), "dead": dead}) as gateway:
+        async with (
+            FakeServer(tools=TOOLS) as server,
+            Running({"one": spec("one", server.url), "dead": dead}) as gateway,
+        ):
             result = (await (await gateway.client()).modern("tools/list")).result
             assert [tool["name"] for tool in result["tools"]] == ["one__echo", "one__wait"]
             assert [lost["server"] for lost in result["_meta"]["narthex/missing"]] == ["dead"]
@@ -182,8 +188,9 @@ def test_who_goes_while_a_list_is_made_harms_nobody() -> None:
 
 # --- refusals, one row a rule
 
-JSON = {"Content-Type": "application/json"}
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+DEEP = PING[:-1] + b',"params":{"a":' + b"[" * 100_000
+OLD = {"MCP-Protocol-Version": "1999-01-01"}
 
 
 @pytest.mark.parametrize(
@@ -200,11 +207,11 @@ PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
         pytest.param("POST", "/mcp", {"Origin": "https://evil.example"}, PING, 403, "origin_not_allowed", id="origin"),
         pytest.param("POST", "/mcp", {}, b"", 400, "parse_error", id="no body"),
         pytest.param("POST", "/mcp", {}, b"{", 400, "parse_error", id="no JSON"),
-        pytest.param("POST", "/mcp", {}, PING[:-1] + b',"params":{"a":' + b"[" * 100_000, 400, "parse_error", id="nested deeply"),
+        pytest.param("POST", "/mcp", {}, DEEP, 400, "parse_error", id="nested deeply"),
         pytest.param("POST", "/mcp", {}, b"[" + PING + b"]", 400, "invalid_request", id="a batch"),
         pytest.param("POST", "/mcp", {}, PING.replace(b"1,", b"1.5,"), 400, "invalid_request", id="a broken id"),
         pytest.param("POST", "/mcp", {}, PING.replace(b"1,", b"1,\"id\":2,"), 400, "parse_error", id="a key twice"),
-        pytest.param("POST", "/mcp", {"MCP-Protocol-Version": "1999-01-01"}, PING, 400, "unsupported_version", id="version"),
+        pytest.param("POST", "/mcp", OLD, PING, 400, "unsupported_version", id="version"),
         pytest.param("POST", "/mcp", {"MCP-Protocol-Version": MODERN}, PING, 400, "invalid_params", id="no meta"),
     ],
 )  # fmt: skip
@@ -291,12 +298,17 @@ def test_a_cursor_is_none_of_ours() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("id_", [7, "seven", "ünï\"", 2**53, ""])
+@pytest.mark.parametrize("id_", [7, "seven", 'ünï"', 2**53, ""])
 def test_the_clients_id_comes_back_as_it_was(id_: Any) -> None:
     async def main() -> None:
         async with FakeServer(tools=TOOLS) as server, one(server) as gateway:
             client = await gateway.client(session=True)
-            for method, params in (("ping", {}), ("tools/call", CALL), ("tools/list", {}), ("tools/call", {"name": "x"})):
+            for method, params in (
+                ("ping", {}),
+                ("tools/call", CALL),
+                ("tools/list", {}),
+                ("tools/call", {"name": "x"}),
+            ):
                 assert (await client.legacy(method, params, id_=id_)).messages[0]["id"] == id_
 
     run(main)
@@ -337,9 +349,7 @@ def test_a_reload_takes_effect_for_the_next_request() -> None:
             assert len((await client.modern("tools/list")).result["tools"]) == 2
             before = gateway.front.snapshot
             fewer = {"default": EndpointSpec("default", ())}
-            from msgspec.structs import replace
-
-            after = replace(before, servers={}, endpoints=fewer)
+            after = msgspec.structs.replace(before, servers={}, endpoints=fewer)
             gateway.fleet.apply(after)
             gateway.front.apply(after)
             assert (await client.modern("tools/list")).result["tools"] == []

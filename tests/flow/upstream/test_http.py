@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -66,7 +66,7 @@ class Scripted:
         self.go = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def __aenter__(self) -> Scripted:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -167,7 +167,9 @@ class Rig:
     def send(self, *, resend: bool = False, splices: bool = False, name: str | None = None) -> Heard:
         id_ = self.channel.next_id()
         heard = Heard(splices=splices)
-        self.flight = self.channel.request(Outgoing(id_, "tools/call", rpc(id_, method="tools/call"), name, resend), heard)
+        self.flight = self.channel.request(
+            Outgoing(id_, "tools/call", rpc(id_, method="tools/call"), name, resend), heard
+        )
         return heard
 
     async def ask(self, **options: Any) -> Heard:
@@ -272,10 +274,14 @@ def test_an_answer_is_read_and_its_connection_reused(script: tuple[Step, ...], r
         pytest.param((HEAD + b"Content-Length: x\r\n\r\n", HOLD), id="a length that is no number"),
         pytest.param((CHUNKED + b"xyz\r\n", HOLD), id="a chunk size that is no number"),
         pytest.param((answer(BODY, "200 OK", "Content-Encoding: gzip"), HOLD), id="a content coding"),
-        pytest.param((b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", HOLD), id="101"),
+        pytest.param(
+            (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", HOLD), id="101"
+        ),
         pytest.param((b"SSH-2.0-OpenSSH_9\r\n", HOLD), id="another protocol"),
         pytest.param((HEAD + b"X: " + b"x" * 200_000, HOLD), id="an endless header"),
-        pytest.param((CHUNKED + b"2\r\n{}\r\n0\r\nX: " + b"x" * 200_000, *[b"x" * 100_000] * 8, HOLD), id="an endless trailer"),
+        pytest.param(
+            (CHUNKED + b"2\r\n{}\r\n0\r\nX: " + b"x" * 200_000, *[b"x" * 100_000] * 8, HOLD), id="an endless trailer"
+        ),
         pytest.param((CHUNKED + b"2\r\n{}\r\n0\r\n", *[b"Xy: 1\r\n" * 9000] * 8, HOLD), id="endless trailers"),
         pytest.param((answer(b"{nonsense"),), id="no JSON"),
         pytest.param((answer(b'"\xff"'),), id="no UTF-8"),
@@ -570,7 +576,9 @@ def test_a_large_answer_counts_while_it_is_held() -> None:
             await server.go.wait()
 
         body = large(2)
-        async with Scripted((HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b" % (len(body), body), wait, b"\r\n0\r\n\r\n")) as server:
+        async with Scripted(
+            (HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b" % (len(body), body), wait, b"\r\n0\r\n\r\n")
+        ) as server:
             rig = Rig(server)
             heard = rig.send()
             await until(lambda: rig.held.used == len(body))

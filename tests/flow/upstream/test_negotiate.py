@@ -43,7 +43,9 @@ def url_of(server: Scripted) -> str:
         pytest.param("dual", None, "modern", ["server/discover"], id="both: modern"),
         pytest.param("dual", "modern", "modern", ["server/discover"], id="both, modern is wished"),
         pytest.param("dual", "legacy", "legacy", ["initialize", "notifications/initialized"], id="legacy is wished"),
-        pytest.param("legacy", None, "legacy", ["server/discover", "initialize", "notifications/initialized"], id="legacy"),
+        pytest.param(
+            "legacy", None, "legacy", ["server/discover", "initialize", "notifications/initialized"], id="legacy"
+        ),
         pytest.param("legacy", "legacy", "legacy", ["initialize", "notifications/initialized"], id="known as legacy"),
     ],
 )
@@ -64,7 +66,9 @@ def test_the_era_is_found(eras: Any, known: Era | None, found: Era, asked: list[
     [
         pytest.param(answer(NO_METHOD), id="method not found"),
         pytest.param(answer(NO_METHOD, "404 Not Found"), id="method not found with its status"),
-        pytest.param(answer(rpc(1, error={"code": -32000, "message": "no session"}), "400 Bad Request"), id="no session"),
+        pytest.param(
+            answer(rpc(1, error={"code": -32000, "message": "no session"}), "400 Bad Request"), id="no session"
+        ),
         pytest.param(answer(b"Bad Request", "400 Bad Request", kind="text/plain"), id="a bare 400"),
         pytest.param(answer(b"", "404 Not Found"), id="a bare 404"),
         pytest.param(answer(b"<html>", kind="text/html"), id="a page"),
@@ -120,7 +124,7 @@ def test_answers_are_taken_in_either_form(how: str) -> None:
                      id="an unknown version"),
         pytest.param([(answer(NO_METHOD),), (answer(rpc(1, result=INITIALIZED), "200 OK", "Mcp-Session-Id: a b"),)],
                      None, "session id", id="a session id that is no token"),
-        pytest.param([(answer(NO_METHOD),), (answer(rpc(1, result=INITIALIZED), "200 OK", "Mcp-Session-Id: " + "x" * 2000),)],
+        pytest.param([(answer(NO_METHOD),), (answer(rpc(1, result=INITIALIZED), "200 OK", f"{SESSION}{'x' * 2000}"),)],
                      None, "session id", id="a session id that is too long"),
         pytest.param([(answer(b" " * (2 << 20)),)], None, "", id="an answer beyond measure"),
     ],

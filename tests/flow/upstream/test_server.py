@@ -21,7 +21,7 @@ from narthex.types import Egress
 from tests.flow.gateway import run, spec, until
 from tests.flow.upstream.test_http import CLOSE, HOLD, Scripted, answer, rpc
 
-TOOLS = [{"name": name, "inputSchema": {}} for name in "abcde"]
+TOOLS: list[dict[str, Any]] = [{"name": name, "inputSchema": {}} for name in "abcde"]
 SCOPE = ("t", "i", "s", "c")
 
 

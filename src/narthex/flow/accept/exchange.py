@@ -379,6 +379,7 @@ class Exchange:
                 else:
                     head = b"" if self._form is EVENTS else connection.begin_body(200, SSE, None, SSE_HEADERS)
                     connection.end_body(head)
+                    self._connection = None  # it goes on with its next request
         self._close()
 
     def pause(self) -> None:

@@ -337,9 +337,9 @@ class _Listing:
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Future[Any]) -> None:
-        if self._connection is None or task.cancelled():
+        if self._connection is None:
             return
-        error = task.exception()
+        error = Overloaded("the configuration has changed; try again") if task.cancelled() else task.exception()
         if error is None:
             self._answer(task.result())
             return

@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._old = False
         self._target = b""
         self._first = b""
-        self._rest: list[bytes] = []
+        self._rest = bytearray()  # not a list of pieces: a piece may be one byte
         self._headers: dict[bytes, bytes] = {}
         self._repeated = _NO_REPEATS
         self._repeats = 0
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused or self._closing:
             return
-        if self.busy or self._queue or self._kept:
+        if self.busy or self._queue or self._kept or self.paused:
             self._kept.append(data)
             if sum(map(len, self._kept)) > KEPT:
                 self.transport.pause_reading()
@@ -196,6 +196,8 @@ class Connection(asyncio.Protocol):
         self._waiters.clear()
         if self.exchange is not None:
             self.exchange.resume()
+        elif not self.busy and (self._queue or self._kept):
+            asyncio.get_running_loop().call_soon(self._next)
 
     # --- parsing
 
@@ -315,7 +317,7 @@ class Connection(asyncio.Protocol):
         if not self._body_size:
             self._first, self._body_size = chunk, len(chunk)
         else:
-            self._rest.append(chunk)
+            self._rest += chunk
             self._body_size += len(chunk)
         if self._body_size > LARGE:
             self._large_body(len(chunk))
@@ -338,7 +340,7 @@ class Connection(asyncio.Protocol):
             return  # "Connection: close" was said: what came behind it is not processed (RFC 9112 §9.6)
         if self._body_size > self._shared.limits.max_body:
             raise HttpRefusal(413, "body_too_large", f"the body may have {self._shared.limits.max_body} bytes")
-        body = b"".join((self._first, *self._rest)) if self._rest else self._first
+        body = self._first + self._rest if self._rest else self._first
         path, query = self._target, b""
         if b"?" in path:
             path, _, query = path.partition(b"?")
@@ -352,7 +354,7 @@ class Connection(asyncio.Protocol):
         self._in_body = False
         if self._rest or self._headers or self._repeats:
             self._reset()
-        if self.busy or self._queue:
+        if self.busy or self._queue or self.paused:
             if len(self._queue) >= PIPELINED:
                 raise HttpRefusal(503, "too_many_requests", "too many pipelined requests")
             self._queue.append((request, keep_alive, old))
@@ -365,7 +367,7 @@ class Connection(asyncio.Protocol):
         if self._repeats:
             self._repeated, self._repeats = _NO_REPEATS, 0
         if self._rest:
-            self._rest = []
+            self._rest = bytearray()
         self._body_size = self._head_size = 0
         self._in_body = False
 
@@ -464,8 +466,8 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        if self.busy or self._closing or self._refused:
-            return
+        if self.busy or self._closing or self._refused or self.paused:
+            return  # paused: who does not read its answers gets no more of them; `resume_writing` goes on
         if self._queue:
             self._begin(*self._queue.popleft())
             return

@@ -21,6 +21,7 @@ NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"
 _PLAIN = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
 _SENTINEL = re.compile(rb"=\?base64\?.*\?=", re.IGNORECASE)
 _MOST = 8192
+_MOST_KEPT = 256
 
 
 def check_routing_headers(
@@ -71,8 +72,14 @@ def encode_value(text: str) -> bytes:
     return b"=?base64?" + base64.b64encode(raw) + b"?="
 
 
-@lru_cache(maxsize=4096)
 def routing_headers(method: str, name: str | None) -> bytes:
-    """The routing headers of a request that we send, as lines with CRLF."""
+    """The routing headers of a request that we send, as lines with CRLF. Short ones are kept: a client invents URIs."""
+    return _kept_lines(method, name) if name is None or len(name) <= _MOST_KEPT else _lines(method, name)
+
+
+def _lines(method: str, name: str | None) -> bytes:
     lines = b"Mcp-Method: %b\r\n" % method.encode()
     return lines if name is None else lines + b"Mcp-Name: %b\r\n" % encode_value(name)
+
+
+_kept_lines = lru_cache(maxsize=4096)(_lines)

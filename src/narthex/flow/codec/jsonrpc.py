@@ -6,7 +6,7 @@ Cases: `tests/flow/codec/test_jsonrpc.py`. Source: JSON-RPC 2.0; MCP 2026-07-28,
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any
 
 import msgspec
@@ -47,6 +47,9 @@ _decode_request = msgspec.json.Decoder(Request).decode
 _decode_incoming = msgspec.json.Decoder(Incoming).decode
 _decode_string = msgspec.json.Decoder(str).decode
 encode = msgspec.json.Encoder().encode
+MOST_MEMBERS = 4096
+"""Of an object that is looked at key by key."""
+_KEY = re.compile(rb'("(?:[^"\\]++|\\.)*+"):')
 BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
@@ -102,25 +105,35 @@ def compact_length(members: RawMap) -> int:
 def refuse_duplicate_keys(body: bytes, depth: int) -> None:
     """Raise `ParseError` when an object on one of the outer `depth` levels has a key twice.
 
-    The slow way, for bodies that are not in the shortest form; `depth` counts from the outermost object.
+    For bodies that are not in the shortest form; `depth` counts from the outermost object. What lies deeper is stepped
+    over, so that its size costs next to nothing.
     """
-
-    def pairs(items: list[tuple[str, Any]]) -> Any:
-        keys = {key for key, _ in items}
-        return (items, len(keys) != len(items))
-
-    def walk(value: Any, left: int) -> None:
-        if isinstance(value, tuple):
-            if value[1]:
-                raise ParseError("a key stands twice")
-            if left > 1:
-                for _, child in value[0]:
-                    walk(child, left - 1)
-
     try:
-        walk(json.loads(body, object_pairs_hook=pairs), depth)
-    except (ValueError, RecursionError) as error:
+        _refuse_duplicates(msgspec.json.format(body, indent=-1), depth)
+    except BAD_JSON as error:
         raise ParseError("the body is not JSON", detail=str(error)) from None
+
+
+def _refuse_duplicates(compact: bytes, depth: int) -> None:
+    members = decode_map(compact)  # of a key that stands twice the last value
+    if len(members) > MOST_MEMBERS:
+        raise ParseError("an object has too many members")
+    at = 1
+    for _ in range(len(members)):
+        key = _KEY.match(compact, at)
+        assert key is not None
+        value = bytes(members.pop(_decode_string(key[1]), b"?"))
+        at = key.end()
+        if not compact.startswith(value, at):
+            raise ParseError("a key stands twice")
+        at += len(value)
+        if compact[at : at + 1] not in (b",", b"}"):
+            raise ParseError("a key stands twice")
+        at += 1
+        if depth > 1 and value.startswith(b"{"):
+            _refuse_duplicates(value, depth - 1)
+    if compact[at - 1 : at] == b",":  # more members than names
+        raise ParseError("a key stands twice")
 
 
 def decode_incoming(data: bytes | bytearray) -> Incoming:

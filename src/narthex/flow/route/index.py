@@ -13,7 +13,7 @@ import msgspec
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, decode_map, encode
 from narthex.flow.route.names import canonical, shown_name
 from narthex.flow.route.patterns import Selector
-from narthex.flow.route.uri_templates import Template, prefix_uri, scheme_authority, unprefix_uri
+from narthex.flow.route.uri_templates import MAX_URI, Template, prefix_uri, scheme_authority, unprefix_uri
 from narthex.types import EndpointSpec, Kind, Selection
 
 KEY: Mapping[Kind, str] = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
@@ -85,6 +85,8 @@ def find_resource(spec: EndpointSpec, resources: Index, templates: Index, uri: s
     target = resources.targets.get(uri)
     if target is not None:
         return target
+    if len(uri) > MAX_URI:
+        return None  # it would stand in headers, metrics and caches
     prefixed = spec.resource_uris == "prefix"
     found = next((one for template, one in templates.templates if template.matches(uri)), None)
     if found is None and not prefixed:

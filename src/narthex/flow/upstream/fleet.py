@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from narthex.errors import GatewayError
+from narthex.errors import GatewayError, UpstreamUnavailable
 from narthex.flow.held import Held
 from narthex.flow.route.index import Index, Items, Missing, Target, find_resource, merge
 from narthex.flow.route.names import split_prefix
@@ -24,6 +24,8 @@ _log = logging.getLogger("narthex.upstream")
 MOST_VIEWERS = 256
 """Viewers whose merged lists are kept; the one seen longest ago goes first."""
 
+MOST_TOLD = 20
+"""Names hidden by a clash that are logged at a time."""
 MISSING_TTL_S = 1.0
 """A list with a server missing is asked for again after this long: it may be back."""
 
@@ -201,7 +203,8 @@ class Fleet:
         if target is None:
             for one in view.index.missing:
                 if only is None or one.server == only:
-                    raise self.servers[one.server].unavailable()
+                    server = self.servers.get(one.server)  # None: a reload has removed it meanwhile
+                    raise server.unavailable() if server is not None else UpstreamUnavailable(one.reason)
         return target
 
     def fresh(self, viewer: Viewer, kind: Kind) -> View | None:
@@ -267,7 +270,7 @@ class Fleet:
         before = viewer.views.get(kind)
         if before is not None and before.whole and not view.whole:
             view.fresh_until = 0.0  # a partial view answers calls, but the next list asks everybody
-        for server, name in view.index.hidden:
-            if before is None or (server, name) not in before.index.hidden:
-                _log.warning("endpoint %s hides %s of server %s: the name is taken", viewer.spec.name, name, server)
+        told = frozenset(before.index.hidden) if before is not None else frozenset()
+        for server, name in [one for one in view.index.hidden if one not in told][:MOST_TOLD]:
+            _log.warning("endpoint %s hides %s of server %s: the name is taken", viewer.spec.name, name, server)
         viewer.views[kind] = view

@@ -28,6 +28,10 @@ from narthex.types import HttpTarget, ServerSpec
 IDLE_S = 4.0
 """An idle connection is dropped after this long, or the server's `Keep-Alive` if that is shorter (design §5)."""
 MOST_HEADERS = 64 * 1024
+NOTICE_S = 10.0
+"""What nobody waits for gets this long to be acknowledged; then its connection is closed."""
+MOST_NOTICES = 16
+"""Notifications and replies of ours, per channel, that the server has not acknowledged; more are dropped."""
 SPLICE = 64 * 1024
 """JSON bodies above this are offered to the sink as they arrive."""
 _log = logging.getLogger("narthex.upstream")
@@ -283,6 +287,8 @@ class HttpChannel:
         self._pool = pool
         self._held = held
         self._ids = itertools.count(2)
+        self._notices: set[_Notice] = set()
+        self._deaf_told = False
         self._modern = dialect.era == "modern"
         self._head = request_head(spec, pool, dialect)
         self.small = min(SPLICE, spec.max_answer)
@@ -309,16 +315,23 @@ class HttpChannel:
 
     def notify(self, body: bytes) -> None:
         data = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
+        if len(self._notices) >= MOST_NOTICES:
+            if not self._deaf_told:
+                self._deaf_told = True
+                _log.warning("server %s acknowledges nothing: notifications to it are dropped", self.spec.name)
+            return
+        notice = _Notice(self._notices)
         connection = self._pool.take()
         if connection is not None:
-            connection.send(_Nobody(), data)
+            notice.send(connection, data)
         else:
-            _spawn(self._notify(data))
+            _spawn(self._notify(notice, data))
 
-    async def _notify(self, data: bytes) -> None:
+    async def _notify(self, notice: _Notice, data: bytes) -> None:
         try:
-            (await self._pool.dial()).send(_Nobody(), data)
+            notice.send(await self._pool.dial(), data)
         except GatewayError as error:
+            notice.over()
             _log.warning("server %s: a notification was not delivered: %s", self.spec.name, error.detail or error)
 
     async def close(self) -> None:
@@ -351,7 +364,7 @@ class HttpCall:
         self._wire = wire
         self._resent = False
         self._status = 0
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._size = 0
         self._held = 0
         self._spliced = False
@@ -441,7 +454,10 @@ class HttpCall:
                 sink.chunk(data)
                 return
             self._size = 0
-        self._chunks.append(data)
+        if len(self._chunks) < 2:
+            self._chunks.append(bytearray(data) if self._chunks else data)
+        else:
+            self._chunks[1] += data  # grows in place: a list of one-byte pieces would weigh fifty times its bytes
         self._size += len(data)
         if self._size > self.channel.spec.max_answer:
             self._too_large()
@@ -674,16 +690,47 @@ async def ask(pool: HttpPool, data: bytes, *, max_answer: int) -> Answer:
         return answer
 
 
-class _Nobody:
-    """Receives what nobody waits for."""
+class _Notice:
+    """One message that nobody waits for, and the `Receiver` of its acknowledgement: bounded in time and size."""
+
+    def __init__(self, under_way: set[_Notice]) -> None:
+        self._under_way = under_way
+        self._connection: HttpConnection | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._size = 0
+        under_way.add(self)
+
+    def send(self, connection: HttpConnection, data: bytes) -> None:
+        self._connection = connection
+        self._timer = asyncio.get_running_loop().call_later(NOTICE_S, self._drop)
+        connection.send(self, data)
+
+    def over(self) -> HttpConnection | None:
+        self._under_way.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        connection, self._connection = self._connection, None
+        return connection
+
+    def _drop(self) -> None:
+        connection = self.over()
+        if connection is not None:
+            connection.abandon()
+
+    # --- Receiver
 
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None: ...
 
-    def body(self, data: bytes) -> None: ...
+    def body(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > LARGE:
+            self._drop()
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        self.over()
 
-    def lost(self, detail: str, *, sent: bool, begun: bool) -> None: ...
+    def lost(self, detail: str, *, sent: bool, begun: bool) -> None:
+        self.over()
 
 
 _tasks: set[asyncio.Future[None]] = set()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ from narthex.flow.upstream.port import Channel, Outgoing, SessionLost
 from narthex.flow.upstream.stdio import open_stdio
 from narthex.types import LOCAL, Call, Era, HttpTarget, Kind, ServerSpec
 
+T = TypeVar("T")
 _log = logging.getLogger("narthex.upstream")
 MOST_ITEMS = 20_000
 MOST_PAGES = 200
@@ -114,7 +115,16 @@ class Server:
         if task is None:
             task = self._opening[scope] = asyncio.ensure_future(self._open(scope))
             task.add_done_callback(lambda done: self._opened(scope, done))
-        return await asyncio.shield(task)
+        return await self._outcome(task)
+
+    async def _outcome(self, task: asyncio.Task[T]) -> T:
+        """What a task that many wait for comes to; an error, not silence, when the server is closed under it."""
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and self.gone():
+                raise UpstreamUnavailable(f"server {self.spec.name} is gone") from None
+            raise
 
     def _opened(self, scope: Hashable, task: asyncio.Task[Channel]) -> None:
         self._opening.pop(scope, None)
@@ -235,7 +245,7 @@ class Server:
             task.add_done_callback(lambda done: self._fetched(key, done))
         try:
             async with asyncio.timeout(self.spec.list_timeout_s):
-                return await asyncio.shield(task)
+                return await self._outcome(task)
         except TimeoutError:
             raise UpstreamTimeout(f"server {self.spec.name} did not answer in time") from None
 
@@ -251,11 +261,11 @@ class Server:
         else:
             channel = await self.open(scope)
         try:
-            items, ttl_s = await self._walk_pages(channel, kind)
+            items, ttl_s = await self._walk_in_time(channel, kind)
         except SessionLost:
             self.breaker.success(self.clock())  # it answered
             channel = await self.open(scope)
-            items, ttl_s = await self._walk_pages(channel, kind)
+            items, ttl_s = await self._walk_in_time(channel, kind)
         now = self.clock()
         before = self._lists.get((scope, kind))
         if before is not None and before.items == items:
@@ -265,13 +275,23 @@ class Server:
             self._on_change()
         return items
 
+    async def _walk_in_time(self, channel: Channel, kind: Kind) -> tuple[Items, float]:
+        """`_walk_pages` with a deadline of its own: whoever waits may go, but an answer may never come."""
+        try:
+            async with asyncio.timeout(self.spec.list_timeout_s):
+                return await self._walk_pages(channel, kind)
+        except TimeoutError:
+            raise self.failed(UpstreamTimeout(f"server {self.spec.name} did not answer in time")) from None
+
     async def _walk_pages(self, channel: Channel, kind: Kind) -> tuple[Items, float]:
         """All pages of a list, within bounds, and for how long (seconds) they are fresh."""
         spec = self.spec
         empty = Items(spec.name, ())
         if _CAPABILITY[kind] not in channel.dialect.capabilities:
+            self.breaker.forget(self.clock())  # nothing is asked, so nothing is learnt: another may be the probe
             return empty, spec.list_ttl_s
         raws: list[Raw] = []
+        size = 0
         params: RawMap = {}
         ttl_s = spec.list_ttl_s
         for _ in range(MOST_PAGES):
@@ -281,6 +301,9 @@ class Server:
                     return empty, ttl_s
                 said = repr(bytes(message.error)[:300])
                 raise UpstreamUnavailable(f"server {spec.name} cannot list its {kind}", detail=said)
+            size += len(bytes(message.result))
+            if size > spec.max_answer:
+                raise UpstreamUnavailable(f"server {spec.name} has too long a list of {kind}")
             page, cursor, page_ttl_s = _read_page(spec.name, kind, message.result)
             raws += page
             ttl_s = min(ttl_s, page_ttl_s)
@@ -343,6 +366,7 @@ class Server:
         for scope, channel in self.channels.items():
             if not channel.alive or channel.open_calls == 0:
                 del self.channels[scope]
+                self._forget_lists(scope)
                 asyncio.ensure_future(channel.close())
                 return True
         return False

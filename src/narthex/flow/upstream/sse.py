@@ -19,7 +19,7 @@ from narthex.errors import GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import handshake
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.codec.sse import EventParser
-from narthex.flow.upstream.http import HttpConnection, HttpPool, ask, refused, request_head
+from narthex.flow.upstream.http import MOST_NOTICES, HttpConnection, HttpPool, ask, refused, request_head
 from narthex.flow.upstream.multiplex import Answer, Multiplex, NotMcp, Push, read_dialect
 from narthex.flow.upstream.port import Dialect, Flight, Outgoing, SessionLost, Sink
 from narthex.types import HttpTarget, ServerSpec
@@ -264,7 +264,8 @@ class SseChannel:
         return call
 
     def notify(self, body: bytes) -> None:
-        if self.alive:
+        unheard = sum(type(post) is _Post for post in self.posts)
+        if self.alive and unheard < MOST_NOTICES:  # a server may ask us something faster than it takes our answers
             post = _Post(self, body)
             post.send()
             post.expire()

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from narthex.app import Gateway
 from narthex.config.compile import load_snapshot
 from narthex.flow.accept.listener import Connection
-from narthex.flow.upstream.http import HttpPool
+from narthex.flow.upstream.connection import HttpPool
 from narthex.types import LOCAL
 
 TOOL = "server__echo"

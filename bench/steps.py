@@ -35,8 +35,9 @@ from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.upstream import http
+from narthex.flow.upstream.connection import HttpConnection
 from narthex.flow.upstream.fleet import Fleet
-from narthex.flow.upstream.http import HttpCall, HttpChannel, HttpConnection
+from narthex.flow.upstream.http import HttpCall, HttpChannel
 from narthex.telemetry.accounts import Accounts, Counter
 
 Line = dict[str, Any]

@@ -12,8 +12,9 @@ from narthex.errors import GatewayError
 from narthex.flow.accept.listener import Connection, HttpRequest, Shared
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.held import Held
+from narthex.flow.upstream.connection import HttpConnection, HttpPool
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.http import HttpChannel, HttpConnection, HttpPool
+from narthex.flow.upstream.http import HttpChannel
 from narthex.flow.upstream.port import Dialect, Outgoing
 from narthex.types import Egress, HttpTarget, Limits, ServerSpec
 

@@ -116,6 +116,7 @@ class Gateway:
             self._server.close()
             await self.fleet.close()
             raise
+        self.fleet.start()
         self._gauges()
         self._tasks.append(asyncio.ensure_future(self._sweep()))
         self.ready = True
@@ -166,6 +167,7 @@ class Gateway:
         self.shared.limits = snapshot.limits
         self.shared.held.limit = snapshot.limits.max_held
         self.fleet.apply(snapshot)
+        self.fleet.start()
         self.front.apply(snapshot)
         settle_memory()
 

@@ -240,3 +240,21 @@ def test_overrides_by_name(tmp_path: Path) -> None:
     found = examine(write(tmp_path, "version: 1\n"), Overrides(listen="127.0.0.1:1"), env={})
     assert found.snapshot is not None
     assert found.snapshot.listen == ("127.0.0.1", 1)
+
+
+@pytest.mark.parametrize(
+    ("listen", "url", "refused"),
+    [
+        pytest.param("127.0.0.1:8080", "http://127.0.0.1:8080/mcp", True, id="the same address"),
+        pytest.param("127.0.0.1:8080", "http://localhost:8080/mcp/x", True, id="another name for it"),
+        pytest.param("127.0.0.1:8080", "http://127.0.0.1:8081/mcp", False, id="another port"),
+        pytest.param("127.0.0.1:8080", "http://mcp.example.com:8080/mcp", False, id="another host"),
+    ],
+)
+def test_a_server_that_is_the_gateway_itself_is_refused(tmp_path: Path, listen: str, url: str, refused: bool) -> None:
+    file = tmp_path / "narthex.yaml"
+    file.write_text(f"version: 1\nlisten: {listen}\nservers:\n  loop: {{url: '{url}'}}\n")
+    problems = examine(file).problems
+    assert [problem.text for problem in problems] == (
+        ["'loop' is this gateway itself: a call would go round"] if refused else []
+    )

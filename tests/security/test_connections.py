@@ -57,7 +57,7 @@ def test_who_sends_and_never_reads_does_not_fill_the_memory() -> None:
             assert connection.transport.get_write_buffer_size() < 5 * size
             client.writer.transport.resume_reading()  # type: ignore[attr-defined]
             for _ in range(100):
-                assert len((await client.read()).body) == size
+                assert len((await client.read()).body) in range(size, size + 9)
 
     run(main)
 

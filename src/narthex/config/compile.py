@@ -138,6 +138,9 @@ class _Compiler:
         if listen == admin and listen[1] != 0:
             self.reading.fault(("admin", "listen"), f"listen and admin.listen are both {values.show_address(listen)}")
         servers = {name: self._server(name, server) for name, server in settings.servers.items()}
+        for name, server in servers.items():
+            if isinstance(server.target, HttpTarget) and _is_ours(server.target, listen, settings.public_url):
+                self.reading.fault(("servers", name, "url"), f"'{name}' is this gateway itself: a call would go round")
         endpoints = self._endpoints()
         self._remarks(endpoints)
         return Snapshot(
@@ -363,6 +366,14 @@ class _Compiler:
         for number, network in enumerate(self.settings.trusted_proxies):
             if network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")):
                 reading.warn(("trusted_proxies", str(number)), f"{network} trusts the headers of everybody")
+
+
+def _is_ours(target: HttpTarget, listen: Address, public_url: str | None) -> bool:
+    """Does a server's URL lead back to our own listener?"""
+    if public_url is not None and target.url.startswith(f"{public_url}/mcp"):
+        return True
+    same_host = target.host == listen[0] or (values.is_loopback(target.host) and values.is_loopback(listen[0]))
+    return listen[1] != 0 and target.port == listen[1] and same_host
 
 
 def _may_match(pattern: str, server: str) -> bool:

@@ -15,8 +15,9 @@ import pytest
 from narthex.errors import ContentBlocked, GatewayError, Overloaded, UpstreamUnavailable
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.held import LARGE, Held
+from narthex.flow.upstream.connection import IDLE_S, HttpPool
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.http import IDLE_S, HttpChannel, HttpPool
+from narthex.flow.upstream.http import HttpChannel
 from narthex.flow.upstream.port import Dialect, Outgoing, SessionLost
 from narthex.testing import FakeClock
 from narthex.types import Egress, HttpTarget, ServerSpec

@@ -9,8 +9,9 @@ import pytest
 
 from narthex.errors import UpstreamUnavailable
 from narthex.flow.held import Held
+from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.http import HttpChannel, HttpPool
+from narthex.flow.upstream.http import HttpChannel
 from narthex.flow.upstream.negotiate import OldTransport, open_http
 from narthex.testing import FakeClock, FakeServer
 from narthex.types import Egress, Era, HttpTarget

@@ -14,8 +14,8 @@ import uvloop
 
 from narthex.errors import GatewayError, UpstreamUnavailable
 from narthex.flow.codec.jsonrpc import Incoming
+from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.http import HttpPool
 from narthex.flow.upstream.port import Outgoing, SessionLost
 from narthex.flow.upstream.sse import SseChannel, endpoint_path, open_sse
 from narthex.types import Egress, HttpTarget, ServerSpec

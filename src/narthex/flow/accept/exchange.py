@@ -429,13 +429,15 @@ class Exchange:
         connection = self._connection
         if not self.answered:
             self.answered = True
-            self.front.account(self, outcome_of(error), self._answer_size, error.detail)
+            decision_id = self.front.new_id()
+            body = encode_error(self.front.decode_id(self.call.id_json), error, decision_id)
+            size = self._answer_size + len(body)
+            self.front.account(self, outcome_of(error), size, error.detail, decision_id)
             if connection is not None:
-                self._write_error(connection, error)
+                self._write_error(connection, error, body)
         self._close()
 
-    def _write_error(self, connection: Connection, error: GatewayError) -> None:
-        body = encode_error(self.front.decode_id(self.call.id_json), error, self.front.new_id())
+    def _write_error(self, connection: Connection, error: GatewayError, body: bytes) -> None:
         if self._form is EVENTS:
             connection.end_body(connection.frame(encode_event(body)))
         elif self._form is SPLICED:

@@ -257,16 +257,16 @@ class Front:
             if self._cancellable.get(key) is one:
                 del self._cancellable[key]
 
-    def account(self, one: Exchange, outcome: int, size: int, detail: str = "") -> None:
-        """Count a call that was answered, and log it where that is asked for."""
+    def account(self, one: Exchange, outcome: int, size: int, detail: str = "", decision_id: str = "") -> None:
+        """Count a call that was answered, and log it where that is asked for; an error with the id that it carries."""
         call = one.call
         seconds = self.clock() - one.began_at
         counter = self.accounts.counter(call.endpoint, one.server_name, call.method, one.target_name)
         counter.add(outcome, seconds, one.size_in, size)
         if self.snapshot.log_calls and self.logs is not None:
             self.logs.call_line(
-                endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name,
-                outcome=outcome, seconds=seconds, bytes_out=size, detail=detail,
+                endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name or call.name,
+                outcome=outcome, seconds=seconds, bytes_out=size, detail=detail, decision_id=decision_id,
             )  # fmt: skip
 
     @staticmethod

@@ -108,6 +108,9 @@ class Fleet:
         )
         for server in retired:
             self.spawn(self._retire(server))
+
+    def start(self) -> None:
+        """Start the servers that are to run before the first call; once it is known that the gateway itself can."""
         for server in self.servers.values():
             if isinstance(server.spec.target, StdioTarget) and server.spec.target.start == "at_start":
                 self.spawn(self._start(server))

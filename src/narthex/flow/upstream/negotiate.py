@@ -22,7 +22,8 @@ from narthex.flow.codec.handshake import (
 from narthex.flow.codec.jsonrpc import Incoming, decode_incoming
 from narthex.flow.codec.revisions import LATEST_LEGACY, MODERN
 from narthex.flow.held import Held
-from narthex.flow.upstream.http import Answer, HttpChannel, HttpPool, ask, refused, request_head
+from narthex.flow.upstream.connection import Answer, HttpPool, ask
+from narthex.flow.upstream.http import HttpChannel, refused, request_head
 from narthex.flow.upstream.port import Dialect
 from narthex.types import Era, ServerSpec
 

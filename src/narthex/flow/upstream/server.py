@@ -20,8 +20,8 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Incoming, Raw, RawMap, decode_m
 from narthex.flow.held import Held
 from narthex.flow.route.index import MEMBER, Items, read_items
 from narthex.flow.upstream.breaker import Breaker
+from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.http import HttpPool
 from narthex.flow.upstream.negotiate import OldTransport, open_http
 from narthex.flow.upstream.port import Channel, Outgoing, SessionLost
 from narthex.flow.upstream.stdio import open_stdio

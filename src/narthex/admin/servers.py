@@ -6,7 +6,7 @@ Never its headers, environment or arguments; and what stands in them is cut out 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -16,10 +16,8 @@ from starlette.routing import Route
 
 from narthex.admin.reply import json_reply
 from narthex.admin.view import GatewayView, ServerStatus
+from narthex.flow.upstream.secrets import hide, secrets_of
 from narthex.types import HttpTarget, ServerSpec
-
-HIDDEN = "[hidden]"
-_SHORTEST_SECRET = 6
 
 
 def server_routes(gateway: GatewayView) -> list[Route]:
@@ -54,26 +52,6 @@ def show_server(spec: ServerSpec, status: ServerStatus) -> dict[str, Any]:
     document["stderr_tail"] = [hide(line, secrets) for line in status.stderr_tail]
     document["last_error"] = hide(status.last_error, secrets) if status.last_error is not None else None
     return document
-
-
-def secrets_of(spec: ServerSpec) -> tuple[str, ...]:
-    """Values that must not be shown, the longest first: a part of one may be another."""
-    target = spec.target
-    if isinstance(target, HttpTarget):
-        parts = urlsplit(target.url)
-        found = [value for _, value in target.headers] + [value for _, value in parse_qsl(parts.query)]
-        found += [parts.query, parts.password or ""]
-        found += [word for _, value in target.headers for word in value.split()]
-    else:
-        found = [value for _, value in target.env] + list(target.args)
-        found += [argument.partition("=")[2] for argument in target.args]
-    return tuple(sorted({one for one in found if len(one) >= _SHORTEST_SECRET}, key=len, reverse=True))
-
-
-def hide(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-    return text
 
 
 def _path(target: HttpTarget) -> str:

@@ -146,7 +146,7 @@ def test_closing_ends_an_opening_under_way() -> None:
             opening = asyncio.ensure_future(one.server.open(SCOPE))
             await until(lambda: server.requests)
             await one.server.close()
-            with pytest.raises(asyncio.CancelledError):
+            with pytest.raises(UpstreamUnavailable):
                 await opening
             await until(lambda: server.gone == 1)
 

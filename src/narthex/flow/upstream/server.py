@@ -24,6 +24,7 @@ from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.negotiate import OldTransport, open_http
 from narthex.flow.upstream.port import Channel, Outgoing, SessionLost
+from narthex.flow.upstream.secrets import hide, secrets_of
 from narthex.flow.upstream.stdio import open_stdio
 from narthex.types import LOCAL, Call, Era, HttpTarget, Kind, ServerSpec
 
@@ -81,6 +82,7 @@ class Server:
         self.old_transport = False
         self.last_error: tuple[float, str] | None = None
         self._closed = False
+        self._secrets = secrets_of(spec)
         self._dialer = dialer
         self._held = held
         self._on_change = on_change
@@ -211,6 +213,7 @@ class Server:
 
     def failed(self, error: GatewayError) -> GatewayError:
         """Count a failure of the server and keep its words for the operator; returns `error`, to be raised."""
+        error.detail = hide(error.detail, self._secrets)  # it may hold the server's words, and they our credential
         if isinstance(error, (UpstreamUnavailable, UpstreamTimeout)):
             was = self.breaker.state
             self.breaker.failure(self.clock())

@@ -20,7 +20,7 @@ from narthex.flow.codec import handshake
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.upstream.connection import HttpConnection, HttpPool, ask
-from narthex.flow.upstream.http import MOST_NOTICES, refused, request_head
+from narthex.flow.upstream.http import refused, request_head
 from narthex.flow.upstream.multiplex import Answer, Multiplex, NotMcp, Push, read_dialect
 from narthex.flow.upstream.notice import MOST_NOTICES
 from narthex.flow.upstream.port import Dialect, Flight, Outgoing, SessionLost, Sink

@@ -20,6 +20,7 @@ from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.upstream.multiplex import Answer, Multiplex, NotMcp, Push, read_dialect
 from narthex.flow.upstream.port import Dialect, Flight, Outgoing, Sink
 from narthex.flow.upstream.process import Child, child_environment, start_child
+from narthex.flow.upstream.secrets import hide, secrets_of
 from narthex.types import ServerSpec, StdioTarget
 
 PROBE_S = 2.0
@@ -188,7 +189,7 @@ class StdioChannel:
         detail = f"the process {reason}"
         if self.dialect.version:  # before that, whoever opens the channel explains and reports
             detail = self.explain(detail)
-            self._log.warning("server %s: %s", self._spec.name, detail)
+            self._log.warning("server %s: %s", self._spec.name, hide(detail, secrets_of(self._spec)))
         self._calls.fail(UpstreamUnavailable(f"server {self._spec.name} has stopped", detail=detail, sent=True))
 
     def _received(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.listener import Connection
-from narthex.flow.codec.bridge import COMPLETE, progress_for, response_parts
+from narthex.flow.codec.bridge import COMPLETE, missing_members, progress_for, response_parts
 from narthex.flow.codec.handshake import answer_push
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, encode_error
 from narthex.flow.codec.sse import encode_event
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 OVERFLOW = 1024 * 1024
 """Unread bytes that one slow reader may pile up before its call fails: a shared pipe is never paused for it."""
+TAIL = 64
+"""Bytes of a spliced body that are kept back where something is to stand at its end."""
 LINGER_S = 2.0
 """How long a server may keep a stream open behind its response."""
 SSE = b"text/event-stream"
@@ -49,8 +51,8 @@ class Exchange:
     """A call that goes to a server."""
 
     __slots__ = (
-        "_answer_size", "_channel", "_connection", "_ending", "_flight", "_form", "_out", "_outcome",
-        "_sending", "_server", "_skip", "_task", "_walk", "answered", "began_at", "call", "deadline", "front",
+        "_answer_size", "_channel", "_connection", "_ending", "_extra", "_flight", "_form", "_out", "_outcome",
+        "_sending", "_server", "_skip", "_tail", "_task", "_walk", "answered", "began_at", "call", "deadline", "front",
         "over", "server_name", "size_in", "sse_at", "takes_events", "target_name", "viewer",
     )  # fmt: skip
 
@@ -78,6 +80,7 @@ class Exchange:
         self._ending: Any = _WAITING
         self._sending = False
         self._form = UNDECIDED
+        self._extra = b""
         self._answer_size = 0
         self._outcome = _OK
 
@@ -304,14 +307,16 @@ class Exchange:
             or not head.startswith(ours)
         ):
             return False
-        # A result that may be no complete one, or lack what a modern client needs, must be seen whole.
-        modern = channel.dialect.era == "modern" or call.era == "modern"
-        if modern and not head.startswith(COMPLETE, len(ours) - 1):
-            return False
+        if call.era == "modern" and channel.dialect.era == "modern" and not head.startswith(COMPLETE, len(ours) - 1):
+            return False  # may be no complete result: it must be seen whole
+        if call.era == "modern" and channel.dialect.era == "legacy":
+            # Behind all that the server says of itself: of a name that stands twice, readers take the last.
+            self._extra = b"," + missing_members(call.method, "legacy", b"")
         start = b'{"jsonrpc":"2.0","id":%b,"result":{"' % call.id_json
-        size = total - len(ours) + len(start)
+        size = total - len(ours) + len(start) + len(self._extra)
         connection.transport.write(connection.begin_body(200, JSON, size) + start)
         self._form = SPLICED
+        self._tail = b""
         self._skip = len(ours)
         self._answer_size = size
         return True
@@ -322,13 +327,27 @@ class Exchange:
             return
         if self._skip:
             data, self._skip = data[self._skip :], 0
+        if self._extra:
+            data = self._tail + data
+            data, self._tail = data[:-TAIL], data[-TAIL:]
         connection.transport.write(data)
+
+    def _end_splice(self, connection: Connection) -> None:
+        """Every byte is out but the last few, which get what a modern client needs to find in the result."""
+        if not self._extra:
+            connection.end_body()
+            return
+        tail = self._tail.rstrip()
+        if tail.endswith(b"}}"):
+            connection.end_body(tail[:-2] + self._extra + tail[-2:] + self._tail[len(tail) :])
+        else:
+            connection.abort()  # it ends as no response does: the client must not take it for a whole one
 
     def finished(self) -> None:
         if self._form is SPLICED and not self.answered:
             self._finish_answer()  # spliced: every byte is out
             if self._connection is not None:
-                self._connection.end_body()
+                self._end_splice(self._connection)
                 self.front.account(self, _OK, self._answer_size)
         if not self.answered:
             self._end(UpstreamUnavailable("the server ended its answer without a response", sent=True))

@@ -17,7 +17,7 @@ from narthex.flow.held import Held
 from narthex.flow.route.index import Index, Items, Missing, Target, find_resource, merge
 from narthex.flow.route.names import split_prefix
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.server import Server
+from narthex.flow.upstream.server import RECHECK_S, Server
 from narthex.types import EndpointSpec, Kind, Principal, ServerSpec, Session, Sharing, Snapshot, StdioTarget
 
 _log = logging.getLogger("narthex.upstream")
@@ -61,13 +61,14 @@ class View(msgspec.Struct):
 class Viewer:
     """Everybody who sees the same of an endpoint: its servers, the scope of each, and the merged lists."""
 
-    __slots__ = ("building", "scopes", "spec", "views")
+    __slots__ = ("asking", "building", "scopes", "spec", "views")
 
     def __init__(self, spec: EndpointSpec, scopes: dict[str, Scope]) -> None:
         self.spec = spec
         self.scopes = scopes
         self.views: dict[Kind, View] = {}
         self.building: dict[Kind, asyncio.Task[View]] = {}
+        self.asking: dict[tuple[Kind, str | None], asyncio.Task[View]] = {}
 
 
 class Fleet:
@@ -197,9 +198,9 @@ class Fleet:
             only = split_prefix(name)
             if only is None or only not in viewer.scopes:
                 return None
-        view = await self._build(viewer, kind, only, recheck=True)
+        view = await self._rechecked(viewer, kind, only)
         if kind == "resources":
-            templates = await self._build(viewer, "templates", None, recheck=False)
+            templates = await asyncio.shield(self._rebuild(viewer, "templates"))
             target = find_resource(spec, view.index, templates.index, name)
         else:
             target = view.index.targets.get(name)
@@ -209,6 +210,31 @@ class Fleet:
                     server = self.servers.get(one.server)  # None: a reload has removed it meanwhile
                     raise server.unavailable() if server is not None else UpstreamUnavailable(one.reason)
         return target
+
+    async def _rechecked(self, viewer: Viewer, kind: Kind, only: str | None) -> View:
+        """The view after its servers (or `only` that one) were asked again; they were just asked: as it is.
+
+        One asking serves everybody who waits: a client that invents names costs no more than one a second.
+        """
+        view = viewer.views.get(kind)
+        if view is not None and view.generation == self.generation and self._just_asked(viewer, kind, only):
+            return view
+        key = (kind, only)
+        task = viewer.asking.get(key)
+        if task is None:
+            task = viewer.asking[key] = asyncio.ensure_future(self._build(viewer, kind, only, recheck=True))
+            task.add_done_callback(lambda done: viewer.asking.pop(key, None))
+        return await asyncio.shield(task)
+
+    def _just_asked(self, viewer: Viewer, kind: Kind, only: str | None) -> bool:
+        since = self._clock() - RECHECK_S
+        for name, scope in viewer.scopes.items():
+            if only is None or name == only:
+                server = self.servers.get(name)
+                listed = server.listed(scope, kind) if server is not None else None
+                if listed is None or listed.fetched_at < since:
+                    return False
+        return True
 
     def fresh(self, viewer: Viewer, kind: Kind) -> View | None:
         """The merged list from memory, None when a server must be asked."""

@@ -31,6 +31,8 @@ from narthex.types import LOCAL, Call, Era, HttpTarget, Kind, ServerSpec
 T = TypeVar("T")
 _log = logging.getLogger("narthex.upstream")
 MOST_ITEMS = 20_000
+MOST_TEMPLATES = 200
+"""Templates are tried one after the other for a resource that no list names."""
 MOST_PAGES = 200
 MOST_CHANNELS = 1024
 START_S = 30.0
@@ -313,7 +315,7 @@ class Server:
             if cursor is None or len(raws) >= MOST_ITEMS:
                 break
             params = {"cursor": cursor}
-        items, left_out = read_items(kind, spec.name, raws, MOST_ITEMS)
+        items, left_out = read_items(kind, spec.name, raws, MOST_TEMPLATES if kind == "templates" else MOST_ITEMS)
         if left_out:
             _log.warning("server %s: %d of its %s are left out: no usable name, named twice, or too many",
                          spec.name, left_out, kind)  # fmt: skip

@@ -163,10 +163,10 @@ class Gateway:
             server_context(snapshot.tls)  # tried apart: a key that does not fit must not spoil the one that serves
             self._context.load_cert_chain(snapshot.tls.cert, snapshot.tls.key)
         self._admin.reload_tls(snapshot.admin_tls)
+        self.fleet.apply(snapshot)  # first: it may refuse, and then nothing has changed
         self.snapshot = snapshot
         self.shared.limits = snapshot.limits
         self.shared.held.limit = snapshot.limits.max_held
-        self.fleet.apply(snapshot)
         self.fleet.start()
         self.front.apply(snapshot)
         settle_memory()

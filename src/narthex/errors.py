@@ -123,18 +123,26 @@ class UpstreamUnavailable(GatewayError):
     Args:
         retry_after_s: When a new try makes sense; None where nobody knows.
         sent: True once a byte of the request was written.
+        counts: False where the server is not to blame: it answered, and refused what it was asked.
     """
 
     code, status, reason = -31005, 200, "upstream_unavailable"
 
     def __init__(
-        self, public: str, *, detail: str = "", retry_after_s: float | None = None, sent: bool = False
+        self,
+        public: str,
+        *,
+        detail: str = "",
+        retry_after_s: float | None = None,
+        sent: bool = False,
+        counts: bool = True,
     ) -> None:
         data: dict[str, Any] = {"sent": sent}
         if retry_after_s is not None:
             data["retryAfterSeconds"] = max(1, round(retry_after_s))
         super().__init__(public, detail=detail, data=data)
         self.sent = sent
+        self.counts = counts
 
 
 class UpstreamTimeout(GatewayError):

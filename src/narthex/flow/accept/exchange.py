@@ -482,10 +482,10 @@ class Exchange:
             breaker = self._server.breaker
             if breaker.stirred:
                 now = self.front.clock()
-                if self._outcome == _CANCELLED:
-                    breaker.forget(now)
-                elif self._outcome != _FAILED:
+                if self._outcome not in (_CANCELLED, _FAILED):
                     breaker.success(now)
+                elif breaker.state == "half_open":
+                    breaker.forget(now)  # it was the probe, and says nothing of the server; a counted failure opened it
         self._flight = None
         front = self.front
         front.active.discard(self)

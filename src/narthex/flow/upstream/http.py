@@ -340,7 +340,8 @@ def refused(name: str, status: int, retry_after_s: float | None = None) -> Upstr
         public = f"server {name} is overloaded"
     else:
         public = f"server {name} answered HTTP {status}"
-    return UpstreamUnavailable(public, detail=f"HTTP {status}", retry_after_s=retry_after_s, sent=True)
+    counts = not 400 <= status < 500 or status == 429
+    return UpstreamUnavailable(public, detail=f"HTTP {status}", retry_after_s=retry_after_s, sent=True, counts=counts)
 
 
 def request_head(spec: ServerSpec, pool: HttpPool, dialect: Dialect) -> bytes:

@@ -218,7 +218,8 @@ class Server:
         error.detail = hide(error.detail, self._secrets)  # it may hold the server's words, and they our credential
         if isinstance(error, (UpstreamUnavailable, UpstreamTimeout)):
             was = self.breaker.state
-            self.breaker.failure(self.clock())
+            if isinstance(error, UpstreamTimeout) or error.counts:
+                self.breaker.failure(self.clock())
             text = f"{error.public}: {error.detail}" if error.detail else error.public
             if self.last_error is None or self.last_error[1] != text or was != self.breaker.state:
                 _log.warning("%s", text)

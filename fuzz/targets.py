@@ -95,7 +95,7 @@ def fuzz_incoming(data: bytes) -> None:
             bridge.translate_error(era, message.error)
         for call in CALLS:
             with suppress(GatewayError, *BAD_JSON):
-                answer = b"".join(bridge.response_parts(call, era, message, bytes(message.result)))
+                answer = b"".join(bridge.response_parts(call, era, message, bridge.read_result(message)))
                 assert json.loads(answer.decode(errors="replace"), parse_int=str)["id"] == "7"
     for call in CALLS:
         with suppress(GatewayError, *BAD_JSON):

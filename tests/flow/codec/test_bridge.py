@@ -17,6 +17,7 @@ from narthex.flow.codec.bridge import (
     missing_members,
     outgoing_body,
     progress_for,
+    read_result,
     response_parts,
     translate_error,
 )
@@ -58,7 +59,7 @@ def sent(call: Call, server: Era, id_: int = 42) -> dict[str, Any]:
 def answered(call: Call, server: Era, members: bytes) -> dict[str, Any]:
     """What the client gets when the server's message holds `members`; no key may stand twice in it."""
     message = decode_incoming(b'{"jsonrpc":"2.0","id":42,%b}' % members)
-    body = b"".join(response_parts(call, server, message, bytes(message.result)))
+    body = b"".join(response_parts(call, server, message, read_result(message)))
     found: dict[str, Any] = json.loads(body, object_pairs_hook=once)
     return found
 
@@ -238,7 +239,7 @@ def test_results(client: Era, server: Era, method: str, result: str, added: dict
 def test_a_result_passes_byte_for_byte(client: Era, server: Era) -> None:
     inner = b'"content" : [ {"text":"\\u00e4\\/ \xc3\xa4"} ], "x":1.50e0 }'
     message = decode_incoming(b'{"id":42,"result":{"resultType":"complete",%b}' % inner)
-    body = b"".join(response_parts(call(client), server, message, bytes(message.result)))
+    body = b"".join(response_parts(call(client), server, message, read_result(message)))
     assert body.endswith(inner + b"}")
 
 
@@ -291,7 +292,7 @@ def test_what_only_mentions_input_required_passes(client: Era, server: Era, resu
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
 def test_missing_members_of_a_modern_server_are_not_made_up(method: str) -> None:
-    assert missing_members(method, "modern", b"{}") == b""
+    assert missing_members(method, "modern", {}) == b""
 
 
 # --- ids ----------------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.listener import Connection
-from narthex.flow.codec.bridge import COMPLETE, missing_members, progress_for, response_parts
+from narthex.flow.codec.bridge import COMPLETE, missing_members, progress_for, read_result, response_parts
 from narthex.flow.codec.handshake import answer_push
-from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, encode_error
+from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, encode_error
 from narthex.flow.codec.sse import encode_event
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, SessionLost
@@ -39,6 +39,7 @@ JSON = b"application/json"
 SSE_HEADERS = b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
 _OK, _TOOL_ERROR, _RPC_ERROR, _CANCELLED = (OUTCOME[n] for n in ("ok", "tool_error", "rpc_error", "cancelled"))
 _FAILED = -1
+_TRUE = Raw(b"true")
 _EVENT_HEAD = b"event: message\ndata: "
 UNDECIDED, EVENTS_DUE, EVENTS, SPLICED = range(4)
 """The form of an answer: not begun; an event stream, to be begun; one begun; a JSON body handed on as it arrives."""
@@ -228,9 +229,9 @@ class Exchange:
             self._end(UpstreamUnavailable("the server answered another request", sent=True))
             return
         assert self._channel is not None
-        result = bytes(message.result)
         try:
-            parts = response_parts(self.call, self._channel.dialect.era, message, result)
+            members = read_result(message)
+            parts = response_parts(self.call, self._channel.dialect.era, message, members)
         except BAD_JSON:
             self._end(UpstreamUnavailable("the server's answer cannot be read", sent=True))
             return
@@ -239,7 +240,7 @@ class Exchange:
             return
         if message.error:
             self._outcome = _RPC_ERROR
-        elif self.call.method == "tools/call" and b'"isError":true' in result:
+        elif "isError" in members and members["isError"] == _TRUE:
             self._outcome = _TOOL_ERROR
         self._respond(parts)
 
@@ -311,7 +312,7 @@ class Exchange:
             return False  # may be no complete result: it must be seen whole
         if call.era == "modern" and channel.dialect.era == "legacy":
             # Behind all that the server says of itself: of a name that stands twice, readers take the last.
-            self._extra = b"," + missing_members(call.method, "legacy", b"")
+            self._extra = b"," + missing_members(call.method, "legacy", {})
         start = b'{"jsonrpc":"2.0","id":%b,"result":{"' % call.id_json
         size = total - len(ours) + len(start) + len(self._extra)
         connection.transport.write(connection.begin_body(200, JSON, size) + start)

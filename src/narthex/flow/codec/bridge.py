@@ -26,6 +26,7 @@ COMPLETE = b'"resultType":"complete"'
 UNCACHED = b'"ttlMs":0,"cacheScope":"private"'
 _QUOTED = {version: Raw(encode(version)) for version in MODERN}
 _NO_CAPABILITIES = Raw(b"{}")
+_COMPLETE = Raw(b'"complete"')
 _CLIENT_INFO = Raw(encode(CLIENT_INFO))
 _decode_any = msgspec.json.Decoder().decode
 
@@ -60,55 +61,67 @@ def _passes(meta: RawMap) -> bool:
     return META_CLIENT in meta and "progressToken" not in meta and meta[META_CAPABILITIES] == _NO_CAPABILITIES
 
 
-def response_parts(call: Call, era: Era, message: Incoming, result: bytes) -> list[bytes | memoryview]:
-    """The answer to `call` as the client gets it, in pieces to write: its id, and the result's bytes as they came.
-
-    Args:
-        era: The server's. result: `message.result` as bytes.
+def read_result(message: Incoming) -> RawMap:
+    """The members of a result, one level deep; empty for an error. One look serves every question about it.
 
     Raises:
         UpstreamUnavailable: Neither a result nor an error, or a result that is no object.
+    """
+    if message.error:
+        return {}
+    if not message.result:
+        raise UpstreamUnavailable("the server answered neither result nor error", sent=True)
+    try:
+        return decode_map(message.result)
+    except BAD_JSON:
+        raise UpstreamUnavailable("the server's result is not an object", sent=True) from None
+
+
+def response_parts(call: Call, era: Era, message: Incoming, members: RawMap) -> list[bytes | Raw | memoryview]:
+    """The answer to `call` as the client gets it, in pieces to write: its id, and the result's bytes as they came.
+
+    Args:
+        era: The server's.
+        members: What `read_result` read.
+    Raises:
+        UpstreamUnavailable: A malformed error.
         MissingCapability: The server asks for input, which this version does not carry.
     """
     if message.error:
         return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"error":', translate_error(call.era, message.error), b"}"]
-    if not result:
-        raise UpstreamUnavailable("the server answered neither result nor error", sent=True)
-    if result[0] != 0x7B:  # {
-        raise UpstreamUnavailable("the server's result is not an object", sent=True)
-    # An escape may spell the word too. A legacy server has no right to it, and a modern client would obey.
-    if "modern" in (era, call.era) and (b'"input_required"' in result or b"\\u" in result):
-        refuse_input_required(result)
+    result = message.result
+    if "resultType" in members and "modern" in (era, call.era):
+        refuse_input_required(members["resultType"])
     if call.era == "modern":
-        extra = missing_members(call.method, era, result)
+        extra = missing_members(call.method, era, members)
         if extra:
             rest = memoryview(result)[1:]
-            comma = b"" if bytes(rest[:1]) == b"}" or not decode_map(result) else b","
-            return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":{', extra, comma, rest, b"}"]
+            return [
+                b'{"jsonrpc":"2.0","id":',
+                call.id_json,
+                b',"result":{',
+                extra,
+                b"," if members else b"",
+                rest,
+                b"}",
+            ]
     return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', result, b"}"]
 
 
-def missing_members(method: str, era: Era, result: bytes) -> bytes:
+def missing_members(method: str, era: Era, members: RawMap) -> bytes:
     """Members of a modern result that a legacy server did not give: `resultType`; for a read `ttlMs`, `cacheScope`."""
     if era == "modern":
         return b""
-    # Most legacy results name neither: then nothing need be taken apart. A name may also stand deeper in the result.
-    may_have = b'"resultType"' in result or b'"ttlMs"' in result
-    members = decode_map(result) if may_have else {}
     extra = b"" if "resultType" in members else COMPLETE
     if method == "resources/read" and "ttlMs" not in members:
         extra = extra + b"," + UNCACHED if extra else UNCACHED
     return extra
 
 
-def refuse_input_required(result: bytes) -> None:
-    """Raise for a multi-round-trip result; what only mentions the word passes."""
-    try:
-        if _decode_any(decode_map(result).get("resultType", b"null")) != "input_required":
-            return
-    except BAD_JSON:
-        raise UpstreamUnavailable("the server's result is not an object", sent=True) from None
-    raise MissingCapability("the server asks for input that this gateway does not carry yet")
+def refuse_input_required(result_type: Raw) -> None:
+    """Raise for a multi-round-trip result. A legacy server has no right to it, and a modern client would obey."""
+    if result_type != _COMPLETE and _decode_any(result_type) == "input_required":
+        raise MissingCapability("the server asks for input that this gateway does not carry yet")
 
 
 class _Error(msgspec.Struct):

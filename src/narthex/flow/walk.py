@@ -32,12 +32,6 @@ class Find(msgspec.Struct, frozen=True):
     name: str
 
 
-class ListAll(msgspec.Struct, frozen=True):
-    """Needs an endpoint's merged list. Answer: `Index`."""
-
-    kind: Kind
-
-
 class Open(msgspec.Struct, frozen=True):
     """Needs a channel to a server that can take a request. Answer: `Channel`."""
 
@@ -52,7 +46,7 @@ class Send(msgspec.Struct, frozen=True):
     target: Target
 
 
-Need = Find | ListAll | Open | Send
+Need = Find | Open | Send
 Walk = Generator[Need, Any, None]
 
 KIND_OF: dict[str, Kind] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}

@@ -23,6 +23,7 @@ from narthex.flow.accept.exchange import JSON, Exchange
 from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.listener import Connection, HttpRequest
 from narthex.flow.accept.sessions import Sessions
+from narthex.flow.codec.bridge import id_json
 from narthex.flow.codec.headers import NAMED_BY, check_routing_headers
 from narthex.flow.codec.jsonrpc import (
     UNSET,
@@ -30,7 +31,6 @@ from narthex.flow.codec.jsonrpc import (
     RawMap,
     Request,
     decode_request,
-    encode,
     encode_error,
     encode_result,
     read_string,
@@ -179,8 +179,7 @@ class Front:
                 check_modern_meta(meta, version)
                 check_routing_headers(headers, request.repeated, method, name)
             check_method(method, era)
-            raw_id = b"%d" % id_ if id_.__class__ is int else encode(id_)
-            call = Call(method, params, meta, raw_id, era, version, LOCAL, endpoint.name, name or "", session)
+            call = Call(method, params, meta, id_json(id_), era, version, LOCAL, endpoint.name, name or "", session)
             self._dispatch(connection, call, endpoint, takes_events, len(request.body))
         except GatewayError as error:
             self._refuse(connection, id_, error, era)

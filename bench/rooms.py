@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from narthex.app import Gateway
 from narthex.config.compile import load_snapshot
 from narthex.flow.accept.listener import Connection
+from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.connection import HttpPool
 from narthex.types import LOCAL
 
@@ -129,6 +130,7 @@ async def rooms(folder: Path, era: str) -> Rooms:
     assert pool is not None
     dialer = _Replaced(pool.dialer, era)
     pool.dialer = cast(Any, dialer)
+    gateway.shared.outbox = pool.outbox = Outbox(lambda flush: flush())
     client = Nowhere()
     connection = Connection(gateway.shared)
     connection.connection_made(client)

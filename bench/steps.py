@@ -31,14 +31,14 @@ from narthex.flow import walk
 from narthex.flow.accept import exchange, front
 from narthex.flow.accept.exchange import Exchange
 from narthex.flow.accept.front import Front
-from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.upstream import http
 from narthex.flow.upstream.connection import HttpConnection
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.http import HttpCall, HttpChannel
-from narthex.telemetry.accounts import Accounts, Counter
+from narthex.flow.whole import AnswerReader, RequestReader
+from narthex.telemetry.accounts import Counter
 
 Line = dict[str, Any]
 
@@ -99,7 +99,7 @@ def in_place(r: Rooms, repeats: int) -> list[Line]:
 
     def reset() -> None:
         """What a call that was cut off has left behind, in every case alike."""
-        r.connection.busy, r.connection.exchange = False, None
+        r.connection.busy, r.connection.fresh, r.connection.exchange = False, True, None
         gateway.front.active.clear()
         server.in_flight = channel.open_calls = 0
         upstream._receiver, upstream._begun = None, False
@@ -110,11 +110,12 @@ def in_place(r: Rooms, repeats: int) -> list[Line]:
         Timed("", "", reset),
         Timed("accept", "read the request: llhttp, bounds", whole, ((gateway.shared, "handle"),)),
         Timed("accept", "Host and Origin, path", whole, ((Front, "_post"),)),
-        Timed("codec", "decode, era, session, parameters, routing headers", whole, ((Front, "_dispatch"),)),
-        Timed("accept", "make the exchange", whole, ((Exchange, "start"),)),
+        Timed(
+            "codec", "decode, era, session, parameters, routing headers; the exchange", whole, ((Exchange, "start"),)
+        ),
         Timed("walk", "find the tool and the channel, re-encode", whole, ((HttpChannel, "request"),)),
         Timed("upstream", "take a connection, write the request", silent),
-        Timed("upstream", "read the answer: llhttp, pool", whole, ((HttpCall, "end"),)),
+        Timed("upstream", "read the answer: llhttp, pool", whole, ((HttpCall, "whole"),)),
         Timed("codec", "decode the answer", whole, over),
         Timed("codec", "the answer with the client's id", whole, ((Exchange, "finished"), (Exchange, "_respond"))),
         Timed("accept", "write the answer", whole, ((Exchange, "finished"), (Front, "account"))),
@@ -131,20 +132,17 @@ def in_place(r: Rooms, repeats: int) -> list[Line]:
 
 
 ALONE: tuple[tuple[str, Any, str], ...] = (
-    ("accept", HostCheck, "check"),
+    ("codec", RequestReader, "read"),
     ("codec", front, "decode_request"),
-    ("codec", front, "era_of"),
-    ("codec", front, "read_meta"),
-    ("codec", front, "check_modern_meta"),
-    ("codec", front, "check_routing_headers"),
+    ("codec", front, "read_params"),
     ("accept", Sessions, "find"),
     ("route", Fleet, "viewer"),
     ("route", Fleet, "find_now"),
     ("walk", walk, "outgoing_body"),
+    ("codec", AnswerReader, "read"),
     ("codec", http, "decode_incoming"),
     ("codec", exchange, "response_parts"),
     ("accept", Connection, "respond"),
-    ("telemetry", Accounts, "counter"),
     ("telemetry", Counter, "add"),
 )
 """Functions that a call passes, and where they are looked up."""

@@ -9,13 +9,14 @@ import asyncio
 from typing import Any
 
 from narthex.errors import GatewayError
-from narthex.flow.accept.listener import Connection, HttpRequest, Shared
+from narthex.flow.accept.listener import Connection, Shared
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.held import Held
 from narthex.flow.upstream.connection import HttpConnection, HttpPool
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.http import HttpChannel
 from narthex.flow.upstream.port import Dialect, Outgoing
+from narthex.flow.whole import HttpRequest
 from narthex.types import Egress, HttpTarget, Limits, ServerSpec
 
 LIMITS = Limits(max_body=2000, max_held=1_000_000)
@@ -170,6 +171,7 @@ async def answer(data: bytes, step: int, splices: bool) -> None:
     sink = Record(splices)
     channel = HttpChannel(SPEC, pool, DIALECT, held)
     channel.request(Outgoing(2, "tools/call", b"{}"), sink)
+    await asyncio.sleep(0)
     assert wire.written.startswith(b"POST / HTTP/1.1\r\n")
     await feed(wire, data, step)
     if not wire.closed:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
@@ -95,7 +96,7 @@ def fuzz_incoming(data: bytes) -> None:
             bridge.translate_error(era, message.error)
         for call in CALLS:
             with suppress(GatewayError, *BAD_JSON):
-                answer = b"".join(bridge.response_parts(call, era, message, bridge.read_result(message)))
+                answer = b"".join(bridge.response_parts(call, era, message)[0])
                 assert json.loads(answer.decode(errors="replace"), parse_int=str)["id"] == "7"
     for call in CALLS:
         with suppress(GatewayError, *BAD_JSON):
@@ -225,14 +226,18 @@ def fuzz_connect(data: bytes) -> None:
 
 
 TARGETS: dict[str, Target] = {
+    "batch": fuzz_batch,
+    "capabilities": fuzz_capabilities,
     "config": fuzz_config,
     "connect": fuzz_connect,
+    "handles": fuzz_handles,
     "handshake": fuzz_handshake,
     "headers": fuzz_headers,
     "incoming": fuzz_incoming,
     "jsonrpc": fuzz_jsonrpc,
     "listener": fuzz_listener,
     "names": fuzz_names,
+    "param_headers": fuzz_param_headers,
     "seal": fuzz_seal,
     "sse": fuzz_sse,
     "upstream": fuzz_upstream,

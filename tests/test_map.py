@@ -32,6 +32,8 @@ RANK = {
     "narthex.flow.order": 1,
     "narthex.flow.upstream.port": 1,
     "narthex.flow.walk": 2,
+    "narthex.flow.whole": 3,
+    "narthex.flow.outbox": 3,
     "narthex.flow.accept": 3,
     "narthex.flow.upstream": 3,
     "narthex.keys": 3,

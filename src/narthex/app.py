@@ -28,6 +28,7 @@ from narthex.flow.accept.public import public_app
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
+from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.server import Server
 from narthex.flow.upstream.stdio import StdioChannel
@@ -89,8 +90,8 @@ class Gateway:
         os.makedirs(snapshot.state_dir, mode=0o700, exist_ok=True)
         ring = KeyRing(load_keys(Path(snapshot.state_dir), os.environ))
         self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=snapshot.limits.session_ttl_s)
-        held = Held(snapshot.limits.max_held)
-        self.fleet = Fleet(snapshot, held, clock=time.monotonic, chance=random.random)
+        held, outbox = Held(snapshot.limits.max_held), Outbox()
+        self.fleet = Fleet(snapshot, held, clock=time.monotonic, chance=random.random, outbox=outbox)
         self._bridge = AsgiBridge(
             public_app(lambda: self.snapshot, self.endpoint_urls), scheme="https" if snapshot.tls else "http"
         )
@@ -99,7 +100,7 @@ class Gateway:
             clock=time.monotonic, new_id=new_id,
         )  # fmt: skip
         self.shared = Shared(
-            snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id
+            snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id, outbox=outbox
         )
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
@@ -165,7 +166,7 @@ class Gateway:
         self._admin.reload_tls(snapshot.admin_tls)
         self.fleet.apply(snapshot)  # first: it may refuse, and then nothing has changed
         self.snapshot = snapshot
-        self.shared.limits = snapshot.limits
+        self.shared.apply(snapshot.limits)
         self.shared.held.limit = snapshot.limits.max_held
         self.fleet.start()
         self.front.apply(snapshot)

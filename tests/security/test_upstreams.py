@@ -151,7 +151,7 @@ def test_the_lists_of_sessions_that_were_dropped_are_forgotten(monkeypatch: pyte
                 client = await gateway.client(session=True)
                 await client.legacy("tools/list")
                 client.close()
-            assert len(gateway.fleet.servers["one"]._lists) <= 3
+            assert len(gateway.fleet.servers["one"]._lists._lists) <= 3
 
     run(main)
 

@@ -58,6 +58,10 @@ LISTS: dict[str, Kind] = {
 }
 
 
+SERVED = frozenset({*KIND_OF, "completion/complete"})
+"""What goes to a server, call by call."""
+
+
 def exchange(call: Call, found: Target | None, channel: Channel | None = None) -> Walk:
     """Take one call to its server and its answer back.
 
@@ -84,9 +88,8 @@ def exchange(call: Call, found: Target | None, channel: Channel | None = None) -
         if channel is None:
             channel = yield Open(target.server)
             assert channel is not None
-        dialect = channel.dialect
         id_ = channel.next_id()
-        body = outgoing_body(call, params, id_, dialect.era, dialect.version)
+        body = outgoing_body(call, params, id_, channel.dialect)
         if (yield Send(channel, Outgoing(id_, call.method, body, sent_name), target)) is not LOST:
             return
         if lost:

@@ -94,6 +94,17 @@ class Counter:
         self.bytes_out += bytes_out
 
 
+class _Made(dict[CallKey, Counter]):
+    """A dict that makes what it lacks. Where `make` keeps nothing, it is asked again."""
+
+    def __init__(self, make: Callable[[CallKey], Counter]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: CallKey) -> Counter:
+        return self._make(key)
+
+
 class Accounts:
     """All counters of a process. Used from the event loop only.
 
@@ -103,19 +114,18 @@ class Accounts:
 
     def __init__(self, max_sets: int = 4096) -> None:
         self._max_sets = max_sets
-        self._counters: dict[CallKey, Counter] = {}
+        self.counters: dict[CallKey, Counter] = _Made(self._make)
+        """The counter of each label set, made on first use. Keep it as long as what it counts."""
         self._buckets: dict[tuple[str, str, str], list[int]] = {}
         self._readers: dict[str, tuple[str, MetricType, Callable[[], Reading]]] = {}
 
     def counter(self, endpoint: str, server: str, method: str, name: str = "") -> Counter:
-        """The counter of a label set, made on first use. Keep it as long as what it counts."""
-        key = (endpoint, server, method, name)
-        return self._counters.get(key) or self._make(key)
+        """The counter of one label set, as `counters` gives it."""
+        return self.counters[endpoint, server, method, name]
 
     def account(self, key: CallKey, outcome: str, seconds: float, bytes_in: int, bytes_out: int) -> None:
         """Count one call by its key. An outcome that is not in `OUTCOMES` counts as `other`."""
-        counter = self._counters.get(key) or self._make(key)
-        counter.add(OUTCOME.get(outcome, OUTCOME[OTHER]), seconds, bytes_in, bytes_out)
+        self.counters[key].add(OUTCOME.get(outcome, OUTCOME[OTHER]), seconds, bytes_in, bytes_out)
 
     def register(self, name: str, help_: str, read: Callable[[], Reading], type_: MetricType = "gauge") -> None:
         """Show `read()` at each rendering: a number, or labelled numbers. Registering a name again replaces it.
@@ -131,13 +141,13 @@ class Accounts:
         endpoint, server, method, name = key
         if method not in METHODS:
             key = (endpoint, server, OTHER, name)
-        if len(self._counters) >= self._max_sets:
+        if len(self.counters) >= self._max_sets:
             # Endpoints, servers and methods are few, but a reload may rename them without end: a second bound.
-            key = (*key[:3], OTHER) if len(self._counters) < 2 * self._max_sets else (OTHER, OTHER, OTHER, OTHER)
-        found = self._counters.get(key)
+            key = (*key[:3], OTHER) if len(self.counters) < 2 * self._max_sets else (OTHER, OTHER, OTHER, OTHER)
+        found = self.counters.get(key)
         if found is None:
             buckets = self._buckets.setdefault(key[:3], [0] * _BUCKETS)
-            found = self._counters[key] = Counter(key, buckets)
+            found = self.counters[key] = Counter(key, buckets)
         return found
 
     def render_prometheus(self) -> bytes:
@@ -150,7 +160,7 @@ class Accounts:
         for name, (help_, type_, read) in list(self._readers.items()):
             reading = read()
             yield _metric(name, help_, type_, [((), reading)] if isinstance(reading, (int, float)) else reading)
-        counters = list(self._counters.values())
+        counters = list(self.counters.values())
         families: dict[tuple[str, str, str], _Family] = {}
         for start in range(0, len(counters), _SLICE):
             for counter in counters[start : start + _SLICE]:

@@ -13,9 +13,10 @@ import pytest
 
 from narthex.errors import HttpRefusal
 from narthex.flow.accept.asgi import App, AsgiBridge, Message, Receive, Scope, Send
-from narthex.flow.accept.listener import Connection, HttpRequest, Shared
+from narthex.flow.accept.listener import Connection, Shared
 from narthex.flow.accept.public import Document, public_app
 from narthex.flow.held import Held
+from narthex.flow.whole import HttpRequest
 from narthex.types import EndpointSpec, Limits
 from tests.admin.gateway import snapshot_with
 

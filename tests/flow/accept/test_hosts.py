@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from narthex.errors import HttpRefusal
 from narthex.flow.accept.hosts import HostCheck, is_trusted
-from narthex.flow.accept.listener import HttpRequest
+from narthex.flow.whole import HttpRequest
 from narthex.types import Egress, Limits, Snapshot
 
 PEER = "127.0.0.1"

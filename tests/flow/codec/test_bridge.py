@@ -13,17 +13,15 @@ from hypothesis import strategies as st
 from narthex.errors import GatewayError, MissingCapability, UpstreamUnavailable
 from narthex.flow.codec.bridge import (
     error_code,
-    id_json,
-    missing_members,
     outgoing_body,
     progress_for,
-    read_result,
     response_parts,
     translate_error,
 )
 from narthex.flow.codec.handshake import CLIENT_INFO
 from narthex.flow.codec.jsonrpc import Raw, RawMap, decode_incoming
 from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_VERSION
+from narthex.flow.upstream.port import Dialect
 from narthex.types import LOCAL, Call, Era
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -52,14 +50,14 @@ def call(
 
 
 def sent(call: Call, server: Era, id_: int = 42) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(outgoing_body(call, call.params, id_, server, VERSIONS[server]))
+    found: dict[str, Any] = json.loads(outgoing_body(call, call.params, id_, Dialect(server, VERSIONS[server])))
     return found
 
 
 def answered(call: Call, server: Era, members: bytes) -> dict[str, Any]:
     """What the client gets when the server's message holds `members`; no key may stand twice in it."""
     message = decode_incoming(b'{"jsonrpc":"2.0","id":42,%b}' % members)
-    body = b"".join(response_parts(call, server, message, read_result(message)))
+    body = b"".join(response_parts(call, server, message)[0])
     found: dict[str, Any] = json.loads(body, object_pairs_hook=once)
     return found
 
@@ -76,7 +74,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     ("client", "server", "meta", "expected"),
     [
         pytest.param("legacy", "legacy", None, None, id="legacy to legacy: no _meta stays none"),
-        pytest.param("legacy", "legacy", {}, None, id="legacy to legacy: an empty one is left out"),
+        pytest.param("legacy", "legacy", {}, {}, id="legacy to legacy: an empty one stays as it is"),
         pytest.param("legacy", "legacy", TRACE, TRACE, id="legacy to legacy: unknown keys pass"),
         pytest.param(
             "legacy", "legacy", {"progressToken": "t"}, {"progressToken": 42}, id="legacy to legacy: our progress token"
@@ -143,7 +141,7 @@ def test_arguments_keep_their_bytes(client: Era, server: Era) -> None:
     arguments = b'{ "a":1.50,"b":"\\u00e4","c":1e400,"a":2 }'
     one = call(client, MODERN if client == "modern" else None)
     params = {**one.params, "name": Raw(b'"add"'), "arguments": Raw(arguments)}
-    assert arguments in outgoing_body(one, params, 1, server, VERSIONS[server])
+    assert arguments in outgoing_body(one, params, 1, Dialect(server, VERSIONS[server]))
 
 
 @each_pair
@@ -239,7 +237,7 @@ def test_results(client: Era, server: Era, method: str, result: str, added: dict
 def test_a_result_passes_byte_for_byte(client: Era, server: Era) -> None:
     inner = b'"content" : [ {"text":"\\u00e4\\/ \xc3\xa4"} ], "x":1.50e0 }'
     message = decode_incoming(b'{"id":42,"result":{"resultType":"complete",%b}' % inner)
-    body = b"".join(response_parts(call(client), server, message, read_result(message)))
+    body = b"".join(response_parts(call(client), server, message)[0])
     assert body.endswith(inner + b"}")
 
 
@@ -291,8 +289,25 @@ def test_what_only_mentions_input_required_passes(client: Era, server: Era, resu
 
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
-def test_missing_members_of_a_modern_server_are_not_made_up(method: str) -> None:
-    assert missing_members(method, "modern", {}) == b""
+@pytest.mark.parametrize("client", ERAS)
+def test_missing_members_of_a_modern_server_are_not_made_up(client: Era, method: str) -> None:
+    assert answered(call(client, method=method), "modern", b'"result":{}')["result"] == {}
+
+
+@each_pair
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        pytest.param(b'"result":{"isError":true}', True, id="true"),
+        pytest.param(b'"result":{"isError":false}', False, id="false"),
+        pytest.param(b'"result":{}', False, id="not said"),
+        pytest.param(b'"result":{"structuredContent":{"isError":true}}', False, id="deeper"),
+        pytest.param(b'"error":{"code":1,"message":"isError"}', False, id="an error is none of the tool"),
+    ],
+)
+def test_whether_the_tool_says_that_it_failed(client: Era, server: Era, members: bytes, said: bool) -> None:
+    message = decode_incoming(b'{"jsonrpc":"2.0","id":42,%b}' % members)
+    assert response_parts(call(client), server, message)[1] is said
 
 
 # --- ids ----------------------------------------------------------------------------------------------------------
@@ -313,8 +328,7 @@ def test_missing_members_of_a_modern_server_are_not_made_up(method: str) -> None
 )
 @each_pair
 def test_the_client_gets_its_own_id(client: Era, server: Era, id_: int | str, written: bytes) -> None:
-    assert id_json(id_) == written
-    one = call(client, id_json=id_json(id_))
+    one = call(client, id_json=written)
     assert answered(one, server, b'"result":{"resultType":"complete"}')["id"] == id_
     assert answered(one, server, b'"error":{"code":1,"message":"x"}')["id"] == id_
     assert sent(one, server, 42)["id"] == 42

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.errors import GatewayError
-from narthex.flow.codec.seal import MAX_HANDLE, KeyRing, SealError
+from narthex.flow.codec.seal import MAX_HANDLE, KeyRing, MasterKey, SealError
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -133,6 +133,36 @@ def test_rotation_keeps_what_the_old_key_sealed() -> None:
             KeyRing(keys).sealer("session").open(old, Session, bound=BOUND, now=NOW)
 
 
+@pytest.mark.parametrize(("late", "opens"), [(-1, True), (59, True), (60, False), (10**9, False)])
+def test_a_replaced_key_opens_until_its_end(late: int, opens: bool) -> None:
+    old = KeyRing([OLD]).sealer("session").seal(PAYLOAD, bound=BOUND, expires_at=2 * NOW, nonce=NONCE)
+    sealer = KeyRing([NEW, MasterKey(OLD, until=NOW)]).sealer("session")
+    if opens:
+        assert sealer.open(old, Session, bound=BOUND, now=NOW + late) == PAYLOAD
+    else:
+        with pytest.raises(SealError):
+            sealer.open(old, Session, bound=BOUND, now=NOW + late)
+
+
+def test_a_purpose_may_have_longer_handles() -> None:
+    ring = KeyRing([NEW])
+    sealer = ring.sealer("state", 2000)
+    handle = sealer.seal("x" * 1000, bound=BOUND, expires_at=NOW, nonce=NONCE)
+    assert MAX_HANDLE < len(handle) <= 2000
+    assert sealer.open(handle, str, bound=BOUND, now=NOW) == "x" * 1000
+    for longer in ("x" * 1500, "x" * 100_000):
+        with pytest.raises(SealError):
+            sealer.seal(longer, bound=BOUND, expires_at=NOW, nonce=NONCE)
+    with pytest.raises(SealError):
+        sealer.open("A" * 2001, str, bound=BOUND, now=NOW)
+    with pytest.raises(SealError):
+        ring.sealer("session").open(handle, str, bound=BOUND, now=NOW)
+
+
+def test_no_traceback_shows_a_key() -> None:
+    assert repr(MasterKey(NEW, 7)) == "MasterKey(until=7)"
+
+
 def test_a_sealer_is_derived_once() -> None:
     ring = KeyRing([NEW])
     assert ring.sealer("session") is ring.sealer("session")
@@ -143,8 +173,17 @@ def test_too_large_a_payload_is_refused() -> None:
         SEALER.seal("x" * 400, bound=BOUND, expires_at=NOW, nonce=NONCE)
 
 
-@pytest.mark.parametrize("keys", [[], [b"short"], [NEW, b"y" * 33]], ids=["none", "short", "one too long"])
-def test_a_ring_of_bad_keys_is_refused(keys: list[bytes]) -> None:
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param([], id="none"),
+        pytest.param([b"short"], id="short"),
+        pytest.param([NEW, b"y" * 33], id="one too long"),
+        pytest.param([NEW, MasterKey(b"short", NOW)], id="an old one too short"),
+        pytest.param([MasterKey(NEW, NOW), OLD], id="a current one that ends"),
+    ],
+)
+def test_a_ring_of_bad_keys_is_refused(keys: list[bytes | MasterKey]) -> None:
     with pytest.raises(ValueError):
         KeyRing(keys)
 

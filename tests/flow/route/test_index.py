@@ -221,6 +221,45 @@ def test_the_body_says_which_servers_are_missing() -> None:
     assert "_meta" not in json.loads(merged(endpoint(), "tools", {"a": ["x"]}).body())
 
 
+A = Items("a", (("x", raw({"name": "x"})),), True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "lists", "missing", "expected"),
+    [
+        pytest.param(endpoint(), [A], [], True, id="the server says so"),
+        pytest.param(endpoint(), [A, Items("b", (), True)], [], True, id="all of them do"),
+        pytest.param(endpoint(), [A, Items("b", ())], [], False, id="one does not"),
+        pytest.param(endpoint(), [A], [Missing("b", "gone")], False, id="one is missing"),
+        pytest.param(endpoint(exclude=("a__x",)), [A], [], False, id="an item is excluded"),
+        pytest.param(endpoint(include=("b__*",)), [A], [], False, id="an item is not included"),
+        pytest.param(
+            endpoint("none"), [A, Items("b", (("x", raw({"name": "x"})),), True)], [], False, id="an item lost a clash"
+        ),
+        pytest.param(endpoint(), [], [], False, id="nobody says so"),
+    ],
+)
+def test_a_list_is_public_if_every_server_says_so_and_all_is_shown(
+    spec: EndpointSpec, lists: list[Items], missing: list[Missing], expected: bool
+) -> None:
+    assert run(spec, "tools", lists, missing).public is expected
+
+
+def test_items_are_public_when_their_pages_are() -> None:
+    assert [read_items("tools", "s", [], 1, public=public)[0].public for public in (False, True)] == [False, True]
+
+
+@given(servers=st.lists(st.text("abc.", min_size=1, max_size=3), unique=True, min_size=1, max_size=6))
+def test_the_fragments_stand_as_the_targets_do(servers: list[str]) -> None:
+    index = merged(endpoint(), "tools", {"z": servers, "a": servers})
+    assert [json.loads(bytes(one))["name"] for one in index.fragments.items] == list(index.targets)
+
+
+def test_large_items_bring_the_next_pause_nearer() -> None:
+    items = Items("s", tuple((f"t{number}", raw({"name": f"t{number}", "x": "x" * 60_000})) for number in range(20)))
+    assert sum(1 for _ in merge(endpoint(), "tools", [items], ())) >= 5
+
+
 def test_a_long_list_pauses_again_and_again() -> None:
     items = Items("s", tuple((f"t{number}", raw({"name": f"t{number}"})) for number in range(20 * SLICE)))
     for spec in (endpoint(), endpoint(exclude=("*",))):

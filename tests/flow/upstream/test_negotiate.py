@@ -13,6 +13,8 @@ from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.http import HttpChannel
 from narthex.flow.upstream.negotiate import OldTransport, open_http
+from narthex.flow.upstream.port import NOBODY, Behalf
+from narthex.flow.upstream.session import SessionChannel
 from narthex.testing import FakeClock, FakeServer
 from narthex.types import Egress, Era, HttpTarget
 from tests.flow.gateway import run, spec
@@ -26,34 +28,39 @@ SESSION = "Mcp-Session-Id: s-1"
 LEGACY_ANSWER = answer(rpc(1, result=INITIALIZED), "200 OK", SESSION)
 
 
-async def open_to(url: str, era: Era | None = None) -> HttpChannel:
-    one = spec("one", url)
+async def open_to(url: str, known: Era | None = None, *, behalf: Behalf = NOBODY, **settings: Any) -> HttpChannel:
+    one = spec("one", url, **settings)
     assert isinstance(one.target, HttpTarget)
     pool = HttpPool(one, one.target, Dialer(Egress(proxy=None)), FakeClock())
-    return await open_http(one, pool, Held(1 << 20), era)
+    return await open_http(one, pool, Held(1 << 20), known, behalf)
 
 
 def url_of(server: Scripted) -> str:
     return f"http://127.0.0.1:{server.port}/mcp"
 
 
+DISCOVER, INITIALIZE = ["server/discover"], ["initialize", "notifications/initialized"]
+
+
 @pytest.mark.parametrize(
-    ("eras", "known", "found", "asked"),
+    ("eras", "known", "era", "found", "asked"),
     [
-        pytest.param("modern", None, "modern", ["server/discover"], id="modern"),
-        pytest.param("dual", None, "modern", ["server/discover"], id="both: modern"),
-        pytest.param("dual", "modern", "modern", ["server/discover"], id="both, modern is wished"),
-        pytest.param("dual", "legacy", "legacy", ["initialize", "notifications/initialized"], id="legacy is wished"),
-        pytest.param(
-            "legacy", None, "legacy", ["server/discover", "initialize", "notifications/initialized"], id="legacy"
-        ),
-        pytest.param("legacy", "legacy", "legacy", ["initialize", "notifications/initialized"], id="known as legacy"),
+        pytest.param("modern", None, "auto", "modern", DISCOVER, id="modern"),
+        pytest.param("dual", None, "auto", "modern", DISCOVER, id="both: modern"),
+        pytest.param("dual", "modern", "auto", "modern", DISCOVER, id="both, known as modern"),
+        pytest.param("dual", "legacy", "auto", "legacy", INITIALIZE, id="both, known as legacy"),
+        pytest.param("dual", "modern", "legacy", "legacy", INITIALIZE, id="both, legacy is configured"),
+        pytest.param("dual", "legacy", "modern", "modern", DISCOVER, id="both, modern is configured"),
+        pytest.param("legacy", None, "auto", "legacy", [*DISCOVER, *INITIALIZE], id="legacy"),
+        pytest.param("legacy", "legacy", "auto", "legacy", INITIALIZE, id="known as legacy"),
+        pytest.param("legacy", "modern", "auto", "legacy", [*DISCOVER, *INITIALIZE], id="modern no more"),
+        pytest.param("modern", "legacy", "auto", "modern", ["initialize", *DISCOVER], id="legacy no more"),
     ],
 )
-def test_the_era_is_found(eras: Any, known: Era | None, found: Era, asked: list[str]) -> None:
+def test_the_era_is_found(eras: Any, known: Era | None, era: Any, found: Era, asked: list[str]) -> None:
     async def main() -> None:
         async with FakeServer(eras=eras) as server:
-            channel = await open_to(server.url, known)
+            channel = await open_to(server.url, known, era=era)
             assert channel.dialect.era == found
             assert (channel.dialect.session_id is not None) == (found == "legacy")
             assert [one.method for one in server.asked] == asked
@@ -105,7 +112,7 @@ def test_answers_are_taken_in_either_form(how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scripts", "known", "said"),
+    ("scripts", "era", "said"),
     [
         pytest.param([(answer(b"", "401 Unauthorized"),)], None, "credential", id="401 says nothing of the era"),
         pytest.param([(answer(b"", "403 Forbidden"),)], None, "credential", id="403 neither"),
@@ -130,11 +137,11 @@ def test_answers_are_taken_in_either_form(how: str) -> None:
         pytest.param([(answer(b" " * (2 << 20)),)], None, "", id="an answer beyond measure"),
     ],
 )  # fmt: skip
-def test_failures_are_told_apart(scripts: list[tuple[Step, ...]], known: Era | None, said: str) -> None:
+def test_failures_are_told_apart(scripts: list[tuple[Step, ...]], era: Era | None, said: str) -> None:
     async def main() -> None:
         async with Scripted(*scripts) as server:
             with pytest.raises(UpstreamUnavailable) as caught:
-                await open_to(url_of(server), known)
+                await open_to(url_of(server), era=era or "auto")
             assert said in caught.value.public
             assert len(server.requests) <= len(scripts)
 
@@ -157,5 +164,32 @@ def test_a_session_is_not_needed() -> None:
             channel = await open_to(url_of(server), "legacy")
             assert channel.dialect.session_id is None
             assert "mcp-session-id" not in server.requests[1][1]
+
+    run(main)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "500 Oops", "429 Too Many"])
+def test_a_refusal_that_says_nothing_of_the_era_is_not_followed_by_another_question(status: str) -> None:
+    async def main() -> None:
+        async with Scripted((answer(b"", status),)) as server:
+            with pytest.raises(UpstreamUnavailable):
+                await open_to(url_of(server), "legacy")
+            assert len(server.requests) == 1
+
+    run(main)
+
+
+def test_what_the_client_can_do_is_declared_in_either_era() -> None:
+    behalf = Behalf({"roots": {"listChanged": True}}, one_session=True)
+
+    async def main() -> None:
+        async with FakeServer(eras="legacy") as legacy, FakeServer(eras="modern") as modern:
+            channel = await open_to(legacy.url, behalf=behalf)
+            assert isinstance(channel, SessionChannel)
+            assert channel.behalf is behalf
+            await open_to(modern.url, behalf=behalf)
+            (initialize,), (discover,) = legacy.requests("initialize"), modern.requests("server/discover")
+            declared = discover.params["_meta"]["io.modelcontextprotocol/clientCapabilities"]
+            assert initialize.params["capabilities"] == declared == behalf.capabilities
 
     run(main)

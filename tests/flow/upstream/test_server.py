@@ -12,6 +12,7 @@ import pytest
 from narthex.errors import Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.held import Held
+from narthex.flow.upstream import lists
 from narthex.flow.upstream import server as module
 from narthex.flow.upstream.breaker import IN_A_ROW
 from narthex.flow.upstream.dial import Dialer
@@ -214,7 +215,7 @@ def test_all_pages_are_read(page: int) -> None:
 
 
 def test_endless_pages_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PAGES", 7)
+    monkeypatch.setattr(lists, "MOST_PAGES", 7)
 
     class Endless(FakeServer):
         def _page(self, member: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +229,7 @@ def test_endless_pages_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_ITEMS", 3)
+    monkeypatch.setattr(lists, "MOST_ITEMS", 3)
 
     async def main() -> None:
         async with FakeServer(tools=TOOLS, page=2) as server, rig(server.url) as one:

@@ -19,7 +19,8 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from narthex.errors import HttpRefusal
-from narthex.flow.accept.listener import Connection, HttpRequest
+from narthex.flow.accept.listener import Connection
+from narthex.flow.whole import HttpRequest
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

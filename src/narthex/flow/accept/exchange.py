@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.listener import Connection
-from narthex.flow.codec.bridge import COMPLETE, missing_members, progress_for, read_result, response_parts
+from narthex.flow.codec.bridge import COMPLETE, missing_members, progress_for, response_parts
 from narthex.flow.codec.handshake import answer_push
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, encode_error
 from narthex.flow.codec.sse import encode_event
 from narthex.flow.upstream.fleet import Viewer
-from narthex.flow.upstream.port import Channel, Flight, SessionLost
+from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.server import Server
 from narthex.flow.walk import KIND_OF, LOST, Find, Need, Open, Send, Walk, exchange
 from narthex.telemetry.accounts import OUTCOME, outcome_of
@@ -48,42 +50,36 @@ _WAITING: Any = object()
 _log = logging.getLogger("narthex.call")
 
 
-class Exchange:
-    """A call that goes to a server."""
+class Exchange(msgspec.Struct, eq=False):
+    """A call that goes to a server. A struct, because a struct is made in C."""
 
-    __slots__ = (
-        "_answer_size", "_channel", "_connection", "_ending", "_extra", "_flight", "_form", "_out", "_outcome",
-        "_sending", "_server", "_skip", "_tail", "_task", "_walk", "answered", "began_at", "call", "deadline", "front",
-        "over", "server_name", "size_in", "sse_at", "takes_events", "target_name", "viewer",
-    )  # fmt: skip
-
-    def __init__(
-        self, front: Front, connection: Connection, call: Call, viewer: Viewer, size_in: int, *, takes_events: bool
-    ) -> None:
-        self.front = front
-        self.call = call
-        self.viewer = viewer
-        self.size_in = size_in
-        self.takes_events = takes_events
-        self.began_at = front.clock()
-        self.deadline = self.began_at + front.limits_call_s
-        self.answered = False
-        self.over = False
-        self._connection: Connection | None = connection
-        self._walk: Walk | None = None
-        self._task: asyncio.Future[Any] | None = None
-        self._server: Server | None = None
-        self._channel: Channel | None = None
-        self._flight: Flight | None = None
-        self._out: Any = None
-        self.server_name = ""
-        self.target_name = ""
-        self._ending: Any = _WAITING
-        self._sending = False
-        self._form = UNDECIDED
-        self._extra = b""
-        self._answer_size = 0
-        self._outcome = _OK
+    front: Front
+    _connection: Connection | None
+    call: Call
+    viewer: Viewer
+    size_in: int
+    takes_events: bool
+    began_at: float
+    deadline: float
+    answered: bool = False
+    over: bool = False
+    server_name: str = ""
+    target_name: str = ""
+    sse_at: float = 0.0
+    _walk: Walk | None = None
+    _task: asyncio.Future[Any] | None = None
+    _server: Server | None = None
+    _channel: Channel | None = None
+    _flight: Flight | None = None
+    _out: Outgoing | None = None
+    _ending: Any = _WAITING
+    _sending: bool = False
+    _form: int = UNDECIDED
+    _extra: bytes = b""
+    _tail: bytes = b""
+    _skip: int = 0
+    _answer_size: int = 0
+    _outcome: int = _OK
 
     # --- driving the walk
 
@@ -95,9 +91,9 @@ class Exchange:
                 channel = self._reach(target.server)
         except GatewayError as error:
             self._fail(error)
-            return
-        walk = self._walk = exchange(call, target, channel)
-        self._step(walk, walk.send, None)
+        else:
+            self._walk = walk = exchange(call, target, channel)
+            self._step(walk, walk.send, None)
 
     def _reach(self, name: str) -> Channel | None:
         """The open channel to a server, None when one must be opened.
@@ -120,12 +116,9 @@ class Exchange:
 
     def _step(self, walk: Walk, move: Callable[[Any], Need], answer: Any) -> None:
         try:
-            while True:
-                need = move(answer)
-                move = walk.send
-                answer = self._meet(need)
-                if answer is _PARKED:
-                    return
+            need = move(answer)
+            while (answer := self._send(need) if need.__class__ is Send else self._meet(need)) is not _PARKED:
+                need = walk.send(answer)
         except StopIteration:
             self._close()
         except GatewayError as error:
@@ -136,8 +129,6 @@ class Exchange:
 
     def _meet(self, need: Need) -> Any:
         fleet = self.front.fleet
-        if isinstance(need, Send):
-            return self._send(need)
         if isinstance(need, Open):
             channel = self._reach(need.server)
             if channel is None:
@@ -165,7 +156,7 @@ class Exchange:
             self._step(walk, walk.throw, error)
 
     def _send(self, need: Send) -> Any:
-        server, channel = self._server, need.channel
+        server, channel, out, target = self._server, need.channel, need.out, need.target
         assert server is not None
         if self._channel is None:
             if server.in_flight >= server.spec.max_in_flight:
@@ -173,19 +164,15 @@ class Exchange:
             server.in_flight += 1
         else:
             self._channel.open_calls -= 1
-        self._channel = channel
         channel.open_calls += 1
-        self.target_name = need.target.name
-        self._out = need.out
-        if self.call.method == "tools/call" and server.spec.idempotent:
-            need.out.resend = self.front.is_idempotent(server.spec, need.target.name)
+        self._channel, self._out, self.target_name = channel, out, target.name
+        if server.spec.idempotent and self.call.method == "tools/call":
+            out.resend = self.front.is_idempotent(server.spec, target.name)
         self._ending = _WAITING
         self._sending = True
-        self._flight = channel.request(need.out, self)
+        self._flight = channel.request(out, self)
         self._sending = False
-        if self._ending is not _WAITING:
-            return self._take_ending()
-        return _PARKED
+        return _PARKED if self._ending is _WAITING else self._take_ending()
 
     def _take_ending(self) -> Any:
         ending, self._flight = self._ending, None
@@ -225,23 +212,23 @@ class Exchange:
         if message.method:
             self._notification(message)
             return
-        if message.id != self._out.id and not (message.error and message.id in (None, UNSET)):
+        out, channel = self._out, self._channel
+        assert out is not None and channel is not None
+        if message.id != out.id and not (message.error and message.id in (None, UNSET)):
             self._end(UpstreamUnavailable("the server answered another request", sent=True))
             return
-        assert self._channel is not None
         try:
-            members = read_result(message)
-            parts = response_parts(self.call, self._channel.dialect.era, message, members)
+            parts, tool_error = response_parts(self.call, channel.dialect.era, message)
         except BAD_JSON:
             self._end(UpstreamUnavailable("the server's answer cannot be read", sent=True))
             return
         except GatewayError as error:
             self._end(error)
             return
-        if message.error:
-            self._outcome = _RPC_ERROR
-        elif "isError" in members and members["isError"] == _TRUE:
+        if tool_error:
             self._outcome = _TOOL_ERROR
+        elif message.error:
+            self._outcome = _RPC_ERROR
         self._respond(parts)
 
     def _notification(self, message: Incoming) -> None:
@@ -270,22 +257,20 @@ class Exchange:
         data = head + connection.frame(event)
         if not data:
             return
-        connection.transport.write(data)
+        connection.write(data)
         self._answer_size += len(event)
         self.sse_at = self.front.clock()
         if connection.paused and connection.transport.get_write_buffer_size() > OVERFLOW:
             self._end(ContentBlocked("the client reads too slowly"))
 
-    def _respond(self, parts: list[Any]) -> None:
-        connection = self._connection
+    def _respond(self, parts: Sequence[Any]) -> None:
+        connection, front = self._connection, self.front
         self.answered = True
-        self.deadline = self.front.tick + 1.0 + LINGER_S
-        size = sum(map(len, parts))
-        self._answer_size += size
-        if connection is None:  # a legacy client has gone; its call went on, and counts
-            self.front.account(self, self._outcome, self._answer_size)
-            return
-        if self._form is UNDECIDED:
+        self.deadline = front.tick + 1.0 + LINGER_S
+        self._answer_size += (size := sum(map(len, parts)))
+        if connection is None:
+            pass  # a legacy client has gone; its call went on, and counts
+        elif self._form is UNDECIDED:
             connection.respond(200, JSON, parts, size)
         else:
             if b"\n" in (body := b"".join(parts)) or b"\r" in body:
@@ -294,12 +279,12 @@ class Exchange:
                 event = b"".join((_EVENT_HEAD, body, b"\n\n"))
             head = b"" if self._form is EVENTS else connection.begin_body(200, SSE, None, SSE_HEADERS)
             connection.end_body(head + connection.frame(event))
-        self.front.account(self, self._outcome, self._answer_size)
+        front.account(self, self._outcome, self._answer_size)
 
     def splice(self, head: bytes, total: int) -> bool:
         """Take a large answer as it arrives, when its first bytes leave no doubt what it is."""
-        connection, channel, call = self._connection, self._channel, self.call
-        ours = b'{"jsonrpc":"2.0","id":%d,"result":{"' % self._out.id
+        connection, channel, call, out = self._connection, self._channel, self.call, self._out
+        ours = b'{"jsonrpc":"2.0","id":%d,"result":{"' % (out.id if out is not None else 0)
         if (
             connection is None
             or channel is None
@@ -312,10 +297,10 @@ class Exchange:
             return False  # may be no complete result: it must be seen whole
         if call.era == "modern" and channel.dialect.era == "legacy":
             # Behind all that the server says of itself: of a name that stands twice, readers take the last.
-            self._extra = b"," + missing_members(call.method, "legacy", {})
+            self._extra = b"," + missing_members(call.method, {})
         start = b'{"jsonrpc":"2.0","id":%b,"result":{"' % call.id_json
         size = total - len(ours) + len(start) + len(self._extra)
-        connection.transport.write(connection.begin_body(200, JSON, size) + start)
+        connection.write(connection.begin_body(200, JSON, size) + start)
         self._form = SPLICED
         self._tail = b""
         self._skip = len(ours)
@@ -331,7 +316,7 @@ class Exchange:
         if self._extra:
             data = self._tail + data
             data, self._tail = data[:-TAIL], data[-TAIL:]
-        connection.transport.write(data)
+        connection.write(data)
 
     def _end_splice(self, connection: Connection) -> None:
         """Every byte is out but the last few, which get what a modern client needs to find in the result."""
@@ -350,14 +335,10 @@ class Exchange:
             if self._connection is not None:
                 self._end_splice(self._connection)
                 self.front.account(self, _OK, self._answer_size)
-        if not self.answered:
-            self._end(UpstreamUnavailable("the server ended its answer without a response", sent=True))
-        elif self._sending:
+        if self.answered:
             self._end(None)
-        elif not self.over:
-            self._flight, walk = None, self._walk
-            assert walk is not None
-            self._step(walk, walk.send, None)
+        else:
+            self._end(UpstreamUnavailable("the server ended its answer without a response", sent=True))
 
     def failed(self, error: GatewayError) -> None:
         if self.answered:
@@ -435,7 +416,7 @@ class Exchange:
         """Keep an idle event stream alive through proxies."""
         if self._connection is not None and not self.answered:
             self.sse_at = now
-            self._connection.transport.write(self._connection.frame(b":\n\n"))
+            self._connection.write(self._connection.frame(b":\n\n"))
 
     def _fail(self, error: GatewayError) -> None:
         """Answer with an error, in the form that has been begun, and end."""
@@ -481,7 +462,7 @@ class Exchange:
             assert self._server is not None
             self._server.in_flight -= 1
             breaker = self._server.breaker
-            if breaker.stirred:
+            if not breaker.quiet:
                 now = self.front.clock()
                 if self._outcome not in (_CANCELLED, _FAILED):
                     breaker.success(now)

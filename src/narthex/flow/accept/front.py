@@ -21,33 +21,32 @@ from narthex.errors import CodecError, GatewayError, HttpRefusal, InvalidParams,
 from narthex.flow.accept.asgi import AsgiBridge
 from narthex.flow.accept.exchange import JSON, Exchange
 from narthex.flow.accept.hosts import HostCheck
-from narthex.flow.accept.listener import Connection, HttpRequest
+from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.sessions import Sessions
-from narthex.flow.codec.bridge import id_json
-from narthex.flow.codec.headers import NAMED_BY, check_routing_headers
+from narthex.flow.codec.inbound import read_params
 from narthex.flow.codec.jsonrpc import (
     UNSET,
     Id,
-    RawMap,
     Request,
     decode_request,
+    encode,
     encode_error,
     encode_result,
     read_string,
 )
 from narthex.flow.codec.revisions import (
+    ERA_OF_HEADER,
     LATEST_LEGACY,
     LEGACY,
     META_SERVER,
     MODERN,
-    check_method,
-    check_modern_meta,
     era_of,
     read_meta,
 )
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet, Viewer
-from narthex.flow.walk import LISTS
+from narthex.flow.walk import LISTS, SERVED
+from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
 from narthex.telemetry.log import Logs
 from narthex.types import LOCAL, Call, EndpointSpec, Era, ServerSpec, Session, Snapshot
@@ -96,7 +95,9 @@ class Front:
     def apply(self, snapshot: Snapshot) -> None:
         """Take over a new snapshot; running calls keep what they have."""
         self.snapshot = snapshot
-        self.limits_call_s = max((one.call_timeout_s for one in snapshot.servers.values()), default=60.0)
+        self._log_calls = snapshot.log_calls
+        self._max_calls = snapshot.limits.max_calls
+        self._call_s = max((one.call_timeout_s for one in snapshot.servers.values()), default=60.0)
         self._hosts = HostCheck(snapshot)
         self._paths: dict[bytes, EndpointSpec] = {}
         for name, endpoint in snapshot.endpoints.items():
@@ -110,32 +111,29 @@ class Front:
 
     def handle(self, connection: Connection, request: HttpRequest) -> None:
         """Answer one request on its connection, now or later. Never raises."""
+        headers, path = request.headers, request.path
         try:
-            if request.path == b"/healthz":
-                connection.respond(200, b"text/plain", (b"ok\n",), 3)
+            endpoint = self._paths.get(path)
+            if endpoint is None or headers.get(b"host") not in self._hosts.passed or b"origin" in headers:
+                if path == b"/healthz":  # asked by probes, which know no name of ours
+                    connection.respond(200, b"text/plain", (b"ok\n",), 3)
+                    return
+                path = self._hosts.check(connection.peer[0], request)
+                endpoint = self._paths.get(path)
+            if endpoint is None:
+                self._bridge.handle(connection, request, path)
+            elif request.method == b"POST":
+                self._post(connection, request, endpoint)
+            elif request.method == b"DELETE":
+                self._delete(connection, request, endpoint)
             else:
-                self._route(connection, request)
+                # No GET stream in this version: what a server would push is refused (2025-11-25 allows 405 here).
+                raise HttpRefusal(405, "method_not_allowed", "POST here", headers=(("Allow", "POST, DELETE"),))
         except GatewayError as error:
             self._refuse(connection, None, error, "modern")
         except Exception:
             _log.exception("a request failed in the gateway")
             self._refuse(connection, None, GatewayError(), "modern")
-
-    def _route(self, connection: Connection, request: HttpRequest) -> None:
-        path, headers = request.path, request.headers
-        endpoint = self._paths.get(path)
-        if endpoint is None or headers.get(b"host") not in self._hosts.passed or b"origin" in headers:
-            path = self._hosts.check(connection.peer[0], request)
-            endpoint = self._paths.get(path)
-        if endpoint is None:
-            self._bridge.handle(connection, request, path)
-        elif request.method == b"POST":
-            self._post(connection, request, endpoint)
-        elif request.method == b"DELETE":
-            self._delete(connection, request, endpoint)
-        else:
-            # No GET stream in this version: what a server would push is refused (2025-11-25 allows 405 here).
-            raise HttpRefusal(405, "method_not_allowed", "POST here", headers=(("Allow", "POST, DELETE"),))
 
     def _delete(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> None:
         handle = request.headers.get(b"mcp-session-id")
@@ -158,52 +156,50 @@ class Front:
         if not takes_json:
             raise HttpRefusal(406, "not_acceptable", "accept application/json and text/event-stream")
         message = decode_request(request.body)
+        method, params = message.method, message.params
         id_ = None if message.id is UNSET else message.id
         era: Era = "modern"
         try:
-            version, era = era_of(headers.get(b"mcp-protocol-version"), message, request.body)
+            said = ERA_OF_HEADER.get(headers.get(b"mcp-protocol-version"))
+            version, era = (
+                said
+                if said is not None and method != "initialize"
+                else era_of(headers.get(b"mcp-protocol-version"), message, request.body)
+            )
             session = None
-            if era == "legacy" and message.method != "initialize":
-                handle = headers.get(b"mcp-session-id")
-                if handle is not None:
-                    session = self.sessions.find(handle, LOCAL, endpoint.name)
-            params = message.params
-            meta = read_meta(params) if "_meta" in params else {}
+            if era == "legacy" and b"mcp-session-id" in headers and method != "initialize":
+                session = self.sessions.find(headers[b"mcp-session-id"], LOCAL, endpoint.name)
             if id_ is None:
-                self._notified(message, session, params)
+                self._notified(message, session)
                 connection.respond_empty(202)
                 return
-            method = message.method
-            name = read_string(params, NAMED_BY[method]) if method in NAMED_BY else None
-            if era == "modern":
-                check_modern_meta(meta, version)
-                check_routing_headers(headers, request.repeated, method, name)
-            check_method(method, era)
-            call = Call(method, params, meta, id_json(id_), era, version, LOCAL, endpoint.name, name or "", session)
-            self._dispatch(connection, call, endpoint, takes_events, len(request.body))
+            meta, name = read_params(message, version, era, headers, request.repeated)
+            id_json = b"%d" % id_ if id_.__class__ is int else encode(id_)
+            call = Call(method, params, meta, id_json, era, version, LOCAL, endpoint.name, name, session)
+            if method not in SERVED:
+                self._answer(connection, call, endpoint)
+                return
+            active = self.active
+            if len(active) >= self._max_calls:
+                raise Overloaded("the gateway has too many calls")
+            viewer = self.fleet.viewer(endpoint, LOCAL, session)
+            now = self.clock()
+            one = Exchange(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)
+            connection.exchange = one
+            active.add(one)
+            if session is not None:
+                self._cancellable[session.id, id_json] = one
+            one.start()
         except GatewayError as error:
             self._refuse(connection, id_, error, era)
 
-    def _dispatch(
-        self, connection: Connection, call: Call, endpoint: EndpointSpec, takes_events: bool, size: int
-    ) -> None:
-        kind = LISTS.get(call.method)
-        if kind is not None:
-            self._list(connection, call, endpoint)
-        elif call.method in ("initialize", "ping", "server/discover"):
-            self._local(connection, call, endpoint)
-        else:
-            if len(self.active) >= self.snapshot.limits.max_calls:
-                raise Overloaded("the gateway has too many calls")
-            viewer = self.fleet.viewer(endpoint, call.principal, call.session)
-            one = Exchange(self, connection, call, viewer, size, takes_events=takes_events)
-            connection.exchange = one
-            self.active.add(one)
-            if call.session is not None:
-                self._cancellable[call.session.id, call.id_json] = one
-            one.start()
-
     # --- answered here
+
+    def _answer(self, connection: Connection, call: Call, endpoint: EndpointSpec) -> None:
+        if call.method in LISTS:
+            self._list(connection, call, endpoint)
+        else:
+            self._local(connection, call, endpoint)
 
     def _local(self, connection: Connection, call: Call, endpoint: EndpointSpec) -> None:
         extra = b""
@@ -233,8 +229,11 @@ class Front:
         viewer = self.fleet.viewer(endpoint, call.principal, call.session)
         _Listing(self, connection, call, viewer).start()
 
-    def _notified(self, message: Request, session: Session | None, params: RawMap) -> None:
+    def _notified(self, message: Request, session: Session | None) -> None:
         """A notification of a client: a cancellation is carried out, the rest ask nothing of us."""
+        params = message.params
+        if "_meta" in params:
+            read_meta(params)
         if message.method == "notifications/cancelled" and session is not None and "requestId" in params:
             one = self._cancellable.get((session.id, bytes(params["requestId"])))
             if one is not None:
@@ -260,9 +259,9 @@ class Front:
         """Count a call that was answered, and log it where that is asked for; an error with the id that it carries."""
         call = one.call
         seconds = self.clock() - one.began_at
-        counter = self.accounts.counter(call.endpoint, one.server_name, call.method, one.target_name)
-        counter.add(outcome, seconds, one.size_in, size)
-        if self.snapshot.log_calls and self.logs is not None:
+        key = (call.endpoint, one.server_name, call.method, one.target_name)
+        self.accounts.counters[key].add(outcome, seconds, one.size_in, size)
+        if self._log_calls and self.logs is not None:
             self.logs.call_line(
                 endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name or call.name,
                 outcome=outcome, seconds=seconds, bytes_out=size, detail=detail, decision_id=decision_id,

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from narthex.errors import HttpRefusal
-from narthex.flow.accept.listener import HttpRequest
+from narthex.flow.whole import HttpRequest
 from narthex.types import Network, Snapshot
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")

@@ -16,11 +16,12 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import httptools
-import msgspec
 
 from narthex.errors import HttpRefusal, Overloaded
 from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.held import LARGE, Held
+from narthex.flow.outbox import Outbox
+from narthex.flow.whole import MOST, MOST_HEADERS, MOST_TARGET, NO_REPEATS, HttpRequest, RequestReader
 from narthex.types import Limits
 
 KEPT = 64 * 1024
@@ -28,28 +29,15 @@ KEPT = 64 * 1024
 PIPELINED = 256
 """Requests parsed from one read and waiting for their turn."""
 HIGH_WATER = 64 * 1024
+_LARGE_WRITE = 16 * 1024
 LINGER_S = 2.0
-MOST_HEADERS = 100
-MOST_TARGET = 8192
 _SINGLE = frozenset(
     {b"host", b"origin", b"content-type", b"authorization", b"mcp-session-id", b"expect", b"transfer-encoding"}
     | {b"content-length", b"accept", b"last-event-id"}
 )
 """Headers that may not come twice: which one counts would be a matter of taste."""
-_NO_REPEATS: frozenset[bytes] = frozenset()
-
+_NEVER = float("inf")
 _STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
-
-
-class HttpRequest(msgspec.Struct):
-    """One whole request. `headers`: lower-case names and the first value of each; `repeated`: names given again."""
-
-    method: bytes
-    path: bytes
-    query: bytes
-    headers: dict[bytes, bytes]
-    repeated: frozenset[bytes]
-    body: bytes
 
 
 class Exchanging(Protocol):
@@ -67,7 +55,10 @@ class Exchanging(Protocol):
 class Shared:
     """What all connections of a listener share. `handle` takes a whole request and must answer it on the connection."""
 
-    __slots__ = ("clock", "connections", "date", "draining", "handle", "held", "limits", "new_id", "now", "tick")
+    __slots__ = (
+        "clock", "connections", "date", "draining", "handle", "held", "keep_alive_s", "limits", "new_id", "now",
+        "outbox", "read", "small", "tick",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -78,8 +69,11 @@ class Shared:
         clock: Callable[[], float],
         now: Callable[[], float],
         new_id: Callable[[], str],
+        outbox: Outbox | None = None,
     ) -> None:
-        self.limits = limits
+        self.outbox = outbox or Outbox()
+        self.apply(limits)
+        self.read = RequestReader().read
         self.handle = handle
         self.clock = clock
         self.now = now
@@ -88,6 +82,12 @@ class Shared:
         self.held = held
         self.draining = False
         self.sweep()
+
+    def apply(self, limits: Limits) -> None:
+        """Take over new bounds. A request of at most `small` bytes needs none of its own."""
+        self.limits = limits
+        self.keep_alive_s = limits.keep_alive_s
+        self.small = min(MOST, limits.max_header, limits.max_body)
 
     def sweep(self) -> None:
         """Once a second: look at the clock for everybody, and close what has waited too long.
@@ -104,18 +104,19 @@ class Connection(asyncio.Protocol):
     """One client connection: parses requests, one call at a time, and writes answers."""
 
     __slots__ = (
-        "_body_size", "_chunked", "_closing", "_first", "_head_only", "_head_size", "_headers", "_held", "_in_body",
+        "_begun", "_body_size", "_chunked", "_closing", "_first", "_head_only", "_head_size", "_headers", "_held",
+        "_in_body",
         "_kept", "_keep_alive", "_old", "_parser", "_plain", "_queue", "_refused", "_repeated", "_repeats",
         "_request_headers",
-        "_rest", "_shared", "_streaming", "_target", "_upgrading", "_waiters",
-        "busy", "deadline", "exchange", "paused", "peer", "transport",
+        "_rest", "_shared", "_streaming", "_target", "_under_way", "_upgrading", "_waiters",
+        "busy", "deadline", "exchange", "fresh", "paused", "peer", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._parser: Any = None
         self._kept: list[bytes] = []
         self._queue: deque[tuple[HttpRequest, bool, bool]] = deque()
         self._refused = False
@@ -125,14 +126,16 @@ class Connection(asyncio.Protocol):
         self._keep_alive = True
         self._old = False
         self._target = b""
+        self._begun = False
         self._first = b""
         self._rest = bytearray()  # not a list of pieces: a piece may be one byte
         self._headers: dict[bytes, bytes] = {}
-        self._repeated = _NO_REPEATS
+        self._repeated = NO_REPEATS
         self._repeats = 0
         self._body_size = 0
         self._head_size = 0
         self._in_body = False
+        self._under_way = False
         self._upgrading = False
         self._head_only = False
         self._plain = True
@@ -140,6 +143,7 @@ class Connection(asyncio.Protocol):
         self._held = 0
         self._waiters: list[asyncio.Future[None]] = []
         self.busy = False
+        self.fresh = True
         self.paused = False
         self.exchange: Exchanging | None = None
         self.peer: tuple[str, int] = ("", 0)
@@ -163,6 +167,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._shared.connections.discard(self)
         self._closing = True
+        self.fresh = False
         self._kept.clear()
         self._queue.clear()
         self._release_body()
@@ -174,6 +179,18 @@ class Connection(asyncio.Protocol):
             exchange.client_gone()
 
     def data_received(self, data: bytes) -> None:
+        shared = self._shared
+        if self.fresh and len(data) <= shared.small and (request := shared.read(data)) is not None:
+            self.busy = self._keep_alive = self._plain = True
+            self.fresh = self._head_only = self._old = False
+            self.deadline = _NEVER
+            shared.handle(self, request)
+        else:
+            self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        """Bytes that are not just one whole request: keep them for later, or read them piece by piece."""
+        self.fresh = False
         if self._refused or self._closing:
             return
         if self.busy or self._queue or self._kept or self.paused:
@@ -185,6 +202,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
+        self.fresh = False
         if self.exchange is not None:
             self.exchange.pause()
 
@@ -196,12 +214,18 @@ class Connection(asyncio.Protocol):
         self._waiters.clear()
         if self.exchange is not None:
             self.exchange.resume()
-        elif not self.busy and (self._queue or self._kept):
-            asyncio.get_running_loop().call_soon(self._next)
+        elif not self.busy:
+            if self._queue or self._kept:
+                asyncio.get_running_loop().call_soon(self._next)
+            else:
+                self.fresh = not (self._under_way or self._refused or self._closing)
 
     # --- parsing
 
     def _feed(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        self._begun = False
         in_head = not self._in_body
         begun, bodied = self._head_size, self._body_size
         if in_head:
@@ -210,6 +234,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._after_upgrade(data[upgrade.args[0] :])
+            self._take_turns()
             return
         except httptools.HttpParserError as error:
             cause = error.__context__
@@ -218,10 +243,18 @@ class Connection(asyncio.Protocol):
             else:
                 self.refuse(HttpRefusal(400, "bad_request", "malformed HTTP request", detail=str(error)))
             return
+        self._take_turns()
         if not self.busy:
             if not in_head and self._in_body:  # trailers and chunk extensions are no body: they are bounded like a head
                 self._head_size = self._head_size + len(data) if self._body_size == bodied else 0
             self._await_rest(in_head, begun)
+
+    def _take_turns(self) -> None:
+        """Of several requests in one read each but the first waits a turn: unread answers must be seen to pile up."""
+        if self._under_way or self._queue:
+            self.fresh = False
+        if self._queue and not self.busy:
+            asyncio.get_running_loop().call_soon(self._next)
 
     def _await_rest(self, was_in_head: bool, begun: int) -> None:
         """The request is not whole yet: bound the time and the size of the part that is under way."""
@@ -262,6 +295,9 @@ class Connection(asyncio.Protocol):
                 self._feed(rest)
         elif rest:
             self.data_received(rest)
+
+    def on_message_begin(self) -> None:
+        self._under_way = True
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -311,7 +347,7 @@ class Connection(asyncio.Protocol):
         if expect.lower() != b"100-continue":
             raise HttpRefusal(417, "expectation_failed", "only 100-continue can be expected")
         if not self._old and has_body and not self.busy:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, chunk: bytes) -> None:
         if not self._body_size:
@@ -336,6 +372,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._upgrading:
             return  # only its head is complete
+        self._under_way = False
         if self._closing:
             return  # "Connection: close" was said: what came behind it is not processed (RFC 9112 §9.6)
         if self._body_size > self._shared.limits.max_body:
@@ -352,9 +389,9 @@ class Connection(asyncio.Protocol):
         self._target = self._first = b""  # `_first` too: a request without a body must not get the one before it
         self._body_size = self._head_size = 0
         self._in_body = False
-        if self._rest or self._headers or self._repeats:
+        if self._rest or self._headers or self._repeated:
             self._reset()
-        if self.busy or self._queue or self.paused:
+        if self.busy or self._begun or self._queue or self.paused:
             if len(self._queue) >= PIPELINED:
                 raise HttpRefusal(503, "too_many_requests", "too many pipelined requests")
             self._queue.append((request, keep_alive, old))
@@ -364,8 +401,7 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._target = self._first = b""
         self._headers = {}
-        if self._repeats:
-            self._repeated, self._repeats = _NO_REPEATS, 0
+        self._repeated, self._repeats = NO_REPEATS, 0
         if self._rest:
             self._rest = bytearray()
         self._body_size = self._head_size = 0
@@ -376,8 +412,8 @@ class Connection(asyncio.Protocol):
         self._held = 0
 
     def _begin(self, request: HttpRequest, keep_alive: bool, old: bool) -> None:
-        self.busy = True
-        self.deadline = float("inf")
+        self.busy = self._begun = True
+        self.deadline = _NEVER
         self._keep_alive = keep_alive
         self._head_only = request.method == b"HEAD"
         self._old = old
@@ -386,26 +422,33 @@ class Connection(asyncio.Protocol):
 
     # --- answering
 
+    def write(self, data: bytes) -> None:
+        """Write bytes of the answer that was begun."""
+        outbox = self._shared.outbox
+        outbox.put(self.transport.write, data)
+        if len(data) >= _LARGE_WRITE:
+            outbox.flush()  # so that a reader that is too slow is seen at once
+
     def respond(self, status: int, content_type: bytes, parts: Sequence[Any], size: int, extra: bytes = b"") -> None:
         """Write a whole answer: bytes-like `parts`, `size` their length together, `extra` header lines with CRLF."""
+        shared = self._shared
         head = b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
-            _STATUS[status], self._shared.date, content_type, size, extra,
-            b"" if self._plain and not self._shared.draining else self._connection_header(),
+            _STATUS[status], shared.date, content_type, size, extra,
+            b"" if self._plain and not shared.draining else self._connection_header(),
         )  # fmt: skip
         if self._head_only:
-            self.transport.write(head)  # RFC 9110 §9.3.2: what GET would answer, without the body
-        elif size < 16384:
-            self.transport.write(b"".join((head, *parts)))
+            self.write(head)  # RFC 9110 §9.3.2: what GET would answer, without the body
+        elif size < _LARGE_WRITE:
+            shared.outbox.put(self.transport.write, b"".join((head, *parts)))
         else:
-            self.transport.writelines((head, *parts))
+            shared.outbox.put(self.transport.writelines, (head, *parts))
+            shared.outbox.flush()
         self.done()
 
     def respond_empty(self, status: int, extra: bytes = b"") -> None:
         """Write an answer without a body (202, 204 …)."""
         length = b"" if status == 204 else b"Content-Length: 0\r\n"
-        self.transport.write(
-            b"%b%b%b%b%b\r\n" % (_STATUS[status], self._shared.date, length, extra, self._connection_header())
-        )
+        self.write(b"%b%b%b%b%b\r\n" % (_STATUS[status], self._shared.date, length, extra, self._connection_header()))
         self.done()
 
     def begin_body(self, status: int, content_type: bytes, size: int | None, extra: bytes = b"") -> bytes:
@@ -434,14 +477,16 @@ class Connection(asyncio.Protocol):
         if self._chunked:
             before += b"0\r\n\r\n"
         if before:
-            self.transport.write(before)
+            self.write(before)
         self.done()
 
     def abort(self) -> None:
         """Break off: the client must not take what it has for a whole answer."""
         self.exchange = None
+        self.fresh = False
         if not self._closing:
             self._closing = True
+            self._shared.outbox.flush()
             self.transport.abort()
 
     def _connection_header(self) -> bytes:
@@ -461,9 +506,11 @@ class Connection(asyncio.Protocol):
         if not self._keep_alive or shared.draining:
             self._close()
             return
-        self.deadline = shared.tick + shared.limits.keep_alive_s
+        self.deadline = shared.tick + shared.keep_alive_s
         if self._queue or self._kept:
             asyncio.get_running_loop().call_soon(self._next)
+        elif not (self._under_way or self.paused):
+            self.fresh = True
 
     def _next(self) -> None:
         if self.busy or self._closing or self._refused or self.paused:
@@ -482,6 +529,7 @@ class Connection(asyncio.Protocol):
         if self._refused or self._closing:
             return
         self._refused = True
+        self.fresh = False
         self._release_body()
         if self.busy or self._queue:
             self._keep_alive = self._plain = False
@@ -507,6 +555,7 @@ class Connection(asyncio.Protocol):
         and a client still sending its body would never see why it was refused (RFC 9112 §9.6)."""
         self.deadline = self._shared.clock() + LINGER_S
         self.transport.resume_reading()
+        self._shared.outbox.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -515,8 +564,10 @@ class Connection(asyncio.Protocol):
         return not (self.busy or self._queue or self._head_size or self._in_body)
 
     def _close(self) -> None:
+        self.fresh = False
         if not self._closing:
             self._closing = True
+            self._shared.outbox.flush()
             self.transport.close()
 
     def drain(self) -> asyncio.Future[None]:

@@ -7,11 +7,13 @@ Source: MCP 2026-07-28 (changes from 2025-11-25; `resultType`, cacheable results
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from narthex.errors import MissingCapability, UpstreamUnavailable
 from narthex.flow.codec.handshake import CLIENT_INFO
-from narthex.flow.codec.jsonrpc import BAD_JSON, Id, Incoming, Raw, RawMap, decode_map, encode
+from narthex.flow.codec.jsonrpc import BAD_JSON, Incoming, Raw, RawMap, decode_map, encode
 from narthex.flow.codec.revisions import (
     META_CAPABILITIES,
     META_CLIENT,
@@ -20,6 +22,7 @@ from narthex.flow.codec.revisions import (
     META_VERSION,
     MODERN,
 )
+from narthex.flow.upstream.port import Dialect
 from narthex.types import Call, Era
 
 COMPLETE = b'"resultType":"complete"'
@@ -27,22 +30,23 @@ UNCACHED = b'"ttlMs":0,"cacheScope":"private"'
 _QUOTED = {version: Raw(encode(version)) for version in MODERN}
 _NO_CAPABILITIES = Raw(b"{}")
 _COMPLETE = Raw(b'"complete"')
+_TRUE = Raw(b"true")
 _CLIENT_INFO = Raw(encode(CLIENT_INFO))
 _decode_any = msgspec.json.Decoder().decode
 
 
-def outgoing_body(call: Call, params: RawMap, id_: int, era: Era, version: str) -> bytes:
+def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> bytes:
     """The request as the upstream gets it: our id, `params` (with the upstream's own name), `_meta` in its era.
 
     A progress token becomes our id, so that a shared pipe can tell whose progress it is; client capabilities are
     declared empty: what a server would ask of the client is not carried in this version.
     """
     meta = call.meta
-    if era == "modern" and call.era == "modern" and call.version == version and _passes(meta):
+    if call.era == dialect.era and "progressToken" not in meta and (call.era == "legacy" or _passes(call, dialect)):
         return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (id_, call.method.encode(), encode(params))
-    if era == "modern":
+    if dialect.era == "modern":
         meta = {**meta} if call.era == "modern" else {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
-        meta[META_VERSION] = _QUOTED[version]
+        meta[META_VERSION] = _QUOTED[dialect.version]
         meta[META_CAPABILITIES] = _NO_CAPABILITIES
         meta.setdefault(META_CLIENT, _CLIENT_INFO)
     elif call.era == "modern":
@@ -56,62 +60,47 @@ def outgoing_body(call: Call, params: RawMap, id_: int, era: Era, version: str) 
     return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (id_, call.method.encode(), encode(params))
 
 
-def _passes(meta: RawMap) -> bool:
+def _passes(call: Call, dialect: Dialect) -> bool:
     """Is a modern client's `_meta` already what goes upstream?"""
-    return META_CLIENT in meta and "progressToken" not in meta and meta[META_CAPABILITIES] == _NO_CAPABILITIES
+    meta = call.meta
+    return call.version == dialect.version and META_CLIENT in meta and meta[META_CAPABILITIES] == _NO_CAPABILITIES
 
 
-def read_result(message: Incoming) -> RawMap:
-    """The members of a result, one level deep; empty for an error. One look serves every question about it.
-
-    Raises:
-        UpstreamUnavailable: Neither a result nor an error, or a result that is no object.
-    """
-    if message.error:
-        return {}
-    if not message.result:
-        raise UpstreamUnavailable("the server answered neither result nor error", sent=True)
-    try:
-        return decode_map(message.result)
-    except BAD_JSON:
-        raise UpstreamUnavailable("the server's result is not an object", sent=True) from None
-
-
-def response_parts(call: Call, era: Era, message: Incoming, members: RawMap) -> list[bytes | Raw | memoryview]:
-    """The answer to `call` as the client gets it, in pieces to write: its id, and the result's bytes as they came.
+def response_parts(call: Call, era: Era, message: Incoming) -> tuple[Sequence[bytes | Raw | memoryview], bool]:
+    """The answer to `call` as the client gets it, in pieces to write (its id, and the result's bytes as they came),
+    and whether it is a result that says `isError`.
 
     Args:
         era: The server's.
-        members: What `read_result` read.
     Raises:
-        UpstreamUnavailable: A malformed error.
+        UpstreamUnavailable: Neither a result nor an error, a result that is no object, or a malformed error.
         MissingCapability: The server asks for input, which this version does not carry.
     """
-    if message.error:
-        return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"error":', translate_error(call.era, message.error), b"}"]
     result = message.result
-    if "resultType" in members and "modern" in (era, call.era):
+    if message.error or not result:
+        return (b'{"jsonrpc":"2.0","id":', call.id_json, b',"error":', _error(call, message), b"}"), False
+    try:
+        members = decode_map(result)
+    except BAD_JSON:
+        raise UpstreamUnavailable("the server's result is not an object", sent=True) from None
+    tool_error = "isError" in members and members["isError"] == _TRUE
+    if "resultType" in members and members["resultType"] != _COMPLETE and "modern" in (era, call.era):
         refuse_input_required(members["resultType"])
-    if call.era == "modern":
-        extra = missing_members(call.method, era, members)
-        if extra:
-            rest = memoryview(result)[1:]
-            return [
-                b'{"jsonrpc":"2.0","id":',
-                call.id_json,
-                b',"result":{',
-                extra,
-                b"," if members else b"",
-                rest,
-                b"}",
-            ]
-    return [b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', result, b"}"]
+    if call.era == "modern" and era == "legacy" and (extra := missing_members(call.method, members)):
+        comma = b"," if members else b""
+        rest = memoryview(result)[1:]
+        return (b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":{', extra, comma, rest, b"}"), tool_error
+    return (b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', result, b"}"), tool_error
 
 
-def missing_members(method: str, era: Era, members: RawMap) -> bytes:
+def _error(call: Call, message: Incoming) -> bytes:
+    if not message.error:
+        raise UpstreamUnavailable("the server answered neither result nor error", sent=True)
+    return translate_error(call.era, message.error)
+
+
+def missing_members(method: str, members: RawMap) -> bytes:
     """Members of a modern result that a legacy server did not give: `resultType`; for a read `ttlMs`, `cacheScope`."""
-    if era == "modern":
-        return b""
     extra = b"" if "resultType" in members else COMPLETE
     if method == "resources/read" and "ttlMs" not in members:
         extra = extra + b"," + UNCACHED if extra else UNCACHED
@@ -120,7 +109,7 @@ def missing_members(method: str, era: Era, members: RawMap) -> bytes:
 
 def refuse_input_required(result_type: Raw) -> None:
     """Raise for a multi-round-trip result. A legacy server has no right to it, and a modern client would obey."""
-    if result_type != _COMPLETE and _decode_any(result_type) == "input_required":
+    if _decode_any(result_type) == "input_required":
         raise MissingCapability("the server asks for input that this gateway does not carry yet")
 
 
@@ -185,8 +174,3 @@ def _params(message: Incoming) -> RawMap | None:
         return decode_map(message.params)
     except BAD_JSON:
         return None
-
-
-def id_json(id_: Id) -> bytes:
-    """A request id as JSON."""
-    return b"%d" % id_ if id_.__class__ is int else encode(id_)

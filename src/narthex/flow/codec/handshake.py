@@ -1,4 +1,4 @@
-"""The messages by which we learn which MCP a server speaks, and our answers to what it asks of us.
+"""What we say to a server of our own accord: the handshake, requests that no client made, answers to what it asks.
 
 In: results of `server/discover` and `initialize`, pushes of a server. Out: bodies to send, a `Dialect`, or the reason
 why there is none. Cases: `tests/flow/codec/test_handshake.py`, one row a rule.
@@ -7,13 +7,14 @@ Source: MCP 2026-07-28, basic/versioning and server/discover; MCP 2025-11-25, ba
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from narthex import __version__
 from narthex.errors import UpstreamUnavailable
-from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, encode
+from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Id, Incoming, Raw, encode
 from narthex.flow.codec.revisions import (
     LATEST_LEGACY,
     LEGACY,
@@ -27,6 +28,7 @@ from narthex.flow.upstream.port import Dialect
 
 CLIENT_INFO = {"name": "narthex", "version": __version__}
 INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+NONE: Mapping[str, Any] = {}
 MODERN_ERRORS = frozenset({-32020, -32021, -32022})
 
 
@@ -48,16 +50,29 @@ _decode_discovered = msgspec.json.Decoder(_Discovered).decode
 _decode_initialized = msgspec.json.Decoder(_Initialized).decode
 
 
-def discover_body(id: int) -> bytes:
+def _modern_meta(version: str, capabilities: Mapping[str, Any]) -> dict[str, Any]:
+    return {META_VERSION: version, META_CAPABILITIES: capabilities, META_CLIENT: CLIENT_INFO}
+
+
+def discover_body(id: int, capabilities: Mapping[str, Any] = NONE) -> bytes:
     """`server/discover`: the first request to a server whose era is not known, or is modern."""
-    meta = {META_VERSION: MODERN[0], META_CAPABILITIES: {}, META_CLIENT: CLIENT_INFO}
-    return encode({"jsonrpc": "2.0", "id": id, "method": "server/discover", "params": {"_meta": meta}})
+    params = {"_meta": _modern_meta(MODERN[0], capabilities)}
+    return encode({"jsonrpc": "2.0", "id": id, "method": "server/discover", "params": params})
 
 
-def initialize_body(id: int, version: str = LATEST_LEGACY) -> bytes:
-    """`initialize`: begins a legacy conversation. No capability is declared, so the server has nothing to ask of us."""
-    params = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT_INFO}
+def initialize_body(id: int, version: str = LATEST_LEGACY, capabilities: Mapping[str, Any] = NONE) -> bytes:
+    """`initialize`: begins a legacy conversation. What is not declared in `capabilities` no server may ask of us."""
+    params = {"protocolVersion": version, "capabilities": capabilities, "clientInfo": CLIENT_INFO}
     return encode({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": params})
+
+
+def request_body(
+    id: int, method: str, params: Mapping[str, Any], dialect: Dialect, capabilities: Mapping[str, Any] = NONE
+) -> bytes:
+    """A request of ours, for no client, in the dialect of its server. `params` are anything msgspec encodes."""
+    if dialect.era == "modern":
+        params = {**params, "_meta": _modern_meta(dialect.version, capabilities)}
+    return encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 
 
 def cancelled_body(id: int, reason: str) -> bytes:
@@ -133,3 +148,8 @@ def answer_push(message: Incoming) -> bytes | None:
         return encode({"jsonrpc": "2.0", "id": message.id, "result": {}})
     error = {"code": -32601, "message": "method not found: the client declared no such capability"}
     return encode({"jsonrpc": "2.0", "id": message.id, "error": error})
+
+
+def refuse_push(id: Id, message: str) -> bytes:
+    """Our refusal of a request that was allowed, but cannot be carried now."""
+    return encode({"jsonrpc": "2.0", "id": id, "error": {"code": -32600, "message": message}})

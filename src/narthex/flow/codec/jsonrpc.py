@@ -68,11 +68,18 @@ def decode_request(body: bytes) -> Request:
         raise _no_request(body, str(error)) from None
     except BAD_JSON as error:
         raise ParseError("the body is not JSON", detail=str(error)) from None
+    id_, params = request.id, request.params
     if request.jsonrpc != "2.0":
         raise CodecError('"jsonrpc" must be "2.0"')
-    if not request.method or request.id is None or request.result or request.error:
+    if not request.method or id_ is None or request.result or request.error:
         raise CodecError("not a JSON-RPC request")
-    if len(body) != _compact_length(request):
+    # The length of the shortest form: a longer body has white space, unknown keys, or a key twice.
+    length = 29 + len(request.method)  # {"jsonrpc":"2.0","method":""}
+    if params:  # ,"params":{} less a comma, and "": and a comma for each member
+        length += 11 + 4 * len(params) + sum(map(len, params)) + sum(map(len, params.values()))
+    if id_ is not UNSET:
+        length += 6 + len(encode(id_))  # ,"id":
+    if len(body) != length:
         refuse_duplicate_keys(body, depth=2)
     return request
 
@@ -84,16 +91,6 @@ def _no_request(body: bytes, detail: str) -> CodecError:
     if "$.params" in detail:
         return InvalidParams("params must be an object", detail=detail)
     return CodecError("not a JSON-RPC request", detail=detail)
-
-
-def _compact_length(request: Request) -> int:
-    """The length of `request` in its shortest form. A longer body has white space, unknown keys, or a key twice."""
-    length = 29 + len(request.method)  # {"jsonrpc":"2.0","method":""}
-    if request.params:
-        length += 10 + compact_length(request.params)  # ,"params":
-    if request.id is not UNSET:
-        length += 6 + len(encode(request.id))  # ,"id":
-    return length
 
 
 def compact_length(members: RawMap) -> int:

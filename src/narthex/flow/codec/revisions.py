@@ -7,6 +7,8 @@ Source: MCP 2026-07-28, basic/versioning and Streamable HTTP; MCP 2025-11-25, tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from narthex.errors import HeaderMismatch, InvalidParams, MethodNotFound, UnsupportedVersion
 from narthex.flow.codec.jsonrpc import (
     BAD_JSON,
@@ -32,7 +34,7 @@ META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 META_PREFIX = "io.modelcontextprotocol/"
 _META_VERSION_BYTES = META_VERSION.encode()
 
-_ERA_OF_HEADER: dict[bytes, tuple[str, Era]] = {
+ERA_OF_HEADER: Mapping[bytes | None, tuple[str, Era]] = {
     **{version.encode(): (version, "modern") for version in MODERN},
     **{version.encode(): (version, "legacy") for version in LEGACY},
 }
@@ -72,7 +74,7 @@ def era_of(header: bytes | None, request: Request, body: bytes) -> tuple[str, Er
         if _META_VERSION_BYTES in body and _claims_version(request.params):
             raise HeaderMismatch("MCP-Protocol-Version", None, "a version in _meta")
         return ASSUMED, "legacy"
-    known = _ERA_OF_HEADER.get(header)
+    known = ERA_OF_HEADER.get(header)
     if known is None:
         requested = header.decode("latin-1")[:64]
         raise UnsupportedVersion(

@@ -27,6 +27,7 @@ from narthex.errors import InvalidParams
 T = TypeVar("T")
 
 MAX_HANDLE = 512
+"""Characters, where a kind of handle states no other bound."""
 KEY_SIZE = 32
 NONCE_SIZE = 12
 VERSION = b"\x01"
@@ -47,26 +48,45 @@ class SealError(InvalidParams):
         super().__init__("the handle is not valid", detail=detail)
 
 
+class MasterKey(msgspec.Struct, frozen=True):
+    """A key of 32 bytes. One that was replaced opens until `until` (seconds since 1970); None: without end."""
+
+    secret: bytes
+    until: int | None = None
+
+    def __repr__(self) -> str:  # a key ring in a traceback shows no key
+        return f"MasterKey(until={self.until})"
+
+
 class KeyRing:
-    """Master keys: the first seals, all open. Purposes get keys of their own, derived once.
+    """Master keys: the first seals, all open, each until its end. Purposes get keys of their own, derived once.
 
     Args:
-        keys: 32 bytes each, the current one first.
+        keys: The current one first; bare bytes are a key without end.
     Raises:
-        ValueError: No key, or one of another length.
+        ValueError: No key, one of another length, or a current one that ends.
     """
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        if not keys or any(len(key) != KEY_SIZE for key in keys):
+    def __init__(self, keys: Sequence[bytes | MasterKey]) -> None:
+        self._keys = tuple(MasterKey(key) if isinstance(key, bytes) else key for key in keys)
+        if not self._keys or any(len(key.secret) != KEY_SIZE for key in self._keys):
             raise ValueError(f"a key ring needs at least one key, each of {KEY_SIZE} bytes")
-        self._keys = tuple(keys)
+        if self._keys[0].until is not None:
+            raise ValueError("the current key must not end")
         self._sealers: dict[str, Sealer] = {}
 
-    def sealer(self, purpose: str) -> Sealer:
-        """The sealer of `purpose` ("session", "cursor" …); what one purpose sealed no other opens."""
+    def sealer(self, purpose: str, longest: int = MAX_HANDLE) -> Sealer:
+        """The sealer of `purpose` ("session", "cursor" …); what one purpose sealed no other opens.
+
+        Args:
+            longest: Characters of its longest handle, made or opened; the same wherever this purpose is asked for.
+        """
         if purpose not in self._sealers:
-            derived = [(_derive(key, "key id", 2), _derive(key, f"seal {purpose}", 32)) for key in self._keys]
-            self._sealers[purpose] = Sealer(purpose, derived)
+            derived = [
+                (_derive(key.secret, "key id", 2), _derive(key.secret, f"seal {purpose}", 32), key.until)
+                for key in self._keys
+            ]
+            self._sealers[purpose] = Sealer(purpose, derived, longest)
         return self._sealers[purpose]
 
 
@@ -78,15 +98,17 @@ class Sealer:
     """Seals and opens handles of one purpose. Made by `KeyRing.sealer`.
 
     Args:
-        derived: (key id, key of this purpose), the current one first. Two may share an id: both are tried.
+        derived: (key id, key of this purpose, its end), the current one first. Two may share an id: both are tried.
+        longest: Characters of its longest handle.
     """
 
-    def __init__(self, purpose: str, derived: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, purpose: str, derived: Sequence[tuple[bytes, bytes, int | None]], longest: int) -> None:
         self._purpose = purpose
+        self._longest = longest
         self._current = VERSION + derived[0][0]
-        self._ciphers: dict[bytes, list[AESGCM]] = {}
-        for key_id, key in derived:
-            self._ciphers.setdefault(VERSION + key_id, []).append(AESGCM(key))
+        self._ciphers: dict[bytes, list[tuple[AESGCM, int | None]]] = {}
+        for key_id, key, until in derived:
+            self._ciphers.setdefault(VERSION + key_id, []).append((AESGCM(key), until))
         self._decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 
     def seal(self, payload: Any, *, bound: Sequence[str], expires_at: int, nonce: bytes) -> str:
@@ -98,17 +120,17 @@ class Sealer:
             expires_at: Seconds since 1970, wall clock.
             nonce: 12 bytes, random, never used twice.
         Raises:
-            SealError: The handle would be longer than 512 characters.
+            SealError: The handle would be longer than the longest of this purpose.
             ValueError: A nonce of another length.
         """
         if len(nonce) != NONCE_SIZE:
             raise ValueError(f"a nonce has {NONCE_SIZE} bytes")
         head = self._current
         text = _EXPIRY.pack(expires_at) + _encode(payload)
-        sealed = self._ciphers[head][0].encrypt(nonce, text, _encode((head, self._purpose, *bound)))
+        sealed = self._ciphers[head][0][0].encrypt(nonce, text, _encode((head, self._purpose, *bound)))
         handle = _to_base64url(head + nonce + sealed)
-        if len(handle) > MAX_HANDLE:
-            raise SealError(f"{len(handle)} characters, at most {MAX_HANDLE} fit")
+        if len(handle) > self._longest:
+            raise SealError(f"{len(handle)} characters, at most {self._longest} fit")
         return handle
 
     def open(self, handle: str, payload_type: type[T], *, bound: Sequence[str], now: int, leeway: int = 60) -> T:
@@ -120,9 +142,9 @@ class Sealer:
             now: Seconds since 1970, wall clock.
             leeway: Seconds that clocks of two machines may differ.
         Raises:
-            SealError: Expired, bound to others, sealed by a key we do not have, changed, or never made by us.
+            SealError: Expired, bound to others, sealed by a key we do not have any more, changed, or never made by us.
         """
-        if not 0 < len(handle) <= MAX_HANDLE:
+        if not 0 < len(handle) <= self._longest:
             raise SealError("length")
         try:
             data = a2b_base64(handle.encode("ascii").translate(_FROM_URL) + b"=" * (-len(handle) % 4), strict_mode=True)
@@ -130,7 +152,7 @@ class Sealer:
             raise SealError("not base64url") from None
         if _to_base64url(data) != handle:  # else several strings would open as one handle
             raise SealError("not base64url in its one form")
-        text = self._decrypt(data, bound)
+        text = self._decrypt(data, bound, now - leeway)
         if now > _EXPIRY.unpack_from(text)[0] + leeway:
             raise SealError("expired")
         decoder = self._decoders.get(payload_type)
@@ -142,13 +164,15 @@ class Sealer:
             raise SealError(f"another kind of payload: {error}") from None
         return payload
 
-    def _decrypt(self, data: bytes, bound: Sequence[str]) -> bytes:
+    def _decrypt(self, data: bytes, bound: Sequence[str], now: int) -> bytes:
         head = data[:_HEAD]
         try:
             associated = _encode((head, self._purpose, *bound))
         except UnicodeEncodeError:
             raise SealError("bound to text that is not Unicode") from None
-        for cipher in self._ciphers.get(head, ()):
+        for cipher, until in self._ciphers.get(head, ()):
+            if until is not None and now >= until:
+                continue
             try:
                 return cipher.decrypt(data[_HEAD:_SEALED], data[_SEALED:], associated)
             except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce and a tag

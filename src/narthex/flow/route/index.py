@@ -1,6 +1,6 @@
 """Several servers' lists merged into what one endpoint shows, and the way back from a shown name to its server.
 
-In: an endpoint's spec and each server's items as received. Out: an `Index`: names to targets, and the list's bytes.
+In: an endpoint's spec and each server's items as received. Out: an `Index`: names to targets, and the prepared items.
 What is listed is what can be called: both come from here. Cases: `tests/flow/route/test_index.py`.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, decode_map, encode
+from narthex.flow.route.fragments import PAGE, Fragments, PageBound, Preparing
 from narthex.flow.route.names import canonical, shown_name
 from narthex.flow.route.patterns import Selector
 from narthex.flow.route.uri_templates import MAX_URI, Template, prefix_uri, scheme_authority, unprefix_uri
@@ -26,7 +27,7 @@ MEMBER: Mapping[Kind, str] = {
 }
 """Which member of a list result holds the items."""
 SLICE = 50
-"""Items merged between two pauses: well under a millisecond."""
+"""Items merged between two pauses, of 4 KiB at most; larger ones count for more. Well under a millisecond."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -45,36 +46,43 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class Items(msgspec.Struct, frozen=True):
-    """One server's list as received: each item's own name and its bytes."""
+    """One server's list as received: each item's own name and its bytes.
+
+    `public` when the server says on every page that the list is the same for everybody.
+    """
 
     server: str
     items: tuple[tuple[str, Raw], ...]
+    public: bool = False
 
 
 class Index(msgspec.Struct, frozen=True):
-    """What one endpoint shows of one kind. `fragments` are the items' bytes in listed order; `hidden` lost a clash.
+    """What one endpoint shows of one kind. `fragments` are the items' bytes, the i-th that of the i-th of `targets`.
 
-    `templates` and `authorities` (scheme and authority of a listed URI) find the server of an unlisted resource.
+    `hidden` lost a clash. `templates` and `authorities` (scheme and authority of a listed URI) find the server of an
+    unlisted resource. `public`: every server's list is, and is here with all its items.
     """
 
     kind: Kind
     targets: Mapping[str, Target]
-    fragments: tuple[bytes | Raw, ...]
+    fragments: Fragments
     missing: tuple[Missing, ...]
     hidden: tuple[tuple[str, str], ...]
     templates: tuple[tuple[Template, Target], ...] = ()
     authorities: Mapping[str, Target] = {}
+    public: bool = False
 
     def body(self, prefix: bytes = b"") -> bytes:
-        """The list result as JSON. `prefix` holds further members, each ending in a comma."""
-        parts = [b"{", prefix]
-        if self.missing:
-            lost = [{"server": one.server, "reason": one.reason} for one in self.missing]
-            parts.append(b'"_meta":{"narthex/missing":%b},' % encode(lost))
-        parts.append(b'"%b":[' % MEMBER[self.kind].encode())
-        parts.append(b",".join(self.fragments))
-        parts.append(b"]}")
-        return b"".join(parts)
+        """The whole list as one result. `prefix` holds further members, each ending in a comma."""
+        meta = missing_member(self.missing) if self.missing else b""
+        items = b",".join(self.fragments.items)
+        return b'{%b%b"%b":[%b]}' % (prefix, meta, MEMBER[self.kind].encode(), items)
+
+
+def missing_member(missing: Sequence[Missing]) -> bytes:
+    """The member of a list result that names the servers whose items it lacks, with its comma."""
+    lost = [{"server": one.server, "reason": one.reason} for one in missing]
+    return b'"_meta":{"narthex/missing":%b},' % encode(lost)
 
 
 def find_resource(spec: EndpointSpec, resources: Index, templates: Index, uri: str) -> Target | None:
@@ -99,9 +107,11 @@ def find_resource(spec: EndpointSpec, resources: Index, templates: Index, uri: s
     return Target(found.server, name, encode(name)) if select.allows(canonical(found.server, name)) else None
 
 
-def read_items(kind: Kind, server: str, raws: Sequence[Raw], most: int) -> tuple[Items, int]:
+def read_items(kind: Kind, server: str, raws: Sequence[Raw], most: int, *, public: bool = False) -> tuple[Items, int]:
     """One server's items; what has no usable name is left out and counted. At most `most` are taken.
 
+    Args:
+        public: Every page says that it is the same for everybody.
     Returns: the items in the server's order, and how many were left out.
     """
     key = KEY[kind]
@@ -115,41 +125,54 @@ def read_items(kind: Kind, server: str, raws: Sequence[Raw], most: int) -> tuple
         if name and len(name) <= 4096 and name not in seen:
             seen.add(name)
             named.append((name, raw.copy()))
-    return Items(server, tuple(named)), len(raws) - len(named)
+    return Items(server, tuple(named), public), len(raws) - len(named)
 
 
 def merge(
-    spec: EndpointSpec, kind: Kind, lists: Sequence[Items], missing: Sequence[Missing]
+    spec: EndpointSpec, kind: Kind, lists: Sequence[Items], missing: Sequence[Missing], bound: PageBound = PAGE
 ) -> Generator[None, None, Index]:
     """Merge in the order of `lists` (the endpoint's order of servers, so the result is deterministic).
 
     A generator, so that ten thousand tools do not stop the loop: it pauses every `SLICE` items.
+
+    Args:
+        bound: Of the pages that the list is shown in.
     """
     select = Selector(*_patterns(_selection(spec, kind)))
     targets: dict[str, Target] = {}
-    fragments: list[bytes | Raw] = []
+    prepared = Preparing(bound)
     hidden: list[tuple[str, str]] = []
     show, key = _shower(spec, kind), KEY[kind]
+    excluded = False
     count = 0
     for one in lists:
         for name, raw in one.items:
-            count += 1
-            if count % SLICE == 0:
+            count += 1 + len(raw) // 4096
+            if count >= SLICE:
+                count = 0
                 yield
             if not select.allows(canonical(one.server, name)):
+                excluded = True
                 continue
             shown = show(one.server, name)
             if shown in targets:
                 hidden.append((one.server, name))
                 continue
             targets[shown] = Target(one.server, name, encode(name))
-            fragments.append(raw if shown == name else _renamed(raw, key, shown))
-    frozen = (kind, targets, tuple(fragments), tuple(missing), tuple(hidden))
+            prepared.add(shown, raw if shown == name else _renamed(raw, key, shown))
+    templates: tuple[tuple[Template, Target], ...] = ()
     if kind == "templates":
-        return Index(*frozen, templates=tuple((Template(shown), target) for shown, target in targets.items()))
-    if kind == "resources":
-        return Index(*frozen, authorities=_authorities(targets))
-    return Index(*frozen)
+        templates = tuple((Template(shown), target) for shown, target in targets.items())
+    return Index(
+        kind,
+        targets,
+        prepared.done(),
+        tuple(missing),
+        tuple(hidden),
+        templates,
+        _authorities(targets) if kind == "resources" else {},
+        public=bool(lists) and all(one.public for one in lists) and not (missing or hidden or excluded),
+    )
 
 
 def _authorities(targets: Mapping[str, Target]) -> dict[str, Target]:

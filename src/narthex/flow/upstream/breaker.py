@@ -37,10 +37,12 @@ class Breaker:
             gateways do not come back in one moment.
     """
 
-    __slots__ = ("_chance", "_failures", "_tries", "_until", "state")
+    __slots__ = ("_chance", "_failures", "_tries", "_until", "quiet", "state")
 
     def __init__(self, *, chance: Callable[[], float]) -> None:
         self.state: State = "closed"
+        self.quiet = True
+        """Closed, without a failure in the window: no success can change anything, so nobody need look at a clock."""
         self._chance = chance
         self._failures = 0  # the last outcomes as bits, the latest lowest, 1 a failure
         self._tries = 0  # how often it opened since it was last closed
@@ -68,11 +70,6 @@ class Breaker:
         return left if self.state == "open" else min(left, ASK_AGAIN_S)
 
     @property
-    def stirred(self) -> bool:
-        """Is there anything that an outcome could change? If not, nobody need look at a clock."""
-        return self.state != "closed" or self._failures != 0
-
-    @property
     def failing(self) -> bool:
         """Did the latest call fail?"""
         return bool(self._failures & 1)
@@ -82,12 +79,15 @@ class Breaker:
         if self.state == "closed":
             if self._failures:
                 self._failures = self._failures << 1 & _WINDOW
+                self.quiet = not self._failures
         elif self.state == "half_open":
             self.state = "closed"
             self._failures = self._tries = 0
+            self.quiet = True
 
     def failure(self, now: float) -> None:
         """A call failed by the server's fault (never by the caller's)."""
+        self.quiet = False
         if self.state == "closed":
             self._failures = (self._failures << 1 | 1) & _WINDOW
             if self._failures & _LATEST == _LATEST or self._failures.bit_count() >= SHARE:

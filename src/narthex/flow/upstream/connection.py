@@ -16,6 +16,7 @@ import httptools
 from narthex.errors import ParseError, UpstreamUnavailable
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.upstream.dial import Dialer
+from narthex.flow.whole import AnswerReader
 from narthex.types import HttpTarget, ServerSpec
 
 IDLE_S = 4.0
@@ -24,7 +25,13 @@ MOST_HEADERS = 64 * 1024
 
 
 class Receiver(Protocol):
-    """Who gets the answer to one HTTP request. `lost` or `end` comes last, once."""
+    """Who gets the answer to one HTTP request: all of it by `whole`, or in parts. `lost` or `end` comes last, once."""
+
+    def whole(self, headers: dict[bytes, bytes], body: bytes) -> None:
+        """A plain answer of status 200 that came in one read: `head`, `body` and `end` in one."""
+        self.head(200, headers, len(body))
+        self.body(body)
+        self.end()
 
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None: ...
 
@@ -41,14 +48,14 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_begun", "_bodied", "_closes_body", "_complete", "_head_size", "_headers", "_informational", "_parser",
-        "_paused", "_pool", "_receiver", "_reusable", "alive", "idle_since", "keep_s", "transport",
+        "_partial", "_paused", "_pool", "_receiver", "_reusable", "alive", "idle_since", "keep_s", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
     def __init__(self, pool: HttpPool) -> None:
         self._pool = pool
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parser: Any = None
         self._receiver: Receiver | None = None
         self._headers: dict[bytes, bytes] = {}
         self._head_size = 0
@@ -57,6 +64,7 @@ class HttpConnection(asyncio.Protocol):
         self._informational = False
         self._closes_body = False
         self._complete: Receiver | None = None
+        self._partial = False
         self._paused = False
         self._reusable = False
         self.alive = True
@@ -70,7 +78,7 @@ class HttpConnection(asyncio.Protocol):
         """Write one whole request; its answer goes to `receiver`."""
         self._receiver = receiver
         self._begun = False
-        self.transport.write(data)
+        self._pool.outbox.put(self.transport.write, data)
 
     def receives(self, receiver: Receiver) -> bool:
         """Is this its request that is under way?"""
@@ -104,9 +112,24 @@ class HttpConnection(asyncio.Protocol):
             receiver.lost(str(exc) if exc else "the server closed the connection", sent=True, begun=self._begun)
 
     def data_received(self, data: bytes) -> None:
-        if self._receiver is None:
+        receiver = self._receiver
+        if receiver is None:
             self._fail("bytes outside an answer")
-            return
+        elif self._partial or (answer := self._pool.read(data)) is None or b"content-encoding" in answer[0]:
+            self._feed(data)
+        else:
+            headers, body = answer
+            self._receiver = None
+            if b"keep-alive" in headers:
+                self.keep_s = min(IDLE_S, _keep_alive_timeout(headers[b"keep-alive"]))
+            self._pool.release(self)
+            receiver.whole(headers, body)
+
+    def _feed(self, data: bytes) -> None:
+        """A part of an answer, or an answer that is not plain."""
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        self._partial = True
         self._bodied = False
         try:
             self._parser.feed_data(data)
@@ -186,7 +209,7 @@ class HttpConnection(asyncio.Protocol):
     def _finish(self, receiver: Receiver) -> None:
         """After the read that ended the answer, so that no byte behind it can be taken for the next one's."""
         self._complete = None
-        self._begun = False
+        self._begun = self._partial = False
         self._head_size = 0
         if self._reusable and self.alive:
             if self._paused:
@@ -215,6 +238,8 @@ class HttpPool:
         self.dialer = dialer
         self.clock = clock
         self.tick = clock()
+        self.read = AnswerReader().read
+        self.outbox = dialer.outbox
         self.idle: list[HttpConnection] = []
 
     def take(self) -> HttpConnection | None:
@@ -261,7 +286,7 @@ class HttpPool:
         self.idle.clear()
 
 
-class Answer:
+class Answer(Receiver):
     """A whole HTTP answer, for the few requests that are awaited. `messages` are the JSON-RPC messages in it."""
 
     def __init__(self, max_answer: int) -> None:

@@ -17,6 +17,7 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from narthex.errors import UpstreamUnavailable
+from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.dns import Address, Lookup, Resolver, system_lookup
 from narthex.flow.upstream.proxy import (
     Proxies,
@@ -48,6 +49,7 @@ class Dialer:
         environ: Where the setting says "env"; the process's own by default.
         lookup: Names to addresses, called in a thread; the machine's resolver by default.
         clock: Seconds, monotonic.
+        outbox: Where what is sent on its connections waits for the end of the loop's turn.
     Raises:
         ConfigError: A proxy that cannot be used.
     """
@@ -59,7 +61,9 @@ class Dialer:
         environ: Mapping[str, str] | None = None,
         lookup: Lookup = system_lookup,
         clock: Callable[[], float] = time.monotonic,
+        outbox: Outbox | None = None,
     ) -> None:
+        self.outbox = outbox or Outbox()
         self._ca = egress.ca
         self._proxies = Proxies(egress, os.environ if environ is None else environ)
         self._resolver = Resolver(lookup, clock)

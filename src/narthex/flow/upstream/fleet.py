@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from operator import is_
 from typing import Any
 
 import msgspec
 
 from narthex.errors import GatewayError, UpstreamUnavailable
 from narthex.flow.held import Held
+from narthex.flow.outbox import Outbox
+from narthex.flow.route.bodies import Bodies, Body
 from narthex.flow.route.index import Index, Items, Missing, Target, find_resource, merge
 from narthex.flow.route.names import split_prefix
 from narthex.flow.upstream.dial import Dialer
@@ -42,12 +45,18 @@ def scope_of(sharing: Sharing, principal: Principal, session: Session | None) ->
 
 
 class View(msgspec.Struct):
-    """A merged list as last built. `whole` once every server was asked; `fresh_until` in monotonic seconds."""
+    """A merged list as last built. `whole` once every server was asked; `fresh_until` in monotonic seconds.
+
+    `lists` are what it was merged from, `pages` where the bytes of its pages are kept.
+    """
 
     index: Index
     generation: int
     fresh_until: float
     whole: bool
+    tenant: str
+    lists: tuple[Items, ...]
+    pages: Bodies
     bodies: dict[bytes, bytes] = {}
 
     def body(self, prefix: bytes) -> bytes:
@@ -56,6 +65,14 @@ class View(msgspec.Struct):
         if body is None:
             body = self.bodies[prefix] = self.index.body(prefix)
         return body
+
+    def page(self, shown: int | None = None, after: bytes | None = None) -> Body:
+        """The items of a selection of the list, behind a place in it, as bytes made once (`Bodies.page`)."""
+        return self.pages.page(self.tenant, self.index, shown, after)
+
+    def is_of(self, lists: tuple[Items, ...], missing: tuple[Missing, ...]) -> bool:
+        """Would these be merged to the same list? A server's items are one object until they change."""
+        return self.index.missing == missing and len(lists) == len(self.lists) and all(map(is_, lists, self.lists))
 
 
 class Viewer:
@@ -75,25 +92,33 @@ class Fleet:
     """The servers of a snapshot, and the views of its endpoints."""
 
     def __init__(
-        self, snapshot: Snapshot, held: Held, *, clock: Callable[[], float], chance: Callable[[], float]
+        self,
+        snapshot: Snapshot,
+        held: Held,
+        *,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        outbox: Outbox | None = None,
     ) -> None:
         self.servers: dict[str, Server] = {}
         self.generation = 0
         self._held = held
+        self._outbox = outbox
         self._clock = clock
         self.tick = clock()
         self._chance = chance
         self._viewers: dict[tuple[str, Scope, str], Viewer] = {}
         self._by_session: frozenset[str] = frozenset()
         self._background: set[asyncio.Task[Any]] = set()
+        self._pages = Bodies()
         self._egress = snapshot.egress
-        self._dialer = Dialer(snapshot.egress)
+        self._dialer = Dialer(snapshot.egress, outbox=self._outbox)
         self.apply(snapshot)
 
     def apply(self, snapshot: Snapshot) -> None:
         """Take over a new snapshot: keep what is the same, make what is new, end the rest once its calls have ended."""
         if snapshot.egress != self._egress:
-            self._dialer = Dialer(snapshot.egress)  # first: it refuses a proxy that cannot be used
+            self._dialer = Dialer(snapshot.egress, outbox=self._outbox)  # first: it refuses a proxy that cannot be used
             self._egress = snapshot.egress
             retired = list(self.servers.values())
             self.servers = {}
@@ -265,20 +290,18 @@ class Fleet:
         known = [(self.servers[name], scope) for name, scope in viewer.scopes.items() if name in self.servers]
         answers = await asyncio.gather(*(self._ask(one, scope, kind, only, recheck) for one, scope in known))
         generation = self.generation
-        lists = [items for items, _ in answers if items is not None]
-        missing = [lost for _, lost in answers if lost is not None]
-        steps = merge(viewer.spec, kind, lists, missing)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                index: Index = done.value
-                break
-            await asyncio.sleep(0)
+        lists = tuple(items for items, _ in answers if items is not None)
+        missing = tuple(lost for _, lost in answers if lost is not None)
+        before = viewer.views.get(kind)
+        if before is not None and before.is_of(lists, missing):
+            index = before.index
+        else:
+            index = await _merged(merge(viewer.spec, kind, lists, missing))
         fresh_until = self._clock() + MISSING_TTL_S
         if not missing:
             fresh_until = min((at.fresh_until for one, scope in known if (at := one.listed(scope, kind))), default=0.0)
-        view = View(index, generation, fresh_until, only is None)
+        tenant = next(iter(viewer.scopes.values()), ("",))[0]
+        view = View(index, generation, fresh_until, only is None, tenant, lists, self._pages)
         self._keep(viewer, view)
         return view
 
@@ -303,3 +326,14 @@ class Fleet:
         for server, name in [one for one in view.index.hidden if one not in told][:MOST_TOLD]:
             _log.warning("endpoint %s hides %s of server %s: the name is taken", viewer.spec.name, name, server)
         viewer.views[kind] = view
+
+
+async def _merged(steps: Generator[None, None, Index]) -> Index:
+    """The list, with pauses for what else is to be done."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            index: Index = done.value
+            return index
+        await asyncio.sleep(0)

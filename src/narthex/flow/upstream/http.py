@@ -17,7 +17,7 @@ from narthex.flow.codec.headers import routing_headers
 from narthex.flow.codec.jsonrpc import decode_incoming
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.held import LARGE, Held
-from narthex.flow.upstream.connection import HttpConnection, HttpPool, ask
+from narthex.flow.upstream.connection import HttpConnection, HttpPool, Receiver, ask
 from narthex.flow.upstream.notice import MOST_NOTICES, Notice
 from narthex.flow.upstream.port import Dialect, Outgoing, SessionLost, Sink
 from narthex.types import ServerSpec
@@ -98,12 +98,12 @@ class HttpChannel:
         self.alive = False
 
 
-class HttpCall:
+class HttpCall(Receiver):
     """One request under way: reads the answer as MCP. It is the channel's `Flight` and the connection's `Receiver`."""
 
     __slots__ = (
-        "_chunks", "_events", "_held", "_json", "_out", "_resent", "_size", "_small", "_spliced", "_status", "_whole",
-        "_wire", "channel", "connection", "dialing", "retry_after_s", "sink",
+        "_chunks", "_events", "_held", "_json", "_out", "_resent", "_size", "_spliced", "_status", "_wire",
+        "channel", "connection", "dialing", "retry_after_s", "sink",
     )  # fmt: skip
 
     def __init__(self, channel: HttpChannel, out: Outgoing, sink: Sink, wire: bytes) -> None:
@@ -121,8 +121,6 @@ class HttpCall:
         self._held = 0
         self._spliced = False
         self._json = False
-        self._whole = False
-        self._small = channel.small
         self._events: EventParser | None = None
 
     # --- Flight
@@ -167,12 +165,17 @@ class HttpCall:
 
     # --- Receiver
 
+    def whole(self, headers: dict[bytes, bytes], body: bytes) -> None:
+        sink = self.sink
+        if sink is None or headers.get(b"content-type") != b"application/json" or len(body) > self.channel.small:
+            super().whole(headers, body)
+            return
+        self.connection = None  # it is back in its pool: nothing that happens to this call may touch it
+        self._finish_json(sink, body)
+
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         self._status = status
         kind = headers.get(b"content-type", b"")
-        if status == 200 and kind == b"application/json" and length is not None and length <= self._small:
-            self._json = self._whole = True  # the plain case: a small JSON body, of which nothing need be bounded
-            return
         kind = kind.partition(b";")[0].strip().lower()
         self._json = kind == b"application/json" or kind.endswith(b"+json")
         if status == 200 and kind == b"text/event-stream":
@@ -188,9 +191,7 @@ class HttpCall:
             self.retry_after_s = min(float(retry), 3600.0)
 
     def body(self, data: bytes) -> None:
-        if self._whole:
-            self._chunks.append(data)
-        elif self.sink is None:
+        if self.sink is None:
             return
         elif self._events is not None:
             self._event_data(self._events, data)
@@ -241,20 +242,17 @@ class HttpCall:
             self._release()
         if sink is None:
             return
-        if self._whole:
-            self._finish_json(sink)
-        elif self._events is not None or self._spliced:
+        if self._events is not None or self._spliced:
             self.sink = None
             sink.finished()
         elif self._status == 200 and self._json:
-            self._finish_json(sink)
+            self._finish_json(sink, b"".join(self._chunks))
         else:
             self._finish_status(sink)
 
-    def _finish_json(self, sink: Sink) -> None:
-        chunks = self._chunks
+    def _finish_json(self, sink: Sink, body: bytes) -> None:
         try:
-            message = decode_incoming(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            message = decode_incoming(body)
         except ParseError as error:
             self._garbage(error.detail)
             return

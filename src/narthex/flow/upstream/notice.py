@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 from narthex.flow.held import LARGE
+from narthex.flow.upstream.connection import Receiver
 
 NOTICE_S = 10.0
 """It gets this long to be acknowledged; then its connection is closed."""
@@ -16,7 +17,7 @@ MOST_NOTICES = 16
 """Notifications and replies of ours, per channel, that the server has not acknowledged; more are dropped."""
 
 
-class Notice:
+class Notice(Receiver):
     """One message, and the `Receiver` of its acknowledgement. It stands in `under_way` until that has come."""
 
     def __init__(self, under_way: set[Notice]) -> None:

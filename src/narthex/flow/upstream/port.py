@@ -6,13 +6,31 @@ or a process (stdio). Everything here is called on the event loop and returns at
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Hashable
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from narthex.errors import GatewayError
-from narthex.flow.codec.jsonrpc import Incoming
+from narthex.flow.codec.jsonrpc import Incoming, Raw
 from narthex.types import Era
+
+ListKind = Literal["tools", "prompts", "resources"]
+"""What a server says has changed; templates go with resources."""
+
+
+class Behalf(msgspec.Struct, frozen=True):
+    """On whose behalf a channel is opened.
+
+    `capabilities` is what we declare that the client can do; `one_session`: the channel serves one client session
+    alone, so that what the server asks can only be meant for that client.
+    """
+
+    capabilities: dict[str, Any] = {}
+    one_session: bool = False
+
+
+NOBODY = Behalf()
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -66,6 +84,10 @@ class Sink(Protocol):
         """The call cannot be answered. `UpstreamUnavailable.sent` says whether the server may have acted."""
 
 
+class Own(Sink):
+    """The sink of a request of ours: no client waits for it, so nothing that a server asks can belong to it."""
+
+
 class Flight(Protocol):
     """A request under way."""
 
@@ -106,3 +128,35 @@ class SessionLost(GatewayError):
     """The upstream no longer knows our session (404). Nothing was done: open a new one and send once more."""
 
     code, status, reason = -31005, 200, "upstream_unavailable"
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What those who share a channel want to hear of its server beside the answers to their calls. False if nothing.
+
+    `pushes`: what the server asks outside of every call's stream, where it is sent on a stream of its own (the GET of
+    legacy Streamable HTTP).
+    """
+
+    kinds: frozenset[ListKind] = frozenset()
+    uris: frozenset[str] = frozenset()
+    task_ids: frozenset[str] = frozenset()
+    pushes: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds or self.uris or self.task_ids or self.pushes)
+
+
+NOTHING = Wanted()
+
+
+class Hears(Protocol):
+    """Who is told of changes. Called on the event loop, perhaps often: whoever hears coalesces, and returns at once."""
+
+    def on_list_changed(self, server: str, kind: ListKind) -> None:
+        """A list may be another one: at most once a second for each kind."""
+
+    def on_updated(self, server: str, scope: Hashable, uri: str) -> None:
+        """A resource that is wanted, or one below it, may have changed."""
+
+    def on_task(self, server: str, scope: Hashable, task_id: str, params: Raw | None) -> None:
+        """A task's state as the server says it; None: it may have changed unheard, ask."""

@@ -1,4 +1,5 @@
-"""One upstream at run time: its channels, its health, and its lists. Opened lazily, kept while used, closed when idle.
+"""One upstream at run time: its channels, its health, its lists, and what it says unasked. Opened lazily, kept while
+used, closed when idle.
 
 A `scope` says who shares a channel (design §4): the tenant, the principal, or one client session.
 Cases: `tests/flow/upstream/test_server.py`, and `tests/e2e/test_faults.py` for when the server is not well.
@@ -8,62 +9,52 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
-
 from narthex.errors import GatewayError, Overloaded, UpstreamTimeout, UpstreamUnavailable
-from narthex.flow.codec.bridge import error_code, outgoing_body
-from narthex.flow.codec.jsonrpc import BAD_JSON, Incoming, Raw, RawMap, decode_map
+from narthex.flow.codec.bridge import error_code
+from narthex.flow.codec.handshake import NONE, request_body
+from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.held import Held
-from narthex.flow.route.index import MEMBER, Items, read_items
+from narthex.flow.route.index import Items
 from narthex.flow.upstream.breaker import Breaker
+from narthex.flow.upstream.changes import CHANGES, Change, read_change
 from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.negotiate import OldTransport, open_http
-from narthex.flow.upstream.port import Channel, Outgoing, SessionLost
+from narthex.flow.upstream.era import DOUBT_S, Verdict, is_strange
+from narthex.flow.upstream.listening import Listening
+from narthex.flow.upstream.lists import RECHECK_S as RECHECK_S
+from narthex.flow.upstream.lists import Listed, Lists
+from narthex.flow.upstream.multiplex import ChannelPush
+from narthex.flow.upstream.negotiate import is_refusal
+from narthex.flow.upstream.opening import Opener
+from narthex.flow.upstream.port import Behalf, Channel, Hears, ListKind, Outgoing, Own, SessionLost, Wanted
+from narthex.flow.upstream.pushes import NEEDS
 from narthex.flow.upstream.secrets import hide, secrets_of
-from narthex.flow.upstream.stdio import open_stdio
-from narthex.types import LOCAL, Call, Era, HttpTarget, Kind, ServerSpec
+from narthex.types import HttpTarget, Kind, ServerSpec
 
 T = TypeVar("T")
 _log = logging.getLogger("narthex.upstream")
-MOST_ITEMS = 20_000
-MOST_TEMPLATES = 200
-"""Templates are tried one after the other for a resource that no list names."""
-MOST_PAGES = 200
 MOST_CHANNELS = 1024
 START_S = 30.0
 """How long a stdio server may take to start and negotiate; a list does not wait for it longer than its own deadline."""
 SESSION_IDLE_S = 600.0
-RECHECK_S = 1.0
-"""A name that is not in a list makes us ask for the list again, at most this often."""
-METHOD: dict[Kind, str] = {
-    "tools": "tools/list",
-    "prompts": "prompts/list",
-    "resources": "resources/list",
-    "templates": "resources/templates/list",
-}
-_CAPABILITY: dict[Kind, str] = {
-    "tools": "tools",
-    "prompts": "prompts",
-    "resources": "resources",
-    "templates": "resources",
-}
-
-
-class Listed(msgspec.Struct):
-    """A server's list as last fetched. Times are monotonic seconds."""
-
-    items: Items
-    fetched_at: float
-    fresh_until: float
 
 
 class Server:
-    """One upstream. `on_change` is called when one of its lists has other contents than before."""
+    """One upstream.
+
+    Args:
+        clock, now: Seconds, monotonic and of the wall clock.
+        on_change: Called when one of its lists has other contents than before, or may have.
+        declares: The capabilities that we declare on a channel of this scope.
+        on_push: Gets a notification that belongs to no call and says of no change.
+        hears: Is told of changes.
+    """
 
     def __init__(
         self,
@@ -74,25 +65,35 @@ class Server:
         clock: Callable[[], float],
         chance: Callable[[], float],
         on_change: Callable[[], None],
+        now: Callable[[], float] = time.time,
+        declares: Callable[[Hashable], Mapping[str, Any]] = lambda scope: NONE,
+        on_push: ChannelPush | None = None,
+        hears: Hears | None = None,
     ) -> None:
         self.spec = spec
         self.clock = clock
+        self.chance = chance
         self.breaker = Breaker(chance=chance)
         self.channels: dict[Hashable, Channel] = {}
+        self.listenings: dict[Hashable, Listening] = {}
         self.in_flight = 0
-        self.verdict: Era | None = None
-        self.old_transport = False
+        self.hears = hears
         self.last_error: tuple[float, str] | None = None
         self._closed = False
         self._secrets = secrets_of(spec)
-        self._dialer = dialer
-        self._held = held
+        self._declares = declares
+        self._on_push = on_push
         self._on_change = on_change
         self._opening: dict[Hashable, asyncio.Task[Channel]] = {}
-        self._listing: dict[tuple[Hashable, Kind], asyncio.Task[Items]] = {}
-        self._lists: dict[tuple[Hashable, Kind], Listed] = {}
+        self._lists = Lists(self, on_change=on_change)
+        self._retired: list[tuple[Channel, float]] = []
+        self._odd: set[Channel] = set()
+        self._looked_at: dict[Channel, float] = {}
+        self._changed_at: dict[ListKind, float] = {}
+        self._changed_since: set[ListKind] = set()
         target = spec.target
         self.pool = HttpPool(spec, target, dialer, clock) if isinstance(target, HttpTarget) else None
+        self._opener = Opener(spec, self.pool, held, log=_log, now=now, on_changed=self._era_changed)
 
     # --- channels
 
@@ -100,10 +101,25 @@ class Server:
         """Closed for good: a reload removed it, or the gateway stops."""
         return self._closed
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """Which era the server speaks, since when, and how that was found; None before it was first opened."""
+        return self._opener.verdict
+
     def ready(self, scope: Hashable) -> Channel | None:
         """The open channel of `scope`, or None: then `open` it."""
         channel = self.channels.get(scope)
         return channel if channel is not None and channel.alive else None
+
+    def serves_one_session(self, scope: Hashable) -> bool:
+        """Is this the scope of one client session? Only such a one has more members than a principal's key."""
+        return self.spec.sharing == "session" and isinstance(scope, tuple) and len(scope) > 4
+
+    def behalf(self, scope: Hashable) -> Behalf:
+        """On whose behalf a channel of this scope is opened. What a server may ask of a client is declared only where
+        the channel serves that client alone (design §4)."""
+        alone, declared = self.serves_one_session(scope), self._declares(scope)
+        return Behalf({k: v for k, v in declared.items() if alone or k not in NEEDS.values()}, alone)
 
     async def open(self, scope: Hashable) -> Channel:
         """A channel for `scope`; many callers at once open one. A caller that gives up does not stop the opening.
@@ -119,9 +135,9 @@ class Server:
         if task is None:
             task = self._opening[scope] = asyncio.ensure_future(self._open(scope))
             task.add_done_callback(lambda done: self._opened(scope, done))
-        return await self._outcome(task)
+        return await self.outcome(task)
 
-    async def _outcome(self, task: asyncio.Task[T]) -> T:
+    async def outcome(self, task: asyncio.Task[T]) -> T:
         """What a task that many wait for comes to; an error, not silence, when the server is closed under it."""
         try:
             return await asyncio.shield(task)
@@ -143,7 +159,7 @@ class Server:
         self.check_breaker()
         try:
             async with asyncio.timeout(START_S if self.pool is None else self.spec.list_timeout_s):
-                channel = await self._negotiate()
+                channel = await self._opener.open(self.behalf(scope), partial(self.pushed, scope))
         except TimeoutError:
             raise self.failed(UpstreamTimeout(f"server {self.spec.name} did not answer in time")) from None
         except GatewayError as error:
@@ -154,50 +170,8 @@ class Server:
         self.breaker.success(self.clock())
         channel.last_used = self.clock()
         self.channels[scope] = channel
+        self._stir(scope)
         return channel
-
-    async def _negotiate(self) -> Channel:
-        spec = self.spec
-        if self.pool is None:
-            return await open_stdio(spec, on_push=self._pushed, log=_log, deadline_s=START_S - 4.0)
-        if spec.transport == "sse" or self.old_transport:
-            return await self._open_sse(self.pool)
-        era = spec.era if spec.era != "auto" else self.verdict
-        try:
-            channel = await open_http(spec, self.pool, self._held, era)
-        except OldTransport:
-            if spec.transport == "http":
-                raise UpstreamUnavailable(f"server {spec.name} does not speak Streamable HTTP") from None
-            found = await self._open_sse(self.pool)
-            self.old_transport = True
-            return found
-        except UpstreamUnavailable:
-            self.verdict = None  # whatever changed there, the next try asks again
-            raise
-        self.verdict = channel.dialect.era
-        return channel
-
-    async def _open_sse(self, pool: HttpPool) -> Channel:
-        from narthex.flow.upstream.sse import open_sse  # the old transport: loaded only where it is met
-
-        return await open_sse(
-            self.spec, pool, on_push=self._pushed, log=_log, deadline_s=self.spec.list_timeout_s - 0.5
-        )
-
-    def _pushed(self, message: Incoming) -> None:
-        """A server says that a list has changed: the next who asks fetches it again."""
-        kinds: tuple[Kind, ...] = ()
-        if message.method == "notifications/tools/list_changed":
-            kinds = ("tools",)
-        elif message.method == "notifications/prompts/list_changed":
-            kinds = ("prompts",)
-        elif message.method == "notifications/resources/list_changed":
-            kinds = ("resources", "templates")
-        if kinds:
-            for (_, kind), listed in self._lists.items():
-                if kind in kinds:
-                    listed.fresh_until = 0.0
-            self._on_change()
 
     # --- health
 
@@ -226,111 +200,126 @@ class Server:
             self.last_error = (time.time(), text)
         return error
 
+    # --- is it still what it was?
+
+    def doubt(self, channel: Channel, code: int) -> None:
+        """A call was answered with this JSON-RPC error: if no server of its era gives such, it is looked into soon."""
+        if is_strange(channel.dialect.era, code):
+            self.look_into(channel)
+
+    def look_into(self, channel: Channel) -> None:
+        """Find out, at the next sweep and not too often, whether this channel is still what it was negotiated to be."""
+        if self.pool is not None and self.clock() - self._looked_at.get(channel, -math.inf) >= DOUBT_S:
+            self._odd.add(channel)
+
+    async def is_outdated(self, scope: Hashable, channel: Channel) -> bool:
+        """Is another channel to be opened for `scope`? Asked when the server answers as its era, or its session, does
+        not. True leaves nothing of the old one in the way."""
+        self._looked_at[channel] = self.clock()
+        if channel.alive and not await self.knows_session(channel):
+            channel.alive = False
+        elif self._opener.doubt():
+            await self._opener.probe()
+        return self.ready(scope) is not channel
+
+    async def knows_session(self, channel: Channel) -> bool:
+        """Does a legacy server still know our session? Some answer 400, and not 404, when they do not."""
+        if channel.dialect.session_id is None:
+            return True
+        try:
+            async with asyncio.timeout(self.spec.list_timeout_s):
+                message = await self.request(channel, "ping", {})
+        except SessionLost:
+            return False
+        except GatewayError as error:
+            return not is_refusal(error)
+        except TimeoutError:
+            return True  # it says nothing
+        return not message.error or error_code(message.error) == -32601
+
+    def _era_changed(self) -> None:
+        """Channels of the old era end once their calls have. A session that one client has goes on while it lives:
+        what it has made in there is nowhere else."""
+        until = self.clock() + self.spec.call_timeout_s
+        for scope, channel in list(self.channels.items()):
+            if channel.dialect.era == "legacy" and self.serves_one_session(scope):
+                continue
+            del self.channels[scope]
+            self._retired.append((channel, until))
+            self._stir(scope)
+        for kind in ("tools", "prompts", "resources"):
+            self._lists.stale(kind)
+        self._on_change()
+
+    # --- what it says unasked
+
+    def listen(self, scope: Hashable, wanted: Wanted) -> Listening:
+        """From now on those who share `scope` want to hear this, told to `hears`; nothing wanted ends it."""
+        listening = self.listenings.get(scope)
+        if listening is None:
+            listening = Listening(self, scope)
+            if wanted:
+                self.listenings[scope] = listening
+        listening.want(wanted)
+        return listening
+
+    def forget_listening(self, scope: Hashable, listening: Listening) -> None:
+        """It has ended."""
+        if self.listenings.get(scope) is listening:
+            del self.listenings[scope]
+
+    def pushed(self, scope: Hashable, channel: Channel, message: Incoming) -> None:
+        """A notification that belongs to no call."""
+        change = read_change(message)
+        if change is not None:
+            self.heard(scope, change)
+        elif self._on_push is not None and message.method not in CHANGES:
+            self._on_push(channel, message)
+
+    def heard(self, scope: Hashable, change: Change) -> None:
+        """The server says that something has changed."""
+        if change.kind is not None:
+            self.list_changed(change.kind)
+        elif (listening := self.listenings.get(scope)) is not None:
+            listening.heard(change)
+
+    def list_changed(self, kind: ListKind) -> None:
+        """A list has changed, or may have: the next who asks fetches it again. More than one a second count as one."""
+        now = self.clock()
+        if now - self._changed_at.get(kind, -math.inf) < RECHECK_S:
+            self._changed_since.add(kind)
+            return
+        self._changed_at[kind] = now
+        self._changed_since.discard(kind)
+        self._lists.stale(kind)
+        self._on_change()
+        if self.hears is not None:
+            self.hears.on_list_changed(self.spec.name, kind)
+
+    def _stir(self, scope: Hashable) -> None:
+        if (listening := self.listenings.get(scope)) is not None:
+            listening.stir()
+
     # --- lists
 
     def listed(self, scope: Hashable, kind: Kind) -> Listed | None:
         """The list as last fetched, fresh or not."""
-        return self._lists.get((scope, kind))
+        return self._lists.listed(scope, kind)
 
     async def fetch(self, scope: Hashable, kind: Kind, *, recheck: bool = False) -> Items:
-        """The server's items, from memory while fresh; fetched once for many callers.
+        """The server's items: see `Lists.fetch`."""
+        return await self._lists.fetch(scope, kind, recheck=recheck)
 
-        Args:
-            recheck: Ask again even when fresh, at most every `RECHECK_S`.
-        Raises:
-            UpstreamUnavailable, UpstreamTimeout: It has none, and none can be had within the list deadline.
-        """
-        listed = self._lists.get((scope, kind))
-        now = self.clock()
-        if listed is not None and (now < listed.fresh_until and not (recheck and now - listed.fetched_at > RECHECK_S)):
-            return listed.items
-        key = (scope, kind)
-        task = self._listing.get(key)
-        if task is None:
-            task = self._listing[key] = asyncio.ensure_future(self._fetch(scope, kind))
-            task.add_done_callback(lambda done: self._fetched(key, done))
-        try:
-            async with asyncio.timeout(self.spec.list_timeout_s):
-                return await self._outcome(task)
-        except TimeoutError:
-            raise UpstreamTimeout(f"server {self.spec.name} did not answer in time") from None
-
-    def _fetched(self, key: tuple[Hashable, Kind], task: asyncio.Task[Items]) -> None:
-        self._listing.pop(key, None)
-        if not task.cancelled():
-            task.exception()
-
-    async def _fetch(self, scope: Hashable, kind: Kind) -> Items:
-        channel = self.ready(scope)
-        if channel is not None:
-            self.check_breaker()
-        else:
-            channel = await self.open(scope)
-        try:
-            items, ttl_s = await self._walk_in_time(channel, kind)
-        except SessionLost:
-            self.breaker.success(self.clock())  # it answered
-            channel = await self.open(scope)
-            items, ttl_s = await self._walk_in_time(channel, kind)
-        now = self.clock()
-        before = self._lists.get((scope, kind))
-        if before is not None and before.items == items:
-            items = before.items
-        self._lists[scope, kind] = Listed(items, now, now + ttl_s)
-        if before is None or before.items is not items:
-            self._on_change()
-        return items
-
-    async def _walk_in_time(self, channel: Channel, kind: Kind) -> tuple[Items, float]:
-        """`_walk_pages` with a deadline of its own: whoever waits may go, but an answer may never come."""
-        try:
-            async with asyncio.timeout(self.spec.list_timeout_s):
-                return await self._walk_pages(channel, kind)
-        except TimeoutError:
-            raise self.failed(UpstreamTimeout(f"server {self.spec.name} did not answer in time")) from None
-
-    async def _walk_pages(self, channel: Channel, kind: Kind) -> tuple[Items, float]:
-        """All pages of a list, within bounds, and for how long (seconds) they are fresh."""
-        spec = self.spec
-        empty = Items(spec.name, ())
-        if _CAPABILITY[kind] not in channel.dialect.capabilities:
-            self.breaker.forget(self.clock())  # nothing is asked, so nothing is learnt: another may be the probe
-            return empty, spec.list_ttl_s
-        raws: list[Raw] = []
-        size = 0
-        params: RawMap = {}
-        ttl_s = spec.list_ttl_s
-        for _ in range(MOST_PAGES):
-            message = await self.request(channel, METHOD[kind], params)
-            if message.error:
-                if error_code(message.error) == -32601:
-                    return empty, ttl_s
-                said = repr(bytes(message.error)[:300])
-                raise UpstreamUnavailable(f"server {spec.name} cannot list its {kind}", detail=said)
-            size += len(bytes(message.result))
-            if size > spec.max_answer:
-                raise UpstreamUnavailable(f"server {spec.name} has too long a list of {kind}")
-            page, cursor, page_ttl_s = _read_page(spec.name, kind, message.result)
-            raws += page
-            ttl_s = min(ttl_s, page_ttl_s)
-            if cursor is None or len(raws) >= MOST_ITEMS:
-                break
-            params = {"cursor": cursor}
-        items, left_out = read_items(kind, spec.name, raws, MOST_TEMPLATES if kind == "templates" else MOST_ITEMS)
-        if left_out:
-            _log.warning("server %s: %d of its %s are left out: no usable name, named twice, or too many",
-                         spec.name, left_out, kind)  # fmt: skip
-        return items, ttl_s
-
-    async def request(self, channel: Channel, method: str, params: RawMap) -> Incoming:
+    async def request(
+        self, channel: Channel, method: str, params: Mapping[str, Any], capabilities: Mapping[str, Any] = NONE
+    ) -> Incoming:
         """Send a request of our own and wait for its response. The caller sets the deadline.
 
         Raises:
             UpstreamUnavailable, SessionLost, ContentBlocked: as the channel says.
         """
-        call = Call(method, params, {}, b"0", "legacy", "", LOCAL, "")
         id_ = channel.next_id()
-        body = outgoing_body(call, params, id_, channel.dialect.era, channel.dialect.version)
+        body = request_body(id_, method, params, channel.dialect, capabilities)
         sink = _Await(id_)
         flight = channel.request(Outgoing(id_, method, body, resend=True), sink)
         channel.open_calls += 1
@@ -348,10 +337,15 @@ class Server:
 
     # --- upkeep
 
-    def sweep(self) -> list[Coroutine[Any, Any, None]]:
-        """Once a second: what closes idle and dead channels, to be run by the caller."""
+    def sweep(self) -> list[Coroutine[Any, Any, Any]]:
+        """Once a second: what closes idle and dead channels, and asks about odd ones, to be run by the caller."""
         if self.pool is not None:
             self.pool.sweep()
+        for kind in list(self._changed_since):
+            self.list_changed(kind)
+        return [*self._close_idle(), *self._close_retired(), *self._ask_about()]
+
+    def _close_idle(self) -> list[Coroutine[Any, Any, Any]]:
         now = self.clock()
         idle_s = SESSION_IDLE_S if isinstance(self.spec.target, HttpTarget) else self.spec.target.idle_timeout_s
         closing = []
@@ -361,12 +355,27 @@ class Server:
                 del self.channels[scope]
                 closing.append(channel.close())
                 self._forget_lists(scope)
+                self._stir(scope)
         return closing
 
+    def _close_retired(self) -> list[Coroutine[Any, Any, Any]]:
+        now, retired = self.clock(), self._retired
+        over = [channel for channel, until in retired if channel.open_calls == 0 or now >= until]
+        self._retired = [(channel, until) for channel, until in retired if channel not in over]
+        return [channel.close() for channel in over]
+
+    def _ask_about(self) -> list[Coroutine[Any, Any, Any]]:
+        """The probe of a verdict that is due, and a look at each channel that was answered oddly."""
+        asking: list[Coroutine[Any, Any, Any]] = [self._opener.probe()] if self.channels and self._opener.due() else []
+        odd, self._odd = self._odd, set()
+        asking += [self.is_outdated(scope, one) for scope, one in self.channels.items() if one in odd]
+        now = self.clock()
+        self._looked_at = {one: at for one, at in self._looked_at.items() if now - at < DOUBT_S}
+        return asking
+
     def _forget_lists(self, scope: Hashable) -> None:
-        if isinstance(scope, tuple) and len(scope) > 4:  # one client session: nobody else will ask
-            for key in [key for key in self._lists if key[0] == scope]:
-                del self._lists[key]
+        if self.serves_one_session(scope):  # nobody else will ask
+            self._lists.forget(scope)
 
     def _drop_dead(self) -> bool:
         for scope, channel in self.channels.items():
@@ -380,30 +389,19 @@ class Server:
     async def close(self) -> None:
         """End every channel, and every process with it."""
         self._closed = True
-        for task in [*self._opening.values(), *self._listing.values()]:
+        await asyncio.gather(*(one.close() for one in list(self.listenings.values())), return_exceptions=True)
+        for task in self._opening.values():
             task.cancel()
-        await asyncio.gather(*self._opening.values(), *self._listing.values(), return_exceptions=True)
-        await asyncio.gather(*(channel.close() for channel in self.channels.values()), return_exceptions=True)
+        await asyncio.gather(self._lists.close(), *self._opening.values(), return_exceptions=True)
+        channels = [*self.channels.values(), *(channel for channel, _ in self._retired)]
+        await asyncio.gather(*(channel.close() for channel in channels), return_exceptions=True)
         self.channels.clear()
+        self._retired.clear()
         if self.pool is not None:
             self.pool.close()
 
 
-def _read_page(server: str, kind: Kind, result: Raw) -> tuple[list[Raw], Raw | None, float]:
-    """Items, the next cursor and the page's own time to live (seconds; infinite where it says none)."""
-    try:
-        members = decode_map(result)
-        page = msgspec.json.decode(members.get(MEMBER[kind], b"[]"), type=list[Raw])
-        cursor = members.get("nextCursor")
-        if cursor is not None and bytes(cursor) in (b"null", b'""'):
-            cursor = None
-        ttl_s = msgspec.json.decode(members["ttlMs"], type=float) / 1000 if "ttlMs" in members else float("inf")
-    except BAD_JSON as error:
-        raise UpstreamUnavailable(f"server {server} gave a malformed list", detail=str(error)) from None
-    return page, cursor, max(ttl_s, RECHECK_S)
-
-
-class _Await:
+class _Await(Own):
     """A sink for one response that is awaited."""
 
     def __init__(self, id_: int) -> None:

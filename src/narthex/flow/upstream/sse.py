@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import re
+from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -19,11 +20,11 @@ from narthex.errors import GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import handshake
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.codec.sse import EventParser
-from narthex.flow.upstream.connection import HttpConnection, HttpPool, ask
+from narthex.flow.upstream.connection import HttpConnection, HttpPool, Receiver, ask
 from narthex.flow.upstream.http import refused, request_head
-from narthex.flow.upstream.multiplex import Answer, Multiplex, NotMcp, Push, read_dialect
+from narthex.flow.upstream.multiplex import Answer, ChannelPush, Multiplex, NotMcp, read_dialect
 from narthex.flow.upstream.notice import MOST_NOTICES
-from narthex.flow.upstream.port import Dialect, Flight, Outgoing, SessionLost, Sink
+from narthex.flow.upstream.port import NOBODY, Behalf, Dialect, Flight, Outgoing, Own, SessionLost, Sink
 from narthex.types import HttpTarget, ServerSpec
 
 POST_S = 10.0
@@ -57,7 +58,7 @@ def endpoint_path(target: HttpTarget, data: bytes) -> str:
     return (url.path or "/") + (f"?{url.query}" if url.query else "")
 
 
-class _Post:
+class _Post(Receiver):
     """One message on its way: the `Receiver` of its acknowledgement, on a pooled connection of its own."""
 
     def __init__(self, channel: SseChannel, body: bytes) -> None:
@@ -207,11 +208,18 @@ class _Call(_Post):
         self._sink.failed(error)
 
 
-class SseChannel:
+class _OwnCall(_Call, Own):
+    """A request of ours."""
+
+
+class SseChannel(Receiver):
     """One event stream and the POSTs that belong to it. See `port.Channel`."""
 
-    def __init__(self, spec: ServerSpec, pool: HttpPool, on_push: Push, log: logging.Logger) -> None:
+    def __init__(
+        self, spec: ServerSpec, pool: HttpPool, on_push: ChannelPush, log: logging.Logger, behalf: Behalf = NOBODY
+    ) -> None:
         self.dialect = Dialect(era="legacy", version="")
+        self.behalf = behalf
         self.alive = True
         self.last_used = 0.0
         self.open_calls = 0
@@ -220,7 +228,7 @@ class SseChannel:
         self.log = log
         self.post_head = b""
         self.posts: set[_Post] = set()
-        self.calls = Multiplex(spec.name, reply=self.notify, on_push=on_push, log=log)
+        self.calls = Multiplex(spec.name, reply=self.notify, on_push=partial(on_push, self), log=log, behalf=behalf)
         self._ids = itertools.count(1)
         self._common = request_head(spec, pool, self.dialect).partition(b"\r\n")[2]
         self._events = EventParser(spec.max_answer)
@@ -242,7 +250,8 @@ class SseChannel:
         """Raises UpstreamUnavailable."""
         answer = Answer()
         id_ = self.next_id()
-        self.request(Outgoing(id_, "initialize", handshake.initialize_body(id_)), answer)
+        body = handshake.initialize_body(id_, capabilities=self.behalf.capabilities)
+        self.request(Outgoing(id_, "initialize", body), answer)
         self.dialect = read_dialect(self.name, "initialize", await answer.came)
         body = handshake.INITIALIZED
         # Awaited: a call on another connection could overtake it.
@@ -257,7 +266,7 @@ class SseChannel:
         return next(self._ids)
 
     def request(self, out: Outgoing, sink: Sink) -> Flight:
-        call = _Call(self, out, sink)
+        call = (_OwnCall if isinstance(sink, Own) else _Call)(self, out, sink)
         if self.alive:
             self.calls.waiting[out.id] = call
             call.send()
@@ -333,19 +342,25 @@ class SseChannel:
 
 
 async def open_sse(
-    spec: ServerSpec, pool: HttpPool, *, on_push: Push, log: logging.Logger, deadline_s: float
+    spec: ServerSpec,
+    pool: HttpPool,
+    *,
+    on_push: ChannelPush,
+    log: logging.Logger,
+    deadline_s: float,
+    behalf: Behalf = NOBODY,
 ) -> SseChannel:
     """Connect to a server and negotiate, within `deadline_s` seconds.
 
     Args:
         pool: Connections to the server's origin; the stream takes one, POSTs share the others.
-        on_push: Gets notifications and requests of the server that belong to no call; the latter are answered here.
+        on_push: Gets notifications of the server that belong to no call.
     Raises:
         UpstreamUnavailable: Unreachable, refusing, silent, speaking something else, or naming a foreign endpoint.
     """
     if spec.era == "modern":
         raise UpstreamUnavailable(f"server {spec.name} is of the legacy era: it speaks HTTP+SSE")
-    channel = SseChannel(spec, pool, on_push, log)
+    channel = SseChannel(spec, pool, on_push, log, behalf)
     try:
         async with asyncio.timeout(deadline_s):
             await channel.connect()

@@ -12,16 +12,17 @@ import asyncio
 import itertools
 import logging
 import time
+from functools import partial
 from typing import Literal
 
 from narthex.errors import ContentBlocked, GatewayError, Overloaded, UpstreamUnavailable
 from narthex.flow.codec import handshake
 from narthex.flow.codec.jsonrpc import Incoming
-from narthex.flow.upstream.multiplex import Answer, Multiplex, NotMcp, Push, read_dialect
-from narthex.flow.upstream.port import Dialect, Flight, Outgoing, Sink
+from narthex.flow.upstream.multiplex import Answer, ChannelPush, Multiplex, NotMcp, read_dialect
+from narthex.flow.upstream.port import NOBODY, Behalf, Dialect, Flight, Outgoing, Sink
 from narthex.flow.upstream.process import Child, child_environment, start_child
 from narthex.flow.upstream.secrets import hide, secrets_of
-from narthex.types import ServerSpec, StdioTarget
+from narthex.types import Era, ServerSpec, StdioTarget
 
 PROBE_S = 2.0
 """A server that has not answered `server/discover` by then (or in a quarter of the deadline) may be a legacy one that
@@ -95,11 +96,12 @@ class StdioChannel:
 
     Attributes:
         started_at: Wall-clock seconds, for people.
-        restarts: How often the process was started again while the era was found out (0 or 1).
+        restarts: How often the process was started again while the era was found out.
     """
 
-    def __init__(self, spec: ServerSpec, on_push: Push, log: logging.Logger) -> None:
+    def __init__(self, spec: ServerSpec, on_push: ChannelPush, log: logging.Logger, behalf: Behalf = NOBODY) -> None:
         self.dialect = Dialect(era="legacy", version="")
+        self.behalf = behalf
         self.alive = False
         self.last_used = 0.0
         self.open_calls = 0
@@ -108,7 +110,7 @@ class StdioChannel:
         self._spec = spec
         self._log = log
         self._ids = itertools.count(1)
-        self._calls = Multiplex(spec.name, reply=self.notify, on_push=on_push, log=log)
+        self._calls = Multiplex(spec.name, reply=self.notify, on_push=partial(on_push, self), log=log, behalf=behalf)
         self._lines = LineBuffer(spec.max_answer)
         self._deaf_told = False
         self._child: Child
@@ -214,26 +216,43 @@ class _ProcessDied(UpstreamUnavailable):
     """It ended while the era was found out: some servers do at a request that they do not know."""
 
 
-async def open_stdio(spec: ServerSpec, *, on_push: Push, log: logging.Logger, deadline_s: float) -> StdioChannel:
+async def open_stdio(
+    spec: ServerSpec,
+    *,
+    on_push: ChannelPush,
+    log: logging.Logger,
+    deadline_s: float,
+    behalf: Behalf = NOBODY,
+    known: Era | None = None,
+) -> StdioChannel:
     """Start a server and find out what it speaks, within `deadline_s` seconds.
 
     In era `auto` a process that does not survive `server/discover` is started once more, for `initialize`.
 
     Args:
-        on_push: Gets notifications and requests of the server that belong to no call; the latter are answered here.
+        on_push: Gets notifications of the server that belong to no call.
+        known: What it spoke when last asked. A legacy one is spared the probe; if it refuses, it is asked after all.
     Raises:
         UpstreamUnavailable: It cannot be started, dies, stays silent, or speaks no version of ours; the process and
             its group are gone then. `detail` has the end of its stderr.
     """
-    deadline = asyncio.get_running_loop().time() + deadline_s
-    channel = StdioChannel(spec, on_push, log)
+    now = asyncio.get_running_loop().time()
+    deadline = now + deadline_s
+    restarts = 0
+    if spec.era == "auto" and known == "legacy":
+        try:
+            return await _open(StdioChannel(spec, on_push, log, behalf), spec, "legacy", now + deadline_s / 2, 0.0)
+        except UpstreamUnavailable:
+            restarts = 1
+    channel = StdioChannel(spec, on_push, log, behalf)
+    channel.restarts = restarts
     try:
         return await _open(channel, spec, spec.era, deadline, min(PROBE_S, deadline_s / 4))
     except _ProcessDied:
         if spec.era != "auto":
             raise
-    channel = StdioChannel(spec, on_push, log)
-    channel.restarts = 1
+    channel = StdioChannel(spec, on_push, log, behalf)
+    channel.restarts = restarts + 1
     return await _open(channel, spec, "legacy", deadline, 0.0)
 
 
@@ -293,7 +312,11 @@ async def _find_era(channel: StdioChannel, name: str, probe_s: float) -> Dialect
 
 def _ask(channel: StdioChannel, method: Method) -> Reply:
     id_ = channel.next_id()
-    body = handshake.discover_body(id_) if method == "server/discover" else handshake.initialize_body(id_)
+    declared = channel.behalf.capabilities
+    if method == "server/discover":
+        body = handshake.discover_body(id_, declared)
+    else:
+        body = handshake.initialize_body(id_, capabilities=declared)
     answer = Answer()
     channel.request(Outgoing(id_, method, body), answer)
     return answer.came

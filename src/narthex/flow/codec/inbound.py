@@ -1,0 +1,54 @@
+"""One request of a client in one look: its `_meta`, whom it names, and whether header and body agree.
+
+In: a decoded request, its revision, its headers. Out: `_meta` and the name, or the error to answer with.
+The plain case is told by a few comparisons; whatever differs from it goes to the function that knows the rule, and
+that one decides. Cases: `tests/flow/codec/test_inbound.py`; the rules: `revisions.py`, `headers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from narthex.flow.codec.headers import NAMED_BY, check_routing_headers
+from narthex.flow.codec.jsonrpc import Raw, RawMap, Request, read_string
+from narthex.flow.codec.revisions import (
+    META_CAPABILITIES,
+    META_VERSION,
+    METHODS,
+    MODERN,
+    check_method,
+    check_modern_meta,
+    read_meta,
+)
+from narthex.types import Era
+
+_VERSION = {version: Raw(f'"{version}"'.encode()) for version in MODERN}
+_NO_CAPABILITIES = Raw(b"{}")
+
+
+def read_params(
+    request: Request, version: str, era: Era, headers: Mapping[bytes, bytes], repeated: frozenset[bytes]
+) -> tuple[RawMap, str]:
+    """`_meta` decoded one level, and what the request names: a shown name, a URI, or nothing.
+
+    Raises:
+        MethodNotFound, InvalidParams, HeaderMismatch, ParseError: as `check_method`, `read_meta`, `read_string`,
+            `check_modern_meta` and `check_routing_headers` say.
+    """
+    method, params = request.method, request.params
+    meta = read_meta(params) if "_meta" in params else {}
+    name = read_string(params, NAMED_BY[method]) if method in NAMED_BY else ""
+    if era == "modern":
+        if meta.get(META_VERSION) != _VERSION[version] or meta.get(META_CAPABILITIES) != _NO_CAPABILITIES:
+            check_modern_meta(meta, version)
+        named = headers.get(b"mcp-name")
+        if (
+            repeated
+            or headers.get(b"mcp-method") != method.encode()
+            or (name and (named != name.encode() or not name.isascii() or name[:2] == "=?"))
+            or (not name and method in NAMED_BY)
+        ):
+            check_routing_headers(headers, repeated, method, name if method in NAMED_BY else None)
+    if method not in METHODS[era]:
+        check_method(method, era)
+    return meta, name

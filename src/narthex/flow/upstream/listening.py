@@ -1,0 +1,252 @@
+"""Hears a server for those who share a channel to it: what is wanted is kept asked for, whatever happens between.
+
+In: what is wanted, now and whenever that changes. Out: the changes that the server tells, to `Hears`. One task lives as
+long as something is wanted; it opens, asks, and after a loss waits and asks again. Nothing is replayed between one
+stream and the next unless the server does it: what may have changed unheard, counts as changed (list, listen, list).
+Cases: `tests/flow/upstream/test_listening.py`; against real servers `tests/e2e/test_listening.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Hashable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from narthex.errors import GatewayError
+from narthex.flow.upstream.changes import Change, concerns
+from narthex.flow.upstream.links import Ended, Link, Refused, link_for
+from narthex.flow.upstream.negotiate import is_refusal
+from narthex.flow.upstream.port import NOTHING, Channel, Wanted
+
+if TYPE_CHECKING:
+    from narthex.flow.upstream.server import Server
+
+MOST = 1000
+"""Resources, and tasks, that are asked for on one channel; what is beyond is not agreed to."""
+FIRST_S = 1.0
+LONGEST_S = 60.0
+STEADY_S = 30.0
+"""What was open for this long was no failure: the next wait is short again."""
+_log = logging.getLogger("narthex.upstream")
+
+
+class Listening:
+    """What one scope wants to hear of one server.
+
+    Attributes:
+        wanted: As last said, within bounds.
+        agreed: What of it the server tells, as last known.
+    """
+
+    def __init__(self, server: Server, scope: Hashable) -> None:
+        self.wanted = NOTHING
+        self.agreed = NOTHING
+        self._server = server
+        self._scope = scope
+        self._link: Link | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stirred = asyncio.Event()
+        self._tried = asyncio.Event()
+        self._ended: Ended | None = None
+        self._refused = NOTHING
+        self._missed = False
+        self._opened_at = math.inf
+        self._failures = 0
+
+    # --- what others do
+
+    def want(self, wanted: Wanted) -> None:
+        """From now on this is wanted; returns at once. Nothing wanted ends it."""
+        wanted = _bounded(wanted)
+        if wanted != self.wanted:
+            self.wanted = wanted
+            self._tried.clear()
+        if wanted and self._task is None:
+            self._task = asyncio.ensure_future(self._live())
+        self._stirred.set()
+
+    async def settled(self) -> Wanted:
+        """What is agreed to, once what is wanted now was asked for at least once. The caller sets the deadline."""
+        if self._task is not None:
+            await self._tried.wait()
+        return self.agreed
+
+    def stir(self) -> None:
+        """The channel may be another one, or dead: look."""
+        self._stirred.set()
+
+    def heard(self, change: Change) -> None:
+        """A resource or a task has changed, says the server."""
+        if concerns(self.wanted, change):
+            self._tell(change)
+
+    async def close(self) -> None:
+        """Stop at once: the server is closed."""
+        self.wanted = NOTHING
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    # --- the task
+
+    async def _live(self) -> None:
+        try:
+            while self.wanted:
+                self._stirred.clear()
+                await self._rest(await self._pass())
+            if self._link is not None:
+                await self._link.end()
+        finally:
+            self._leave()
+            self._task = None
+            self.agreed = NOTHING
+            if self.wanted:
+                self.want(self.wanted)  # said while the last was ended
+            else:
+                self._tried.set()
+                self._server.forget_listening(self._scope, self)
+
+    async def _pass(self) -> float | None:
+        """Do what is to be done. Returns the seconds until the next try, None to wait until something stirs."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            return max(ended.retry_s, self._back_off(served=ended.served))
+        wanted, wait_s = self.wanted, None
+        try:
+            await self._apply(wanted)
+        except (GatewayError, TimeoutError) as error:
+            wait_s = self._failed(error)
+        except Exception:
+            _log.exception("listening to server %s failed", self._server.spec.name)
+            wait_s = LONGEST_S
+        if wanted == self.wanted:
+            self._tried.set()
+        return wait_s
+
+    async def _rest(self, wait_s: float | None) -> None:
+        """Until something stirs; or for `wait_s`, whatever stirs meanwhile, unless nothing is wanted any more."""
+        if wait_s is None:
+            await self._stirred.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self.wanted:
+                    await self._stirred.wait()
+                    self._stirred.clear()
+
+    async def _apply(self, wanted: Wanted) -> None:
+        server = self._server
+        channel = server.ready(self._scope) or await server.open(self._scope)
+        link = self._link
+        if link is None or link.channel is not channel:
+            link = await self._change_link(channel)
+        self._refused = _both(self._refused, wanted)
+        asked = _without(wanted, self._refused)
+        try:
+            missed = await link.apply(asked)
+        except Refused as error:
+            added = _without(asked, link.in_force)
+            if not added:
+                raise
+            self._refuse(added, error)
+            await self._apply(wanted)
+            return
+        if self._opened_at == math.inf:
+            self._opened_at = server.clock()
+        self._agree(link.agreed, missed=missed or self._missed)
+
+    async def _change_link(self, channel: Channel) -> Link:
+        """Leave the link to a channel that is dead, or of an era that the server speaks no more."""
+        before = self._link
+        if before is not None:
+            self._missed = True
+            await before.end()
+        self._leave()
+        channel.open_calls += 1  # who listens is no reason to close a channel as idle
+        self._refused = msgspec.structs.replace(self._refused, kinds=frozenset())
+        self._link = link_for(self._server, self._scope, channel, self._on_end)
+        return self._link
+
+    def _leave(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.drop()
+            link.channel.open_calls -= 1
+            link.channel.last_used = self._server.clock()
+
+    def _on_end(self, ended: Ended) -> None:
+        self._ended = ended
+        self._stirred.set()
+
+    # --- what comes of it
+
+    def _refuse(self, added: Wanted, error: Refused) -> None:
+        """Ask no more for what made the server refuse: single resources and tasks first, for one may be at fault."""
+        if added.uris or added.task_ids:
+            added = msgspec.structs.replace(added, kinds=frozenset())
+        self._refused = Wanted(
+            self._refused.kinds | added.kinds, self._refused.uris | added.uris, self._refused.task_ids | added.task_ids
+        )
+        _log.warning("server %s refuses a subscription: %s", self._server.spec.name, error.detail)
+
+    def _agree(self, agreed: Wanted, *, missed: bool) -> None:
+        before, self.agreed = self.agreed, agreed
+        self._missed = False
+        name, kept = self._server.spec.name, _both(before, agreed)
+        for kind in sorted(agreed.kinds if missed else agreed.kinds - before.kinds):
+            self._server.list_changed(kind)  # between the last list and this moment nobody listened
+        if missed:
+            _log.info("server %s is heard again: what may have changed meanwhile counts as changed", name)
+            for uri in sorted(kept.uris):
+                self._tell(Change(uri=uri))
+            for task_id in sorted(kept.task_ids):
+                self._tell(Change(task_id=task_id))
+
+    def _tell(self, change: Change) -> None:
+        hears, name = self._server.hears, self._server.spec.name
+        if hears is None:
+            return
+        if change.uri is not None:
+            hears.on_updated(name, self._scope, change.uri)
+        elif change.task_id is not None:
+            hears.on_task(name, self._scope, change.task_id, change.params or None)
+
+    def _failed(self, error: GatewayError | TimeoutError) -> float:
+        if self._failures == 0:
+            detail = error.detail or error.public if isinstance(error, GatewayError) else "no answer in time"
+            _log.warning("server %s cannot be listened to: %s", self._server.spec.name, detail)
+        if self._link is not None and isinstance(error, GatewayError) and is_refusal(error):
+            self._server.look_into(self._link.channel)
+        return self._back_off(served=False)
+
+    def _back_off(self, *, served: bool) -> float:
+        """Seconds to wait: evenly spread over a span that doubles, unless what has ended had been of use."""
+        server = self._server
+        if served or server.clock() - self._opened_at >= STEADY_S:
+            self._failures = 0
+        self._opened_at = math.inf
+        span_s = min(LONGEST_S, FIRST_S * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        return span_s * (1.0 - server.chance())
+
+
+def _bounded(wanted: Wanted) -> Wanted:
+    if len(wanted.uris) <= MOST and len(wanted.task_ids) <= MOST:
+        return wanted
+    uris, task_ids = (frozenset(islice(sorted(one), MOST)) for one in (wanted.uris, wanted.task_ids))
+    return msgspec.structs.replace(wanted, uris=uris, task_ids=task_ids)
+
+
+def _both(one: Wanted, other: Wanted) -> Wanted:
+    return Wanted(one.kinds & other.kinds, one.uris & other.uris, one.task_ids & other.task_ids)
+
+
+def _without(wanted: Wanted, less: Wanted) -> Wanted:
+    return Wanted(wanted.kinds - less.kinds, wanted.uris - less.uris, wanted.task_ids - less.task_ids, wanted.pushes)

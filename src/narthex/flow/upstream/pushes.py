@@ -1,0 +1,51 @@
+"""What a server asks or tells a client on a stream that many calls share: whose is it?
+
+In: a message of the server, on whose behalf the channel was opened, its open calls. Out: the call that it belongs to,
+or the answer that refuses it. Pure. Cases: `tests/flow/upstream/test_pushes.py`, one row a rule.
+Source: MCP 2025-11-25, lifecycle (only declared capabilities), transports (requests should relate to a call); design §4
+("a push that belongs to no open call is refused").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from narthex.flow.codec.handshake import answer_push, refuse_push
+from narthex.flow.codec.jsonrpc import Incoming
+from narthex.flow.upstream.changes import CHANGES
+from narthex.flow.upstream.port import Behalf, Own, Sink
+
+NEEDS = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
+"""The client capability that each request of a server needs."""
+NO_CALL = "no call is open that this request could belong to"
+MANY_CALLS = "several calls are open: send the request on the stream of the call that it belongs to"
+
+
+def client_calls(calls: Mapping[int, Sink]) -> list[Sink]:
+    """Those of the open calls that a client waits for."""
+    return [sink for sink in calls.values() if not isinstance(sink, Own)]
+
+
+def place_request(message: Incoming, behalf: Behalf, calls: Mapping[int, Sink]) -> Sink | bytes:
+    """The call that a server's request belongs to, or our answer to it.
+
+    A ping needs nobody. Anything else needs a capability that was declared, a channel of one client session, and
+    exactly one open call: with more than one nobody could say whose it is.
+    """
+    id_ = message.id
+    assert isinstance(id_, (int, str))
+    needed = NEEDS.get(message.method)
+    if not behalf.one_session or needed is None or needed not in behalf.capabilities:
+        answer = answer_push(message)
+        assert answer is not None
+        return answer
+    owners = client_calls(calls)
+    return owners[0] if len(owners) == 1 else refuse_push(id_, MANY_CALLS if owners else NO_CALL)
+
+
+def place_notification(message: Incoming, behalf: Behalf, calls: Mapping[int, Sink]) -> Sink | None:
+    """The call that a notification is told to: log messages and the like, where only one call can have caused them."""
+    if not behalf.one_session or message.method in CHANGES:
+        return None
+    owners = client_calls(calls)
+    return owners[0] if len(owners) == 1 else None

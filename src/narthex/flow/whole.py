@@ -1,0 +1,129 @@
+"""An HTTP/1.1 message that came whole in one read, parsed without a Python frame for each of its parts.
+
+In: the bytes of one read. Out: the message, or None where it is anything but the plain case: in pieces, with something
+behind it, with a header twice, in another framing or version, large, malformed. Then the general reader (`listener`,
+`connection`) takes the same bytes from their start and decides. So nothing is refused here, and nothing is let pass
+that the general reader would not: the same parser, llhttp, has read every byte.
+Cases: `tests/flow/test_whole.py`, against the general readers. Source: RFC 9112 §6.
+
+llhttp reports a header by calling a method. Here that is a method of a dict, which costs a tenth of a Python function;
+names are made lower-case together, behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httptools
+import msgspec
+
+MOST = 64 * 1024
+"""Bytes of a message above this are read piece by piece, against the budget of held bytes."""
+MOST_HEADERS = 100
+MOST_TARGET = 8192
+NO_REPEATS: frozenset[bytes] = frozenset()
+Headers = dict[bytes, bytes]
+_MOST_NAMES = 1024
+_LONGEST_NAME = 64
+_FAULTS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+
+
+class HttpRequest(msgspec.Struct):
+    """One whole request. `headers`: lower-case names and the first value of each; `repeated`: names given again."""
+
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: Headers
+    repeated: frozenset[bytes]
+    body: bytes
+
+
+class _Names(dict[bytes, bytes]):
+    """Header names as written, to lower case: few names are ever seen, so each is made lower-case once."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        lower = name.lower()
+        if len(self) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
+            self[name] = lower
+        return lower
+
+
+class _Reader:
+    """llhttp, and what it has found: emptied after each message, so that one serves all connections of a listener."""
+
+    __slots__ = ("_feed", "_found", "_lower", "_targets", "on_header", "on_url")
+
+    def __init__(self) -> None:
+        self._found: Headers = {}
+        self._targets: list[bytes] = []
+        self._lower = _Names().__getitem__
+        self.on_header = self._found.setdefault
+        self.on_url = self._targets.append
+        self._feed = self._new_parser().feed_data
+
+    def _new_parser(self) -> Any:
+        raise NotImplementedError
+
+    def _read(self, data: bytes) -> tuple[Headers, bytes] | None:
+        """Headers by lower-case name, and the body, of a message that ends where `data` ends."""
+        head, end, body = data.partition(b"\r\n\r\n")
+        found = self._found
+        try:
+            self._feed(data)
+        except _FAULTS:
+            self._forget()
+            return None
+        headers = dict(zip(map(self._lower, found), found.values()))  # noqa: B905
+        if (
+            not end
+            or headers.get(b"content-length") != b"%d" % len(body)
+            or len(headers) != head.count(b"\r\n")  # one twice, or folded; or llhttp sees another end
+            or len(headers) > MOST_HEADERS
+            or b"transfer-encoding" in headers
+            or (b"connection" in headers and headers[b"connection"].lower() != b"keep-alive")
+        ):
+            self._forget()
+            return None
+        found.clear()
+        return headers, body
+
+    def _forget(self) -> None:
+        """Begin anew: the parser may stand in the middle of something."""
+        self._found.clear()
+        self._targets.clear()
+        self._feed = self._new_parser().feed_data
+
+
+class RequestReader(_Reader):
+    """Reads requests: POST over HTTP/1.1 with a body of stated length, on a connection that stays open."""
+
+    __slots__ = ()
+
+    def _new_parser(self) -> Any:
+        return httptools.HttpRequestParser(self)
+
+    def read(self, data: bytes) -> HttpRequest | None:
+        """The request that `data` is. Its path has no query."""
+        if not data.startswith(b"POST /") or (message := self._read(data)) is None:
+            return None
+        headers, body = message
+        target = self._targets.pop()
+        if self._targets or not data.startswith(b" HTTP/1.1\r\n", 5 + len(target)):
+            self._forget()
+        elif b"?" not in target and len(target) <= MOST_TARGET and b"expect" not in headers:
+            return HttpRequest(b"POST", target, b"", headers, NO_REPEATS, body)
+        return None
+
+
+class AnswerReader(_Reader):
+    """Reads answers: 200 over HTTP/1.1 with a body of stated length, on a connection that stays open."""
+
+    __slots__ = ()
+
+    def _new_parser(self) -> Any:
+        return httptools.HttpResponseParser(self)
+
+    def read(self, data: bytes) -> tuple[Headers, bytes] | None:
+        """The headers and the body of one answer."""
+        return self._read(data) if data.startswith(b"HTTP/1.1 200 ") else None

@@ -1,0 +1,228 @@
+"""A message that came whole is read as the general readers read it, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narthex.flow.whole import MOST_HEADERS, MOST_TARGET, AnswerReader, HttpRequest, RequestReader
+
+REQUEST = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class General:
+    """llhttp with functions as callbacks: every message of a stream, and whether one is under way at its end."""
+
+    def __init__(self, parser: Any, data: bytes) -> None:
+        self.messages: list[tuple[bytes, list[tuple[bytes, bytes]], bytes]] = []
+        self.failed = False
+        self._target, self._body = b"", b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self.open = False
+        try:
+            parser(self).feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.failed = True
+
+    def on_message_begin(self) -> None:
+        self.open = True
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self.open = False
+        self.messages.append((self._target, self._headers, self._body))
+        self._target, self._body, self._headers = b"", b"", []
+
+
+def agree(general: General, found: tuple[bytes, dict[bytes, bytes], bytes] | None) -> None:
+    if found is None:
+        return
+    target, headers, body = found
+    assert not general.failed
+    assert not general.open
+    assert general.messages == [(target, list(headers.items()), body)]
+
+
+def read(data: bytes) -> tuple[bytes, dict[bytes, bytes], bytes] | None:
+    request = RequestReader().read(data)
+    return None if request is None else (request.path, request.headers, request.body)
+
+
+def test_a_plain_request() -> None:
+    headers = {b"host": b"localhost", b"content-length": b"2"}
+    assert RequestReader().read(REQUEST) == HttpRequest(b"POST", b"/mcp", b"", headers, frozenset(), b"{}")
+
+
+def test_a_plain_answer() -> None:
+    assert AnswerReader().read(ANSWER) == ({b"content-type": b"application/json", b"content-length": b"2"}, b"{}")
+
+
+def head(*lines: bytes, body: bytes = b"{}", start: bytes = b"POST /mcp HTTP/1.1") -> bytes:
+    return b"\r\n".join((start, *lines)) + b"\r\n\r\n" + body
+
+
+LENGTH = b"Content-Length: 2"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(REQUEST[:-1], id="a byte short"),
+        pytest.param(REQUEST + b"P", id="a byte more"),
+        pytest.param(REQUEST + REQUEST, id="two"),
+        pytest.param(REQUEST[:30], id="a part of the head"),
+        pytest.param(b"\r\n" + REQUEST, id="an empty line before it"),
+        pytest.param(REQUEST.replace(b"POST", b"GET"), id="another method"),
+        pytest.param(REQUEST.replace(b"1.1", b"1.0"), id="an older version"),
+        pytest.param(REQUEST.replace(b"/mcp", b"/mcp?a=1"), id="a query"),
+        pytest.param(REQUEST.replace(b"/mcp", b"/" + b"a" * MOST_TARGET), id="a long target"),
+        pytest.param(REQUEST.replace(b"/mcp", b"http://localhost/mcp"), id="an absolute target"),
+        pytest.param(REQUEST.replace(b"\r\n", b"\n"), id="bare line feeds"),
+        pytest.param(head(body=b""), id="no headers"),
+        pytest.param(head(b"Host: a"), id="no length"),
+        pytest.param(head(LENGTH, LENGTH), id="a length twice"),
+        pytest.param(head(LENGTH, b"content-length: 2"), id="a length twice, written otherwise"),
+        pytest.param(head(b"Content-Length: 02"), id="a length with a leading zero"),
+        pytest.param(head(b"Content-Length: +2"), id="a length with a sign"),
+        pytest.param(head(LENGTH, b"Host: a", b"Host: b"), id="a host twice"),
+        pytest.param(head(LENGTH, b"X-A: 1", b"x-a: 1"), id="any header twice"),
+        pytest.param(head(LENGTH, b"X-A: 1", b" more"), id="a folded line"),
+        pytest.param(head(LENGTH, b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), id="chunks and a length"),
+        pytest.param(head(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), id="chunks"),
+        pytest.param(head(LENGTH, b"Connection: close"), id="the last on its connection"),
+        pytest.param(head(LENGTH, b"Connection: Upgrade", b"Upgrade: h2c"), id="an upgrade"),
+        pytest.param(head(LENGTH, b"Expect: 100-continue"), id="an expectation"),
+        pytest.param(head(LENGTH, b"X A: 1"), id="a bad name"),
+        pytest.param(head(LENGTH, b"X-A : 1"), id="a blank behind a name"),
+        pytest.param(head(LENGTH, b"X-A: \x00"), id="a zero in a value"),
+        pytest.param(head(LENGTH, *(b"X-%d: 1" % n for n in range(MOST_HEADERS))), id="too many headers"),
+        pytest.param(head(b"Content-Length: 70000", body=b"x" * 70000), id="a large body"),
+    ],
+)
+def test_anything_else_is_for_the_general_reader(data: bytes) -> None:
+    reader = RequestReader()
+    if len(data) < 70_000:  # its caller bounds the size
+        assert reader.read(data) is None
+    assert reader.read(REQUEST) is not None, "and the next one is read"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(ANSWER[:-1], id="a byte short"),
+        pytest.param(ANSWER + b"x", id="a byte more"),
+        pytest.param(ANSWER + ANSWER, id="two"),
+        pytest.param(ANSWER.replace(b"200", b"404"), id="another status"),
+        pytest.param(ANSWER.replace(b"200", b"2000"), id="no status"),
+        pytest.param(ANSWER.replace(b"1.1", b"1.0"), id="an older version"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + ANSWER, id="something before it"),
+        pytest.param(head(b"Content-Type: a", start=b"HTTP/1.1 200 OK"), id="it ends where the connection ends"),
+        pytest.param(head(LENGTH, b"Connection: close", start=b"HTTP/1.1 200 OK"), id="the last on its connection"),
+        pytest.param(head(LENGTH, b"Transfer-Encoding: chunked", start=b"HTTP/1.1 200 OK"), id="chunks and a length"),
+        pytest.param(head(LENGTH, b"Content-Length: 3", start=b"HTTP/1.1 200 OK"), id="two lengths"),
+    ],
+)
+def test_any_other_answer_is_for_the_general_reader(data: bytes) -> None:
+    reader = AnswerReader()
+    assert reader.read(data) is None
+    assert reader.read(ANSWER) is not None, "and the next one is read"
+
+
+@pytest.mark.parametrize("value", [b"keep-alive", b"Keep-Alive"])
+def test_a_connection_that_stays_may_say_so(value: bytes) -> None:
+    assert RequestReader().read(head(LENGTH, b"Connection: " + value)) is not None
+
+
+def test_more_names_than_are_kept() -> None:
+    reader = RequestReader()
+    for number in range(3000):
+        request = reader.read(head(LENGTH, b"X-%d: 1" % number))
+        assert request is not None
+        assert request.headers == {b"content-length": b"2", b"x-%d" % number: b"1"}
+
+
+PIECES = st.sampled_from(
+    [
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b" ",
+        b":",
+        b"POST",
+        b"GET",
+        b"/mcp",
+        b" HTTP/1.1",
+        b"Content-Length",
+        b"2",
+        b"0",
+        b"{}",
+        b"Transfer-Encoding: chunked",
+        b"Host: a",
+        b"Connection: close",
+        b"\r\n\r\n",
+        b"0\r\n\r\n",
+        b"A: b",
+        b"\t",
+        b"\x00",
+    ]
+)
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from(
+            [
+                b"Host: a",
+                b"host:b",
+                b"Accept: */*",
+                LENGTH,
+                b"content-length: 2",
+                b"X: ",
+                b"X:\ty",
+                b" folded",
+                b"Connection: keep-alive",
+                b"Connection: close",
+                b"Transfer-Encoding: chunked",
+                b"A b: c",
+            ]
+        ),
+        max_size=5,
+    ),
+    body=st.sampled_from([b"{}", b"", b"{}\r\n", b"0\r\n\r\n", b"{}POST"]),
+    junk=st.lists(PIECES, max_size=3).map(b"".join),
+    at=st.integers(0, 200),
+)
+def test_what_is_read_is_what_the_general_reader_reads(lines: list[bytes], body: bytes, junk: bytes, at: int) -> None:
+    whole = head(*lines, body=body)
+    for data in (whole, whole[:at] + junk + whole[at:]):
+        agree(General(httptools.HttpRequestParser, data), read(data))
+    answer = head(*lines, body=body, start=b"HTTP/1.1 200 OK")
+    for data in (answer, answer[:at] + junk + answer[at:]):
+        found = AnswerReader().read(data)
+        agree(General(httptools.HttpResponseParser, data), None if found is None else (b"", *found))
+
+
+@given(st.lists(PIECES, max_size=20).map(b"".join))
+def test_any_bytes(data: bytes) -> None:
+    agree(General(httptools.HttpRequestParser, data), read(data))
+
+
+@given(st.lists(st.sampled_from([REQUEST, REQUEST[:20], b"\x00", REQUEST + b"P", head(LENGTH, b"A: b")]), max_size=8))
+def test_what_came_before_changes_nothing(before: list[bytes]) -> None:
+    reader = RequestReader()
+    for data in before:
+        assert reader.read(data) == RequestReader().read(data)

@@ -67,6 +67,10 @@ counterparts: .venv/.core
 	@if command -v npm >/dev/null || [ "$$CI" = true ]; then $(BIN)/python tests/counterparts/install; else \
 	echo "npm is not here: tests against Node servers and clients are skipped (Debian: apt-get install nodejs npm)"; fi
 
+.PHONY: conformance
+conformance: .venv/.dev counterparts ## The official conformance suite; UPSTREAM=URL: in front of that server
+	@UPSTREAM=$(UPSTREAM) $(BIN)/python -m tests.conformance.run
+
 # ---- for those who work on it ---------------------------------------------------------------------------------------
 
 .PHONY: bench

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
+
 from narthex.errors import GatewayError
 from narthex.flow.accept.listener import Connection, Shared
 from narthex.flow.codec.jsonrpc import Incoming
@@ -16,7 +18,7 @@ from narthex.flow.upstream.connection import HttpConnection, HttpPool
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.http import HttpChannel
 from narthex.flow.upstream.port import Dialect, Outgoing
-from narthex.flow.whole import HttpRequest
+from narthex.flow.whole import AnswerReader, HttpRequest, RequestReader
 from narthex.types import Egress, HttpTarget, Limits, ServerSpec
 
 LIMITS = Limits(max_body=2000, max_held=1_000_000)
@@ -125,6 +127,51 @@ def fuzz_listener(data: bytes) -> None:
             assert whole == pieces
 
     loop().run_until_complete(both())
+
+
+class Messages:
+    """What llhttp reports with functions as callbacks: each whole message, and whether it stops in the middle."""
+
+    def __init__(self, parser: Any, data: bytes) -> None:
+        self.whole: list[tuple[bytes, list[tuple[bytes, bytes]], bytes]] = []
+        self.clean = True
+        self._target, self._body = b"", b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        try:
+            parser(self).feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.clean = False
+
+    def on_message_begin(self) -> None:
+        self.clean = False
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self.clean = True
+        self.whole.append((self._target, self._headers, self._body))
+        self._target, self._body, self._headers = b"", b"", []
+
+
+def fuzz_whole(data: bytes) -> None:
+    """What is read in one piece is exactly what llhttp reads with ordinary callbacks, or it is left to those."""
+    request = RequestReader().read(data)
+    if request is not None:
+        read = Messages(httptools.HttpRequestParser, data)
+        assert read.clean
+        assert read.whole == [(request.path, list(request.headers.items()), request.body)]
+    answer = AnswerReader().read(data)
+    if answer is not None:
+        read = Messages(httptools.HttpResponseParser, data)
+        assert read.clean
+        assert read.whole == [(b"", list(answer[0].items()), answer[1])]
 
 
 class Record:

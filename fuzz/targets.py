@@ -14,11 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
-from fuzz.connections import fuzz_listener, fuzz_upstream
+from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import bridge, handshake, headers, revisions
-from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, decode_incoming, decode_request, read_string
+from narthex.flow.codec.jsonrpc import (
+    BAD_JSON,
+    Answered,
+    Incoming,
+    Raw,
+    decode_answer,
+    decode_incoming,
+    decode_map,
+    decode_request,
+    read_string,
+)
 from narthex.flow.codec.seal import KeyRing, SealError
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.route.names import shown_name, split_prefix
@@ -59,7 +69,7 @@ def fuzz_jsonrpc(data: bytes) -> None:
     except CodecError:
         return
     try:
-        assert members(data)["method"] == request.method
+        assert members(data).get("method", "") == request.method
         if params:
             assert set(json.loads(data)["params"]) == set(params)
     except RecursionError:
@@ -71,6 +81,23 @@ def fuzz_jsonrpc(data: bytes) -> None:
     with suppress(CodecError):
         revisions.era_of(None, request, data)
         revisions.check_modern_meta(revisions.read_meta(params), revisions.MODERN[0])
+
+
+def fuzz_answers(data: bytes) -> None:
+    """The answer to a request of ours is read in the plain form as in any other, or refused in both."""
+    answer: Incoming | None = None
+    with suppress(ParseError):
+        answer = decode_answer(data, 7)
+    try:
+        message = decode_incoming(data)
+    except ParseError:
+        assert answer is None
+        return
+    assert answer is not None
+    assert (answer.id, answer.method, answer.error) == (message.id, message.method, message.error)
+    assert bytes(answer.result).strip() == bytes(message.result).strip()
+    if isinstance(answer, Answered):
+        assert answer.members == decode_map(message.result)
 
 
 def call_of(era: Era) -> Call:
@@ -93,7 +120,7 @@ def fuzz_incoming(data: bytes) -> None:
     eras: tuple[Era, ...] = ("legacy", "modern")
     for era in eras:
         with suppress(GatewayError):
-            bridge.translate_error(era, message.error)
+            bridge.translate_error(era, "modern", message.error)
         for call in CALLS:
             with suppress(GatewayError, *BAD_JSON):
                 answer = b"".join(bridge.response_parts(call, era, message)[0])
@@ -226,6 +253,7 @@ def fuzz_connect(data: bytes) -> None:
 
 
 TARGETS: dict[str, Target] = {
+    "answers": fuzz_answers,
     "batch": fuzz_batch,
     "capabilities": fuzz_capabilities,
     "config": fuzz_config,
@@ -242,4 +270,5 @@ TARGETS: dict[str, Target] = {
     "sse": fuzz_sse,
     "upstream": fuzz_upstream,
     "uri_templates": fuzz_uri_templates,
+    "whole": fuzz_whole,
 }

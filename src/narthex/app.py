@@ -26,6 +26,7 @@ from narthex.flow.accept.front import Front
 from narthex.flow.accept.listener import Connection, Shared
 from narthex.flow.accept.public import public_app
 from narthex.flow.accept.sessions import Sessions
+from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
@@ -70,8 +71,9 @@ class Gateway:
         self.started_at = time.time()
         self._logs = logs
         self._reloader = Reloader(
-            path or Path(snapshot.source), overrides, self.apply, current=snapshot, report=_report
-        )
+            path or Path(snapshot.source), overrides, self.apply, current=snapshot, beside=self._take_keys,
+            report=_report,
+        )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
@@ -88,7 +90,8 @@ class Gateway:
         snapshot = self.snapshot
         loop = asyncio.get_running_loop()
         os.makedirs(snapshot.state_dir, mode=0o700, exist_ok=True)
-        ring = KeyRing(load_keys(Path(snapshot.state_dir), os.environ))
+        self._keys = load_keys(Path(snapshot.state_dir), os.environ)
+        ring = KeyRing(self._keys)
         self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=snapshot.limits.session_ttl_s)
         held, outbox = Held(snapshot.limits.max_held), Outbox()
         self.fleet = Fleet(snapshot, held, clock=time.monotonic, chance=random.random, outbox=outbox)
@@ -97,7 +100,7 @@ class Gateway:
         )
         self.front = Front(
             snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
-            clock=time.monotonic, new_id=new_id,
+            handles=Handles(ring, now=time.time, random=os.urandom), clock=time.monotonic, new_id=new_id,
         )  # fmt: skip
         self.shared = Shared(
             snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id, outbox=outbox
@@ -127,6 +130,10 @@ class Gateway:
         register = self.accounts.register
         register("narthex_open_connections", "Client connections.", lambda: len(self.shared.connections))
         register("narthex_open_calls", "Calls under way.", lambda: len(self.front.active))
+        register("narthex_open_subscriptions", "Streams on which clients are told of changes.",
+                 lambda: len(self.front.hub.streams))  # fmt: skip
+        register("narthex_replay_bytes", "Bytes kept for legacy clients that lost a stream.",
+                 lambda: self.front.hub.logs.size)  # fmt: skip
         register("narthex_held_bytes", "Bytes held in large bodies.", lambda: self.shared.held.used)
         register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
 
@@ -147,6 +154,15 @@ class Gateway:
     async def reload(self, reason: str) -> ReloadOutcome:
         """Read the configuration again. Never raises for what the file says."""
         return await self._reloader.reload(reason)
+
+    def _take_keys(self) -> None:
+        """Seal with the current key from now on, and open with those that are left. Raises ConfigError."""
+        keys = load_keys(Path(self.snapshot.state_dir), os.environ)
+        if keys != self._keys:
+            self._keys, ring = keys, KeyRing(keys)
+            self.sessions.take_keys(ring)
+            self.front.handles.take_keys(ring)
+            _log.info("the keys have changed: %d are known", len(keys))
 
     def servers(self) -> list[ServerStatus]:
         """All upstreams of the snapshot, in its order, for the admin API."""
@@ -190,6 +206,7 @@ class Gateway:
         _log.info("draining: %d calls under way", len(self.front.active))
         await asyncio.sleep(limits.drain_accept_s)
         self._stop_listening()
+        await self.front.hub.drain()
         loop = asyncio.get_running_loop()
         until = loop.time() + limits.drain_s
         while self.front.active and loop.time() < until:
@@ -215,6 +232,7 @@ class Gateway:
         self._stop_listening()
         for one in list(self.front.active):
             one.end_stream()
+        self.front.hub.close()
         await asyncio.sleep(0)
         await self._bridge.close()
         await self.fleet.close()
@@ -259,11 +277,13 @@ def status_of(server: Server) -> ServerStatus:
         health = "down"
     elif server.breaker.failing:
         health = "degraded"
+    verdict = server.verdict
     return ServerStatus(
         name=server.spec.name,
         health=health,
         breaker=server.breaker.state,
         era=channel.dialect.era if channel is not None else None,
+        era_since=verdict.since if verdict is not None else None,
         version=channel.dialect.version if channel is not None else None,
         channels=len(server.channels),
         in_flight=server.in_flight,

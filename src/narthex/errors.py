@@ -74,7 +74,7 @@ class UnsupportedVersion(CodecError):
 
 
 class MissingCapability(CodecError):
-    """The server needs a client capability that was not declared."""
+    """The server needs a client capability that was not declared. To a legacy client this is -32600, at HTTP 200."""
 
     code, reason = -32021, "missing_capability"
 

@@ -62,7 +62,8 @@ def rotate_key(state_dir: Path, env: Mapping[str, str], *, now: float, keep_s: f
     """Put a new key first in the file; those before it still open what they sealed, for `keep_s` more seconds.
 
     A key that ends sooner stays so; one whose end has come is dropped. A running gateway seals with the new key from
-    its next start on; what it seals until then opens no longer than the old key does. Nothing changes where this fails.
+    its next reload on (SIGHUP, or a changed configuration); what it seals until then opens no longer than the old key
+    does. Nothing changes where this fails.
 
     Args:
         now: Seconds since 1970.

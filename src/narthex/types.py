@@ -44,6 +44,8 @@ class Session(msgspec.Struct, frozen=True):
     id: str
     version: str
     expires_at: int
+    capabilities: int = 0
+    """What the client declared, as bits (`codec.capabilities.ClientCaps`)."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ class Call(msgspec.Struct, frozen=True):
 
     `params` maps names to raw JSON, `_meta` included; `meta` is `_meta` decoded one level. `id_json` is the client's
     id as it goes back; `name` is what is called: a shown name, a URI, or empty. `session` is None for a modern or a
-    sessionless client.
+    sessionless client. `log_level` is the least severe log message that the client has asked for; empty for none.
     """
 
     method: str
@@ -64,6 +66,7 @@ class Call(msgspec.Struct, frozen=True):
     endpoint: str
     name: str = ""
     session: Session | None = None
+    log_level: str = ""
 
 
 class TlsFiles(msgspec.Struct, frozen=True):
@@ -136,6 +139,7 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     prompts: Selection = Selection()
     resources: Selection = Selection()
     resource_uris: Literal["plain", "prefix"] = "plain"
+    headers: Literal["strict", "lenient"] = "strict"
 
 
 class Limits(msgspec.Struct, frozen=True):

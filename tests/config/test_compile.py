@@ -42,7 +42,7 @@ servers:
     idempotent: ["get_*"]
 endpoints:
   default: {servers: [web, time], max_name: 64, resources: prefix}
-  plain: {servers: [web], naming: none, tools: {include: ["web__*"], exclude: ["web__del*"]}}
+  plain: {servers: [web], naming: none, headers: lenient, tools: {include: ["web__*"], exclude: ["web__del*"]}}
   all: {resources: {include: ["web__file:*"], uris: plain}}
 bounds: {max_body: 1MiB, session_ttl: 7d}
 log: {calls: true, format: json}
@@ -101,7 +101,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert (web.max_answer, web.max_in_flight, web.idempotent) == (1024 * 1024, 7, ("get_*",))
     assert dict(found.endpoints) == {
         "default": EndpointSpec("default", ("web", "time"), max_name=64, resource_uris="prefix"),
-        "plain": EndpointSpec("plain", ("web",), naming="none", tools=Selection(("web__*",), ("web__del*",))),
+        "plain": EndpointSpec(
+            "plain", ("web",), naming="none", tools=Selection(("web__*",), ("web__del*",)), headers="lenient"
+        ),
         "all": EndpointSpec("all", ("time", "web"), resources=Selection(("web__file:*",))),
     }
 

@@ -177,3 +177,27 @@ def watched(path: Path, scenario: Callable[[Running], Awaitable[None]]) -> None:
             watching.cancel()
 
     asyncio.run(run())
+
+
+def test_what_changes_beside_the_file_is_taken_up_with_each_attempt_and_can_refuse_it(path: Path) -> None:
+    async def scenario() -> None:
+        looked: list[str] = []
+        problem: list[ConfigError] = []
+
+        def beside() -> None:
+            looked.append("here")
+            if problem:
+                raise problem[0]
+
+        running = Running(path)
+        reloader = Reloader(path, Overrides(), running.apply, current=running.reloader.current, beside=beside, env={})
+        assert (await reloader.reload("SIGHUP")).status == "unchanged"
+        write(path, TWO)
+        problem.append(ConfigError(["narthex.key: no"]))
+        outcome = await reloader.reload("SIGHUP")
+        assert (outcome.status, outcome.problems, running.applied) == ("refused", ("narthex.key: no",), [])
+        problem.clear()
+        assert (await reloader.reload("SIGHUP")).status == "applied"
+        assert len(looked) == 3
+
+    asyncio.run(scenario())

@@ -70,7 +70,8 @@ def state_is_echoed(gate: Gateway, context: Any) -> None:
         if state:
             assert call(client, "test_mrtr_unrelated", {}, **MAY_ASK)["result"]["content"]
         assert call(client, name, {}, inputResponses=answers, **state, **MAY_ASK)["result"]["content"]
-    assert call(client, "test_mrtr_no_result_type", {}, **MAY_ASK)["result"]["resultType"] == "complete"
+    untyped = call(client, "test_mrtr_no_result_type", {}, **MAY_ASK)["result"]
+    assert untyped.get("resultType", "complete") == "complete"
 
 
 def requests_have_their_headers(gate: Gateway, context: Any) -> None:

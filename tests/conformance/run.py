@@ -15,16 +15,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.conformance.suites import SUITES, Outcome, Report, Suite, excused, listed, run
+from tests.conformance.suites import SUITES, Outcome, Report, Suite, excused, listed, node, run
 
 
 def main() -> int:
     options = arguments()
+    try:
+        node()
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
     chosen = [one for one in SUITES if options.only in (None, one.name)]
     if options.direct:
         chosen = [one for one in chosen if one.side == "server" and not one.crossed]
     upstream = os.environ.get("UPSTREAM") or None
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+    jobs = 1 if upstream else options.jobs  # suites change the server's lists, and here they share one server
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         place = options.output or Path(folder)
 
         def one(suite: Suite) -> Report:
@@ -62,6 +68,8 @@ def details(report: Report, *, verbose: bool, foreign: bool) -> Iterator[str]:
     name = report.suite.name
     if report.fault:
         yield f"{name}: {report.fault}"
+    if not any(one.ran for one in report.outcomes):
+        return
     for one in report.failing:
         yield f"{name}: {one.scenario} {'cannot pass (crossed.yml)' if excused(report.suite, one) else 'FAILED'}"
         yield from checks(one, verbose)
@@ -82,7 +90,8 @@ def checks(outcome: Outcome, verbose: bool) -> Iterator[str]:
     if verbose:
         yield from (f"    failed  {check}: {message}" for check, message in outcome.failed)
         yield from (f"    warning {check}: {message}" for check, message in outcome.warned)
-        yield from (f"    skipped {check}: {message}" for check, message in outcome.skipped)
+        if outcome.skipped:
+            yield f"    skipped {', '.join(sorted({check for check, _ in outcome.skipped}))}"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ OLD_CLIENT = ("initialize", "tools_call", "elicitation-sep1034-client-defaults",
 """The client scenarios of 2025-11-25 that need no OAuth; they run beside."""
 
 
+NOT_RUN = "no-result"
 Check = tuple[str, str]
 
 
@@ -81,10 +82,15 @@ class Outcome:
         return not self.failed
 
     @property
+    def ran(self) -> bool:
+        return self.failed_checks != {NOT_RUN}
+
+    @property
     def verdict(self) -> str:
         if self.failed:
             return "failed"
-        return "passed" if {check for check, _ in self.succeeded} - {"wire-schema-valid"} else "skipped"
+        tried = {check for check, _ in (*self.succeeded, *self.warned)}
+        return "passed" if tried - {"wire-schema-valid"} else "skipped"
 
     @property
     def failed_checks(self) -> set[str]:
@@ -278,7 +284,7 @@ def outcome(scenario: str, results: Path, stem: str, scored: bool) -> Outcome:
     # A folder's name ends in the time of its start, `2026-…`, so that no name is the beginning of another.
     folders = sorted(results.glob(f"{stem}-20[0-9][0-9]-*T*"))
     if not folders or not (file := folders[-1] / "checks.json").exists():
-        return Outcome(scenario, scored, (("no-result", "the scenario did not run to its end"),))
+        return Outcome(scenario, scored, ((NOT_RUN, "the scenario left no result"),))
     checks = json.loads(file.read_text(encoding="utf-8"))
 
     def of(status: str) -> tuple[Check, ...]:

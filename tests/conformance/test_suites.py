@@ -1,8 +1,8 @@
 """The official conformance suite in CI: the fixture passes it, and so does the gateway in front of it.
 
 In: the suites of `suites.py`, each run once. Compared by check, both ways: what fails must be in `crossed.yml` (the
-missing era makes it impossible) or in `known.yml` (not built yet), and what these tables list must fail. A check that the
-fixture passes alone must be put to the test through the gateway too: "skipped" is how a missing feature hides.
+missing era makes it impossible) or in `known.yml` (not built yet), and what these tables list must fail. A check that
+the fixture passes alone must be put to the test through the gateway too: "skipped" is how a missing feature hides.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 
 from tests.conformance.run import is_good
 from tests.conformance.suites import SUITES, Outcome, Report, Suite, listed, requirements, run
+from tests.e2e.harness import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 DIRECT = [suite for suite in SUITES if suite.side == "server" and not suite.crossed]
@@ -50,7 +51,8 @@ def test_the_fixture_alone_passes_everything(suite: Suite, reports: Reports) -> 
 def test_through_the_gateway(suite: Suite, reports: Reports) -> None:
     report = reports(suite, False)
     assert not report.fault
-    assert list(surprises(report, baseline(suite, reports))) == []
+    found = list(surprises(report, baseline(suite, reports)))
+    assert not found, "\n".join(found)
 
 
 def baseline(suite: Suite, reports: Reports) -> dict[str, Outcome]:
@@ -92,11 +94,13 @@ def test_the_tables_name_scenarios_that_are_there(file: str, node: str) -> None:
             assert {name for name in scenarios if not name.startswith("2025-11-25 ")} <= named[suite]
 
 
-def test_what_is_impossible_has_its_sentence() -> None:
-    for scenarios in listed("crossed.yml").values():
-        for entry in scenarios.values():
+def test_what_is_impossible_has_its_sentence_here_and_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    for suite, scenarios in listed("crossed.yml").items():
+        for scenario, entry in scenarios.items():
             assert entry.keys() == {"checks", "page", "sentence", "why"}
             assert entry["page"].startswith("https://modelcontextprotocol.io/specification/")
+            assert f"`{suite}`, `{scenario}`" in page and f'["{entry["sentence"]}"]({entry["page"]})' in page
 
 
 def test_a_report_is_good_when_only_the_impossible_fails() -> None:

@@ -56,10 +56,9 @@ def cases(era: Era) -> list[Case]:
     for ref in ({"type": "ref/prompt", "name": "test_prompt_with_arguments"}, {"type": "ref/prompt", "name": "nope"}):
         params = {"ref": ref, "argument": {"name": "arg1", "value": "par"}}
         found.append(Case(f"complete {ref['name']}", "completion/complete", params))
-    ref = {"type": "ref/resource", "uri": "test://template/{id}/data"}
-    found.append(
-        Case("complete a template", "completion/complete", {"ref": ref, "argument": {"name": "id", "value": ""}})
-    )
+    template = {"type": "ref/resource", "uri": "test://template/{id}/data"}
+    params = {"ref": template, "argument": {"name": "id", "value": ""}}
+    found.append(Case("complete a template", "completion/complete", params))
     return [*found, Case("no such method", "no/such/method")]
 
 

@@ -16,6 +16,7 @@ from narthex.flow.accept.front import Front
 from narthex.flow.accept.listener import Connection, Shared
 from narthex.flow.accept.public import public_app
 from narthex.flow.accept.sessions import Sessions
+from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
 from narthex.flow.upstream.fleet import Fleet
@@ -74,8 +75,8 @@ class Answer:
     def messages(self) -> list[Any]:
         if self.headers.get("content-type") != "text/event-stream":
             return [json.loads(self.body)]
-        events = [event for event in self.body.decode().split("\n\n") if "data: " in event]
-        return [json.loads(event.partition("data: ")[2]) for event in events]
+        data = [event.partition("data: ")[2].strip() for event in self.body.decode().split("\n\n")]
+        return [json.loads(one) for one in data if one]  # an empty event is no message: it only names a place
 
     @property
     def result(self) -> Any:
@@ -97,6 +98,8 @@ class Client:
         self.reader = reader
         self.writer = writer
         self.session: str | None = None
+        self.events: list[Any] = []
+        """Messages of a stream that were read and not taken yet."""
         self._ids = itertools.count(1)
 
     async def initialize(self, path: str = "/mcp") -> Answer:
@@ -175,6 +178,8 @@ class Running:
     endpoints: Mapping[str, EndpointSpec] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     late_s: float = 0.0
+    key: bytes = field(default_factory=lambda: os.urandom(32))
+    """Of its handles: a second gateway with the same one opens them."""
 
     def clock(self) -> float:
         return time.monotonic() + self.late_s
@@ -183,13 +188,16 @@ class Running:
         taken = snapshot(self.servers, self.endpoints, **self.settings)
         self.accounts = Accounts()
         self.held = Held(taken.limits.max_held)
-        self.sessions = Sessions(KeyRing((os.urandom(32),)), now=time.time, random=os.urandom, ttl_s=3600)
+        ring = KeyRing((self.key,))
+        self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=3600)
+        handles = Handles(ring, now=time.time, random=os.urandom)
         self.fleet = Fleet(taken, self.held, clock=self.clock, chance=lambda: 0.5)
         ids = (f"00000000-0000-4000-8000-{number:012}" for number in itertools.count())
         bridge = AsgiBridge(public_app(lambda: taken, dict))
         self.front = Front(
-            taken, self.fleet, self.sessions, self.accounts, None, bridge, clock=self.clock, new_id=lambda: next(ids)
-        )
+            taken, self.fleet, self.sessions, self.accounts, None, bridge,
+            handles=handles, clock=self.clock, new_id=lambda: next(ids),
+        )  # fmt: skip
         self.shared = Shared(
             taken.limits, self.held, self.front.handle, clock=self.clock, now=time.time, new_id=lambda: next(ids)
         )

@@ -25,6 +25,14 @@ def test_chance_spreads_them() -> None:
     assert [marks.due(at) for at in (10.9, 11.0, 11.5, 12.5)] == [[], [0.0], [0.25], [0.75]]
 
 
+def test_of_very_many_a_part_is_given_and_the_rest_stays_due() -> None:
+    marks: Debounce[int] = Debounce(FIRST_S, LAST_S)
+    for key in range(5):
+        marks.mark(key, now=0.0, chance=key / 10)
+    assert (marks.due(9.0, 2), marks.next_due()) == ([0, 1], 1.4)
+    assert (marks.due(9.0, 2), marks.due(9.0), marks.next_due()) == ([2, 3], [4], None)
+
+
 def test_what_is_marked_while_it_is_handled_comes_due_again() -> None:
     marks: Debounce[str] = Debounce(FIRST_S, LAST_S)
     marks.mark("a", now=0.0, chance=0.0)

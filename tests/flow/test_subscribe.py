@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from narthex.errors import GatewayError, InvalidParams, Overloaded
 from narthex.flow.codec.subscriptions import ListChanged, ListKind, Notification, TaskChanged, Updated, Wanted
-from narthex.flow.subscribe import MOST_ANCESTORS, Bounds, Interest, Interests, Place, Source, Subscriber
+from narthex.flow.subscribe import MOST_ANCESTORS, SLICE, Bounds, Interest, Interests, Place, Source, Subscriber
 
 ONE: Source = ("one", "tenant")
 TWO: Source = ("two", "tenant")
@@ -199,13 +199,18 @@ def no_chance() -> float:
     return 0.0
 
 
+def run(marking: Generator[None, None, None]) -> int:
+    """To its end; how often it paused."""
+    return sum(1 for _ in marking)
+
+
 def test_a_list_is_told_only_where_the_own_view_changed() -> None:
     interests = Interests(Bounds(debounce_s=(1, 3)))
     a, _ = interests.add("va", "pa", lists("tools prompts", ONE), {"tools": b"same"})
     b, _ = interests.add("vb", "pb", lists("tools", ONE, TWO), {"tools": b"old"})
     interests.add("vc", "pc", lists("tools", TWO))
     for now in (0.0, 0.5):
-        interests.list_changed("one", "tools", now=now, chance=no_chance)
+        run(interests.list_changed("one", "tools", now=now, chance=no_chance))
     assert (interests.next_due(), interests.due(0.9)) == (1.0, [])
     assert interests.due(1.0) == [(a, "tools"), (b, "tools")]
     assert not interests.hashed(a, "tools", b"same")
@@ -236,7 +241,7 @@ def test_views_are_made_one_after_another() -> None:
     chances = iter([0.75, 0.25])
     a, _ = interests.add("va", "pa", lists("tools", ONE))
     b, _ = interests.add("vb", "pb", lists("tools", ONE))
-    interests.list_changed("one", "tools", now=0, chance=lambda: next(chances))
+    run(interests.list_changed("one", "tools", now=0, chance=lambda: next(chances)))
     assert [interests.due(at) for at in (1.2, 1.25, 1.75)] == [[], [(b, "tools")], [(a, "tools")]]
 
 
@@ -245,10 +250,21 @@ def test_a_list_changes_on_one_scope_or_on_all(scope: str | None, marked: str) -
     interests = Interests()
     for name in "ab":
         interests.add(name, name, lists("tools", ("one", f"s{name}")))
-    interests.list_changed("one", "tools", now=0, chance=no_chance, scope=scope)
-    interests.list_changed("one", "prompts", now=0, chance=no_chance, scope=scope)
-    interests.list_changed("other", "tools", now=0, chance=no_chance, scope=scope)
+    run(interests.list_changed("one", "tools", now=0, chance=no_chance, scope=scope))
+    run(interests.list_changed("one", "prompts", now=0, chance=no_chance, scope=scope))
+    run(interests.list_changed("other", "tools", now=0, chance=no_chance, scope=scope))
     assert [subscriber.viewer for subscriber, _ in interests.due(9)] == list(marked)
+
+
+def test_many_views_are_marked_in_slices_and_who_leaves_in_between_is_not() -> None:
+    interests = Interests()
+    all_ = [interests.add(n, n, lists("tools", ONE))[0] for n in range(2 * SLICE + 1)]
+    marking = interests.list_changed("one", "tools", now=0, chance=no_chance)
+    next(marking)
+    interests.remove(all_[0])
+    interests.remove(all_[-1])
+    assert run(marking) == 1
+    assert [subscriber for subscriber, _ in interests.due(9)] == all_[1:-1]
 
 
 def test_who_has_no_server_left_still_hears_that_its_list_is_empty() -> None:
@@ -523,7 +539,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(server=st.sampled_from(["one", "two"]), kind=st.sampled_from(KINDS), scope=st.sampled_from(["s", "t", None]))
     def a_list_changes(self, server: str, kind: ListKind, scope: str | None) -> None:
-        self.interests.list_changed(server, kind, now=self.now, chance=lambda: 0.5, scope=scope)
+        run(self.interests.list_changed(server, kind, now=self.now, chance=lambda: 0.5, scope=scope))
         for subscriber, interest in self.model.items():
             of = {its for name, its in interest.sources if name == server}
             if kind in interest.kinds and (of if scope is None else scope in of):

@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 
-from narthex.errors import GatewayError, InvalidParams, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
-from narthex.flow.codec.jsonrpc import Raw
+from narthex.errors import (
+    GatewayError,
+    HeaderMismatch,
+    InvalidParams,
+    NotVisible,
+    Overloaded,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from narthex.flow.codec.inputs import Asked, InputRequired
+from narthex.flow.codec.jsonrpc import Raw, RawMap
+from narthex.flow.codec.param_headers import Said, read_plan
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Dialect
-from narthex.flow.walk import LOST, Find, Open, Send, Walk, exchange, not_visible
+from narthex.flow.walk import LOST, MOST_ROUNDS, Ask, Find, Open, Send, Walk, exchange, not_visible
 from narthex.types import LOCAL, Call, Era
 
 SENT = None
@@ -29,6 +39,7 @@ class Line:
 
     def __init__(self, era: Era = "legacy") -> None:
         self.dialect = Dialect(era, VERSIONS[era])
+        self.alive = True
         self.ids = 0
 
     def next_id(self) -> int:
@@ -63,13 +74,15 @@ def feed(walk: Walk, answers: Sequence[Any]) -> tuple[list[Any], GatewayError | 
 
 
 def asked(needs: Sequence[Any]) -> list[str]:
-    """Needs in short: `find tools s__add`, `open s`, `send 1 add` (our id, the name for the header)."""
+    """Needs in short: `find tools s__add`, `open s`, `send 1 add` (our id, the name for the header), `ask a b`."""
     said = []
     for need in needs:
         if isinstance(need, Find):
             said.append(f"find {need.kind} {need.name}")
         elif isinstance(need, Open):
             said.append(f"open {need.server}")
+        elif isinstance(need, Ask):
+            said.append(f"ask {' '.join(one.key for one in need.required.asked) or '-'}")
         else:
             assert isinstance(need, Send)
             said.append(f"send {need.out.id} {need.out.name or '-'}")
@@ -309,6 +322,109 @@ def test_a_missing_reference_asks_for_nothing() -> None:
     assert needs == [] and isinstance(error, InvalidParams)
 
 
+# --- what a modern server asks of a legacy client -----------------------------------------------------------------
+
+A = Asked("a", "roots/list", Raw(b"{}"))
+B = Asked("b", "elicitation/create", Raw(b"{}"))
+STATE = Raw(b'"s\\u0031"')
+ROOTS, FORM = Raw(b'{ "roots":[] }'), Raw(b'{"action":"accept"}')
+
+
+def rounds_of(answers: Sequence[Any], one: Call = CALL) -> tuple[list[str], list[dict[str, Any]], GatewayError | None]:
+    """What was asked for in short, what was told of rounds in each sending, and how it ended."""
+    needs, error = feed(exchange(one, FOUND), answers)
+    told = [json.loads(need.out.body)["params"] for need in needs if isinstance(need, Send)]
+    names = ("inputResponses", "requestState")
+    return asked(needs), [{key: params[key] for key in names if key in params} for params in told], error
+
+
+def test_answers_go_back_with_the_state() -> None:
+    required = InputRequired((A, B), STATE)
+    said, told, error = rounds_of([Line("modern"), required, {"a": ROOTS, "b": FORM}, SENT])
+    assert said == ["open s", "send 1 add", "ask a b", "send 2 add"]
+    assert told == [{}, {"inputResponses": {"a": {"roots": []}, "b": {"action": "accept"}}, "requestState": "s1"}]
+    assert error is None
+
+
+def test_answers_and_state_go_back_byte_for_byte() -> None:
+    needs, _ = feed(exchange(CALL, FOUND), [Line("modern"), InputRequired((A,), STATE), {"a": ROOTS}, SENT])
+    assert bytes(ROOTS) in needs[-1].out.body and bytes(STATE) in needs[-1].out.body
+
+
+def test_each_round_tells_its_own_answers_alone() -> None:
+    rounds = [InputRequired((A,), STATE), {"a": ROOTS}, InputRequired((B,), None), {"b": FORM}]
+    said, told, error = rounds_of([Line("modern"), *rounds, InputRequired((), Raw(b'"t"')), {}, SENT])
+    assert said == ["open s", "send 1 add", "ask a", "send 2 add", "ask b", "send 3 add", "ask -", "send 4 add"]
+    assert told == [
+        {},
+        {"inputResponses": {"a": {"roots": []}}, "requestState": "s1"},
+        {"inputResponses": {"b": {"action": "accept"}}},
+        {"requestState": "t"},
+    ]
+    assert error is None
+
+
+def test_a_server_may_ask_so_often_and_no_more() -> None:
+    rounds = [InputRequired((A,), STATE), {"a": ROOTS}] * MOST_ROUNDS
+    said, _, error = rounds_of([Line("modern"), *rounds, SENT])
+    assert said.count("ask a") == MOST_ROUNDS and error is None
+    said, _, error = rounds_of([Line("modern"), *rounds, InputRequired((A,), STATE)])
+    assert said.count("ask a") == MOST_ROUNDS
+    assert isinstance(error, UpstreamUnavailable) and error.sent
+
+
+def test_a_channel_that_died_while_the_client_was_asked_is_opened_anew() -> None:
+    first, second = Line("modern"), Line("modern")
+    walk = exchange(CALL, FOUND)
+    next(walk)
+    walk.send(first)
+    assert isinstance(walk.send(InputRequired((A,), STATE)), Ask)
+    first.alive = False
+    assert isinstance(walk.send({"a": ROOTS}), Open)
+    again = walk.send(second)
+    assert isinstance(again, Send) and again.channel is second
+    assert json.loads(again.out.body)["params"]["requestState"] == "s1", "its state needs no session"
+
+
+def test_a_session_lost_behind_an_answer_is_opened_once_with_the_same_answers() -> None:
+    required, answers = InputRequired((A,), STATE), {"a": ROOTS}
+    said, told, error = rounds_of([Line("modern"), required, answers, LOST, Line("modern"), SENT])
+    assert said == ["open s", "send 1 add", "ask a", "send 2 add", "open s", "send 1 add"]
+    assert told[1] == told[2] != {} and error is None
+    _, _, error = rounds_of([Line("modern"), LOST, Line("modern"), required, answers, LOST])
+    assert isinstance(error, UpstreamUnavailable) and not error.sent
+
+
+def test_a_server_that_has_become_legacy_meanwhile_is_told_of_no_rounds() -> None:
+    dead = Line("modern")
+    dead.alive = False
+    _, told, error = rounds_of([dead, InputRequired((A,), STATE), {"a": ROOTS}, Line("legacy"), SENT])
+    assert told == [{}, {}] and error is None
+
+
+def test_an_error_while_the_client_is_asked_ends_the_walk() -> None:
+    thrown = UpstreamTimeout("nobody answered")
+    said, _, error = rounds_of([Line("modern"), InputRequired((A,), STATE), thrown])
+    assert said[-1] == "ask a" and error is thrown
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "passes"),
+    [
+        pytest.param("modern", "modern", True, id="a modern client's retry"),
+        pytest.param("modern", "legacy", False, id="a legacy server knows no rounds"),
+        pytest.param("legacy", "modern", False, id="a legacy client makes none: its state was never sealed"),
+        pytest.param("legacy", "legacy", True, id="between those of old they are words like any other"),
+    ],
+)
+def test_who_may_speak_of_rounds(client: Era, server: Era, passes: bool) -> None:
+    words: RawMap = {"requestState": Raw(b'"s"'), "inputResponses": Raw(b'{"a":{}}')}
+    one = call("tools/call", "s__add", client, name="s__add", requestState="s", inputResponses={"a": {}})
+    _, told, error = rounds_of([Line(server), SENT], one)
+    assert told == [{key: json.loads(bytes(value)) for key, value in words.items()} if passes else {}]
+    assert error is None
+
+
 # --- not found ----------------------------------------------------------------------------------------------------
 
 
@@ -333,3 +449,59 @@ def test_not_visible(method: str, era: Era, code: int, data: dict[str, Any] | No
 def test_a_long_name_does_not_make_a_long_answer(method: str) -> None:
     error = not_visible(call(method), "x" * 100_000)
     assert len(error.public) + len(json.dumps(error.data)) < 1200
+
+
+# --- arguments that are repeated in headers
+
+REGION = read_plan(b'{"properties":{"region":{"type":"string","x-mcp-header":"Region"}}}')
+EU = {"region": "eu"}
+
+
+def repeating(era: Era, server: Era, headers: dict[bytes, bytes], arguments: Any = EU, *, mirrored: bool = True) -> Any:
+    """The lines that go out with the call, or the error that it ends with."""
+    params = tuple(name for name in headers if name.startswith(b"mcp-param-"))
+    where = Target("s", "add", b'"add"', REGION, mirrored)
+    one = call("tools/call", "s__add", era, name="s__add", arguments=arguments)
+    needs, error = feed(exchange(one, where, Line(server), Said(headers, frozenset(), params)), [SENT])
+    return error if error is not None else needs[-1].out.lines
+
+
+SAID = {b"mcp-param-region": b"eu", b"mcp-param-new": b"1"}
+LINES = b"Mcp-Param-Region: eu\r\n"
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "headers", "lines"),
+    [
+        pytest.param("modern", "modern", SAID, LINES + b"mcp-param-new: 1\r\n", id="made anew, and forwarded"),
+        pytest.param("modern", "legacy", SAID, b"", id="a legacy server has none"),
+        pytest.param("legacy", "modern", {}, LINES, id="a legacy client says none, a modern server gets them"),
+        pytest.param("legacy", "modern", SAID, LINES, id="a legacy client's are not looked at"),
+        pytest.param("legacy", "legacy", {}, b"", id="legacy on both sides"),
+    ],
+)
+def test_headers_that_repeat_arguments(client: Era, server: Era, headers: dict[bytes, bytes], lines: bytes) -> None:
+    assert repeating(client, server, headers) == lines
+
+
+def test_over_stdio_they_are_checked_and_not_sent() -> None:
+    assert repeating("modern", "modern", SAID, mirrored=False) == b""
+    assert isinstance(repeating("modern", "modern", {}, mirrored=False), HeaderMismatch)
+    huge = {"region": "x" * 100_000}
+    assert repeating("legacy", "modern", {}, huge, mirrored=False) == b"", "no header has to say it"
+    assert isinstance(repeating("legacy", "modern", {}, huge), InvalidParams)
+
+
+@pytest.mark.parametrize("server", ["legacy", "modern"])
+def test_a_modern_client_must_say_them_whoever_the_server_is(server: Era) -> None:
+    for headers in ({}, {b"mcp-param-region": b"us"}):
+        error = repeating("modern", server, headers)
+        assert isinstance(error, HeaderMismatch) and error.code == -32020
+
+
+def test_a_tool_found_late_is_checked_before_its_server_is_reached() -> None:
+    one = call("tools/call", "s__add", "modern", name="s__add", arguments=EU)
+    late = Target("s", "add", b'"add"', REGION)
+    needs, error = feed(exchange(one, None, None, Said({}, frozenset(), ())), [late])
+    assert asked(needs) == ["find tools s__add"]
+    assert isinstance(error, HeaderMismatch)

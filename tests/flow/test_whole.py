@@ -66,6 +66,17 @@ def test_a_plain_request() -> None:
     assert RequestReader().read(REQUEST) == HttpRequest(b"POST", b"/mcp", b"", headers, frozenset(), b"{}")
 
 
+def test_parameters_are_told_with_each_request_that_has_them_and_no_other() -> None:
+    reader = RequestReader()
+    with_two = head(LENGTH, b"MCP-Param-A: 1", b"Mcp-Param: 0", b"mcp-param-b: 2")
+    for _ in range(2):
+        found = reader.read(with_two)
+        assert found is not None and found.params == (b"mcp-param-a", b"mcp-param-b")
+        for other in (REQUEST, with_two[:-1], with_two.replace(b"/mcp", b"/mcp?x"), head(LENGTH, b"X-A: 1")):
+            found = reader.read(other)
+            assert found is None or found.params == ()
+
+
 def test_a_plain_answer() -> None:
     assert AnswerReader().read(ANSWER) == ({b"content-type": b"application/json", b"content-length": b"2"}, b"{}")
 

@@ -12,6 +12,7 @@ from narthex.flow.codec import headers
 from narthex.flow.codec.jsonrpc import Raw, decode_request
 from narthex.flow.route.index import Items, find_resource, merge
 from narthex.flow.upstream.breaker import IN_A_ROW
+from narthex.flow.upstream.links import NOTHING
 from narthex.types import EndpointSpec
 from tests.flow.gateway import Running, run, snapshot, spec, until
 from tests.security.upstream import TOOLS, Upstream, accept, encoded, reply
@@ -111,6 +112,25 @@ def test_a_flood_of_requests_by_a_server_opens_no_flood_of_connections() -> None
             client.send("tools/call", {"name": "one__t", "arguments": {}})
             assert (await client.read()).result == {"content": []}
             assert up.most_open <= 40
+
+    run(main)
+
+
+def test_a_flood_on_the_stream_of_a_server_opens_no_flood_of_connections() -> None:
+    event = b'data: {"jsonrpc":"2.0","id":%d,"method":"%b"}\n\n'
+    flood = b"".join(event % (n, (b"ping", b"roots/list", b"x")[n % 3]) for n in range(600))
+
+    async def answer(up: Upstream, writer: asyncio.StreamWriter, body: Any) -> None:
+        if not body:  # the GET
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + flood)
+
+    async def main() -> None:
+        async with Upstream(answer) as up, Running({"one": spec("one", up.url)}) as gateway:
+            server = gateway.fleet.servers["one"]
+            server.listen(("t",), NOTHING, pushes=True)
+            await until(lambda: sum("result" in one or "error" in one for one in up.requests) >= 16)
+            assert up.most_open <= 20
+            assert server.ready(("t",)) is not None
 
     run(main)
 

@@ -320,6 +320,7 @@ class _Compiler:
             prompts=self._selection((*here, "prompts"), endpoint.prompts, servers),
             resources=self._selection((*here, "resources"), endpoint.resources, servers),
             resource_uris=endpoint.resources.uris,
+            headers=endpoint.headers,
         )
 
     def _members(self, here: KeyPath, endpoint: EndpointSettings) -> None:

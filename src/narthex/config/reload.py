@@ -46,6 +46,8 @@ class Reloader:
         overrides: What the command line says instead of the file.
         apply: Puts a snapshot in force. If it raises, the old one is still in force and the outcome says why.
         current: The snapshot that runs already, so that an unchanged file is not applied again.
+        beside: Called with each attempt, before the file is read: takes up what changes without it. A ConfigError
+            of it refuses the attempt.
         report: Called with each outcome, for the log.
         env: Environment for `${VAR}`; the process's own by default.
         clock: Wall clock in seconds.
@@ -58,6 +60,7 @@ class Reloader:
         apply: Callable[[Snapshot], Awaitable[None]],
         *,
         current: Snapshot | None = None,
+        beside: Callable[[], None] = lambda: None,
         report: Callable[[ReloadOutcome], None] = lambda outcome: None,
         env: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
@@ -66,6 +69,7 @@ class Reloader:
         self.current = current
         self.last: ReloadOutcome | None = None
         self._overrides, self._apply, self._report, self._env, self._clock = overrides, apply, report, env, clock
+        self._beside = beside
         self._lock = asyncio.Lock()
         self._seen = self._signature()
 
@@ -84,6 +88,7 @@ class Reloader:
     async def _attempt(self) -> tuple[Literal["applied", "unchanged", "refused"], tuple[str, ...]]:
         given = self._overrides
         try:
+            self._beside()
             # A thread, because a large file takes longer than the loop may stand still.
             snapshot = await asyncio.to_thread(
                 load_snapshot, self.path, listen=given.listen, admin_listen=given.admin_listen, env=self._env

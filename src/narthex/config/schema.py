@@ -251,6 +251,13 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     tools: Annotated[SelectionSettings, Setting(SELECTION, "Which tools it shows.")] = SelectionSettings()
     prompts: Annotated[SelectionSettings, Setting(SELECTION, "Which prompts it shows.")] = SelectionSettings()
     resources: Annotated[ResourceSettings, Setting(ResourcesKind(), "Which resources it shows.")] = ResourceSettings()
+    headers: Annotated[
+        Literal["strict", "lenient"],
+        Setting(
+            Choice(("strict", "lenient")),
+            "`lenient` serves modern clients that leave out `Mcp-Method` or `Mcp-Name`; a wrong one is always refused.",
+        ),
+    ] = "strict"
     auth: Annotated[None, later("Who may use it.")] = None
     discovery: Annotated[None, later("How its tools are found.")] = None
 

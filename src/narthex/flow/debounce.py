@@ -10,6 +10,8 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+MOST = 500
+"""Given at once: well under a millisecond."""
 
 
 class Debounce(Generic[Key]):
@@ -44,10 +46,11 @@ class Debounce(Generic[Key]):
             if not self._keys:
                 self._heap.clear()
 
-    def due(self, now: float) -> list[Key]:
-        """What is due by `now`, each once, the earliest first. It may be marked again."""
-        found = []
-        while (at := self.next_due()) is not None and at <= now:
+    def due(self, now: float, most: int = MOST) -> list[Key]:
+        """What is due by `now`, each once, the earliest first; the rest of more than `most` stays due. What was given
+        may be marked again."""
+        found: list[Key] = []
+        while len(found) < most and (at := self.next_due()) is not None and at <= now:
             key = self._keys.pop(heapq.heappop(self._heap)[1])
             del self._numbers[key]
             found.append(key)

@@ -11,8 +11,7 @@ Source: MCP 2026-07-28, basic/patterns/subscriptions; MCP 2025-11-25, server/res
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 
 import msgspec
 
@@ -35,7 +34,8 @@ Source = tuple[str, Scope]
 """A server, and on which scope: what has one subscription upstream."""
 
 MOST_ANCESTORS = 32
-_BOUNDARY = re.compile(r"[/?#]")
+SLICE = 200
+"""Views marked between two pauses: well under a millisecond."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -286,16 +286,21 @@ class Interests:
 
     def list_changed(
         self, server: str, kind: ListKind, *, now: float, chance: Callable[[], float], scope: Scope | None = None
-    ) -> None:
+    ) -> Generator[None, None, None]:
         """A server's list changed: mark every view that it is part of, on one scope or (None) on all of them.
+
+        A generator, so that ten thousand views do not stop the loop: it pauses every `SLICE` of them.
 
         Args:
             chance: A number in [0, 1), another for each view.
         """
         scopes = self._asked.get(server, {})
-        for items in scopes.values() if scope is None else [scopes.get(scope, {})]:
-            for subscriber, _ in items.get(("list", kind), ()):
-                self.mark(subscriber, kind, now=now, chance=chance())
+        found = list(scopes.values()) if scope is None else [scopes.get(scope, {})]
+        holders = [subscriber for items in found for subscriber, _ in items.get(("list", kind), ())]
+        for count, subscriber in enumerate(holders, 1):
+            self.mark(subscriber, kind, now=now, chance=chance())  # none, if it left in a pause
+            if count % SLICE == 0:
+                yield
 
     def mark(self, subscriber: Subscriber, kind: ListKind, *, now: float, chance: float) -> None:
         """Its view of a list may have changed; also for a reason of ours (a reload, a grant)."""
@@ -303,7 +308,8 @@ class Interests:
             self._marks.mark((subscriber, kind), now=now, chance=chance)
 
     def due(self, now: float) -> list[tuple[Subscriber, ListKind]]:
-        """The views to make and give to `hashed`, each once. A change that comes meanwhile marks one anew."""
+        """The views to make and give to `hashed`, each once; of very many a part (`next_due` is past then). A change
+        that comes meanwhile marks one anew."""
         return self._marks.due(now)
 
     def next_due(self) -> float | None:
@@ -351,7 +357,11 @@ def _text(entries: set[_Entry]) -> int:
 def _covering(uri: str) -> Iterator[str]:
     """`uri`, and what it may be a part of, the longest first: it is cut at `/`, `?` and `#`."""
     yield uri
-    for at in [match.start() for match in _BOUNDARY.finditer(uri)][: -MOST_ANCESTORS - 1 : -1]:
-        if at + 1 < len(uri):
-            yield uri[: at + 1]
-        yield uri[:at]
+    end = len(uri)
+    for _ in range(MOST_ANCESTORS):
+        end = max(uri.rfind(mark, 0, end) for mark in "/?#")
+        if end < 0:
+            return
+        if end + 1 < len(uri):
+            yield uri[: end + 1]
+        yield uri[:end]

@@ -16,11 +16,15 @@ import msgspec
 from narthex.errors import InvalidParams, NotVisible, UpstreamUnavailable
 from narthex.flow.codec.bridge import outgoing_body
 from narthex.flow.codec.headers import NAMED_BY
+from narthex.flow.codec.inputs import InputRequired, with_round
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_string
+from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind
 
+MOST_ROUNDS = 32
+"""Questions that a server may put to a legacy client, one after the other, for one call."""
 LOST = "lost"
 """`Send`'s answer when the server had forgotten our session: nothing was done, a new one may be opened."""
 
@@ -39,14 +43,20 @@ class Open(msgspec.Struct, frozen=True):
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Needs `out` sent and its answer relayed to the client. Answer: None when it was, or `LOST`."""
+    """Needs `out` sent and its answer relayed to the client. Answer: None when it was, `LOST`, or `InputRequired`."""
 
     channel: Channel
     out: Outgoing
     target: Target
 
 
-Need = Find | Open | Send
+class Ask(msgspec.Struct, frozen=True):
+    """Needs the client's answers to what a modern server asks. Answer: a `RawMap` of them, by the server's keys."""
+
+    required: InputRequired
+
+
+Need = Find | Open | Send | Ask
 Walk = Generator[Need, Any, None]
 
 KIND_OF: dict[str, Kind] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
@@ -62,15 +72,17 @@ SERVED = frozenset({*KIND_OF, "completion/complete"})
 """What goes to a server, call by call."""
 
 
-def exchange(call: Call, found: Target | None, channel: Channel | None = None) -> Walk:
+def exchange(call: Call, found: Target | None, channel: Channel | None = None, said: Said | None = None) -> Walk:
     """Take one call to its server and its answer back.
 
     Args:
         found: Where its name leads by what is in memory; None asks.
         channel: An open one to that server; None asks.
+        said: The client's headers, where arguments of the call may go into headers; None: they do not.
     Raises:
         NotVisible: No such tool, prompt or resource here.
         InvalidParams: The name is missing, or no string.
+        HeaderMismatch: A header that repeats an argument does not; nothing was sent.
         UpstreamUnavailable, UpstreamTimeout, …: thrown in by the driver.
     """
     if call.method == "completion/complete":
@@ -83,18 +95,47 @@ def exchange(call: Call, found: Target | None, channel: Channel | None = None) -
             raise not_visible(call, call.name)
         target, params = found, {**call.params, key: Raw(found.name_json)}
     sent_name = target.name if call.method in NAMED_BY else None
-    lost = False
+    if said is not None and call.era == "modern":
+        check_param_headers(target.params, said.headers, said.repeated, params.get("arguments"))
+    lines = b""
+    lost, rounds = False, 0
+    asked: InputRequired | None = None
+    answers: RawMap = {}
     while True:
         if channel is None:
             channel = yield Open(target.server)
             assert channel is not None
         id_ = channel.next_id()
-        body = outgoing_body(call, params, id_, channel.dialect)
-        if (yield Send(channel, Outgoing(id_, call.method, body, sent_name), target)) is not LOST:
+        dialect, told = channel.dialect, params
+        if dialect.era != call.era:
+            told = with_round(params, asked, answers) if dialect.era == "modern" else with_round(params)
+        body = outgoing_body(call, told, id_, dialect)
+        if said is not None:
+            lines = _lines(call, target, params, channel, said)
+        ending = yield Send(channel, Outgoing(id_, call.method, body, sent_name, False, lines), target)
+        if ending is None:
             return
-        if lost:
+        if ending is not LOST:
+            rounds += 1
+            if rounds > MOST_ROUNDS:
+                raise UpstreamUnavailable(f"server {target.server} asks again and again", sent=True)
+            asked = ending
+            answers = yield Ask(asked)
+            if channel.alive:
+                continue
+        elif lost:
             raise UpstreamUnavailable(f"server {target.server} lost its session twice")
-        lost, channel = True, None
+        else:
+            lost = True
+        channel = None
+
+
+def _lines(call: Call, target: Target, params: RawMap, channel: Channel, said: Said) -> bytes:
+    """The headers that repeat arguments, as the server gets them; none for one that knows no such headers."""
+    if not target.mirrored or channel.dialect.era != "modern":
+        return b""
+    lines = param_lines(target.params, params.get("arguments"))
+    return lines + forwarded_lines(target.params, said) if call.era == "modern" else lines
 
 
 def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, RawMap]]:

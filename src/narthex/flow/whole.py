@@ -22,6 +22,7 @@ MOST = 64 * 1024
 MOST_HEADERS = 100
 MOST_TARGET = 8192
 NO_REPEATS: frozenset[bytes] = frozenset()
+PARAM = b"mcp-param-"
 Headers = dict[bytes, bytes]
 _MOST_NAMES = 1024
 _LONGEST_NAME = 64
@@ -29,7 +30,8 @@ _FAULTS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 
 class HttpRequest(msgspec.Struct):
-    """One whole request. `headers`: lower-case names and the first value of each; `repeated`: names given again."""
+    """One whole request. `headers`: lower-case names and the first value of each; `repeated`: names given again;
+    `params`: those that begin with `Mcp-Param-`."""
 
     method: bytes
     path: bytes
@@ -37,6 +39,7 @@ class HttpRequest(msgspec.Struct):
     headers: Headers
     repeated: frozenset[bytes]
     body: bytes
+    params: tuple[bytes, ...] = ()
 
 
 class _Names(dict[bytes, bytes]):
@@ -49,21 +52,39 @@ class _Names(dict[bytes, bytes]):
         return lower
 
 
+class _RequestNames(_Names):
+    """Those of parameters are not kept, so that they are seen each time: they go to `params`, until it is emptied."""
+
+    def __init__(self, params: list[bytes]) -> None:
+        self._params = params
+
+    def __missing__(self, name: bytes) -> bytes:
+        lower = name.lower()
+        if not lower.startswith(PARAM):
+            return super().__missing__(name)
+        self._params.append(lower)
+        return lower
+
+
 class _Reader:
     """llhttp, and what it has found: emptied after each message, so that one serves all connections of a listener."""
 
-    __slots__ = ("_feed", "_found", "_lower", "_targets", "on_header", "on_url")
+    __slots__ = ("_feed", "_found", "_lower", "_params", "_targets", "on_header", "on_url")
 
     def __init__(self) -> None:
         self._found: Headers = {}
         self._targets: list[bytes] = []
-        self._lower = _Names().__getitem__
+        self._params: list[bytes] = []
+        self._lower = self._new_names().__getitem__
         self.on_header = self._found.setdefault
         self.on_url = self._targets.append
         self._feed = self._new_parser().feed_data
 
     def _new_parser(self) -> Any:
         raise NotImplementedError
+
+    def _new_names(self) -> _Names:
+        return _Names()
 
     def _read(self, data: bytes) -> tuple[Headers, bytes] | None:
         """Headers by lower-case name, and the body, of a message that ends where `data` ends."""
@@ -92,6 +113,7 @@ class _Reader:
         """Begin anew: the parser may stand in the middle of something."""
         self._found.clear()
         self._targets.clear()
+        self._params.clear()
         self._feed = self._new_parser().feed_data
 
 
@@ -103,6 +125,9 @@ class RequestReader(_Reader):
     def _new_parser(self) -> Any:
         return httptools.HttpRequestParser(self)
 
+    def _new_names(self) -> _Names:
+        return _RequestNames(self._params)
+
     def read(self, data: bytes) -> HttpRequest | None:
         """The request that `data` is. Its path has no query."""
         if not data.startswith(b"POST /") or (message := self._read(data)) is None:
@@ -112,7 +137,12 @@ class RequestReader(_Reader):
         if self._targets or not data.startswith(b" HTTP/1.1\r\n", 5 + len(target)):
             self._forget()
         elif b"?" not in target and len(target) <= MOST_TARGET and b"expect" not in headers:
+            if self._params:
+                params = tuple(self._params)
+                self._params.clear()
+                return HttpRequest(b"POST", target, b"", headers, NO_REPEATS, body, params)
             return HttpRequest(b"POST", target, b"", headers, NO_REPEATS, body)
+        self._params.clear()
         return None
 
 

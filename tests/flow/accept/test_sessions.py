@@ -205,3 +205,29 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     clock.advance(TTL_S + 1)
     for handle in handles:
         refused(sessions, handle)
+
+
+def test_spaces_around_a_handle_do_not_count_and_open_no_second_door() -> None:
+    sessions = gateway()
+    handle = sessions.create(ALICE, "default", "2025-11-25", 5).encode()
+    padded = b" " + handle + b"\t"
+    assert sessions.find(padded, ALICE, "default") == sessions.find(handle, ALICE, "default")
+    assert sessions.find(handle, ALICE, "default").capabilities == 5
+    sessions.end(padded, ALICE, "default")
+    for one in (handle, padded, handle + b" "):
+        refused(sessions, one)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["the old key is kept", "the old key is gone"])
+def test_new_keys_count_from_the_moment_they_are_taken(kept: bool) -> None:
+    sessions, old, new = gateway(), b"k" * 32, b"n" * 32
+    handle = sessions.create(ALICE, "default", "2025-11-25").encode()
+    session = sessions.find(handle, ALICE, "default")
+    sessions.take_keys(KeyRing((new, old) if kept else (new,)))
+    if kept:
+        assert sessions.find(handle, ALICE, "default") == session
+    else:
+        refused(sessions, handle)
+    later = sessions.create(ALICE, "default", "2025-11-25").encode()
+    assert gateway(keys=(new,)).find(later, ALICE, "default").version == "2025-11-25"
+    refused(gateway(keys=(old,)), later)

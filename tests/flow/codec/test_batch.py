@@ -73,9 +73,7 @@ def test_what_is_no_json(body: bytes) -> None:
 
 
 def test_a_message_that_is_none_is_refused_when_it_is_read() -> None:
-    for message in split_batch(
-        b'[1,{"foo":"boo"},{"method":7},' + ANSWER + b',{"jsonrpc":"2.0","id":null,"result":1}]'
-    ):
+    for message in split_batch(b'[1,{"foo":"boo"},{"method":7},{"jsonrpc":"2.0","id":null,"result":1}]'):
         with pytest.raises(CodecError):
             decode_request(message)
 

@@ -6,23 +6,30 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex.errors import GatewayError, MissingCapability, UpstreamUnavailable
+from narthex.errors import GatewayError, UpstreamUnavailable
 from narthex.flow.codec.bridge import (
+    NeedsInput,
+    client_bits,
+    client_capabilities,
     error_code,
     outgoing_body,
     progress_for,
     response_parts,
     translate_error,
 )
+from narthex.flow.codec.capabilities import TASKS_EXTENSION, ClientCaps, bits_of
+from narthex.flow.codec.failures import code_for
 from narthex.flow.codec.handshake import CLIENT_INFO
+from narthex.flow.codec.inputs import check_asked
 from narthex.flow.codec.jsonrpc import Raw, RawMap, decode_incoming
 from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_VERSION
 from narthex.flow.upstream.port import Dialect
-from narthex.types import LOCAL, Call, Era
+from narthex.types import LOCAL, Call, Era, Session
 
 EXAMPLES = Path(__file__).parent / "examples"
 VERSIONS: dict[Era, str] = {"legacy": "2025-11-25", "modern": "2026-07-28"}
@@ -113,8 +120,15 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             "modern",
             "modern",
             {**MODERN, META_CAPABILITIES: {"elicitation": {}, "sampling": {}}},
-            MODERN,
-            id="modern to modern: capabilities that we do not carry are not declared",
+            {**MODERN, META_CAPABILITIES: {"elicitation": {}, "sampling": {}}},
+            id="modern to modern: what the client can be asked",
+        ),
+        pytest.param(
+            "modern",
+            "modern",
+            {**MODERN, META_CAPABILITIES: {"roots": {}, "extensions": {TASKS_EXTENSION: {}, "com.example/x": {}}}},
+            {**MODERN, META_CAPABILITIES: {"roots": {}, "extensions": {"com.example/x": {}}}},
+            id="modern to modern: tasks are not carried, so not declared",
         ),
         pytest.param(
             "modern",
@@ -253,25 +267,114 @@ INPUT_REQUIRED = [
     pytest.param(json.dumps(json.loads(path.read_bytes())), id=path.stem)
     for path in sorted(EXAMPLES.glob("InputRequiredResult-*.json"))
 ] + [
-    pytest.param('{"a":1, "resultType" :\n"input_required" }', id="white space, not the first member"),
-    pytest.param('{"resultType":"input\\u005frequired"}', id="written with an escape"),
-    pytest.param('{"result\\u0054ype":"input\\u005Frequired"}', id="both written with an escape"),
+    pytest.param('{"requestState":"s", "resultType" :\n"input_required" }', id="white space, not the first member"),
+    pytest.param('{"requestState":"s","resultType":"input\\u005frequired"}', id="written with an escape"),
+    pytest.param('{"requestState":"s","result\\u0054ype":"input\\u005Frequired"}', id="both written with an escape"),
 ]
 
 
 @pytest.mark.parametrize("result", INPUT_REQUIRED)
+@pytest.mark.parametrize("client", ERAS)
+def test_a_modern_server_that_asks_for_input_has_not_answered_yet(client: Era, result: str) -> None:
+    with pytest.raises(NeedsInput) as need:
+        answered(call(client), "modern", f'"result":{result}'.encode())
+    members = json.loads(result)
+    assert [one.key for one in need.value.required.asked] == list(members.get("inputRequests", {}))
+    state = need.value.required.state
+    assert (None if state is None else json.loads(bytes(state))) == members.get("requestState")
+    assert {key: json.loads(bytes(value)) for key, value in need.value.members.items()} == members
+
+
+@pytest.mark.parametrize("result", INPUT_REQUIRED)
+def test_a_legacy_server_has_no_right_to_ask_a_modern_client_so(result: str) -> None:
+    with pytest.raises(UpstreamUnavailable) as refused:
+        answered(call("modern"), "legacy", f'"result":{result}'.encode())
+    assert refused.value.sent
+
+
+@pytest.mark.parametrize("method", ["completion/complete", "tools/list"])
+def test_input_is_asked_for_on_no_other_method(method: str) -> None:
+    asks = b'"result":{"resultType":"input_required","requestState":"s"}'
+    with pytest.raises(UpstreamUnavailable):
+        answered(call("modern", method=method), "modern", asks)
+
+
+# --- what a client can be asked -----------------------------------------------------------------------------------
+
+SESSION = Session("s", "2025-11-25", 2**40, int(ClientCaps.ELICITATION_FORM | ClientCaps.ROOTS | ClientCaps.TASKS))
+ALL_BUT_TASKS: dict[str, Any] = {"roots": {}, "extensions": {"com.example/x": {}}}
+
+
 @pytest.mark.parametrize(
-    ("client", "server"),
+    ("declared", "carried"),
     [
-        pytest.param("legacy", "modern", id="a legacy client could not read it"),
-        pytest.param("modern", "modern", id="a modern client is not asked either"),
-        pytest.param("modern", "legacy", id="nor by a server that has no right to"),
+        pytest.param("{}", {}, id="nothing"),
+        pytest.param('{ "elicitation":{"com.example/x":1} }', {"elicitation": {"com.example/x": 1}}, id="unknown keys"),
+        pytest.param(
+            json.dumps({"roots": {}, "extensions": {TASKS_EXTENSION: {}, "com.example/x": {}}}),
+            ALL_BUT_TASKS,
+            id="tasks are not carried",
+        ),
+        pytest.param(
+            '{"roots":{},"extensions":{"io.modelcontextprotocol\\/tasks":{},"com.example/x":{}}}',
+            ALL_BUT_TASKS,
+            id="tasks, written with an escape",
+        ),
+        pytest.param(
+            json.dumps({"x": "y" * 10_000 + TASKS_EXTENSION}), {"x": "y" * 10_000 + TASKS_EXTENSION}, id="long"
+        ),
     ],
 )
-def test_input_required_is_not_carried(client: Era, server: Era, result: str) -> None:
-    with pytest.raises(MissingCapability) as refused:
-        answered(call(client), server, f'"result":{result}'.encode())
-    assert refused.value.code == -32021
+def test_a_modern_client_can_be_asked_what_it_says(declared: str, carried: dict[str, Any]) -> None:
+    one = call("modern")
+    one.meta[META_CAPABILITIES] = Raw(declared.encode())
+    assert json.loads(bytes(client_capabilities(one))) == carried
+    assert client_bits(one) == bits_of(json.dumps(carried).encode())
+
+
+def test_a_legacy_client_can_be_asked_what_it_said_when_its_session_began() -> None:
+    one = msgspec.structs.replace(call("legacy"), session=SESSION)
+    assert json.loads(bytes(client_capabilities(one))) == {"elicitation": {"form": {}}, "roots": {}}
+    assert client_bits(one) == SESSION.capabilities
+    assert sent(one, "modern")["params"]["_meta"][META_CAPABILITIES] == {"elicitation": {"form": {}}, "roots": {}}
+
+
+def test_a_client_without_a_session_can_be_asked_nothing() -> None:
+    assert (bytes(client_capabilities(call("legacy"))), client_bits(call("legacy"))) == (b"{}", 0)
+
+
+URLS = [{"mode": "url", "elicitationId": "e", "url": "https://example.com/", "message": "m"}] * 2
+
+
+def test_a_modern_client_gets_url_elicitation_as_a_question() -> None:
+    error = {"code": -32042, "message": "m", "data": {"elicitations": URLS}}
+    with pytest.raises(NeedsInput) as need:
+        answered(call("modern"), "legacy", b'"error":%b' % json.dumps(error).encode())
+    check_asked(need.value.required.asked, int(ClientCaps.ELICITATION_URL))
+    asks = {"method": "elicitation/create", "params": {"mode": "url", "url": "https://example.com/", "message": "m"}}
+    assert need.value.required.state is None
+    assert {key: json.loads(bytes(value)) for key, value in need.value.members.items()} == {
+        "resultType": "input_required",
+        "inputRequests": {"1": asks, "2": asks},
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [
+        pytest.param("tools/call", {"code": -32042, "message": "m"}, id="no data"),
+        pytest.param("tools/call", {"code": -32042, "message": "m", "data": {"elicitations": []}}, id="none"),
+        pytest.param("tools/call", {"code": -32042, "message": "m", "data": {"elicitations": [1]}}, id="no objects"),
+        pytest.param("tools/call", {"code": -32042, "message": "m", "data": {"elicitations": [{}]}}, id="a form"),
+        pytest.param(
+            "completion/complete", {"code": -32042, "message": "m", "data": {"elicitations": URLS}}, id="a completion"
+        ),
+    ],
+)
+def test_url_elicitation_that_cannot_be_asked_is_the_servers_fault(method: str, error: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamUnavailable) as refused:
+        answered(call("modern", method=method), "legacy", b'"error":%b' % json.dumps(error).encode())
+    assert refused.value.sent
 
 
 @pytest.mark.parametrize(
@@ -328,7 +431,7 @@ def test_whether_the_tool_says_that_it_failed(client: Era, server: Era, members:
 )
 @each_pair
 def test_the_client_gets_its_own_id(client: Era, server: Era, id_: int | str, written: bytes) -> None:
-    one = call(client, id_json=written)
+    one = call(client, MODERN if client == "modern" else None, id_json=written)
     assert answered(one, server, b'"result":{"resultType":"complete"}')["id"] == id_
     assert answered(one, server, b'"error":{"code":1,"message":"x"}')["id"] == id_
     assert sent(one, server, 42)["id"] == 42
@@ -366,13 +469,6 @@ def test_errors(client: Era, server: Era, error: dict[str, Any], expected: dict[
     assert body == {"jsonrpc": "2.0", "id": 1, "error": expected or error}
 
 
-@pytest.mark.parametrize("server", ERAS)
-def test_a_modern_client_never_sees_url_elicitation_as_an_error(server: Era) -> None:
-    with pytest.raises(MissingCapability) as refused:
-        answered(call("modern"), server, b'"error":{"code":-32042,"message":"m","data":{"elicitations":[]}}')
-    assert refused.value.code == -32021
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -393,25 +489,29 @@ def test_a_malformed_error_is_the_servers_fault(client: Era, server: Era, error:
     assert error_code(Raw(error)) == -32603
 
 
-@given(code=st.integers(-(2**63), 2**63 - 1), era=st.sampled_from(ERAS))
-def test_a_code_is_what_it_was_but_for_the_two_of_old(code: int, era: Era) -> None:
+@given(code=st.integers(-(2**63), 2**63 - 1), client=st.sampled_from(ERAS), server=st.sampled_from(ERAS))
+def test_a_code_is_what_it_was_but_for_those_of_the_table(code: int, client: Era, server: Era) -> None:
     error = Raw(b'{"code":%d,"message":"m"}' % code)
     assert error_code(error) == code
-    if era == "legacy" or code not in (-32002, -32042):
-        assert translate_error(era, error) == bytes(error)
+    if code_for(client, server, code) == code and (client, code) != ("modern", -32042):
+        assert translate_error(client, server, error) == bytes(error)
 
 
 @pytest.mark.parametrize("name", ["HeaderMismatchError", "MissingRequiredClientCapabilityError"])
 @each_pair
-def test_examples_of_errors_pass(client: Era, server: Era, name: str) -> None:
+def test_examples_of_errors_pass_with_all_that_they_say(client: Era, server: Era, name: str) -> None:
     example = json.loads((EXAMPLES / f"{name}.json").read_bytes())
-    assert answered(call(client), server, b'"error":%b' % json.dumps(example["error"]).encode()) == example | {"id": 1}
+    code = example["error"]["code"] = code_for(client, server, example["error"]["code"])
+    asked = json.loads((EXAMPLES / f"{name}.json").read_bytes())["error"]
+    assert answered(call(client), server, b'"error":%b' % json.dumps(asked).encode()) == example | {"id": 1}
+    assert (code == asked["code"]) is (client == server)
 
 
 # --- notifications ------------------------------------------------------------------------------------------------
 
 PROGRESS = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":42,"progress":1.0,"x":[1]}}'
 LOG = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"\\u00e4"}}'
+ELICITED = b'{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":{"elicitationId":"e"}}'
 LOGGED = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "ä"}}
 
 
@@ -440,6 +540,8 @@ def test_progress_carries_the_clients_own_token(era: Era, token: int | str) -> N
         pytest.param("modern", {**MODERN, META_LOG_LEVEL: "info"}, LOG, LOGGED, id="a log line, modern, asked"),
         pytest.param("legacy", {}, b'{"method":"notifications/tools/list_changed"}', None, id="a list has changed"),
         pytest.param("legacy", {}, b'{"method":"notifications/cancelled","params":{}}', None, id="cancelled"),
+        pytest.param("legacy", {}, ELICITED, json.loads(ELICITED), id="a URL was opened"),
+        pytest.param("modern", MODERN, ELICITED, None, id="a URL was opened: 2026-07-28 knows no such notification"),
         pytest.param("legacy", {}, b'{"method":"com.example/x","params":{}}', None, id="what we do not know"),
     ],
 )
@@ -447,7 +549,9 @@ def test_notifications(era: Era, meta: dict[str, Any], data: bytes, expected: di
     assert told(call(era, meta), data) == expected
 
 
-@pytest.mark.parametrize("method", ["notifications/progress", "notifications/message"])
+@pytest.mark.parametrize(
+    "method", ["notifications/progress", "notifications/message", "notifications/elicitation/complete"]
+)
 @pytest.mark.parametrize("params", ["", ',"params":null', ',"params":[1]', ',"params":"x"', ',"params":1'])
 @pytest.mark.parametrize("era", ERAS)
 def test_a_notification_without_an_object_is_for_nobody(era: Era, method: str, params: str) -> None:

@@ -296,3 +296,16 @@ def test_a_key_that_was_dropped_opens_nothing(kind: str) -> None:
 def test_chance_is_asked_for_each_handle() -> None:
     handles = Handles(KeyRing([KEY]), now=lambda: NOW, random=os.urandom)
     assert len({KINDS["task"][0](handles) for _ in range(100)}) == 100
+
+
+@each_kind
+def test_new_keys_count_from_the_moment_they_are_taken(kind: str) -> None:
+    make, open_, expected = KINDS[kind]
+    handles = gateway()
+    before = make(handles)
+    handles.take_keys(KeyRing((OTHER_KEY, KEY)))
+    assert open_(handles, before, OWNER) == expected
+    after = make(handles)
+    handles.take_keys(KeyRing((OTHER_KEY,)))
+    assert open_(handles, after, OWNER) == expected
+    refused(lambda: open_(handles, before, OWNER))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from narthex.errors import UpstreamUnavailable
 from narthex.flow.codec import handshake
 from narthex.flow.codec.jsonrpc import Raw, decode_incoming
+from narthex.flow.upstream.port import Dialect
 
 INFO = "io.modelcontextprotocol/serverInfo"
 
@@ -149,6 +150,37 @@ def test_a_servers_words_stay_out_of_the_clients_text() -> None:
 )
 def test_only_the_three_codes_of_the_revision_prove_it(code: int, modern: bool) -> None:
     assert handshake.is_modern_error(code) is modern
+
+
+CAPABILITIES = {"roots": {"listChanged": True}, "elicitation": {}}
+
+
+def test_what_is_declared_is_said_in_either_era() -> None:
+    params = json.loads(handshake.initialize_body(1, capabilities=CAPABILITIES))["params"]
+    assert params["capabilities"] == CAPABILITIES
+    meta = json.loads(handshake.discover_body(1, CAPABILITIES))["params"]["_meta"]
+    assert meta["io.modelcontextprotocol/clientCapabilities"] == CAPABILITIES
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_a_request_of_ours_is_in_the_servers_dialect(era: Any) -> None:
+    dialect = Dialect(era=era, version="2026-07-28" if era == "modern" else "2025-11-25")
+    body = handshake.request_body(7, "tools/list", {"cursor": Raw(b'"a b"')}, dialect, CAPABILITIES)
+    message = json.loads(body)
+    meta = message["params"].pop("_meta", None)
+    assert message == {"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {"cursor": "a b"}}
+    if era == "legacy":
+        assert meta is None
+        return
+    assert meta["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
+    assert meta["io.modelcontextprotocol/clientCapabilities"] == CAPABILITIES
+    assert meta["io.modelcontextprotocol/clientInfo"]["name"] == "narthex"
+
+
+@pytest.mark.parametrize("id_", [0, "a"])
+def test_a_request_that_cannot_be_carried_is_refused(id_: int | str) -> None:
+    said = json.loads(handshake.refuse_push(id_, "no call is open"))
+    assert said == {"jsonrpc": "2.0", "id": id_, "error": {"code": -32600, "message": "no call is open"}}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.errors import HeaderMismatch
-from narthex.flow.codec.headers import NAMED_BY, check_routing_headers, decode_value, encode_value, routing_headers
+from narthex.flow.codec.headers import (
+    NAMED_BY,
+    check_routing_headers,
+    decode_value,
+    encode_value,
+    is_plain,
+    routing_headers,
+    with_missing,
+)
 
 Headers = Sequence[tuple[bytes, bytes]]
 METHOD, NAME = (b"mcp-method", b"tools/call"), (b"mcp-name", b"add")
@@ -66,11 +74,19 @@ def test_tools_call(headers: Headers, accepted: bool) -> None:
         pytest.param("größe", sealed("größe"), True, id="not ASCII, encoded"),
         pytest.param(" add ", sealed(" add "), True, id="edge spaces, encoded"),
         pytest.param(" add ", b"add", False, id="edge spaces are part of the name"),
+        pytest.param("add ", b"add ", False, id="edge spaces are not part of the value"),
+        pytest.param("add", b" \tadd \t", True, id="spaces around the value do not count"),
+        pytest.param("größe", b" " + sealed("größe") + b" ", True, id="spaces around an encoded value"),
+        pytest.param("add", sealed("add "), False, id="spaces inside an encoded value count"),
+        pytest.param("add", b"\xa0add", False, id="no other space is one"),
+        pytest.param("größe", "größe".encode(), False, id="not ASCII, plain"),
+        pytest.param("u:" + "a" * 9000, b"u:" + b"a" * 9000, True, id="a long one"),
         pytest.param("a b", b"a b", True, id="inner spaces are plain"),
         pytest.param("=?base64?YQ==?=", sealed("=?base64?YQ==?="), True, id="a name like the sentinel, encoded"),
         pytest.param("=?base64?YQ==?=", b"=?base64?YQ==?=", False, id="a name like the sentinel, plain"),
         pytest.param("a", b"=?base64?YQ==?=", True, id="the sentinel says what it holds"),
-        pytest.param("a", b"=?BASE64?YQ==?=", True, id="the sentinel in capitals"),
+        pytest.param("a", b"=?BASE64?YQ==?=", False, id="the sentinel is case-sensitive"),
+        pytest.param("=?BASE64?YQ==?=", b"=?BASE64?YQ==?=", True, id="in capitals it is a name like another"),
         pytest.param("=?x", b"=?x", True, id="only the beginning of a sentinel"),
         pytest.param("a\r\nX: y", sealed("a\r\nX: y"), True, id="a line end, encoded"),
         pytest.param("", sealed(""), True, id="an empty name, encoded"),
@@ -87,11 +103,44 @@ def test_names_that_need_encoding(name: str, header: bytes, accepted: bool) -> N
         pytest.param([(b"mcp-method", b"tools/list")], True, id="the method alone"),
         pytest.param([], False, id="nothing"),
         pytest.param([(b"mcp-method", b"tools/call")], False, id="another method"),
+        pytest.param([(b"mcp-method", b" tools/list ")], True, id="spaces around the value do not count"),
+        pytest.param([(b"mcp-method", b"tools/ list")], False, id="spaces inside it do"),
         pytest.param([(b"mcp-method", b"tools/list"), NAME, NAME], False, id="repeated, even where not asked for"),
     ],
 )
 def test_a_method_without_a_name(headers: Headers, accepted: bool) -> None:
     assert agrees(headers, "tools/list", None) is accepted
+
+
+@pytest.mark.parametrize(
+    ("headers", "name", "missing"),
+    [
+        pytest.param([METHOD, NAME], "add", (), id="nothing"),
+        pytest.param([NAME], "add", ("Mcp-Method",), id="the method"),
+        pytest.param([METHOD], "add", ("Mcp-Name",), id="the name"),
+        pytest.param([], "größe ", ("Mcp-Method", "Mcp-Name"), id="both"),
+        pytest.param([], None, ("Mcp-Method",), id="the method of what is not named"),
+        pytest.param(
+            [(b"mcp-method", b""), (b"mcp-name", b"sub")], "add", (), id="what is there stays, right or wrong"
+        ),
+    ],
+)
+def test_what_is_missing_is_put_in_and_what_is_there_stays(
+    headers: Headers, name: str | None, missing: tuple[str, ...]
+) -> None:
+    filled, lacked = with_missing(dict(headers), "tools/call", name)
+    assert lacked == missing
+    assert filled.items() >= dict(headers).items()
+    assert agrees(list(filled.items()), "tools/call", name) is all(
+        value == dict([METHOD, NAME]).get(key) for key, value in headers
+    )
+
+
+@given(name=TEXT)
+def test_a_plain_name_is_its_own_header(name: str) -> None:
+    if is_plain(name):
+        assert encode_value(name) == name.encode()
+        assert agrees([METHOD, (b"mcp-name", name.encode())], "tools/call", name)
 
 
 def test_what_is_named_and_by_which_parameter() -> None:

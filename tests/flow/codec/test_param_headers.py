@@ -26,10 +26,13 @@ from narthex.flow.codec.param_headers import (
     MOST_PARAMS,
     MOST_POSITIONS,
     MOST_SCHEMA,
+    PREFIX,
     SAFE,
     BadAnnotation,
     Plan,
+    Said,
     check_param_headers,
+    forwarded_lines,
     is_annotated,
     param_lines,
     read_plan,
@@ -282,6 +285,9 @@ def test_what_no_header_can_say(arguments: str, error: type[GatewayError]) -> No
     [
         pytest.param({"Region": b"us"}, {"region": "us"}, True, id="agree"),
         pytest.param({"Region": b"US"}, {"region": "us"}, False, id="values are case-sensitive"),
+        pytest.param({"Region": b" us\t "}, {"region": "us"}, True, id="spaces around the value do not count"),
+        pytest.param({"Region": b"us "}, {"region": "us "}, False, id="edge spaces are not part of the value"),
+        pytest.param({"Region": b" "}, {"region": ""}, True, id="spaces alone are nothing"),
         pytest.param({}, {"region": "us"}, False, id="missing"),
         pytest.param({"Region": b"us"}, {}, False, id="a header for nothing"),
         pytest.param({"Region": b"null"}, {"region": None}, False, id="a header for null"),
@@ -338,6 +344,61 @@ def test_neither_value_is_in_what_is_logged() -> None:
         check_param_headers(PLAN, {b"mcp-param-region": b"s3cret"}, frozenset(), Raw(b'{"region":"hunter2"}'))
     assert "Mcp-Param-Region" in caught.value.public
     assert not {"s3cret", "hunter2"} & set(caught.value.detail.replace("'", " ").split())
+
+
+# --- headers that no plan has ---------------------------------------------------------------------------------------
+
+
+def forwarded(headers: dict[bytes, bytes], repeated: frozenset[bytes] = frozenset()) -> bytes:
+    return forwarded_lines(PLAN, Said(headers, repeated, tuple(name for name in headers if name.startswith(PREFIX))))
+
+
+@pytest.mark.parametrize(
+    ("headers", "lines"),
+    [
+        pytest.param({}, b"", id="none"),
+        pytest.param({b"mcp-name": b"x", b"mcp-param": b"y", b"accept": b"z"}, b"", id="of another name"),
+        pytest.param({b"mcp-param-other": b"x y"}, b"mcp-param-other: x y\r\n", id="as it came"),
+        pytest.param({b"mcp-param-region": b"us"}, b"", id="one of the plan is made anew"),
+        pytest.param({b"mcp-param-other": b"=?base64?YQ==?="}, b"mcp-param-other: =?base64?YQ==?=\r\n", id="encoded"),
+        pytest.param({b"mcp-param-other": b"\t x "}, b"mcp-param-other: x\r\n", id="without the spaces around it"),
+        pytest.param({b"mcp-param-other": b""}, b"mcp-param-other: \r\n", id="empty"),
+    ],
+)
+def test_what_is_forwarded(headers: dict[bytes, bytes], lines: bytes) -> None:
+    assert forwarded(headers) == lines
+
+
+@pytest.mark.parametrize(
+    ("headers", "repeated"),
+    [
+        pytest.param({b"mcp-param-other": "ü".encode()}, frozenset(), id="not ASCII"),
+        pytest.param({b"mcp-param-other": b"a\r\nx: y"}, frozenset(), id="a line end"),
+        pytest.param({b"mcp-param-other": b"a\x00"}, frozenset(), id="a control character"),
+        pytest.param({b"mcp-param-o:x": b"a"}, frozenset(), id="a name that is no token"),
+        pytest.param({b"mcp-param-other": b"a"}, frozenset({b"mcp-param-other"}), id="one that came twice"),
+    ],
+)
+def test_what_is_refused_and_not_forwarded_in_part(headers: dict[bytes, bytes], repeated: frozenset[bytes]) -> None:
+    with pytest.raises(HeaderMismatch):
+        forwarded(headers, repeated)
+
+
+def test_what_is_forwarded_is_bounded() -> None:
+    assert forwarded({b"mcp-param-%d" % n: b"x" for n in range(MOST_PARAMS)}).count(b"\r\n") == MOST_PARAMS
+    with pytest.raises(InvalidParams):
+        forwarded({b"mcp-param-%d" % n: b"x" for n in range(MOST_PARAMS + 1)})
+    with pytest.raises(InvalidParams):
+        forwarded({b"mcp-param-x": b"x" * MOST_LINES})
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20))
+def test_any_header_is_one_line_or_refused(name: bytes, value: bytes) -> None:
+    try:
+        lines = forwarded({PREFIX + name: value})
+    except HeaderMismatch:
+        return
+    assert lines.endswith(b"\r\n") and not {0, 10, 13} & set(lines[:-2]) or not lines
 
 
 # --- the official SDK, as the other side ---------------------------------------------------------------------------

@@ -59,7 +59,27 @@ def raws(members: dict[str, Any]) -> RawMap:
         ),
         pytest.param(None, {"_meta": [META_VERSION]}, "tools/call", ("2025-03-26", "legacy"), id="_meta is no object"),
         pytest.param(None, None, "initialize", ("2025-11-25", "legacy"), id="initialize is legacy"),
+        pytest.param(
+            b" 2026-07-28\t", None, "tools/list", ("2026-07-28", "modern"), id="spaces around it do not count"
+        ),
         pytest.param(b"2026-07-28", None, "initialize", ("2025-11-25", "legacy"), id="initialize, whatever the header"),
+        pytest.param(
+            None, {"_meta": MODERN_META}, "initialize", ("2025-11-25", "legacy"), id="initialize, whatever its _meta"
+        ),
+        pytest.param(
+            b"2025-11-25",
+            {"_meta": MODERN_META},
+            "initialize",
+            ("2025-11-25", "legacy"),
+            id="initialize, legacy header",
+        ),
+        pytest.param(
+            b"2026-07-28 ",
+            {"_meta": MODERN_META},
+            "initialize",
+            (NOW, "modern"),
+            id="initialize that is modern in both",
+        ),
         pytest.param(b"never", None, "initialize", ("2025-11-25", "legacy"), id="initialize negotiates in its body"),
     ],
 )
@@ -73,7 +93,7 @@ def test_era(header: bytes | None, params: dict[str, Any] | None, method: str, e
         pytest.param(b"1900-01-01", id="before all of ours"),
         pytest.param(b"2027-01-01", id="after all of ours"),
         pytest.param(b"", id="empty"),
-        pytest.param(b"2026-07-28 ", id="not trimmed by us"),
+        pytest.param(b"2026-07-28\x00", id="a control character behind it"),
         pytest.param(b"2026-07-28, 2025-11-25", id="two in one line"),
         pytest.param(b"DRAFT-2026-v1", id="a draft"),
         pytest.param(b"\xff\x00" * 40, id="bytes"),
@@ -155,9 +175,9 @@ def test_modern_meta(meta: dict[str, Any], error: type[GatewayError] | None) -> 
         pytest.param("initialize", True, False, id="the handshake is legacy"),
         pytest.param("ping", True, False, id="ping is legacy"),
         pytest.param("server/discover", False, True, id="discovery is modern"),
-        pytest.param("subscriptions/listen", False, False, id="subscriptions: not in this version"),
-        pytest.param("resources/subscribe", False, False, id="legacy subscriptions: not in this version"),
-        pytest.param("logging/setLevel", False, False, id="log levels: not in this version"),
+        pytest.param("subscriptions/listen", False, True, id="listening is modern"),
+        pytest.param("resources/subscribe", True, False, id="single subscriptions are legacy"),
+        pytest.param("logging/setLevel", True, False, id="a level for all that follows is legacy"),
         pytest.param("tasks/get", False, False, id="tasks: not in this version"),
         pytest.param("Tools/Call", False, False, id="case counts"),
         pytest.param("tools/call ", False, False, id="nothing is trimmed"),

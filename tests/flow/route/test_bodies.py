@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.flow.codec.jsonrpc import Raw
+from narthex.flow.codec.offers import SERVER_INFO
+from narthex.flow.codec.revisions import META_SERVER
 from narthex.flow.route.bodies import Bodies
 from narthex.flow.route.caching import list_head
 from narthex.flow.route.fragments import PAGE, PageBound
@@ -49,7 +51,8 @@ def test_a_result_is_what_a_naive_encoder_writes(
     assert body == f'"{MEMBER[kind]}":[{",".join(map(json.dumps, chosen))}]}}'.encode(), "byte for byte"
     expected: dict[str, Any] = {MEMBER[kind]: chosen}
     if era == "modern":
-        expected = {"resultType": "complete", "ttlMs": 5, "cacheScope": "private", **expected}
+        hints = {"resultType": "complete", "ttlMs": 5, "cacheScope": "private", "_meta": {META_SERVER: SERVER_INFO}}
+        expected = {**hints, **expected}
     assert json.loads(list_head(era, ttl_ms=5, public=False) + body) == expected
 
 

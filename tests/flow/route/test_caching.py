@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.flow.codec.jsonrpc import decode_map
+from narthex.flow.codec.offers import SERVER_INFO
+from narthex.flow.codec.revisions import META_SERVER
 from narthex.flow.route.caching import Hints, list_head, ms_left, read_hints, strictest
 from narthex.flow.route.index import Missing
 from narthex.types import Era
@@ -60,7 +62,8 @@ def test_ms_left(until: float, now: float, expected: int) -> None:
 
 MISSING = (Missing("b", 'does not "answer"'),)
 META = {"narthex/missing": [{"server": "b", "reason": 'does not "answer"'}]}
-MODERN = {"resultType": "complete", "ttlMs": 7, "cacheScope": "private"}
+US = {META_SERVER: SERVER_INFO}
+MODERN = {"resultType": "complete", "ttlMs": 7, "cacheScope": "private", "_meta": US}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,7 @@ MODERN = {"resultType": "complete", "ttlMs": 7, "cacheScope": "private"}
         pytest.param(
             "modern",
             {"cursor": "c", "missing": MISSING},
-            {**MODERN, "_meta": META, "nextCursor": "c"},
+            {**MODERN, "_meta": {**US, **META}, "nextCursor": "c"},
             id="modern: all of it",
         ),
     ],

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.route.index import (
     KEY,
-    MEMBER,
     SLICE,
     Index,
     Items,
@@ -64,8 +63,7 @@ def run(spec: EndpointSpec, kind: Kind, items: Sequence[Items], missing: Sequenc
 
 
 def listed(index: Index) -> list[Any]:
-    found: list[Any] = json.loads(index.body())[MEMBER[index.kind]]
-    return found
+    return [json.loads(bytes(one)) for one in index.fragments.items]
 
 
 def shown(index: Index) -> list[str]:
@@ -201,24 +199,13 @@ def test_merge(
 def test_an_item_that_keeps_its_name_keeps_its_bytes() -> None:
     item = b'{ "description":"\\u00e4", "name" : "x","inputSchema":{"a":1.50,"a":2} }'
     items, _ = read_items("tools", "s", [Raw(item)], 10)
-    assert item in run(endpoint("none"), "tools", [items]).body()
+    assert [bytes(one) for one in run(endpoint("none"), "tools", [items]).fragments.items] == [item]
 
 
 def test_a_renamed_item_keeps_all_else_in_its_order() -> None:
     item = b'{"description":"\\u00e4 \\/","name":"x","inputSchema":{ "a":1.50,"a":2 },"com.example/y":null}'
     items, _ = read_items("tools", "s", [Raw(item)], 10)
-    assert run(endpoint(), "tools", [items]).body() == b'{"tools":[' + item.replace(b'"x"', b'"s__x"') + b"]}"
-
-
-def test_the_body_says_which_servers_are_missing() -> None:
-    index = merged(endpoint(), "tools", {"a": ["x"]}, [Missing("b", 'does not "answer"')])
-    body = json.loads(index.body(b'"ttlMs":0,'))
-    assert body == {
-        "ttlMs": 0,
-        "_meta": {"narthex/missing": [{"server": "b", "reason": 'does not "answer"'}]},
-        "tools": [{"name": "a__x"}],
-    }
-    assert "_meta" not in json.loads(merged(endpoint(), "tools", {"a": ["x"]}).body())
+    assert run(endpoint(), "tools", [items]).fragments.items == (item.replace(b'"x"', b'"s__x"'),)
 
 
 A = Items("a", (("x", raw({"name": "x"})),), True)
@@ -276,7 +263,7 @@ EACH = st.sampled_from(KINDS)
 @given(spec=SPECS, kind=EACH, lists=LISTS)
 def test_the_same_input_gives_the_same_list(spec: EndpointSpec, kind: Kind, lists: Lists) -> None:
     one, other = merged(spec, kind, lists), merged(spec, kind, lists)
-    assert one.body() == other.body()
+    assert one.fragments.digest() == other.fragments.digest()
     assert (list(one.targets.items()), one.hidden) == (list(other.targets.items()), other.hidden)
 
 
@@ -367,3 +354,61 @@ def test_find_resource(spec: EndpointSpec, uri: str, expected: tuple[str, str] |
     assert (target and (target.server, target.name)) == expected
     if target:
         assert json.loads(target.name_json) == target.name
+
+
+# --- arguments that go into headers
+
+
+def tool(name: str, annotation: Any = None, **more: Any) -> dict[str, Any]:
+    property_: dict[str, Any] = {"type": "string"} | ({} if annotation is None else {"x-mcp-header": annotation})
+    return {"name": name, "inputSchema": {"type": "object", "properties": {"region": property_}}, **more}
+
+
+def tools(*items: dict[str, Any], stdio: frozenset[str] = frozenset()) -> Index:
+    found = read_items("tools", "one", [raw(item) for item in items], 1000, public=True)[0]
+    merging = merge(endpoint("none"), "tools", [found], (), stdio=stdio)
+    while True:
+        try:
+            next(merging)
+        except StopIteration as done:
+            index: Index = done.value
+            return index
+
+
+def test_a_tool_carries_what_of_it_goes_into_headers() -> None:
+    index = tools(tool("plain"), tool("spoken", "Region"), tool("told", description="has x-mcp-header in its text"))
+    assert index.refused == () and index.public
+    assert {name: [param.header for param in target.params] for name, target in index.targets.items()} == {
+        "plain": [], "spoken": ["Mcp-Param-Region"], "told": [],
+    }  # fmt: skip
+
+
+def test_a_tool_whose_headers_cannot_be_sent_is_left_out_and_the_rest_stays() -> None:
+    items = [tool("bad", "a b"), tool("good", "Region"), {"name": "bare", "x-mcp-header": 1}]
+    over_http, over_stdio = tools(*items), tools(*items, stdio=frozenset({"one"}))
+    assert list(over_http.targets) == ["good", "bare"]
+    assert [(server, name) for server, name, _ in over_http.refused] == [("one", "bad")]
+    assert not over_http.public, "it is not all that the server has"
+    assert len(over_http.fragments.items) == 2
+    assert over_stdio.refused == () and over_stdio.targets["bad"].params == ()
+    assert [target.mirrored for target in over_stdio.targets.values()] == [False] * 3
+    assert over_stdio.targets["good"].params == over_http.targets["good"].params
+
+
+def test_a_tool_that_is_left_out_takes_nobodys_name() -> None:
+    first = read_items("tools", "one", [raw(tool("same", ""))], 10)[0]
+    second = read_items("tools", "two", [raw(tool("same"))], 10)[0]
+    index = run(endpoint("none"), "tools", [first, second])
+    assert index.targets["same"].server == "two"
+    assert index.hidden == ()
+
+
+def test_annotated_schemas_make_the_merge_pause_sooner() -> None:
+    large = {
+        "type": "object",
+        "description": "d" * 25_000,
+        "properties": {"a": {"type": "string", "x-mcp-header": "A"}},
+    }
+    items = [raw({"name": f"t{n}", "inputSchema": large}) for n in range(10)]
+    pauses = sum(1 for _ in merge(endpoint(), "tools", [read_items("tools", "one", items, 100)[0]], ()))
+    assert pauses >= 5, "two of them are what is done at a time"

@@ -1,4 +1,4 @@
-"""A server over Streamable HTTP that tells of changes, of either era, as a test wants it: real sockets, nothing hidden."""
+"""A server over Streamable HTTP, of either era, that tells of changes as a test wants it. Real sockets."""
 
 from __future__ import annotations
 

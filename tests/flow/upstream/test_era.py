@@ -68,6 +68,7 @@ def test_a_changed_verdict_is_dated_anew_and_told() -> None:
 def test_doubt_asks_again_and_the_verdict_holds() -> None:
     one = book("modern")
     assert not one.doubt(NOW + DOUBT_S - 1), "it was asked just now"
+    assert one.due(NOW + DOUBT_S), "but it is not forgotten"
     assert one.doubt(NOW + DOUBT_S)
     assert one.verdict is not None
     assert one.verdict.spoken == "modern"

@@ -13,8 +13,7 @@ import pytest
 
 from narthex.errors import UpstreamUnavailable
 from narthex.flow.held import Held
-from narthex.flow.upstream import fleet as module
-from narthex.flow.upstream.fleet import MISSING_TTL_S, Fleet, Viewer, scope_of
+from narthex.flow.upstream.fleet import MISSING_TTL_S, Fleet, Viewer
 from narthex.testing import FakeClock, FakeServer
 from narthex.types import LOCAL, Egress, EndpointSpec, Principal, ServerSpec, Session
 from tests.flow.gateway import run, snapshot, spec, until
@@ -39,7 +38,7 @@ class Rig:
 
     async def names(self, viewer: Viewer | None = None) -> list[str]:
         view = await self.fleet.listing(viewer or self.viewer(), "tools")
-        return [tool["name"] for tool in json.loads(view.body(b""))["tools"]]
+        return [tool["name"] for tool in json.loads(b"{" + view.page()[0])["tools"]]
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -119,9 +118,8 @@ def test_a_list_goes_on_without_a_dead_server_and_names_it() -> None:
     async def main() -> None:
         async with rig(("a", FakeServer(tools=tools("x"))), dead=("dead",)) as one:
             view = await one.fleet.listing(one.viewer(), "tools")
-            body = json.loads(view.body(b""))
-            assert [tool["name"] for tool in body["tools"]] == ["a__x"]
-            assert [lost["server"] for lost in body["_meta"]["narthex/missing"]] == ["dead"]
+            assert list(view.index.targets) == ["a__x"]
+            assert [lost.server for lost in view.index.missing] == ["dead"]
 
     run(main)
 
@@ -283,50 +281,5 @@ def test_another_way_out_retires_every_server() -> None:
             before = one.fleet.servers["a"]
             one.fleet.apply(snapshot(one.snapshot.servers, egress=Egress(proxy=None, no_proxy=("x",))))
             assert one.fleet.servers["a"] is not before
-
-    run(main)
-
-
-# --- who shares what
-
-
-@pytest.mark.parametrize(
-    ("sharing", "principal", "session", "same"),
-    [
-        pytest.param("tenant", Principal("default", "x", "another"), None, True, id="tenant: its principals share"),
-        pytest.param("tenant", OTHER, None, False, id="tenant: never across tenants"),
-        pytest.param("principal", LOCAL, SESSION, True, id="principal: all its sessions share"),
-        pytest.param("principal", Principal("default", "x", "another"), None, False, id="principal: nobody else"),
-        pytest.param("session", LOCAL, SESSION, False, id="session: each its own"),
-    ],
-)
-def test_scopes(sharing: Any, principal: Principal, session: Session | None, same: bool) -> None:
-    mine = scope_of(sharing, LOCAL, None)
-    assert (scope_of(sharing, principal, session) == mine) is same
-    assert mine[0] == LOCAL.tenant
-
-
-def test_viewers_are_shared_by_who_sees_the_same_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_VIEWERS", 3)
-
-    async def main() -> None:
-        async with rig(("a", FakeServer(tools=tools("x")))) as one:
-            first = one.viewer()
-            assert one.viewer(session=SESSION) is first
-            assert one.viewer(principal=OTHER) is not first
-            for number in range(10):
-                one.viewer(principal=Principal("t", "i", str(number)))
-            assert one.viewer() is not first, "the one seen longest ago went first"
-            assert await one.names(first) == ["a__x"], "and it still works for whoever holds it"
-
-    run(main)
-
-
-def test_sessions_have_viewers_of_their_own_only_where_servers_ask_for_it() -> None:
-    async def main() -> None:
-        async with rig(("a", FakeServer(tools=tools("x"))), sharing="session") as one:
-            other = Session("s2", "2025-11-25", 10**10)
-            assert one.viewer(session=SESSION) is one.viewer(session=SESSION)
-            assert one.viewer(session=SESSION) is not one.viewer(session=other)
 
     run(main)

@@ -10,11 +10,11 @@ import pytest
 from narthex.flow.codec.jsonrpc import decode_incoming
 from narthex.flow.upstream.multiplex import Answer
 from narthex.flow.upstream.port import NOBODY, Behalf, Sink
-from narthex.flow.upstream.pushes import MANY_CALLS, NO_CALL, place_notification, place_request
+from narthex.flow.upstream.pushes import MANY_CALLS, NO_CALL, place_notification, place_request, subscription_of
 from tests.flow.gateway import run
 from tests.flow.upstream.test_http import Heard
 
-ALL = {"sampling": {}, "elicitation": {}, "roots": {}}
+ALL: dict[str, Any] = {"sampling": {}, "elicitation": {}, "roots": {}}
 ALONE = Behalf(ALL, one_session=True)
 
 
@@ -85,3 +85,23 @@ def test_a_notification(method: str, behalf: Behalf, clients: int, taken: bool) 
         assert place_notification(message, behalf, waiting) is (waiting[0] if taken else None)
 
     run(main)
+
+
+STAMP = "io.modelcontextprotocol/subscriptionId"
+
+
+@pytest.mark.parametrize(
+    ("params", "stamp"),
+    [
+        ({"_meta": {STAMP: 3}}, 3),
+        ({"_meta": {STAMP: "3"}}, None),
+        ({"_meta": {STAMP: True}}, None),
+        ({"_meta": {}}, None),
+        ({"_meta": []}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_stamp_of_a_subscription_is_an_id_of_ours(params: Any, stamp: int | None) -> None:
+    message = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": params}
+    assert subscription_of(decode_incoming(json.dumps(message).encode())) == stamp

@@ -309,7 +309,6 @@ def test_what_a_server_does_not_have_is_an_empty_list_and_not_asked_for() -> Non
     [
         pytest.param([], id="no object"),
         pytest.param({"tools": {}}, id="no list"),
-        pytest.param({"tools": [], "ttlMs": "soon"}, id="a time that is no number"),
     ],
 )
 def test_a_malformed_list_is_the_servers_failure(result: Any) -> None:
@@ -328,6 +327,17 @@ def test_a_list_of_another_request_is_refused() -> None:
         forged = rpc(77, result={"tools": [{"name": "forged"}]})
         async with Scripted((answer(opened),), (answer(forged),)) as server, rig(url_of(server)) as one:
             with pytest.raises(UpstreamUnavailable, match="another request"):
+                await one.names()
+
+    run(main)
+
+
+def test_an_error_that_names_no_request_is_the_answer_to_ours() -> None:
+    async def main() -> None:
+        opened = rpc(1, result={"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}})
+        error = b'{"jsonrpc":"2.0","error":{"code":-32603,"message":"no"}}'
+        async with Scripted((answer(opened),), (answer(error, "400 X"),)) as server, rig(url_of(server)) as one:
+            with pytest.raises(UpstreamUnavailable, match="cannot list"):
                 await one.names()
 
     run(main)

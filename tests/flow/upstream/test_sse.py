@@ -372,6 +372,24 @@ def test_what_a_server_asks_of_us_is_answered(run: Run) -> None:
     run(scenario())
 
 
+def test_what_is_asked_on_one_clients_stream_reaches_its_only_call(run: Run) -> None:
+    async def scenario() -> None:
+        async def call(message: Any) -> None:
+            server.send(id=7, method="sampling/createMessage", params={})
+
+        behalf = Behalf({"sampling": {}}, one_session=True)
+        async with Scripted(call=call) as server, Opened(server, behalf=behalf) as (channel, _):
+            assert server.requests[1][2]["params"]["capabilities"] == {"sampling": {}}
+            server.send(id=5, method="sampling/createMessage", params={})
+            await until(lambda: server.requests[-1][2].get("id") == 5)
+            assert "no call" in server.requests[-1][2]["error"]["message"]
+            sink, _ = ask(channel)
+            await until(lambda: bool(sink.messages))
+            assert (sink.messages[0].method, sink.messages[0].id) == ("sampling/createMessage", 7)
+
+    run(scenario())
+
+
 def test_cancelling_tells_the_server_and_drops_its_answer(run: Run) -> None:
     async def scenario() -> None:
         calls: list[Any] = []

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.errors import ContentBlocked, GatewayError, Overloaded, UpstreamUnavailable
-from narthex.flow.codec.jsonrpc import Incoming
-from narthex.flow.upstream.port import Channel, Outgoing
+from narthex.flow.codec.jsonrpc import Incoming, encode_result
+from narthex.flow.upstream.port import Behalf, Channel, Outgoing
 from narthex.flow.upstream.process import STDERR_KEPT, StderrTail, child_environment
 from narthex.flow.upstream.stdio import LineBuffer, LineTooLong, StdioChannel, open_stdio
 from narthex.types import ServerSpec, StdioTarget
@@ -409,6 +409,41 @@ read()
             assert ping == {"jsonrpc": "2.0", "id": "p", "result": {}}
             assert (sampling["id"], sampling["error"]["code"]) == (7, -32601)
             assert pushed == []
+
+    run(scenario())
+
+
+def test_what_is_asked_on_one_clients_pipe_reaches_its_only_call(run: Run) -> None:
+    script = """
+legacy()
+first = read()
+send(id="e1", method="elicitation/create", params={"message": "?"})
+send(method="notifications/message", params={"level": "info", "data": "x"})
+answer = read()
+second = read()
+send(id="e2", method="elicitation/create", params={"message": "?"})
+send(method="notifications/message", params={"level": "info", "data": "y"})
+refusal = read()
+send(id=second["id"], result={})
+send(id=first["id"], result={"answers": [answer, refusal]})
+read()
+"""
+
+    async def scenario() -> None:
+        behalf = Behalf({"elicitation": {}}, one_session=True)
+        async with Opened(spec(script), behalf=behalf) as (channel, pushed):
+            first, _ = ask(channel)
+            await until(lambda: len(first.messages) == 2)
+            assert [one.method for one in first.messages] == ["elicitation/create", "notifications/message"]
+            assert pushed == []
+            channel.notify(encode_result("e1", {"action": "decline"}))
+            second, _ = ask(channel)
+            assert await second.result() == {}
+            answer, refusal = (await first.result())["answers"]
+            assert answer == {"jsonrpc": "2.0", "id": "e1", "result": {"action": "decline"}}
+            assert (refusal["id"], refusal["error"]["code"]) == ("e2", -32600)
+            assert "several calls" in refusal["error"]["message"]
+            assert [one.method for one in pushed] == ["notifications/message"]
 
     run(scenario())
 

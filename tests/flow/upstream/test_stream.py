@@ -67,7 +67,9 @@ def test_an_id_that_is_no_header_value_is_not_sent(last_id: str) -> None:
 
 
 def test_events_arrive_in_order_and_the_last_one_is_remembered() -> None:
-    events = b': hello\n\nid: 0\nretry: 250\ndata:\n\nid: 1\ndata: {"a":1}\n\nevent: other\ndata: x\n\nid: 2\ndata: {}\n\n'
+    events = (
+        b': hello\n\nid: 0\nretry: 250\ndata:\n\nid: 1\ndata: {"a":1}\n\nevent: other\ndata: x\n\nid: 2\ndata: {}\n\n'
+    )
 
     async def main() -> None:
         async with Scripted((STREAM, events, CLOSE)) as server:

@@ -15,15 +15,34 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
+from narthex.flow.accept.inputs import Inputs
 from narthex.flow.accept.listener import Connection
-from narthex.flow.codec.bridge import COMPLETE, missing_members, progress_for, response_parts
-from narthex.flow.codec.handshake import answer_push
-from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, encode_error
+from narthex.flow.accept.replay import Stream
+from narthex.flow.codec.bridge import (
+    COMPLETE,
+    NeedsInput,
+    client_bits,
+    error_code,
+    missing_members,
+    progress_for,
+    response_parts,
+)
+from narthex.flow.codec.failures import HEADER_MISMATCH, code_for, for_era, status_for
+from narthex.flow.codec.handles import Origin, Relayed, owner_of
+from narthex.flow.codec.handshake import answer_push, refuse_push
+from narthex.flow.codec.inputs import InputRequired, canonical, check_asked, with_state
+from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, RawMap, encode, encode_error, is_request
+from narthex.flow.codec.log_levels import passes
+from narthex.flow.codec.param_headers import Said
+from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.sse import encode_event
+from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
+from narthex.flow.upstream.pushes import NEEDS
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import KIND_OF, LOST, Find, Need, Open, Send, Walk, exchange
+from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Send, Walk, exchange
+from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.types import Call
 
@@ -36,6 +55,9 @@ TAIL = 64
 """Bytes of a spliced body that are kept back where something is to stand at its end."""
 LINGER_S = 2.0
 """How long a server may keep a stream open behind its response."""
+STATE_S = 3600.0
+"""How long a modern server's `requestState` opens in our seal."""
+STATE_PAUSE_S = 0.2
 SSE = b"text/event-stream"
 JSON = b"application/json"
 SSE_HEADERS = b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
@@ -80,19 +102,28 @@ class Exchange(msgspec.Struct, eq=False):
     _skip: int = 0
     _answer_size: int = 0
     _outcome: int = _OK
+    _status: int = 200
+    _inputs: Inputs | None = None
+    _log: Stream | None = None
+    """What was sent, for a client that lost its connection."""
+    only_server: str = ""
+    """The one whose state a retry brings."""
 
     # --- driving the walk
 
-    def start(self) -> None:
-        """Run until the call is answered or must wait."""
+    def start(self, request: HttpRequest) -> None:
+        """Run until the call is answered or must wait. The request's headers are kept only where they are needed."""
         call, target, channel = self.call, None, None
+        said = None
         try:
             if call.name and (target := self.front.fleet.find_now(self.viewer, KIND_OF[call.method], call.name)):
                 channel = self._reach(target.server)
         except GatewayError as error:
             self._fail(error)
         else:
-            self._walk = walk = exchange(call, target, channel)
+            if request.params or target is None or target.params:
+                said = Said(request.headers, request.repeated, request.params)
+            self._walk = walk = exchange(call, target, channel, said)
             self._step(walk, walk.send, None)
 
     def _reach(self, name: str) -> Channel | None:
@@ -104,14 +135,25 @@ class Exchange(msgspec.Struct, eq=False):
         """
         server = self._server = self.front.fleet.servers.get(name)
         self.server_name = name
+        if self.only_server and name != self.only_server:
+            raise SealError("the state is another server's")
         if server is None:
             raise NotVisible("the server is no longer configured")
-        self.deadline = self.began_at + server.spec.call_timeout_s
+        if self._inputs is None:  # else it has moved with what was asked
+            self.deadline = self.began_at + server.spec.call_timeout_s
         channel = server.channels.get(self.viewer.scopes[name])
         if channel is None or not channel.alive:
             return None
         if server.breaker.state != "closed":
             server.check_breaker()
+        if self.call.log_level and self.front.levels.due(server, channel, self.call):
+            return None
+        return channel
+
+    async def _open(self, server: Server) -> Channel:
+        channel = await server.open(self.viewer.scopes[server.spec.name])
+        if self.call.log_level:
+            await self.front.levels.settle(server, channel, self.call)
         return channel
 
     def _step(self, walk: Walk, move: Callable[[Any], Need], answer: Any) -> None:
@@ -129,10 +171,12 @@ class Exchange(msgspec.Struct, eq=False):
 
     def _meet(self, need: Need) -> Any:
         fleet = self.front.fleet
+        if isinstance(need, Ask):
+            return self._ask(need.required)
         if isinstance(need, Open):
             channel = self._reach(need.server)
             if channel is None:
-                return self._park(fleet.servers[need.server].open(self.viewer.scopes[need.server]))
+                return self._park(self._open(fleet.servers[need.server]))
             return channel
         assert isinstance(need, Find)
         target = fleet.find_now(self.viewer, need.kind, need.name)
@@ -204,10 +248,12 @@ class Exchange(msgspec.Struct, eq=False):
     def _begin_late(self) -> None:
         """The server has begun a stream and says nothing yet: the client learns at once that it has."""
         if not self.answered and not self.over:
-            self._event_out(b"")
+            self.send_event(b"")
 
     def message(self, message: Incoming) -> None:
         if self.answered:
+            return
+        if self._inputs is not None and not is_request(message) and self._inputs.took(message):
             return
         if message.method:
             self._notification(message)
@@ -222,6 +268,9 @@ class Exchange(msgspec.Struct, eq=False):
         except BAD_JSON:
             self._end(UpstreamUnavailable("the server's answer cannot be read", sent=True))
             return
+        except NeedsInput as need:
+            self._input_required(need)
+            return
         except GatewayError as error:
             self._end(error)
             return
@@ -229,31 +278,147 @@ class Exchange(msgspec.Struct, eq=False):
             self._outcome = _TOOL_ERROR
         elif message.error:
             self._outcome = _RPC_ERROR
+            self._note_error(error_code(message.error), channel)
         self._respond(parts)
+
+    def _note_error(self, code: int, channel: Channel) -> None:
+        era = channel.dialect.era
+        self._status = status_for(self.call.era, code_for(self.call.era, era, code))
+        if is_strange(era, code) and self._server is not None:
+            self._server.doubt(channel, code)
+        if code == HEADER_MISMATCH and era == "modern" and self._server is not None:
+            self._server.list_changed("tools")  # the headers came of what it listed: it has another list now
 
     def _notification(self, message: Incoming) -> None:
         assert self._channel is not None
-        reply = answer_push(message)
-        if reply is not None:
-            self._channel.notify(reply)
+        if is_request(message):
+            self._asked(message)
             return
         try:
             data = progress_for(self.call, message)
         except BAD_JSON:
             return
+        if message.method == "notifications/message" and not passes(message.params, self.front.hub.level(self.call)):
+            return
         if data is not None and self.takes_events:
-            self._event_out(encode_event(data))
+            self.send_event(data)
 
-    def _event_out(self, event: bytes) -> None:
-        """Write one event (empty: only the head) to the client, beginning the stream with the first."""
+    # --- what the server asks of the client
+
+    def _asked(self, message: Incoming) -> None:
+        """A request of a server on the stream of this call. A modern server may send none, and a legacy one only
+        where it was told what the client can be asked (design §4)."""
+        channel, server = self._channel, self._server
+        assert channel is not None and server is not None and isinstance(message.id, (int, str))
+        alone = channel.dialect.era == "legacy" and server.serves_one_session(self.viewer.scopes[self.server_name])
+        if alone and message.method in NEEDS:
+            self._inputs = self._inputs or Inputs(self)
+            try:
+                self._inputs.push(message)
+            except GatewayError as error:
+                channel.notify(refuse_push(message.id, error.public))
+        elif (reply := answer_push(message)) is not None:
+            channel.notify(reply)
+
+    def _input_required(self, need: NeedsInput) -> None:
+        """A modern server's result asks: a modern client gets it as it is, a legacy one is asked."""
+        call, required = self.call, need.required
+        try:
+            check_asked(required.asked, client_bits(call))
+            if call.era == "modern":
+                self._respond(self._sealed(need))
+                return
+        except GatewayError as error:
+            self._end(error)
+            return
+        if self._flight is not None:
+            self._flight.cancel("it has been answered")  # what its stream still brings must not end the next round
+        self._end(required)
+
+    def _sealed(self, need: NeedsInput) -> Sequence[Any]:
+        """The server's result for a modern client, its state in our seal: only a retry of this call opens it."""
+        call, state, members = self.call, need.required.state, need.members
+        result: bytes | Raw = encode(members)
+        if state is not None:
+            origin = Origin(call.method, call.name, canonical(call.params))
+            relayed = Relayed(self.server_name, bytes(state))
+            owner = owner_of(call.principal, call.endpoint)
+            result = with_state(members, self.front.handles.state(owner, origin, relayed, ttl_s=STATE_S))
+        return (b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', result, b"}")
+
+    def _ask(self, required: InputRequired) -> Any:
+        """Ask a legacy client what a modern server wants to know. A state alone asks nothing: time passes."""
+        if not required.asked:
+            return self._park(asyncio.sleep(STATE_PAUSE_S, {}))
+        self._inputs = self._inputs or Inputs(self)
+        self._inputs.ask(required.asked)
+        return _PARKED
+
+    def client_answered(self, id_: int, result: Raw | None, error: Raw | None) -> None:
+        """A legacy client's response to what it was asked."""
+        walk, inputs = self._walk, self._inputs
+        if self.over or inputs is None or walk is None:
+            return
+        try:
+            answers = inputs.answered(id_, result, error)
+        except GatewayError as failed:
+            self._fail(failed, by_client=True)
+        else:
+            if answers is not None:
+                self._step(walk, walk.send, answers)
+
+    def attach(self, connection: Connection, call: Call, size_in: int, *, takes_events: bool, answers: RawMap) -> None:
+        """A modern client is back with a retry of this call, which has gone on without it."""
+        assert self._inputs is not None
+        self._connection, self.call, self.size_in, self.takes_events = connection, call, size_in, takes_events
+        self.began_at = self.front.clock()
+        self._form, self._answer_size = UNDECIDED, 0
+        connection.exchange = self
+        try:
+            self._inputs.retried(answers)
+        except GatewayError as error:
+            self._fail(error, by_client=True)
+
+    def can_push(self) -> bool:
+        """Is there a stream on which the client can be asked?"""
+        return self.takes_events and (self._connection is not None or self._log is not None)
+
+    def end_round(self, result: bytes) -> None:
+        """Answer the client's request with a result that asks, and let go of its connection."""
+        parts = (b'{"jsonrpc":"2.0","id":', self.call.id_json, b',"result":', result, b"}")
+        if self._connection is not None:
+            self._write(self._connection, parts, sum(map(len, parts)))
+        self.front.streams.discard(self)
+        self.front.account(self, _OK, self._answer_size)
+        self._connection = None
+        self.resume()  # nobody is left who reads too slowly
+
+    @property
+    def call_s(self) -> float:
+        """How long the server may work on the call."""
+        assert self._server is not None
+        return self._server.spec.call_timeout_s
+
+    def reply(self, body: bytes) -> None:
+        """Send the server its answer."""
+        if self._channel is not None:
+            self._channel.notify(body)
+
+    def send_event(self, message: bytes) -> None:
+        """Send one message (empty: only the head) to the client, beginning the stream with the first. Where the client
+        has gone, it is kept for it."""
         connection = self._connection
         if connection is None:
+            if self._log is not None and message:
+                self._log.append(message, self.front.clock())
             return
-        head = b""
+        head = event = b""
         if self._form is not EVENTS:
             self._form = EVENTS
             self.front.streams.add(self)
-            head = connection.begin_body(200, SSE, None, SSE_HEADERS)
+            head, event = connection.begin_body(200, SSE, None, SSE_HEADERS), self.front.hub.keep(self)
+        if message:
+            event += self._event(message)
         data = head + connection.frame(event)
         if not data:
             return
@@ -268,18 +433,39 @@ class Exchange(msgspec.Struct, eq=False):
         self.answered = True
         self.deadline = front.tick + 1.0 + LINGER_S
         self._answer_size += (size := sum(map(len, parts)))
-        if connection is None:
-            pass  # a legacy client has gone; its call went on, and counts
-        elif self._form is UNDECIDED:
-            connection.respond(200, JSON, parts, size)
+        if connection is not None:  # else a legacy client has gone; its call went on, and counts
+            self._write(connection, parts, size)
+        elif self._log is not None:
+            self._event(b"".join(parts))
+        front.account(self, self._outcome, self._answer_size)
+
+    def _write(self, connection: Connection, parts: Sequence[Any], size: int) -> None:
+        """The response, in the form that was begun."""
+        if self._form is UNDECIDED or (self._status != 200 and self._form is EVENTS_DUE):
+            connection.respond(self._status, JSON, parts, size)
         else:
-            if b"\n" in (body := b"".join(parts)) or b"\r" in body:
-                event = encode_event(body)
+            if self._log is not None or b"\n" in (body := b"".join(parts)) or b"\r" in body:
+                event = self._event(b"".join(parts))
             else:
                 event = b"".join((_EVENT_HEAD, body, b"\n\n"))
             head = b"" if self._form is EVENTS else connection.begin_body(200, SSE, None, SSE_HEADERS)
             connection.end_body(head + connection.frame(event))
-        front.account(self, self._outcome, self._answer_size)
+
+    def _event(self, message: bytes) -> bytes:
+        return encode_event(message) if self._log is None else self._log.append(message, self.front.clock())
+
+    def kept(self, log: Stream) -> None:
+        """From now on what is sent is kept in `log`."""
+        self._log = log
+
+    def resumed(self, connection: Connection, missed: bytes) -> None:
+        """A legacy client that lost the connection is back on another one, and gets what it has missed."""
+        before, self._connection = self._connection, connection
+        connection.exchange = self
+        if before is not None:
+            before.end_body()
+        connection.write(connection.begin_body(200, SSE, None, SSE_HEADERS) + connection.frame(missed))
+        self.sse_at = self.front.clock()
 
     def splice(self, head: bytes, total: int) -> bool:
         """Take a large answer as it arrives, when its first bytes leave no doubt what it is."""
@@ -293,7 +479,7 @@ class Exchange(msgspec.Struct, eq=False):
             or not head.startswith(ours)
         ):
             return False
-        if call.era == "modern" and channel.dialect.era == "modern" and not head.startswith(COMPLETE, len(ours) - 1):
+        if channel.dialect.era == "modern" and not head.startswith(COMPLETE, len(ours) - 1):
             return False  # may be no complete result: it must be seen whole
         if call.era == "modern" and channel.dialect.era == "legacy":
             # Behind all that the server says of itself: of a name that stands twice, readers take the last.
@@ -330,17 +516,26 @@ class Exchange(msgspec.Struct, eq=False):
             connection.abort()  # it ends as no response does: the client must not take it for a whole one
 
     def finished(self) -> None:
+        if self._inputs is not None and self._inputs.detached:
+            self._inputs.ended(None)
+            return
         if self._form is SPLICED and not self.answered:
             self._finish_answer()  # spliced: every byte is out
             if self._connection is not None:
                 self._end_splice(self._connection)
                 self.front.account(self, _OK, self._answer_size)
-        if self.answered:
-            self._end(None)
-        else:
+        if not self.answered:
             self._end(UpstreamUnavailable("the server ended its answer without a response", sent=True))
+        elif self._sending:
+            self._ending = None
+        elif not self.over and self._walk is not None:
+            self._flight = None
+            self._step(self._walk, self._walk.send, None)
 
     def failed(self, error: GatewayError) -> None:
+        if self._inputs is not None and self._inputs.detached:
+            self._inputs.ended(error)
+            return
         if self.answered:
             self._end(None)
         elif isinstance(error, SessionLost):
@@ -363,6 +558,10 @@ class Exchange(msgspec.Struct, eq=False):
         self._connection = None
         if self.call.era == "modern" and not self.answered:
             self.cancel("the client closed the stream")
+        elif not self.answered:
+            self.resume()  # nobody is left who reads too slowly
+            if self._log is not None:
+                self._log.detach(self, self.front.clock())
 
     def cancel(self, reason: str) -> None:
         """Give the call up and tell the server."""
@@ -401,6 +600,9 @@ class Exchange(msgspec.Struct, eq=False):
         if self.answered:
             self._close()
             return
+        if self._inputs is not None and self._inputs.waits:
+            self._fail(UpstreamTimeout("the client did not answer in time what the server asks"), by_client=True)
+            return
         server = self._server
         name = server.spec.name if server is not None else "?"
         self._fail(UpstreamTimeout(f"server {name} did not answer in time"))
@@ -418,29 +620,33 @@ class Exchange(msgspec.Struct, eq=False):
             self.sse_at = now
             self._connection.write(self._connection.frame(b":\n\n"))
 
-    def _fail(self, error: GatewayError) -> None:
-        """Answer with an error, in the form that has been begun, and end."""
+    def _fail(self, error: GatewayError, *, by_client: bool = False) -> None:
+        """Answer with an error, in the form that has been begun, and end. `by_client`: the server is not to blame."""
         if self.over:
             return
         self._outcome = _FAILED
         if self._flight is not None:
             self._flight.cancel("the call has failed")
-        if self._server is not None and self._out is not None:
+        if self._server is not None and self._out is not None and not by_client:
             self._server.failed(error)
+        if self._inputs is not None:
+            self._inputs.withdraw("the call has failed")
         connection = self._connection
         if not self.answered:
             self.answered = True
             decision_id = self.front.new_id()
-            body = encode_error(self.front.decode_id(self.call.id_json), error, decision_id)
+            body = encode_error(self.front.decode_id(self.call.id_json), for_era(error, self.call.era), decision_id)
             size = self._answer_size + len(body)
             self.front.account(self, outcome_of(error), size, error.detail, decision_id)
             if connection is not None:
                 self._write_error(connection, error, body)
+            elif self._log is not None:
+                self._event(body)
         self._close()
 
     def _write_error(self, connection: Connection, error: GatewayError, body: bytes) -> None:
         if self._form is EVENTS:
-            connection.end_body(connection.frame(encode_event(body)))
+            connection.end_body(connection.frame(self._event(body)))
         elif self._form is SPLICED:
             connection.abort()  # a length was promised: the client must see that it was not kept
         else:
@@ -469,7 +675,11 @@ class Exchange(msgspec.Struct, eq=False):
                 elif breaker.state == "half_open":
                     breaker.forget(now)  # it was the probe, and says nothing of the server; a counted failure opened it
         self._flight = None
+        if self._inputs is not None:
+            self._inputs.close()
         front = self.front
+        if self._log is not None:
+            front.hub.let_go(self._log)
         front.active.discard(self)
         if self._form is not UNDECIDED or self.call.session is not None:
             front.forget(self)

@@ -8,41 +8,62 @@ Source: MCP 2026-07-28 and 2025-11-25, Streamable HTTP transport; design §5 and
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import logging
 import math
+import os
 from collections.abc import Callable
-from typing import Any
+from random import random as draw
 
 import msgspec
 
-from narthex import __version__
-from narthex.errors import CodecError, GatewayError, HttpRefusal, InvalidParams, Overloaded
+from narthex.errors import (
+    CodecError,
+    GatewayError,
+    HeaderMismatch,
+    HttpRefusal,
+    InvalidParams,
+    MethodNotFound,
+    MissingCapability,
+    Overloaded,
+)
 from narthex.flow.accept.asgi import AsgiBridge
+from narthex.flow.accept.batches import Batch
 from narthex.flow.accept.exchange import JSON, Exchange
+from narthex.flow.accept.greeting import Discovering, Initializing
 from narthex.flow.accept.hosts import HostCheck
+from narthex.flow.accept.hub import Hub
+from narthex.flow.accept.leniency import Leniency
+from narthex.flow.accept.levels import Levels
 from narthex.flow.accept.listener import Connection
+from narthex.flow.accept.listing import Listing
 from narthex.flow.accept.sessions import Sessions
+from narthex.flow.accept.streams import Listen, open_standalone
+from narthex.flow.accept.subscribing import SETTINGS, Setting
+from narthex.flow.codec.batch import REVISION, is_batch, split_batch
+from narthex.flow.codec.bridge import client_bits
+from narthex.flow.codec.failures import for_era
+from narthex.flow.codec.handles import Handles, Origin, Relayed, owner_of
 from narthex.flow.codec.inbound import read_params
+from narthex.flow.codec.inputs import canonical, read_answers, read_state
 from narthex.flow.codec.jsonrpc import (
     UNSET,
     Id,
+    Raw,
     Request,
     decode_request,
     encode,
     encode_error,
     encode_result,
-    read_string,
 )
+from narthex.flow.codec.param_headers import check_param_headers
 from narthex.flow.codec.revisions import (
     ERA_OF_HEADER,
-    LATEST_LEGACY,
-    LEGACY,
-    META_SERVER,
-    MODERN,
+    META_LOG_LEVEL,
     era_of,
     read_meta,
 )
+from narthex.flow.codec.seal import SealError
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet, Viewer
 from narthex.flow.walk import LISTS, SERVED
@@ -53,10 +74,6 @@ from narthex.types import LOCAL, Call, EndpointSpec, Era, ServerSpec, Session, S
 
 _log = logging.getLogger("narthex.front")
 _OK = OUTCOME["ok"]
-CAPABILITIES: dict[str, dict[str, Any]] = {"tools": {}, "prompts": {}, "resources": {}, "completions": {}}
-SERVER_INFO = {"name": "narthex", "title": "Narthex MCP gateway", "version": __version__}
-LIST_TTL_MS = 10_000
-"""How long a modern client may keep a whole list; one with a server missing it may not keep at all."""
 _TAKES: dict[bytes | None, tuple[bool, bool]] = {None: (True, True)}
 
 
@@ -76,8 +93,11 @@ class Front:
         logs: Logs | None,
         bridge: AsgiBridge,
         *,
+        handles: Handles,
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        random: Callable[[int], bytes] = os.urandom,
+        chance: Callable[[], float] = draw,
     ) -> None:
         self.fleet = fleet
         self.sessions = sessions
@@ -88,8 +108,17 @@ class Front:
         self.new_id = new_id
         self.active: set[Exchange] = set()
         self.streams: set[Exchange] = set()
+        self.handles = handles
+        self.held: dict[str, Exchange] = {}
+        """Calls that go on while their modern clients answer what was asked, by the id in the handle."""
+        self.pushes: dict[tuple[str, int], Exchange] = {}
+        """Calls whose legacy clients were asked something, by session and by the id of what they were asked."""
+        self._push_ids = itertools.count(1)
         self._bridge = bridge
         self._cancellable: dict[tuple[str, bytes], Exchange] = {}
+        self.snapshot = snapshot
+        self.levels = Levels()
+        self.hub = Hub(self, random=random, chance=chance)
         self.apply(snapshot)
 
     def apply(self, snapshot: Snapshot) -> None:
@@ -99,6 +128,7 @@ class Front:
         self._max_calls = snapshot.limits.max_calls
         self._call_s = max((one.call_timeout_s for one in snapshot.servers.values()), default=60.0)
         self._hosts = HostCheck(snapshot)
+        self._leniency = Leniency()
         self._paths: dict[bytes, EndpointSpec] = {}
         for name, endpoint in snapshot.endpoints.items():
             for path in (f"/mcp/{name}", *(["/mcp"] if name == "default" else [])):
@@ -106,6 +136,7 @@ class Front:
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
         }
+        self.hub.apply()
 
     # --- HTTP
 
@@ -126,22 +157,27 @@ class Front:
                 self._post(connection, request, endpoint)
             elif request.method == b"DELETE":
                 self._delete(connection, request, endpoint)
+            elif request.method == b"GET":
+                accept = headers.get(b"accept")
+                _, takes_events = _TAKES.get(accept) or takes(accept)
+                open_standalone(self, connection, request, endpoint, takes_events=takes_events)
             else:
-                # No GET stream in this version: what a server would push is refused (2025-11-25 allows 405 here).
-                raise HttpRefusal(405, "method_not_allowed", "POST here", headers=(("Allow", "POST, DELETE"),))
+                raise HttpRefusal(405, "method_not_allowed", "POST here", headers=(("Allow", "GET, POST, DELETE"),))
         except GatewayError as error:
-            self._refuse(connection, None, error, "modern")
+            self.refuse(connection, None, error, "modern")
         except Exception:
             _log.exception("a request failed in the gateway")
-            self._refuse(connection, None, GatewayError(), "modern")
+            self.refuse(connection, None, GatewayError(), "modern")
 
     def _delete(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> None:
+        era_of(request.headers.get(b"mcp-protocol-version"), Request("2.0"), b"")  # 2025-11-25: an unknown one is 400
         handle = request.headers.get(b"mcp-session-id")
         if handle is None:
             raise HttpRefusal(405, "method_not_allowed", "there is no session to end", headers=(("Allow", "POST"),))
         session = self.sessions.end(handle, LOCAL, endpoint.name)
         for key in [key for key in self._cancellable if key[0] == session.id]:
             self._cancellable[key].cancel("the session was ended")
+        self.hub.end_session(session.id)
         connection.respond_empty(204)
 
     def _post(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> None:
@@ -155,7 +191,13 @@ class Front:
         takes_json, takes_events = _TAKES.get(accept) or takes(accept)
         if not takes_json:
             raise HttpRefusal(406, "not_acceptable", "accept application/json and text/event-stream")
-        message = decode_request(request.body)
+        try:
+            message = decode_request(request.body)
+        except CodecError:
+            if not is_batch(request.body):
+                raise
+            self._batch(connection, request, endpoint)
+            return
         method, params = message.method, message.params
         id_ = None if message.id is UNSET else message.id
         era: Era = "modern"
@@ -169,65 +211,126 @@ class Front:
             session = None
             if era == "legacy" and b"mcp-session-id" in headers and method != "initialize":
                 session = self.sessions.find(headers[b"mcp-session-id"], LOCAL, endpoint.name)
-            if id_ is None:
-                self._notified(message, session)
+                version = session.version
+            if id_ is None or not method:
+                self._heard(message, session, era)
                 connection.respond_empty(202)
                 return
-            meta, name = read_params(message, version, era, headers, request.repeated)
+            try:
+                meta, name = read_params(message, version, era, headers, request.repeated)
+            except HeaderMismatch as mismatch:
+                meta, name = self._leniency.read(message, version, request, endpoint, mismatch)
             id_json = b"%d" % id_ if id_.__class__ is int else encode(id_)
             call = Call(method, params, meta, id_json, era, version, LOCAL, endpoint.name, name, session)
             if method not in SERVED:
+                if method == "subscriptions/listen" and not takes_events:
+                    raise HttpRefusal(406, "not_acceptable", "accept text/event-stream")
                 self._answer(connection, call, endpoint)
                 return
+            only_server = ""
+            if era == "modern" and "requestState" in params and method in SERVED:
+                answers = read_answers(params)  # first: a call that is held is not lost by answers that cannot be read
+                call, only_server, held = self._retried(call, request)
+                if held is not None:
+                    connection.exchange = held
+                    held.attach(connection, call, len(request.body), takes_events=takes_events, answers=answers)
+                    return
             active = self.active
             if len(active) >= self._max_calls:
                 raise Overloaded("the gateway has too many calls")
-            viewer = self.fleet.viewer(endpoint, LOCAL, session)
+            bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
+            viewer = self.fleet.viewer(endpoint, LOCAL, session, bits)
+            if (session is not None and session.id in self.hub.live) or META_LOG_LEVEL in meta:
+                call = msgspec.structs.replace(call, log_level=self.hub.level(call))
             now = self.clock()
             one = Exchange(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)
+            one.only_server = only_server
             connection.exchange = one
             active.add(one)
             if session is not None:
                 self._cancellable[session.id, id_json] = one
-            one.start()
+            one.start(request)
         except GatewayError as error:
-            self._refuse(connection, id_, error, era)
+            self.refuse(connection, id_, error, era)
+
+    def _batch(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> None:
+        """Several messages in one body: each takes the way of a request of its own, with the headers of this one."""
+        headers = request.headers
+        version, era = era_of(headers.get(b"mcp-protocol-version"), Request("2.0"), b"")
+        if era == "legacy" and b"mcp-session-id" in headers:
+            version = self.sessions.find(headers[b"mcp-session-id"], LOCAL, endpoint.name).version
+        if version != REVISION:
+            raise CodecError("batches are not part of this revision")
+        headers = {**headers, b"accept": JSON}
+
+        def take(slot: Connection, message: bytes) -> None:
+            one = HttpRequest(b"POST", request.path, b"", headers, request.repeated, message)
+            try:
+                self._post(slot, one, endpoint)
+            except GatewayError as error:
+                self.refuse(slot, None, error, "legacy")
+            except Exception:
+                _log.exception("a message of a batch failed in the gateway")
+                self.refuse(slot, None, GatewayError(), "legacy")
+
+        connection.exchange = batch = Batch(connection, split_batch(request.body), take, self.new_id)
+        batch.start()
 
     # --- answered here
 
     def _answer(self, connection: Connection, call: Call, endpoint: EndpointSpec) -> None:
         if call.method in LISTS:
-            self._list(connection, call, endpoint)
-        else:
-            self._local(connection, call, endpoint)
-
-    def _local(self, connection: Connection, call: Call, endpoint: EndpointSpec) -> None:
-        extra = b""
-        result: dict[str, Any] = {}
-        if call.method == "initialize":
-            asked = read_string(call.params, "protocolVersion")
-            version = asked if asked in LEGACY else LATEST_LEGACY
-            result = {"protocolVersion": version, "capabilities": CAPABILITIES, "serverInfo": SERVER_INFO}
-            handle = self.sessions.create(call.principal, endpoint.name, version)
-            extra = b"Mcp-Session-Id: %b\r\n" % handle.encode()
+            Listing(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
+        elif call.method == "initialize":
+            viewer = self.fleet.viewer(endpoint, call.principal, None)
+            Initializing(self, connection, call, viewer, self.clock()).start()
         elif call.method == "server/discover":
-            result = {
-                "resultType": "complete",
-                "supportedVersions": list(MODERN),
-                "capabilities": CAPABILITIES,
-                "ttlMs": LIST_TTL_MS,
-                "cacheScope": "private",
-                "_meta": {META_SERVER: SERVER_INFO},
-            }
-        body = encode_result(self.decode_id(call.id_json), result)
-        connection.respond(200, JSON, (body,), len(body), extra)
-        self.accounts.counter(endpoint.name, "", call.method).add(_OK, 0.0, 0, len(body))
+            Discovering(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
+        elif call.method == "subscriptions/listen":
+            Listen(self, connection, call)
+        elif call.method in SETTINGS:
+            Setting(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
+        else:
+            body = encode_result(self.decode_id(call.id_json), {})
+            connection.respond(200, JSON, (body,), len(body))
+            self.accounts.counter(endpoint.name, "", call.method).add(_OK, 0.0, 0, len(body))
 
-    def _list(self, connection: Connection, call: Call, endpoint: EndpointSpec) -> None:
-        if "cursor" in call.params and bytes(call.params["cursor"]) != b"null":
-            raise InvalidParams("unknown cursor")  # we hand out none: a list is one page
-        viewer = self.fleet.viewer(endpoint, call.principal, call.session)
-        _Listing(self, connection, call, viewer).start()
+    def _viewer(self, call: Call, endpoint: EndpointSpec) -> Viewer:
+        bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
+        return self.fleet.viewer(endpoint, call.principal, call.session, bits)
+
+    def _heard(self, message: Request, session: Session | None, era: Era) -> None:
+        """A message that wants no answer: a notification, or a legacy client's response to what it was asked."""
+        if message.method:
+            self._notified(message, session)
+        elif era == "modern":
+            raise CodecError("a client of this revision sends no responses")
+        elif session is not None and isinstance(message.id, int):
+            one = self.pushes.pop((session.id, message.id), None)
+            if one is not None:
+                one.client_answered(message.id, message.result or None, message.error or None)
+
+    def _retried(self, call: Call, request: HttpRequest) -> tuple[Call, str, Exchange | None]:
+        """A modern client's retry of a call that asked for input: the call, its server, and the one that is held open.
+
+        Raises:
+            SealError: Its state is none of ours, another's, expired, or of another request.
+            HeaderMismatch: It goes on with a call that is held, and its headers do not say what that one's did.
+        """
+        owner = owner_of(call.principal, call.endpoint)
+        state = self.handles.open_state(
+            read_state(call.params), owner, Origin(call.method, call.name, canonical(call.params))
+        )
+        if isinstance(state, Relayed):
+            params = {**call.params, "requestState": Raw(state.state)}
+            return msgspec.structs.replace(call, params=params), state.server, None
+        held = self.held.get(state.call)
+        if held is None:
+            raise SealError("the call is over")
+        if call.method == "tools/call" and (target := self.fleet.find_now(held.viewer, "tools", call.name)) is not None:
+            check_param_headers(target.params, request.headers, request.repeated, call.params.get("arguments"))
+        del self.held[state.call]
+        return call, state.server, held
 
     def _notified(self, message: Request, session: Session | None) -> None:
         """A notification of a client: a cancellation is carried out, the rest ask nothing of us."""
@@ -240,6 +343,13 @@ class Front:
                 one.cancel("the client cancelled the request")
 
     # --- for exchanges
+
+    def pushed(self, one: Exchange) -> int:
+        """A new id for what a legacy client is asked; its response will find `one`."""
+        assert one.call.session is not None
+        id_ = next(self._push_ids)
+        self.pushes[one.call.session.id, id_] = one
+        return id_
 
     def is_idempotent(self, spec: ServerSpec, name: str) -> bool:
         """Does the operator call this tool safe to send twice?"""
@@ -277,7 +387,7 @@ class Front:
     @staticmethod
     def status_of(error: GatewayError, era: Era) -> int:
         """The HTTP status of an error whose request's id is known: a legacy client drops the body of other statuses."""
-        if era == "legacy" and error.code in (-32601, -32602):
+        if era == "legacy" and isinstance(error, (MethodNotFound, InvalidParams, MissingCapability)):
             return 200
         return error.status
 
@@ -287,8 +397,9 @@ class Front:
         seconds = (error.data or {}).get("retryAfterSeconds")
         return b"Retry-After: %d\r\n" % math.ceil(seconds) if seconds is not None and status >= 400 else b""
 
-    def _refuse(self, connection: Connection, id_: Id | None, error: GatewayError, era: Era) -> None:
-        body = encode_error(id_, error, self.new_id())
+    def refuse(self, connection: Connection, id_: Id | None, error: GatewayError, era: Era) -> None:
+        """Answer with an error, by its HTTP status."""
+        body = encode_error(id_, for_era(error, era), self.new_id())
         status = self.status_of(error, era)
         extra = self.retry_header(error, status)
         if isinstance(error, HttpRefusal):
@@ -310,61 +421,7 @@ class Front:
         quiet_s = self.snapshot.limits.sse_comment_s
         for one in [one for one in self.streams if now - one.sse_at >= quiet_s]:
             one.comment(now)
-
-
-class _Listing:
-    """A list under way: from memory at once, else when the servers have answered."""
-
-    def __init__(self, front: Front, connection: Connection, call: Call, viewer: Viewer) -> None:
-        self._front = front
-        self._connection: Connection | None = connection
-        self._call = call
-        self._viewer = viewer
-        self._began_at = front.clock()
-
-    def start(self) -> None:
-        kind = LISTS[self._call.method]
-        fleet = self._front.fleet
-        view = fleet.fresh(self._viewer, kind)
-        if view is not None:
-            self._answer(view)
-            return
-        assert self._connection is not None
-        self._connection.exchange = self
-        task = asyncio.ensure_future(fleet.listing(self._viewer, kind))
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Future[Any]) -> None:
-        if self._connection is None:
-            return
-        error = Overloaded("the configuration has changed; try again") if task.cancelled() else task.exception()
-        if error is None:
-            self._answer(task.result())
-            return
-        if not isinstance(error, GatewayError):
-            _log.error("a list failed in the gateway: %r", error)
-            error = GatewayError()
-        self._front._refuse(self._connection, Front.decode_id(self._call.id_json), error, self._call.era)
-
-    def _answer(self, view: Any) -> None:
-        front, call, connection = self._front, self._call, self._connection
-        assert connection is not None
-        prefix = b""
-        if call.era == "modern":
-            ttl_ms = 0 if view.index.missing else LIST_TTL_MS
-            prefix = b'"resultType":"complete","ttlMs":%d,"cacheScope":"private",' % ttl_ms
-        body = view.body(prefix)
-        parts = (b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', body, b"}")
-        size = len(body) + len(call.id_json) + 33
-        connection.respond(200, JSON, parts, size)
-        front.accounts.counter(call.endpoint, "", call.method).add(_OK, front.clock() - self._began_at, 0, size)
-
-    def client_gone(self) -> None:
-        self._connection = None
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
+        self.hub.sweep(now)
 
 
 def takes(accept: bytes | None) -> tuple[bool, bool]:

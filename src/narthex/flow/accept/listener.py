@@ -21,7 +21,7 @@ from narthex.errors import HttpRefusal, Overloaded
 from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.held import LARGE, Held
 from narthex.flow.outbox import Outbox
-from narthex.flow.whole import MOST, MOST_HEADERS, MOST_TARGET, NO_REPEATS, HttpRequest, RequestReader
+from narthex.flow.whole import MOST, MOST_HEADERS, MOST_TARGET, NO_REPEATS, PARAM, HttpRequest, RequestReader
 from narthex.types import Limits
 
 KEPT = 64 * 1024
@@ -29,7 +29,9 @@ KEPT = 64 * 1024
 PIPELINED = 256
 """Requests parsed from one read and waiting for their turn."""
 HIGH_WATER = 64 * 1024
-_LARGE_WRITE = 16 * 1024
+_COPIED = 16 * 1024
+"""Up to here an answer's pieces are joined; larger ones are handed to the kernel as they are."""
+_LARGE_WRITE = 64 * 1024
 LINGER_S = 2.0
 _SINGLE = frozenset(
     {b"host", b"origin", b"content-type", b"authorization", b"mcp-session-id", b"expect", b"transfer-encoding"}
@@ -106,7 +108,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_begun", "_body_size", "_chunked", "_closing", "_first", "_head_only", "_head_size", "_headers", "_held",
         "_in_body",
-        "_kept", "_keep_alive", "_old", "_parser", "_plain", "_queue", "_refused", "_repeated", "_repeats",
+        "_kept", "_keep_alive", "_old", "_parser", "_plain", "_queue", "_refusal", "_refused", "_repeated", "_repeats",
         "_request_headers",
         "_rest", "_shared", "_streaming", "_target", "_under_way", "_upgrading", "_waiters",
         "busy", "deadline", "exchange", "fresh", "paused", "peer", "transport",
@@ -120,6 +122,7 @@ class Connection(asyncio.Protocol):
         self._kept: list[bytes] = []
         self._queue: deque[tuple[HttpRequest, bool, bool]] = deque()
         self._refused = False
+        self._refusal: HttpRefusal | Overloaded | None = None
         self._closing = False
         self._streaming = False
         self._chunked = False
@@ -382,7 +385,9 @@ class Connection(asyncio.Protocol):
         if b"?" in path:
             path, _, query = path.partition(b"?")
         parser = self._parser
-        request = HttpRequest(parser.get_method(), path, query, self._request_headers, self._repeated, body)
+        headers = self._request_headers
+        params = tuple(name for name in headers if name.startswith(PARAM))
+        request = HttpRequest(parser.get_method(), path, query, headers, self._repeated, body, params)
         keep_alive, old = parser.should_keep_alive(), self._old
         if self._held:
             self._release_body()
@@ -393,6 +398,7 @@ class Connection(asyncio.Protocol):
             self._reset()
         if self.busy or self._begun or self._queue or self.paused:
             if len(self._queue) >= PIPELINED:
+                self._queue.clear()
                 raise HttpRefusal(503, "too_many_requests", "too many pipelined requests")
             self._queue.append((request, keep_alive, old))
             return
@@ -422,6 +428,11 @@ class Connection(asyncio.Protocol):
 
     # --- answering
 
+    @property
+    def held(self) -> Held:
+        """The bytes that large bodies hold, of all connections together."""
+        return self._shared.held
+
     def write(self, data: bytes) -> None:
         """Write bytes of the answer that was begun."""
         outbox = self._shared.outbox
@@ -438,11 +449,12 @@ class Connection(asyncio.Protocol):
         )  # fmt: skip
         if self._head_only:
             self.write(head)  # RFC 9110 §9.3.2: what GET would answer, without the body
-        elif size < _LARGE_WRITE:
+        elif size < _COPIED:
             shared.outbox.put(self.transport.write, b"".join((head, *parts)))
         else:
             shared.outbox.put(self.transport.writelines, (head, *parts))
-            shared.outbox.flush()
+            if size >= _LARGE_WRITE:
+                shared.outbox.flush()
         self.done()
 
     def respond_empty(self, status: int, extra: bytes = b"") -> None:
@@ -501,7 +513,7 @@ class Connection(asyncio.Protocol):
         self.busy = False
         shared = self._shared
         if self._refused:
-            self._linger()
+            self._go_on_refusing()
             return
         if not self._keep_alive or shared.draining:
             self._close()
@@ -513,12 +525,12 @@ class Connection(asyncio.Protocol):
             self.fresh = True
 
     def _next(self) -> None:
-        if self.busy or self._closing or self._refused or self.paused:
+        if self.busy or self._closing or self.paused:
             return  # paused: who does not read its answers gets no more of them; `resume_writing` goes on
         if self._queue:
             self._begin(*self._queue.popleft())
             return
-        if self._kept:
+        if self._kept and not self._refused:
             kept = b"".join(self._kept)
             self._kept.clear()
             self.transport.resume_reading()
@@ -529,19 +541,28 @@ class Connection(asyncio.Protocol):
         if self._refused or self._closing:
             return
         self._refused = True
+        self._refusal = error
         self.fresh = False
         self._release_body()
-        if self.busy or self._queue:
+        if not self.busy:
+            self._go_on_refusing()
+
+    def _go_on_refusing(self) -> None:
+        """Whole requests that came before what is refused get their answers; then it gets its own, and the end."""
+        error, self._refusal = self._refusal, None
+        if self._queue and self._keep_alive:
+            self._refusal = error
+            asyncio.get_running_loop().call_soon(self._next)
+        elif error is None or not self._keep_alive:
+            self._linger()
+        else:
+            status, extra = (
+                (error.status, error.headers) if isinstance(error, HttpRefusal) else (503, (("Retry-After", "1"),))
+            )
+            body = encode_error(None, error, self._shared.new_id())
+            lines = "".join(f"{name}: {value}\r\n" for name, value in extra).encode()
             self._keep_alive = self._plain = False
-            self._queue.clear()
-            return  # the running call still gets its answer; then the connection closes
-        status, extra = (
-            (error.status, error.headers) if isinstance(error, HttpRefusal) else (503, (("Retry-After", "1"),))
-        )
-        body = encode_error(None, error, self._shared.new_id())
-        lines = "".join(f"{name}: {value}\r\n" for name, value in extra).encode()
-        self._keep_alive = self._plain = False
-        self.respond(status, b"application/json", (body,), len(body), lines)
+            self.respond(status, b"application/json", (body,), len(body), lines)
 
     def expire(self) -> None:
         """A bound of time has passed: say 408 to who has begun a request, close the rest."""

@@ -26,6 +26,8 @@ from narthex.flow.codec.sse import encode_event
 EVENT_COST = 256
 STREAM_COST = 512
 """Bytes that an event and a stream count for beside what they send."""
+RETRY_MS = 1000
+"""A client that lost its stream comes back after this long."""
 _read_id = re.compile(rb"([0-9a-f]{1,32})-([1-9][0-9]{0,14})-(0|[1-9][0-9]{0,14})").fullmatch
 
 
@@ -137,7 +139,7 @@ class EventLog:
         return len(self._streams)
 
     def open(self, writer: Any) -> Stream:
-        """A new stream. Where there are too many one is let go: the one that would be forgotten first, else the oldest."""
+        """A new stream. Of too many one is let go: the one that would be forgotten first, of equals the oldest."""
         if len(self._streams) >= self.bounds.streams:
             self.drop(min(self._streams.values(), key=lambda one: (one.ends_at, one.number)))
         self._number += 1

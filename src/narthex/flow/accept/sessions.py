@@ -13,18 +13,13 @@ from itertools import islice
 import msgspec
 
 from narthex.errors import SessionNotFound
+from narthex.flow.codec.handles import SessionHandle, owner_of
+from narthex.flow.codec.headers import OWS
 from narthex.flow.codec.seal import KeyRing, SealError
 from narthex.types import Principal, Session
 
 MOST_OPENED = 10_000
 MOST_ENDED = 100_000
-
-
-class _Payload(msgspec.Struct, array_like=True):
-    id: str
-    version: str
-    expires_at: int
-    slot: int
 
 
 class _Opened(msgspec.Struct, frozen=True):
@@ -55,11 +50,16 @@ class Sessions:
         self._opened: dict[bytes, _Opened] = {}
         self._ended: dict[str, None] = {}
 
-    def create(self, principal: Principal, endpoint: str, version: str) -> str:
-        """A new session's handle: visible ASCII, at most 512 characters."""
+    def take_keys(self, ring: KeyRing) -> None:
+        """Use these keys from now on. What was opened with one that is gone is to be opened again, in vain."""
+        self._sealer = ring.sealer("session")
+        self._opened.clear()
+
+    def create(self, principal: Principal, endpoint: str, version: str, capabilities: int = 0) -> str:
+        """A new session's handle: visible ASCII, at most 512 characters. `capabilities` are the client's, as bits."""
         expires_at = int(self._now() + self._ttl_s)
-        payload = _Payload(self._random(16).hex(), version, expires_at, self._slot)
-        bound = _bound(principal, endpoint)
+        payload = SessionHandle(self._random(16).hex(), version, expires_at, self._slot, capabilities)
+        bound = owner_of(principal, endpoint)
         self.opened += 1
         return self._sealer.seal(payload, bound=bound, expires_at=expires_at, nonce=self._random(12))
 
@@ -71,14 +71,15 @@ class Sessions:
             if now < known.session.expires_at:
                 return known.session
             del self._opened[handle]
+        handle = handle.strip(OWS)
+        bound = owner_of(principal, endpoint)
         try:
-            bound = _bound(principal, endpoint)
-            payload = self._sealer.open(handle.decode("ascii"), _Payload, bound=bound, now=int(now), leeway=0)
+            payload = self._sealer.open(handle.decode("ascii"), SessionHandle, bound=bound, now=int(now), leeway=0)
         except (SealError, UnicodeDecodeError):
             raise SessionNotFound("session not found") from None
         if payload.id in self._ended:
             raise SessionNotFound("session not found")
-        session = Session(payload.id, payload.version, payload.expires_at)
+        session = Session(payload.id, payload.version, payload.expires_at, payload.capabilities)
         if len(self._opened) >= MOST_OPENED:
             del self._opened[next(iter(self._opened))]
         self._opened[handle] = _Opened(session, endpoint, principal)
@@ -87,13 +88,9 @@ class Sessions:
     def end(self, handle: bytes, principal: Principal, endpoint: str) -> Session:
         """End a session; its handle opens no more, here, until it would have expired. Raises SessionNotFound."""
         session = self.find(handle, principal, endpoint)
-        self._opened.pop(handle, None)
+        self._opened.pop(handle.strip(OWS), None)
         if len(self._ended) >= MOST_ENDED:  # the oldest tenth at once: to look at all each time would cost milliseconds
             for id_ in list(islice(self._ended, max(1, MOST_ENDED // 10))):
                 del self._ended[id_]
         self._ended[session.id] = None
         return session
-
-
-def _bound(principal: Principal, endpoint: str) -> tuple[str, ...]:
-    return (principal.tenant, principal.issuer, principal.subject, principal.client, endpoint)

@@ -8,12 +8,17 @@ Source: MCP 2026-07-28 (changes from 2025-11-25; `resultType`, cacheable results
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 
-from narthex.errors import MissingCapability, UpstreamUnavailable
+from narthex.errors import UpstreamUnavailable
+from narthex.flow.codec.capabilities import IN_ERA, TASKS_EXTENSION, ClientCaps, bits_of, capabilities_of
+from narthex.flow.codec.failures import code_for
 from narthex.flow.codec.handshake import CLIENT_INFO
-from narthex.flow.codec.jsonrpc import BAD_JSON, Incoming, Raw, RawMap, decode_map, encode
+from narthex.flow.codec.inputs import InputRequired, asks_for_input, input_members, url_required
+from narthex.flow.codec.jsonrpc import BAD_JSON, Answered, Incoming, Raw, RawMap, decode_map, encode
 from narthex.flow.codec.revisions import (
     META_CAPABILITIES,
     META_CLIENT,
@@ -32,14 +37,16 @@ _NO_CAPABILITIES = Raw(b"{}")
 _COMPLETE = Raw(b'"complete"')
 _TRUE = Raw(b"true")
 _CLIENT_INFO = Raw(encode(CLIENT_INFO))
-_decode_any = msgspec.json.Decoder().decode
+_TASKS = TASKS_EXTENSION.encode()
+_URL_REQUIRED = -32042
+_LONGEST_KEPT = 4096
 
 
 def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> bytes:
     """The request as the upstream gets it: our id, `params` (with the upstream's own name), `_meta` in its era.
 
-    A progress token becomes our id, so that a shared pipe can tell whose progress it is; client capabilities are
-    declared empty: what a server would ask of the client is not carried in this version.
+    A progress token becomes our id, so that a shared pipe can tell whose progress it is. What the client can be asked
+    goes with each request to a modern server; to a legacy one it was said when the conversation began.
     """
     meta = call.meta
     if call.era == dialect.era and "progressToken" not in meta and (call.era == "legacy" or _passes(call, dialect)):
@@ -47,8 +54,10 @@ def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> byt
     if dialect.era == "modern":
         meta = {**meta} if call.era == "modern" else {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
         meta[META_VERSION] = _QUOTED[dialect.version]
-        meta[META_CAPABILITIES] = _NO_CAPABILITIES
+        meta[META_CAPABILITIES] = client_capabilities(call)
         meta.setdefault(META_CLIENT, _CLIENT_INFO)
+        if call.log_level and call.era == "legacy":
+            meta[META_LOG_LEVEL] = Raw(encode(call.log_level))
     elif call.era == "modern":
         meta = {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
     if meta:
@@ -63,7 +72,49 @@ def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> byt
 def _passes(call: Call, dialect: Dialect) -> bool:
     """Is a modern client's `_meta` already what goes upstream?"""
     meta = call.meta
-    return call.version == dialect.version and META_CLIENT in meta and meta[META_CAPABILITIES] == _NO_CAPABILITIES
+    if call.version != dialect.version or META_CLIENT not in meta:
+        return False
+    capabilities = meta[META_CAPABILITIES]
+    return capabilities == _NO_CAPABILITIES or carried(capabilities) == capabilities
+
+
+def client_capabilities(call: Call) -> Raw:
+    """What a modern server may know of the client: its own words, or of a legacy client's session what its bits say."""
+    if call.era == "modern":
+        return carried(call.meta[META_CAPABILITIES])
+    session = call.session
+    return _of_bits(session.capabilities) if session is not None and session.capabilities else _NO_CAPABILITIES
+
+
+def client_bits(call: Call) -> int:
+    """The same as bits (`ClientCaps`)."""
+    if call.era == "modern":
+        return bits_of(carried(call.meta[META_CAPABILITIES]))
+    return call.session.capabilities if call.session is not None else 0
+
+
+def carried(capabilities: Raw) -> Raw:
+    """A modern client's capabilities without `tasks`: that extension is not carried, and its ids would lead astray."""
+    raw = bytes(capabilities)
+    if _TASKS not in raw and b"\\" not in raw:  # some encoders write a slash as two characters
+        return capabilities
+    return _kept_carried(raw) if len(raw) <= _LONGEST_KEPT else _carried(raw)
+
+
+def _carried(raw: bytes) -> Raw:
+    declared = msgspec.json.decode(raw, type=dict[str, Any])
+    extensions = declared.get("extensions")
+    if isinstance(extensions, dict):
+        declared["extensions"] = {key: value for key, value in extensions.items() if key != TASKS_EXTENSION}
+    return Raw(encode(declared))
+
+
+_kept_carried = lru_cache(maxsize=256)(_carried)
+
+
+@lru_cache(maxsize=256)
+def _of_bits(bits: int) -> Raw:
+    return Raw(encode(capabilities_of(bits & IN_ERA["modern"] & ~ClientCaps.TASKS_EXTENSION)))
 
 
 def response_parts(call: Call, era: Era, message: Incoming) -> tuple[Sequence[bytes | Raw | memoryview], bool]:
@@ -74,18 +125,21 @@ def response_parts(call: Call, era: Era, message: Incoming) -> tuple[Sequence[by
         era: The server's.
     Raises:
         UpstreamUnavailable: Neither a result nor an error, a result that is no object, or a malformed error.
-        MissingCapability: The server asks for input, which this version does not carry.
+        NeedsInput: The server asks for input first.
     """
     result = message.result
     if message.error or not result:
-        return (b'{"jsonrpc":"2.0","id":', call.id_json, b',"error":', _error(call, message), b"}"), False
-    try:
-        members = decode_map(result)
-    except BAD_JSON:
-        raise UpstreamUnavailable("the server's result is not an object", sent=True) from None
+        return (b'{"jsonrpc":"2.0","id":', call.id_json, b',"error":', _error(call, era, message), b"}"), False
+    if message.__class__ is Answered:
+        members = message.members
+    else:
+        try:
+            members = decode_map(result)
+        except BAD_JSON:
+            raise UpstreamUnavailable("the server's result is not an object", sent=True) from None
     tool_error = "isError" in members and members["isError"] == _TRUE
     if "resultType" in members and members["resultType"] != _COMPLETE and "modern" in (era, call.era):
-        refuse_input_required(members["resultType"])
+        _read_type(call, era, members)
     if call.era == "modern" and era == "legacy" and (extra := missing_members(call.method, members)):
         comma = b"," if members else b""
         rest = memoryview(result)[1:]
@@ -93,10 +147,13 @@ def response_parts(call: Call, era: Era, message: Incoming) -> tuple[Sequence[by
     return (b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', result, b"}"), tool_error
 
 
-def _error(call: Call, message: Incoming) -> bytes:
+def _error(call: Call, era: Era, message: Incoming) -> bytes:
     if not message.error:
         raise UpstreamUnavailable("the server answered neither result nor error", sent=True)
-    return translate_error(call.era, message.error)
+    if call.era == "modern" and error_code(message.error) == _URL_REQUIRED:
+        required = url_required(call, message.error)
+        raise NeedsInput(required, input_members(required.asked))
+    return translate_error(call.era, era, message.error)
 
 
 def missing_members(method: str, members: RawMap) -> bytes:
@@ -107,10 +164,22 @@ def missing_members(method: str, members: RawMap) -> bytes:
     return extra
 
 
-def refuse_input_required(result_type: Raw) -> None:
-    """Raise for a multi-round-trip result. A legacy server has no right to it, and a modern client would obey."""
-    if _decode_any(result_type) == "input_required":
-        raise MissingCapability("the server asks for input that this gateway does not carry yet")
+class NeedsInput(Exception):
+    """A server's answer is none yet: what it asks, and the members of the result that asks a modern client."""
+
+    def __init__(self, required: InputRequired, members: RawMap) -> None:
+        super().__init__()
+        self.required = required
+        self.members = members
+
+
+def _read_type(call: Call, era: Era, members: RawMap) -> None:
+    """A result that does not plainly say that it is complete. A legacy server has no right to ask this way."""
+    required = asks_for_input(call, members)
+    if required is not None:
+        if era == "legacy":
+            raise UpstreamUnavailable("a legacy server asks as only a modern one may", sent=True)
+        raise NeedsInput(required, members)
 
 
 class _Error(msgspec.Struct):
@@ -130,24 +199,21 @@ def error_code(error: Raw) -> int:
         return -32603
 
 
-def translate_error(era: Era, error: Raw) -> bytes:
-    """A server's error in the client's era: a modern client never sees -32002 or -32042.
+def translate_error(era: Era, server: Era, error: Raw) -> bytes:
+    """A server's error in the client's era (`failures`): a modern client never sees -32002.
 
     Raises:
         UpstreamUnavailable: It is no JSON-RPC error object.
-        MissingCapability: -32042 (URL elicitation) to a modern client.
     """
     try:
         decoded = _decode_error(error)
     except BAD_JSON:
         raise UpstreamUnavailable("the server answered a malformed error", sent=True) from None
-    if era == "modern":
-        if decoded.code == -32002:
-            decoded.code = -32602
-            return encode(decoded)
-        if decoded.code == -32042:
-            raise MissingCapability("the server asks for input that this gateway does not carry yet")
-    return bytes(error)
+    code = code_for(era, server, decoded.code)
+    if code == decoded.code:
+        return bytes(error)
+    decoded.code = code
+    return encode(decoded)
 
 
 def progress_for(call: Call, message: Incoming) -> bytes | None:
@@ -165,6 +231,8 @@ def progress_for(call: Call, message: Incoming) -> bytes | None:
         if _params(message) is None:
             return None
         return b'{"jsonrpc":"2.0","method":"notifications/message","params":%b}' % bytes(message.params)
+    if message.method == "notifications/elicitation/complete" and call.era == "legacy" and _params(message) is not None:
+        return b'{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":%b}' % bytes(message.params)
     return None
 
 

@@ -21,6 +21,7 @@ from narthex.types import Era
 
 _MOST = 64 * 1024
 _MOST_KEPT = 1024
+TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 _APP = "text/html;profile=mcp-app"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -68,7 +69,7 @@ _TABLE: tuple[tuple[ClientCaps, tuple[str, ...], Any], ...] = (
     (ClientCaps.TASKS_CANCEL, ("tasks", "cancel"), {}),
     (ClientCaps.TASKS_SAMPLING, ("tasks", "requests", "sampling", "createMessage"), {}),
     (ClientCaps.TASKS_ELICITATION, ("tasks", "requests", "elicitation", "create"), {}),
-    (ClientCaps.TASKS_EXTENSION, ("extensions", "io.modelcontextprotocol/tasks"), {}),
+    (ClientCaps.TASKS_EXTENSION, ("extensions", TASKS_EXTENSION), {}),
     (ClientCaps.APPS, ("extensions", "io.modelcontextprotocol/ui", "mimeTypes"), [_APP]),
 )
 """Bit, where it stands in a client's capabilities, and what stands there."""

@@ -105,6 +105,10 @@ class Handles:
     def __init__(self, ring: KeyRing, *, now: Callable[[], float], random: Callable[[int], bytes]) -> None:
         self._now = now
         self._random = random
+        self.take_keys(ring)
+
+    def take_keys(self, ring: KeyRing) -> None:
+        """Use these keys from now on."""
         self._cursors = ring.sealer("cursor")
         self._states = ring.sealer("state", MAX_STATE_HANDLE)
         self._tasks = ring.sealer("task")

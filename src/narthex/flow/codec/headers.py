@@ -18,8 +18,10 @@ from narthex.errors import HeaderMismatch
 NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """Which parameter `Mcp-Name` repeats."""
 
+OWS = b" \t"
+"""What may stand around a header's value without being part of it (RFC 9110 §5.5). llhttp leaves what is behind it."""
 _PLAIN = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
-_SENTINEL = re.compile(rb"=\?base64\?.*\?=", re.IGNORECASE)
+_SENTINEL = re.compile(rb"=\?base64\?.*\?=")
 _MOST = 8192
 _MOST_KEPT = 256
 
@@ -40,16 +42,35 @@ def check_routing_headers(
     Raises:
         HeaderMismatch: A required header is missing, repeated, malformed, or differs from the body.
     """
-    if headers.get(b"mcp-method") != method.encode():
-        raise HeaderMismatch("Mcp-Method", headers.get(b"mcp-method"), method)
+    got = headers.get(b"mcp-method")
+    if got is None or got.strip(OWS) != method.encode():
+        raise HeaderMismatch("Mcp-Method", got, method)
     if name is not None:
         got = headers.get(b"mcp-name")
-        if got is None or ((got != name.encode() or not name.isascii()) and decode_value(got) != name):
-            raise HeaderMismatch("Mcp-Name", got, name)
-        if got[:2] == b"=?" and decode_value(got) != name:
+        if got is None or not _says(got.strip(OWS), name):
             raise HeaderMismatch("Mcp-Name", got, name)
     if repeated and repeated & {b"mcp-method", b"mcp-name", b"mcp-protocol-version"}:
         raise HeaderMismatch("Mcp-*", "repeated", "once")
+
+
+def _says(value: bytes, name: str) -> bool:
+    if _SENTINEL.fullmatch(value) or not name.isascii():
+        return decode_value(value) == name
+    return value == name.encode()
+
+
+def is_plain(name: str) -> bool:
+    """Is this name its own header value, and the only one that says it unencoded?"""
+    return _PLAIN.fullmatch(name.encode()) is not None and not name.startswith("=?")
+
+
+def with_missing(
+    headers: Mapping[bytes, bytes], method: str, name: str | None
+) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
+    """`headers` as they would be had the client sent the routing headers that are missing, and which those are."""
+    wanted = {"Mcp-Method": method.encode()} | ({} if name is None else {"Mcp-Name": encode_value(name)})
+    missing = {one: value for one, value in wanted.items() if one.lower().encode() not in headers}
+    return {**headers, **{one.lower().encode(): value for one, value in missing.items()}}, tuple(missing)
 
 
 def decode_value(value: bytes) -> str | None:

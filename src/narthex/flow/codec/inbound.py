@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from narthex.flow.codec.headers import NAMED_BY, check_routing_headers
+from narthex.flow.codec.headers import NAMED_BY, check_routing_headers, is_plain
 from narthex.flow.codec.jsonrpc import Raw, RawMap, Request, read_string
 from narthex.flow.codec.revisions import (
     META_CAPABILITIES,
@@ -24,6 +24,11 @@ from narthex.types import Era
 
 _VERSION = {version: Raw(f'"{version}"'.encode()) for version in MODERN}
 _NO_CAPABILITIES = Raw(b"{}")
+_MOST_KEPT = 4096
+_LONGEST_KEPT = 256
+_plain: dict[str, bytes] = {}
+"""Names that are their own header values, as those: no look at their characters is needed again."""
+_UNKNOWN = b"\n"  # says no header
 
 
 def read_params(
@@ -41,14 +46,21 @@ def read_params(
     if era == "modern":
         if meta.get(META_VERSION) != _VERSION[version] or meta.get(META_CAPABILITIES) != _NO_CAPABILITIES:
             check_modern_meta(meta, version)
-        named = headers.get(b"mcp-name")
         if (
             repeated
             or headers.get(b"mcp-method") != method.encode()
-            or (name and (named != name.encode() or not name.isascii() or name[:2] == "=?"))
-            or (not name and method in NAMED_BY)
+            or (method in NAMED_BY and headers.get(b"mcp-name") != _plain.get(name, _UNKNOWN))
         ):
             check_routing_headers(headers, repeated, method, name if method in NAMED_BY else None)
+            _keep(name)
     if method not in METHODS[era]:
         check_method(method, era)
     return meta, name
+
+
+def _keep(name: str) -> None:
+    """A client invents URIs, and what it wants with them: so many are kept, and none that is long."""
+    if 0 < len(name) <= _LONGEST_KEPT and name not in _plain and is_plain(name):
+        if len(_plain) >= _MOST_KEPT:
+            _plain.clear()
+        _plain[name] = name.encode()

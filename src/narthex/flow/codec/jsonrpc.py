@@ -21,7 +21,7 @@ Id = int | str
 
 
 class Request(msgspec.Struct):
-    """One request or notification from a client. `id` is UNSET for a notification."""
+    """One message from a client. A notification has no `id` (UNSET); a response `result` or `error`, and no method."""
 
     jsonrpc: str
     method: str = ""
@@ -42,6 +42,12 @@ class Incoming(msgspec.Struct):
     error: Raw = Raw()
 
 
+class Answered(Incoming):
+    """A response whose `result` has been read one level deep already."""
+
+    members: RawMap = {}
+
+
 decode_map = msgspec.json.Decoder(RawMap).decode
 _decode_request = msgspec.json.Decoder(Request).decode
 _decode_incoming = msgspec.json.Decoder(Incoming).decode
@@ -50,15 +56,16 @@ encode = msgspec.json.Encoder().encode
 MOST_MEMBERS = 4096
 """Of an object that is looked at key by key."""
 _KEY = re.compile(rb'("(?:[^"\\]++|\\.)*+"):')
+_NOTHING = Raw()
 BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def decode_request(body: bytes) -> Request:
-    """Read one JSON-RPC request or notification.
+    """Read one JSON-RPC request or notification, or the response of a legacy client (then `method` is empty).
 
     Raises:
         ParseError: Not JSON, not UTF-8, nested too deeply, or a key given twice in the envelope.
-        CodecError: JSON, but not one request: a batch, a response, a wrong `jsonrpc`, an id of another type.
+        CodecError: JSON, but not one message: a batch, a wrong `jsonrpc`, an id of another type.
     """
     try:
         if not body.isascii():
@@ -72,7 +79,8 @@ def decode_request(body: bytes) -> Request:
     if request.jsonrpc != "2.0":
         raise CodecError('"jsonrpc" must be "2.0"')
     if not request.method or id_ is None or request.result or request.error:
-        raise CodecError("not a JSON-RPC request")
+        _check_response(request)
+        return request
     # The length of the shortest form: a longer body has white space, unknown keys, or a key twice.
     length = 29 + len(request.method)  # {"jsonrpc":"2.0","method":""}
     if params:  # ,"params":{} less a comma, and "": and a comma for each member
@@ -82,6 +90,12 @@ def decode_request(body: bytes) -> Request:
     if len(body) != length:
         refuse_duplicate_keys(body, depth=2)
     return request
+
+
+def _check_response(request: Request) -> None:
+    """Raises CodecError for what is neither a request nor a response."""
+    if request.method or request.id in (None, UNSET) or bool(request.result) == bool(request.error):
+        raise CodecError("not a JSON-RPC request")
 
 
 def _no_request(body: bytes, detail: str) -> CodecError:
@@ -145,6 +159,32 @@ def decode_incoming(data: bytes | bytearray) -> Incoming:
         return _decode_incoming(data)
     except BAD_JSON as error:
         raise ParseError("the server's answer is not JSON-RPC", detail=str(error)) from None
+
+
+def decode_answer(data: bytes, id_: int) -> Incoming:
+    """Read what should be the response to our request `id_`.
+
+    In the plain form, `{"jsonrpc":"2.0","id":1,"result":{…}}` and no member more, one reading of the result is all:
+    it is an object, the rest is known. Everything else is read as any message.
+
+    Raises:
+        ParseError: as `decode_incoming`.
+    """
+    start = b'{"jsonrpc":"2.0","id":%d,"result":' % id_
+    if data.startswith(start) and data.isascii():
+        result = data[len(start) : -1]
+        try:
+            members = decode_map(result)
+        except BAD_JSON:
+            return decode_incoming(data)
+        if data.endswith(b"}"):
+            return Answered("2.0", id_, "", _NOTHING, Raw(result), _NOTHING, members)
+    return decode_incoming(data)
+
+
+def is_request(message: Incoming) -> bool:
+    """Does it want an answer?"""
+    return bool(message.method) and message.id is not UNSET and message.id is not None
 
 
 def read_string(params: RawMap, key: str) -> str:

@@ -2,6 +2,12 @@
 
 In: a tool's input schema, the raw arguments of a call, headers. Out: a plan, header lines, or the error to answer with.
 A tool without `x-mcp-header` has the empty plan, and costs one look for these bytes when it is listed.
+
+`Mcp-Param-*` headers that no plan has ("servers that do not recognize an `Mcp-Param-{Name}` header MUST forward it and
+otherwise ignore it") go on to the server as they came, of every request of a modern client to a modern server over
+HTTP; others have no such headers. Nothing is forwarded in part: where such a header came twice, says what a header may
+not say, or there are too many, the request is refused. What a plan has is never forwarded, but made anew from the
+arguments that are sent.
 Cases: `tests/flow/codec/test_param_headers.py`, one row a rule. Source: MCP 2026-07-28, Streamable HTTP transport
 ("Custom Headers from Tool Parameters", "Server Validation"), server/tools ("x-mcp-header"); RFC 9110 §5.6.2 (token).
 """
@@ -16,10 +22,11 @@ from typing import Any
 import msgspec
 
 from narthex.errors import CodecError, HeaderMismatch, InvalidParams, ParseError
-from narthex.flow.codec.headers import decode_value, encode_value
+from narthex.flow.codec.headers import OWS, decode_value, encode_value
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, compact_length, decode_map, refuse_duplicate_keys
 
 KEY = "x-mcp-header"
+PREFIX = b"mcp-param-"
 MOST_SCHEMA = 64 * 1024
 """Bytes of a schema that has the annotation: it is looked through on the loop, when its tool is listed."""
 MOST_POSITIONS = 4096
@@ -34,6 +41,7 @@ SAFE = 2**53 - 1
 
 _KEY_BYTES = KEY.encode()
 _ESCAPED_KEY = re.compile(b"".join(rb"(?:%b|\\u00(?i:%02x))" % (re.escape(b"%c" % c), c) for c in _KEY_BYTES))
+_CLEAN = re.compile(rb"[\t -~]*")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _INTEGER = re.compile(r"(-?[0-9]{1,16})(?:\.0+)?")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -74,6 +82,15 @@ class Param(msgspec.Struct, frozen=True):
 
 
 Plan = tuple[Param, ...]
+
+
+class Said(msgspec.Struct, frozen=True):
+    """Headers of a client's request, by lower-case name; of a repeated one the first value."""
+
+    headers: Mapping[bytes, bytes]
+    repeated: frozenset[bytes]
+    params: tuple[bytes, ...]
+    """The names among them that begin with `Mcp-Param-`."""
 
 
 def is_annotated(raw: bytes) -> bool:
@@ -182,6 +199,7 @@ def check_param_headers(
         return
     for param, text, is_number in _texts(plan, arguments):
         got = headers.get(param.key)
+        got = None if got is None else got.strip(OWS)
         if text is None:
             if got is not None:
                 raise HeaderMismatch(param.header, "a value", "nothing")
@@ -189,6 +207,25 @@ def check_param_headers(
             raise HeaderMismatch(param.header, "nothing", "a value")
         elif param.key in repeated or not _agrees(got, text, is_number):
             raise HeaderMismatch(param.header, "another value", "a value")  # neither is for a log: they are content
+
+
+def forwarded_lines(plan: Plan, said: Said) -> bytes:
+    """The `Mcp-Param-*` headers of a request that its tool's plan does not have, as lines with CRLF.
+
+    Raises:
+        HeaderMismatch: One came twice, or its value is not visible ASCII.
+        InvalidParams: There are more than are forwarded.
+    """
+    planned = {param.key for param in plan}
+    lines = b""
+    for count, name in enumerate(name for name in said.params if name not in planned):
+        value = said.headers[name].strip(OWS)
+        if name in said.repeated or not _CLEAN.fullmatch(value) or not _TOKEN.fullmatch(name.decode("latin-1")):
+            raise HeaderMismatch(name.decode("latin-1")[:MOST_NAME], "what is not forwarded", "one plain value")
+        lines += b"%b: %b\r\n" % (name, value)
+        if count == MOST_PARAMS or len(lines) > MOST_LINES:
+            raise InvalidParams("too many Mcp-Param headers, or too long ones, to be forwarded")
+    return lines
 
 
 def _agrees(got: bytes, text: str, is_number: bool) -> bool:

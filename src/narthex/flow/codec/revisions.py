@@ -3,6 +3,16 @@
 In: the version header, the method and the parameters. Out: the revision, or the error to answer with.
 Cases: `tests/flow/codec/test_revisions.py`, one row a rule.
 Source: MCP 2026-07-28, basic/versioning and Streamable HTTP; MCP 2025-11-25, transports ("Protocol Version Header").
+
+| a request says | it speaks |
+| --- | --- |
+| a modern version, in header and `_meta` | that one; `initialize`, too, which it does not have any more |
+| `initialize`, otherwise | what the handshake agrees on |
+| a session | what its handshake has agreed on, whatever legacy version the header says, or with none (2025-11-25, |
+| | lifecycle: both sides respect it; transports: the header SHOULD say the same, so another is no reason to refuse) |
+| a legacy version, without a session | that one |
+| nothing | 2025-03-26, the last one without the header |
+| anything else | refused, 400 |
 """
 
 from __future__ import annotations
@@ -10,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from narthex.errors import HeaderMismatch, InvalidParams, MethodNotFound, UnsupportedVersion
+from narthex.flow.codec.headers import OWS
 from narthex.flow.codec.jsonrpc import (
     BAD_JSON,
     RawMap,
@@ -52,23 +63,28 @@ _SHARED_METHODS = frozenset(
     }
 )
 METHODS: dict[Era, frozenset[str]] = {
-    "modern": _SHARED_METHODS | {"server/discover"},
-    "legacy": _SHARED_METHODS | {"initialize", "ping"},
+    "modern": _SHARED_METHODS | {"server/discover", "subscriptions/listen"},
+    "legacy": _SHARED_METHODS
+    | {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"},
 }
-"""What a client may ask. Subscriptions, log levels and tasks are refused as unknown: not in this version."""
+"""What a client may ask. Tasks are refused as unknown: not in this version."""
 
 
 def era_of(header: bytes | None, request: Request, body: bytes) -> tuple[str, Era]:
-    """The revision and era that a request speaks.
+    """The revision and era that a request speaks, by itself: a legacy session knows better which revision.
 
     Args:
         header: `MCP-Protocol-Version` as received, None where absent.
         body: The request's bytes: without a header, its `_meta` still tells a modern client that lost it.
     Raises:
         UnsupportedVersion: A version that is none of ours; `data` names those to choose from.
-        HeaderMismatch: The body is modern, the header is missing or says otherwise.
+        HeaderMismatch: The body is modern, the header is missing.
     """
+    header = None if header is None else header.strip(OWS)
     if request.method == "initialize":
+        known = ERA_OF_HEADER.get(header)
+        if known is not None and known[1] == "modern" and _claims_version(request.params):
+            return known
         return LATEST_LEGACY, "legacy"
     if header is None:
         if _META_VERSION_BYTES in body and _claims_version(request.params):

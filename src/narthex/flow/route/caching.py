@@ -3,7 +3,7 @@
 In: the members of an upstream's result; then how fresh the merged list is and whom it is for. Out: `Hints`, and the
 members that stand before the items of a list result.
 Cases: `tests/flow/route/test_caching.py`. Source: MCP 2026-07-28, caching (`ttlMs`, `cacheScope`, all pages of a list
-share one scope), pagination.
+share one scope), pagination, basic ("Per-response protocol fields": every result should say who answers).
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON, RawMap, encode
-from narthex.flow.route.index import Missing, missing_member
+from narthex.flow.codec.offers import SERVER_INFO
+from narthex.flow.codec.revisions import META_SERVER
+from narthex.flow.route.index import Missing
 from narthex.types import Era
+
+_SERVER = b"%b:%b" % (encode(META_SERVER), encode(SERVER_INFO))
+_META = b'"_meta":{%b},' % _SERVER
+_HEAD = {
+    False: b'{"resultType":"complete","cacheScope":"private","ttlMs":%d,',
+    True: b'{"resultType":"complete","cacheScope":"public","ttlMs":%d,',
+}
 
 
 class Hints(msgspec.Struct, frozen=True):
@@ -44,7 +53,8 @@ def strictest(hints: Iterable[Hints]) -> Hints:
 
 def ms_left(until: float, now: float, most_ms: int) -> int:
     """Whole milliseconds until `until` (both in seconds of one clock), at least 0, at most `most_ms`."""
-    return int(min(most_ms, max(0.0, (until - now) * 1000)))
+    left_ms = (until - now) * 1000
+    return most_ms if left_ms >= most_ms else max(0, int(left_ms))
 
 
 def list_head(
@@ -60,9 +70,12 @@ def list_head(
         cursor: The last place shown, sealed; None on the last page.
     """
     tail = b"" if cursor is None else b'"nextCursor":%b,' % encode(cursor)
-    if missing:
-        tail = missing_member(missing) + tail
     if era == "legacy":
-        return b"{" + tail
-    scope = b"public" if public else b"private"
-    return b'{"resultType":"complete","ttlMs":%d,"cacheScope":"%b",%b' % (ttl_ms, scope, tail)
+        return b'{"_meta":{%b},%b' % (_lost(missing), tail) if missing else b"{" + tail
+    meta = b'"_meta":{%b,%b},' % (_SERVER, _lost(missing)) if missing else _META
+    return _HEAD[public] % ttl_ms + meta + tail
+
+
+def _lost(missing: Sequence[Missing]) -> bytes:
+    """The member of `_meta` that names the servers whose items are not here."""
+    return b'"narthex/missing":%b' % encode([{"server": one.server, "reason": one.reason} for one in missing])

@@ -6,11 +6,12 @@ What is listed is what can be called: both come from here. Cases: `tests/flow/ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, decode_map, encode
+from narthex.flow.codec.param_headers import BadAnnotation, Plan, is_annotated, read_plan
 from narthex.flow.route.fragments import PAGE, Fragments, PageBound, Preparing
 from narthex.flow.route.names import canonical, shown_name
 from narthex.flow.route.patterns import Selector
@@ -31,11 +32,16 @@ SLICE = 50
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where a shown name leads: the server, and the name as that server gives it (also as JSON)."""
+    """Where a shown name leads: the server, and the name as that server gives it (also as JSON).
+
+    `params` are the arguments of a tool that go into headers, too. `mirrored`: the server gets such headers, if modern.
+    """
 
     server: str
     name: str
     name_json: bytes
+    params: Plan = ()
+    mirrored: bool = True
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -60,7 +66,8 @@ class Index(msgspec.Struct, frozen=True):
     """What one endpoint shows of one kind. `fragments` are the items' bytes, the i-th that of the i-th of `targets`.
 
     `hidden` lost a clash. `templates` and `authorities` (scheme and authority of a listed URI) find the server of an
-    unlisted resource. `public`: every server's list is, and is here with all its items.
+    unlisted resource. `public`: every server's list is, and is here with all its items. `refused`: tools that are left
+    out, for their `x-mcp-header` (server, name, reason).
     """
 
     kind: Kind
@@ -71,18 +78,7 @@ class Index(msgspec.Struct, frozen=True):
     templates: tuple[tuple[Template, Target], ...] = ()
     authorities: Mapping[str, Target] = {}
     public: bool = False
-
-    def body(self, prefix: bytes = b"") -> bytes:
-        """The whole list as one result. `prefix` holds further members, each ending in a comma."""
-        meta = missing_member(self.missing) if self.missing else b""
-        items = b",".join(self.fragments.items)
-        return b'{%b%b"%b":[%b]}' % (prefix, meta, MEMBER[self.kind].encode(), items)
-
-
-def missing_member(missing: Sequence[Missing]) -> bytes:
-    """The member of a list result that names the servers whose items it lacks, with its comma."""
-    lost = [{"server": one.server, "reason": one.reason} for one in missing]
-    return b'"_meta":{"narthex/missing":%b},' % encode(lost)
+    refused: tuple[tuple[str, str, str], ...] = ()
 
 
 def find_resource(spec: EndpointSpec, resources: Index, templates: Index, uri: str) -> Target | None:
@@ -129,7 +125,12 @@ def read_items(kind: Kind, server: str, raws: Sequence[Raw], most: int, *, publi
 
 
 def merge(
-    spec: EndpointSpec, kind: Kind, lists: Sequence[Items], missing: Sequence[Missing], bound: PageBound = PAGE
+    spec: EndpointSpec,
+    kind: Kind,
+    lists: Sequence[Items],
+    missing: Sequence[Missing],
+    bound: PageBound = PAGE,
+    stdio: Container[str] = (),
 ) -> Generator[None, None, Index]:
     """Merge in the order of `lists` (the endpoint's order of servers, so the result is deterministic).
 
@@ -137,17 +138,21 @@ def merge(
 
     Args:
         bound: Of the pages that the list is shown in.
+        stdio: Servers that get no headers. A tool of any other one is left out where its `x-mcp-header` is not valid
+            (2026-07-28, Streamable HTTP transport, "Schema Extension": clients MUST).
     """
     select = Selector(*_patterns(_selection(spec, kind)))
     targets: dict[str, Target] = {}
     prepared = Preparing(bound)
     hidden: list[tuple[str, str]] = []
+    refused: list[tuple[str, str, str]] = []
     show, key = _shower(spec, kind), KEY[kind]
     excluded = False
     count = 0
     for one in lists:
         for name, raw in one.items:
-            count += 1 + len(raw) // 4096
+            annotated = kind == "tools" and is_annotated(bytes(raw))
+            count += 1 + len(raw) // (1024 if annotated else 4096)
             if count >= SLICE:
                 count = 0
                 yield
@@ -158,7 +163,16 @@ def merge(
             if shown in targets:
                 hidden.append((one.server, name))
                 continue
-            targets[shown] = Target(one.server, name, encode(name))
+            mirrored = one.server not in stdio
+            params: Plan = ()
+            if annotated:
+                try:
+                    params = _read_params(raw)
+                except BadAnnotation as error:
+                    if mirrored:
+                        refused.append((one.server, name, error.detail))
+                        continue
+            targets[shown] = Target(one.server, name, encode(name), params, mirrored)
             prepared.add(shown, raw if shown == name else _renamed(raw, key, shown))
     templates: tuple[tuple[Template, Target], ...] = ()
     if kind == "templates":
@@ -171,8 +185,14 @@ def merge(
         tuple(hidden),
         templates,
         _authorities(targets) if kind == "resources" else {},
-        public=bool(lists) and all(one.public for one in lists) and not (missing or hidden or excluded),
+        public=bool(lists) and all(one.public for one in lists) and not (missing or hidden or excluded or refused),
+        refused=tuple(refused),
     )
+
+
+def _read_params(tool: Raw) -> Plan:
+    schema = decode_map(tool).get("inputSchema")
+    return () if schema is None else read_plan(schema)
 
 
 def _authorities(targets: Mapping[str, Target]) -> dict[str, Target]:

@@ -22,7 +22,7 @@ LEGACY_S = 3600.0
 AGAIN_S = 60.0
 """A probe from which nothing was learnt is followed by another after this long."""
 DOUBT_S = 10.0
-"""For this long after a probe no answer makes us doubt what it found."""
+"""A doubt waits until a probe is this old before there is another."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ class EraBook:
         if 0.0 <= now - self._vain_at < AGAIN_S:
             return False
         lasts_s = self._modern_s if verdict.spoken == "modern" else self._legacy_s
-        return self._doubted or not 0.0 <= now - verdict.checked_at < lasts_s
+        return not 0.0 <= now - verdict.checked_at < (DOUBT_S if self._doubted else lasts_s)
 
     def known(self, now: float) -> Spoken | None:
         """What to open with; None: find out."""
@@ -91,11 +91,9 @@ class EraBook:
         return before is not None and not same
 
     def doubt(self, now: float) -> bool:
-        """The server does not answer as it should. Returns whether it is to be asked; the verdict holds until then."""
-        if self.verdict is None or 0.0 <= now - self.verdict.checked_at < DOUBT_S:
-            return False
-        self._doubted = True
-        return self.due(now)
+        """The server does not answer as it should. Returns whether it is to be asked now; the verdict holds so long."""
+        self._doubted = self.verdict is not None
+        return self._doubted and self.due(now)
 
     def vain(self, now: float) -> None:
         """A probe ended without an answer that says anything: the verdict holds."""

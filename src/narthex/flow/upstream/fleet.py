@@ -7,85 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Generator
-from operator import is_
-from typing import Any
-
-import msgspec
+from functools import partial
+from typing import Any, TypeVar
 
 from narthex.errors import GatewayError, UpstreamUnavailable
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
-from narthex.flow.route.bodies import Bodies, Body
+from narthex.flow.route.bodies import Bodies
 from narthex.flow.route.index import Index, Items, Missing, Target, find_resource, merge
 from narthex.flow.route.names import split_prefix
 from narthex.flow.upstream.dial import Dialer
+from narthex.flow.upstream.port import Dialect
 from narthex.flow.upstream.server import RECHECK_S, Server
-from narthex.types import EndpointSpec, Kind, Principal, ServerSpec, Session, Sharing, Snapshot, StdioTarget
+from narthex.flow.upstream.viewers import Scope, View, Viewers, declared, scope_of
+from narthex.flow.upstream.viewers import Viewer as Viewer
+from narthex.types import EndpointSpec, Kind, Principal, ServerSpec, Session, Snapshot, StdioTarget
 
+T = TypeVar("T")
 _log = logging.getLogger("narthex.upstream")
-MOST_VIEWERS = 256
-"""Viewers whose merged lists are kept; the one seen longest ago goes first."""
-
 MOST_TOLD = 20
 """Names hidden by a clash that are logged at a time."""
 MISSING_TTL_S = 1.0
 """A list with a server missing is asked for again after this long: it may be back."""
-
-Scope = tuple[str, ...]
-
-
-def scope_of(sharing: Sharing, principal: Principal, session: Session | None) -> Scope:
-    """Who shares an upstream session with this caller. Every scope begins with the tenant."""
-    if sharing == "tenant":
-        return (principal.tenant,)
-    if sharing == "session" and session is not None:
-        return (*principal.key, session.id)
-    return principal.key
-
-
-class View(msgspec.Struct):
-    """A merged list as last built. `whole` once every server was asked; `fresh_until` in monotonic seconds.
-
-    `lists` are what it was merged from, `pages` where the bytes of its pages are kept.
-    """
-
-    index: Index
-    generation: int
-    fresh_until: float
-    whole: bool
-    tenant: str
-    lists: tuple[Items, ...]
-    pages: Bodies
-    bodies: dict[bytes, bytes] = {}
-
-    def body(self, prefix: bytes) -> bytes:
-        """The list result's bytes, made once."""
-        body = self.bodies.get(prefix)
-        if body is None:
-            body = self.bodies[prefix] = self.index.body(prefix)
-        return body
-
-    def page(self, shown: int | None = None, after: bytes | None = None) -> Body:
-        """The items of a selection of the list, behind a place in it, as bytes made once (`Bodies.page`)."""
-        return self.pages.page(self.tenant, self.index, shown, after)
-
-    def is_of(self, lists: tuple[Items, ...], missing: tuple[Missing, ...]) -> bool:
-        """Would these be merged to the same list? A server's items are one object until they change."""
-        return self.index.missing == missing and len(lists) == len(self.lists) and all(map(is_, lists, self.lists))
-
-
-class Viewer:
-    """Everybody who sees the same of an endpoint: its servers, the scope of each, and the merged lists."""
-
-    __slots__ = ("asking", "building", "scopes", "spec", "views")
-
-    def __init__(self, spec: EndpointSpec, scopes: dict[str, Scope]) -> None:
-        self.spec = spec
-        self.scopes = scopes
-        self.views: dict[Kind, View] = {}
-        self.building: dict[Kind, asyncio.Task[View]] = {}
-        self.asking: dict[tuple[Kind, str | None], asyncio.Task[View]] = {}
+_DEFAULT: Scope = ("default",)
+"""Who shares a server that runs from the start: everybody, while there is one tenant."""
 
 
 class Fleet:
@@ -107,8 +54,9 @@ class Fleet:
         self._clock = clock
         self.tick = clock()
         self._chance = chance
-        self._viewers: dict[tuple[str, Scope, str], Viewer] = {}
-        self._by_session: frozenset[str] = frozenset()
+        self._viewers = Viewers()
+        self.by_session: frozenset[str] = frozenset()
+        """Endpoints with a server of which each client session has a session of its own."""
         self._background: set[asyncio.Task[Any]] = set()
         self._pages = Bodies()
         self._egress = snapshot.egress
@@ -129,7 +77,7 @@ class Fleet:
         self._changed()
         self._viewers.clear()
         by_session = {name for name, one in snapshot.servers.items() if one.sharing == "session"}
-        self._by_session = frozenset(
+        self.by_session = frozenset(
             name for name, endpoint in snapshot.endpoints.items() if by_session.intersection(endpoint.servers)
         )
         for server in retired:
@@ -138,22 +86,25 @@ class Fleet:
     def start(self) -> None:
         """Start the servers that are to run before the first call; once it is known that the gateway itself can."""
         for server in self.servers.values():
-            if isinstance(server.spec.target, StdioTarget) and server.spec.target.start == "at_start":
-                self.spawn(self._start(server))
+            target, sharing = server.spec.target, server.spec.sharing
+            if isinstance(target, StdioTarget) and target.start == "at_start" and sharing == "tenant":
+                self.spawn(self._reach(server, _DEFAULT))
 
     def _server(self, spec: ServerSpec) -> Server:
-        return Server(spec, self._dialer, self._held, clock=self._clock, chance=self._chance, on_change=self._changed)
+        return Server(
+            spec, self._dialer, self._held, clock=self._clock, chance=self._chance, on_change=self._changed,
+            declares=declared,
+        )  # fmt: skip
 
     def _changed(self) -> None:
         self.generation += 1
 
-    async def _start(self, server: Server) -> None:
-        """Open a server that is to run from the start, for those who share it by tenant."""
-        if server.spec.sharing == "tenant" and server.ready(("default",)) is None:
-            try:
-                await server.open(("default",))
-            except GatewayError:
-                return  # logged there; the first call tries again
+    async def _reach(self, server: Server, scope: Scope) -> None:
+        """Open a server before a call needs it."""
+        try:
+            await server.open(scope)
+        except GatewayError:
+            return  # logged there; the first call tries again
 
     async def _retire(self, server: Server) -> None:
         """Close a server that is configured no more, once its running calls have had their time."""
@@ -162,11 +113,12 @@ class Fleet:
             await asyncio.sleep(0.1)
         await server.close()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something in the background, kept until it is done."""
         task = asyncio.ensure_future(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     def sweep(self) -> None:
         """Once a second: close what is idle."""
@@ -182,18 +134,49 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
+    # --- what the servers offer
+
+    def dialects(self, viewer: Viewer) -> list[tuple[str, Dialect | None]]:
+        """What was last negotiated with each server of an endpoint, in its order; None: it was not reached yet."""
+        for name, scope in viewer.scopes.items():
+            server = self.servers.get(name)
+            channel = server.ready(scope) if server is not None else None
+            if channel is not None:
+                viewer.dialects[name] = channel.dialect
+        return [(name, viewer.dialects.get(name)) for name in viewer.scopes]
+
+    async def introduced(self, viewer: Viewer, wait_s: float) -> list[tuple[str, Dialect | None]]:
+        """`dialects` once every server is reached, or not for now, or the time is over: then the rest goes on."""
+        for name, known in self.dialects(viewer):
+            if known is None and name not in viewer.reaching and name in self.servers:
+                task = self.spawn(self._reach(self.servers[name], viewer.scopes[name]))
+                viewer.reaching[name] = task
+                task.add_done_callback(partial(_reached, viewer, name))
+        if viewer.reaching:
+            await asyncio.wait(list(viewer.reaching.values()), timeout=wait_s)
+        return self.dialects(viewer)
+
     # --- views
 
-    def viewer(self, spec: EndpointSpec, principal: Principal, session: Session | None) -> Viewer:
-        """What this caller sees of the endpoint; the same object for all who see the same."""
-        key = (spec.name, principal.key, session.id if session is not None and spec.name in self._by_session else "")
-        viewer = self._viewers.get(key)
+    def viewer(self, spec: EndpointSpec, principal: Principal, session: Session | None, bits: int = 0) -> Viewer:
+        """What this caller sees of the endpoint; the same object for all who see the same.
+
+        Args:
+            bits: What the client can be asked, where the endpoint is one of `by_session`.
+        """
+        key = (
+            spec.name,
+            principal.key,
+            session.id if session is not None and spec.name in self.by_session else "",
+            bits,
+        )
+        viewer = self._viewers.of.get(key)
         if viewer is None:
             servers = self.servers
-            scopes = {n: scope_of(servers[n].spec.sharing, principal, session) for n in spec.servers if n in servers}
-            if len(self._viewers) >= MOST_VIEWERS:
-                del self._viewers[next(iter(self._viewers))]
-            viewer = self._viewers[key] = Viewer(spec, scopes)
+            scopes = {
+                n: scope_of(servers[n].spec.sharing, principal, session, bits) for n in spec.servers if n in servers
+            }
+            viewer = self._viewers.add(key, spec, scopes)
         return viewer
 
     def find_now(self, viewer: Viewer, kind: Kind, name: str) -> Target | None:
@@ -264,7 +247,9 @@ class Fleet:
     def fresh(self, viewer: Viewer, kind: Kind) -> View | None:
         """The merged list from memory, None when a server must be asked."""
         view = viewer.views.get(kind)
-        return view if view is not None and view.whole and self._is_fresh(view) else None
+        if view is not None and view.generation == self.generation and self.tick < view.fresh_until and view.whole:
+            return view
+        return None
 
     async def listing(self, viewer: Viewer, kind: Kind) -> View:
         """The merged list, with every server that answers in time; the others are named in it."""
@@ -296,12 +281,15 @@ class Fleet:
         if before is not None and before.is_of(lists, missing):
             index = before.index
         else:
-            index = await _merged(merge(viewer.spec, kind, lists, missing))
+            stdio = {one.spec.name for one, _ in known if one.pool is None}
+            index = await _merged(merge(viewer.spec, kind, lists, missing, stdio=stdio))
+        listed = [at for one, scope in known if (at := one.listed(scope, kind)) is not None]
         fresh_until = self._clock() + MISSING_TTL_S
         if not missing:
-            fresh_until = min((at.fresh_until for one, scope in known if (at := one.listed(scope, kind))), default=0.0)
+            fresh_until = min((at.fresh_until for at in listed), default=math.inf)
+        expires_at = min((at.expires_at for at in listed), default=math.inf)
         tenant = next(iter(viewer.scopes.values()), ("",))[0]
-        view = View(index, generation, fresh_until, only is None, tenant, lists, self._pages)
+        view = View(index, generation, fresh_until, expires_at, only is None, tenant, lists, self._pages)
         self._keep(viewer, view)
         return view
 
@@ -325,7 +313,15 @@ class Fleet:
         told = frozenset(before.index.hidden) if before is not None else frozenset()
         for server, name in [one for one in view.index.hidden if one not in told][:MOST_TOLD]:
             _log.warning("endpoint %s hides %s of server %s: the name is taken", viewer.spec.name, name, server)
+        refused = frozenset(before.index.refused) if before is not None else frozenset()
+        for server, name, why in [one for one in view.index.refused if one not in refused][:MOST_TOLD]:
+            _log.warning("endpoint %s leaves out tool %s of server %s: x-mcp-header: %s",
+                         viewer.spec.name, name[:128], server, why)  # fmt: skip
         viewer.views[kind] = view
+
+
+def _reached(viewer: Viewer, name: str, task: asyncio.Task[None]) -> None:
+    del viewer.reaching[name]
 
 
 async def _merged(steps: Generator[None, None, Index]) -> Index:

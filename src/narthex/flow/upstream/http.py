@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from narthex.errors import ContentBlocked, GatewayError, Overloaded, ParseError, UpstreamUnavailable
 from narthex.flow.codec.handshake import cancelled_body
 from narthex.flow.codec.headers import routing_headers
-from narthex.flow.codec.jsonrpc import decode_incoming
+from narthex.flow.codec.jsonrpc import decode_answer, decode_incoming
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.held import LARGE, Held
-from narthex.flow.upstream.connection import HttpConnection, HttpPool, Receiver, ask
+from narthex.flow.upstream.connection import HttpConnection, HttpPool, ask
 from narthex.flow.upstream.notice import MOST_NOTICES, Notice
 from narthex.flow.upstream.port import Dialect, Outgoing, SessionLost, Sink
 from narthex.types import ServerSpec
@@ -38,7 +41,7 @@ class HttpChannel:
         self.open_calls = 0
         self._pool = pool
         self._held = held
-        self._ids = itertools.count(2)
+        self.next_id: Callable[[], int] = itertools.count(2).__next__
         self._notices: set[Notice] = set()
         self._deaf_told = False
         self._modern = dialect.era == "modern"
@@ -46,17 +49,14 @@ class HttpChannel:
         self.small = min(SPLICE, spec.max_answer)
         """JSON bodies up to this need no bound of their own."""
 
-    def next_id(self) -> int:
-        return next(self._ids)
-
     def request(self, out: Outgoing, sink: Sink) -> HttpCall:
         body = out.body
         if self._modern:
             routing = routing_headers(out.method, out.name)
-            data = b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, routing, len(body), body)
+            data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (self._head, routing, out.lines, len(body), body)
         else:
             data = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
-        call = HttpCall(self, out, sink, data)
+        call = HttpCall(self, sink, out, data)
         connection = self._pool.take()
         if connection is not None:
             call.connection = connection
@@ -98,30 +98,24 @@ class HttpChannel:
         self.alive = False
 
 
-class HttpCall(Receiver):
+class HttpCall(msgspec.Struct, eq=False):
     """One request under way: reads the answer as MCP. It is the channel's `Flight` and the connection's `Receiver`."""
 
-    __slots__ = (
-        "_chunks", "_events", "_held", "_json", "_out", "_resent", "_size", "_spliced", "_status", "_wire",
-        "channel", "connection", "dialing", "retry_after_s", "sink",
-    )  # fmt: skip
-
-    def __init__(self, channel: HttpChannel, out: Outgoing, sink: Sink, wire: bytes) -> None:
-        self.channel = channel
-        self.sink: Sink | None = sink
-        self.connection: HttpConnection | None = None
-        self.dialing: asyncio.Future[None] | None = None
-        self.retry_after_s: float | None = None
-        self._out = out
-        self._wire = wire
-        self._resent = False
-        self._status = 0
-        self._chunks: list[bytes | bytearray] = []
-        self._size = 0
-        self._held = 0
-        self._spliced = False
-        self._json = False
-        self._events: EventParser | None = None
+    channel: HttpChannel
+    sink: Sink | None
+    _out: Outgoing
+    _wire: bytes
+    connection: HttpConnection | None = None
+    dialing: asyncio.Future[None] | None = None
+    retry_after_s: float | None = None
+    _resent: bool = False
+    _status: int = 0
+    _chunks: list[bytes | bytearray] = []
+    _size: int = 0
+    _held: int = 0
+    _spliced: bool = False
+    _json: bool = False
+    _events: EventParser | None = None
 
     # --- Flight
 
@@ -168,7 +162,9 @@ class HttpCall(Receiver):
     def whole(self, headers: dict[bytes, bytes], body: bytes) -> None:
         sink = self.sink
         if sink is None or headers.get(b"content-type") != b"application/json" or len(body) > self.channel.small:
-            super().whole(headers, body)
+            self.head(200, headers, len(body))
+            self.body(body)
+            self.end()
             return
         self.connection = None  # it is back in its pool: nothing that happens to this call may touch it
         self._finish_json(sink, body)
@@ -252,7 +248,7 @@ class HttpCall(Receiver):
 
     def _finish_json(self, sink: Sink, body: bytes) -> None:
         try:
-            message = decode_incoming(body)
+            message = decode_answer(body, self._out.id)
         except ParseError as error:
             self._garbage(error.detail)
             return

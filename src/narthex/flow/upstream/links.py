@@ -17,19 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from narthex.errors import GatewayError, UpstreamTimeout, UpstreamUnavailable
-from narthex.flow.codec.handshake import request_body
-from narthex.flow.codec.jsonrpc import BAD_JSON, Incoming, Raw, encode
-from narthex.flow.upstream.changes import (
-    ACKNOWLEDGED,
-    LISTEN,
-    TASKS_CAPABILITY,
-    listen_params,
-    read_acknowledged,
-    read_change,
-)
+from narthex.flow.codec import subscriptions
+from narthex.flow.codec.bridge import error_code
+from narthex.flow.codec.jsonrpc import Incoming, Raw, encode
+from narthex.flow.codec.subscriptions import Acknowledged, ListKind, Wanted, listen_body, read_event
 from narthex.flow.upstream.http import HttpChannel, refused
 from narthex.flow.upstream.multiplex import Multiplex
-from narthex.flow.upstream.port import NOBODY, NOTHING, Channel, Flight, ListKind, Outgoing, Own, SessionLost, Wanted
+from narthex.flow.upstream.port import NOBODY, Channel, Flight, Outgoing, Own, SessionLost
 from narthex.flow.upstream.session import SessionChannel
 from narthex.flow.upstream.stream import EventStream, can_resume, get_head
 
@@ -38,13 +32,19 @@ if TYPE_CHECKING:
 
 ACKNOWLEDGED_S = 10.0
 """A server gets this long to acknowledge a subscription, or to answer a GET."""
+NOTHING = Wanted()
 AT_ONCE = 16
 """Subscriptions to single resources that are asked for together."""
 _log = logging.getLogger("narthex.upstream")
 
 
 class Refused(UpstreamUnavailable):
-    """The server refuses a subscription as it was asked for; another one it may grant."""
+    """The server refuses a subscription as it was asked for, with this JSON-RPC error; another one it may grant."""
+
+    def __init__(self, error: bytes) -> None:
+        detail = f"it answers with error {error[:200]!r}"
+        super().__init__("the server refuses the subscription", detail=detail, sent=True)
+        self.code = error_code(Raw(error))
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -106,17 +106,18 @@ class ModernLink:
         self._was_open = False
 
     async def apply(self, wanted: Wanted) -> bool:
-        wanted = msgspec.structs.replace(wanted, pushes=False)  # a modern server asks in its results
         before = self._current
         if wanted == self.in_force:
             return False
-        if not wanted:
+        if wanted == NOTHING:
             self.drop()
             return False
         subscription = _Subscription(self._server, self._scope, wanted, self._ended)
-        self.agreed = await subscription.open(self.channel)
-        self._current, self.in_force = subscription, wanted
-        missed, self._was_open = self._was_open and before is None, True
+        agreed = await subscription.open(self.channel)
+        if subscription.over:  # in the same read: it was nobody's yet
+            raise UpstreamUnavailable("the server ended the subscription at once")
+        missed, self._was_open = self._was_open and (before is None or before.over), True
+        self.agreed, self._current, self.in_force = agreed, subscription, wanted
         if before is not None:
             before.cancel()
         return missed
@@ -151,18 +152,13 @@ class _Subscription(Own):
         self._on_end = on_end
         self._agreed: asyncio.Future[Wanted] = asyncio.get_running_loop().create_future()
         self._flight: Flight | None = None
-        self._over = False
+        self.over = False
 
     async def open(self, channel: Channel) -> Wanted:
         """Ask, and wait for what the server agrees to. Raises Refused, UpstreamUnavailable, UpstreamTimeout."""
         id_ = channel.next_id()
-        capabilities = self._server.behalf(self._scope).capabilities
-        if self.wanted.task_ids:
-            extensions = capabilities.get("extensions")
-            more = extensions if isinstance(extensions, dict) else {}
-            capabilities = {**capabilities, "extensions": {**more, **TASKS_CAPABILITY["extensions"]}}
-        body = request_body(id_, LISTEN, listen_params(self.wanted), channel.dialect, capabilities)
-        self._flight = channel.request(Outgoing(id_, LISTEN, body, resend=True), self)
+        body = listen_body(id_, self.wanted, channel.dialect.version)
+        self._flight = channel.request(Outgoing(id_, "subscriptions/listen", body, resend=True), self)
         try:
             async with asyncio.timeout(ACKNOWLEDGED_S):
                 return await self._agreed
@@ -175,8 +171,8 @@ class _Subscription(Own):
 
     def cancel(self) -> None:
         """Nobody listens any more."""
-        if not self._over:
-            self._over = True
+        if not self.over:
+            self.over = True
             if self._flight is not None:
                 self._flight.cancel("no longer needed")
 
@@ -185,32 +181,27 @@ class _Subscription(Own):
     def started(self, streaming: bool) -> None: ...
 
     def message(self, message: Incoming) -> None:
-        if self._over:
+        if self.over:
             return
-        if not message.method:
-            self._respond(message)
-        elif message.method == ACKNOWLEDGED:
-            self._acknowledge(message.params)
-        elif self._agreed.done():  # before that a server may tell nothing
+        event = read_event(message)
+        if isinstance(event, subscriptions.Ended):
+            self._respond(event.error)
+        elif isinstance(event, Acknowledged):
+            self._acknowledge(event.wanted)
+        elif event is not None and self._agreed.done():  # before that a server may tell nothing
             self.served = True
-            change = read_change(message)
-            if change is not None:
-                self._server.heard(self._scope, change)
+            self._server.heard(self._scope, event)
 
-    def _acknowledge(self, params: Raw) -> None:
-        if self._agreed.done():
-            return
-        try:
-            self._agreed.set_result(read_acknowledged(params, self.wanted))
-        except BAD_JSON as error:
-            self._close(UpstreamUnavailable("an acknowledgement cannot be read", detail=str(error)))
+    def _acknowledge(self, said: Wanted) -> None:
+        """A server may agree to less than was asked for, never to more."""
+        if not self._agreed.done():
+            asked = self.wanted
+            agreed = Wanted(asked.kinds & said.kinds, asked.uris & said.uris, asked.tasks & said.tasks)
+            self._agreed.set_result(agreed)
 
-    def _respond(self, message: Incoming) -> None:
-        if not message.error:
-            self._close(UpstreamUnavailable("the server ended the subscription"))
-            return
-        said = f"it answers {LISTEN} with error {bytes(message.error)[:200]!r}"
-        self._close(Refused("the server refuses the subscription", detail=said))
+    def _respond(self, error: bytes | None) -> None:
+        ended = UpstreamUnavailable("the server ended the subscription")
+        self._close(ended if error is None else Refused(error))
 
     def splice(self, head: bytes, total: int) -> bool:
         return False
@@ -224,7 +215,7 @@ class _Subscription(Own):
         self._close(error)
 
     def _close(self, error: GatewayError) -> None:
-        if self._over:
+        if self.over:
             return
         self.cancel()
         if not self._agreed.done():
@@ -265,8 +256,7 @@ class LegacyLink:
         self.agreed = Wanted(
             kinds=frozenset(kind for kind in wanted.kinds if _offers(capabilities, kind, "listChanged")),
             uris=wanted.uris & self._subscribed,
-            task_ids=wanted.task_ids if "tasks" in capabilities else frozenset(),
-            pushes=wanted.pushes,
+            tasks=wanted.tasks if "tasks" in capabilities else frozenset(),
         )
         self.in_force = wanted
         return missed
@@ -324,16 +314,19 @@ class LegacyLink:
             waiting=channel.calls if isinstance(channel, SessionChannel) else None,
             answered=False,
         )
-        stream = EventStream(server.spec, inbox.take, self._stream_ended)
+        stream = self._stream = EventStream(server.spec, inbox.take, self._stream_ended)
+        status = 0
         try:
             async with asyncio.timeout(ACKNOWLEDGED_S):
                 status = await stream.open(pool, get_head(server.spec, pool, channel.dialect, self._last_id))
         except TimeoutError:
             raise UpstreamTimeout(f"server {server.spec.name} does not answer a GET") from None
+        finally:
+            if status != 200:
+                self._stream = None
         if status != 200:
             await self._judge(status)
             return False
-        self._stream = stream
         missed, self._was_open = self._was_open and not can_resume(self._last_id), True
         return missed
 

@@ -3,7 +3,7 @@
 In: what is wanted, now and whenever that changes. Out: the changes that the server tells, to `Hears`. One task lives as
 long as something is wanted; it opens, asks, and after a loss waits and asks again. Nothing is replayed between one
 stream and the next unless the server does it: what may have changed unheard, counts as changed (list, listen, list).
-Cases: `tests/flow/upstream/test_listening.py`; against real servers `tests/e2e/test_listening.py`.
+Cases: `tests/flow/upstream/test_listening.py`; against real servers `test_real_changes.py`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,19 @@ import contextlib
 import logging
 import math
 from collections.abc import Hashable
-from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from narthex.errors import GatewayError
-from narthex.flow.upstream.changes import Change, concerns
-from narthex.flow.upstream.links import Ended, Link, Refused, link_for
+from narthex.flow.codec.subscriptions import MOST_NAMED, ListKind, Notification, TaskChanged, Updated, Wanted
+from narthex.flow.upstream.links import NOTHING, Ended, Link, Refused, link_for
 from narthex.flow.upstream.negotiate import is_refusal
-from narthex.flow.upstream.port import NOTHING, Channel, Wanted
+from narthex.flow.upstream.port import Channel
 
 if TYPE_CHECKING:
     from narthex.flow.upstream.server import Server
 
-MOST = 1000
-"""Resources, and tasks, that are asked for on one channel; what is beyond is not agreed to."""
 FIRST_S = 1.0
 LONGEST_S = 60.0
 STEADY_S = 30.0
@@ -36,16 +33,31 @@ STEADY_S = 30.0
 _log = logging.getLogger("narthex.upstream")
 
 
+class Hears(Protocol):
+    """Who is told of changes. Called on the event loop, perhaps often: whoever hears coalesces, and returns at once."""
+
+    def on_list_changed(self, server: str, kind: ListKind) -> None:
+        """A list may be another one: at most once a second for each kind."""
+
+    def on_updated(self, server: str, scope: Hashable, uri: str) -> None:
+        """A resource may have changed: one that is wanted, one below it, or none that anybody asked for."""
+
+    def on_task(self, server: str, scope: Hashable, task_id: str, params: bytes | None) -> None:
+        """A task's state as the server says it; None: it may have changed unheard, ask."""
+
+
 class Listening:
     """What one scope wants to hear of one server.
 
     Attributes:
         wanted: As last said, within bounds.
+        pushes: Whether the server's stream is to be open although no change is wanted: for what it asks of a client.
         agreed: What of it the server tells, as last known.
     """
 
     def __init__(self, server: Server, scope: Hashable) -> None:
         self.wanted = NOTHING
+        self.pushes = False
         self.agreed = NOTHING
         self._server = server
         self._scope = scope
@@ -61,15 +73,19 @@ class Listening:
 
     # --- what others do
 
-    def want(self, wanted: Wanted) -> None:
+    def want(self, wanted: Wanted, *, pushes: bool = False) -> None:
         """From now on this is wanted; returns at once. Nothing wanted ends it."""
         wanted = _bounded(wanted)
-        if wanted != self.wanted:
-            self.wanted = wanted
+        if (wanted, pushes) != (self.wanted, self.pushes):
+            self.wanted, self.pushes = wanted, pushes
             self._tried.clear()
-        if wanted and self._task is None:
+        if self.is_wanted and self._task is None:
             self._task = asyncio.ensure_future(self._live())
         self._stirred.set()
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.pushes or self.wanted != NOTHING
 
     async def settled(self) -> Wanted:
         """What is agreed to, once what is wanted now was asked for at least once. The caller sets the deadline."""
@@ -81,14 +97,19 @@ class Listening:
         """The channel may be another one, or dead: look."""
         self._stirred.set()
 
-    def heard(self, change: Change) -> None:
+    def heard(self, what: Notification) -> None:
         """A resource or a task has changed, says the server."""
-        if concerns(self.wanted, change):
-            self._tell(change)
+        hears, name = self._server.hears, self._server.spec.name
+        if hears is None:
+            return
+        if isinstance(what, Updated):
+            hears.on_updated(name, self._scope, what.uri)
+        elif isinstance(what, TaskChanged):
+            hears.on_task(name, self._scope, what.id, what.params or None)
 
     async def close(self) -> None:
         """Stop at once: the server is closed."""
-        self.wanted = NOTHING
+        self.wanted, self.pushes = NOTHING, False
         task = self._task
         if task is not None:
             task.cancel()
@@ -98,7 +119,7 @@ class Listening:
 
     async def _live(self) -> None:
         try:
-            while self.wanted:
+            while self.is_wanted and not self._server.gone():
                 self._stirred.clear()
                 await self._rest(await self._pass())
             if self._link is not None:
@@ -107,8 +128,8 @@ class Listening:
             self._leave()
             self._task = None
             self.agreed = NOTHING
-            if self.wanted:
-                self.want(self.wanted)  # said while the last was ended
+            if self.is_wanted and not self._server.gone():
+                self.want(self.wanted, pushes=self.pushes)  # said while the last was ended
             else:
                 self._tried.set()
                 self._server.forget_listening(self._scope, self)
@@ -137,7 +158,7 @@ class Listening:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                while self.wanted:
+                while self.is_wanted:
                     await self._stirred.wait()
                     self._stirred.clear()
 
@@ -153,9 +174,10 @@ class Listening:
             missed = await link.apply(asked)
         except Refused as error:
             added = _without(asked, link.in_force)
-            if not added:
+            if added == NOTHING:
                 raise
             self._refuse(added, error)
+            server.doubt(channel, error.code)
             await self._apply(wanted)
             return
         if self._opened_at == math.inf:
@@ -164,13 +186,15 @@ class Listening:
 
     async def _change_link(self, channel: Channel) -> Link:
         """Leave the link to a channel that is dead, or of an era that the server speaks no more."""
-        before = self._link
+        before, refused = self._link, self._refused
         if before is not None:
             self._missed = True
             await before.end()
+            if before.channel.dialect.era != channel.dialect.era:
+                refused = NOTHING
         self._leave()
-        channel.open_calls += 1  # who listens is no reason to close a channel as idle
-        self._refused = msgspec.structs.replace(self._refused, kinds=frozenset())
+        channel.open_calls += 1  # no channel is idle while somebody listens
+        self._refused = msgspec.structs.replace(refused, kinds=frozenset())
         self._link = link_for(self._server, self._scope, channel, self._on_end)
         return self._link
 
@@ -189,11 +213,10 @@ class Listening:
 
     def _refuse(self, added: Wanted, error: Refused) -> None:
         """Ask no more for what made the server refuse: single resources and tasks first, for one may be at fault."""
-        if added.uris or added.task_ids:
+        if added.uris or added.tasks:
             added = msgspec.structs.replace(added, kinds=frozenset())
-        self._refused = Wanted(
-            self._refused.kinds | added.kinds, self._refused.uris | added.uris, self._refused.task_ids | added.task_ids
-        )
+        known = self._refused
+        self._refused = Wanted(known.kinds | added.kinds, known.uris | added.uris, known.tasks | added.tasks)
         _log.warning("server %s refuses a subscription: %s", self._server.spec.name, error.detail)
 
     def _agree(self, agreed: Wanted, *, missed: bool) -> None:
@@ -205,18 +228,9 @@ class Listening:
         if missed:
             _log.info("server %s is heard again: what may have changed meanwhile counts as changed", name)
             for uri in sorted(kept.uris):
-                self._tell(Change(uri=uri))
-            for task_id in sorted(kept.task_ids):
-                self._tell(Change(task_id=task_id))
-
-    def _tell(self, change: Change) -> None:
-        hears, name = self._server.hears, self._server.spec.name
-        if hears is None:
-            return
-        if change.uri is not None:
-            hears.on_updated(name, self._scope, change.uri)
-        elif change.task_id is not None:
-            hears.on_task(name, self._scope, change.task_id, change.params or None)
+                self.heard(Updated(uri))
+            for task_id in sorted(kept.tasks):
+                self.heard(TaskChanged(task_id, b""))
 
     def _failed(self, error: GatewayError | TimeoutError) -> float:
         if self._failures == 0:
@@ -238,15 +252,16 @@ class Listening:
 
 
 def _bounded(wanted: Wanted) -> Wanted:
-    if len(wanted.uris) <= MOST and len(wanted.task_ids) <= MOST:
+    """What is beyond the bounds is not asked for, so never agreed to."""
+    if len(wanted.uris) <= MOST_NAMED and len(wanted.tasks) <= MOST_NAMED:
         return wanted
-    uris, task_ids = (frozenset(islice(sorted(one), MOST)) for one in (wanted.uris, wanted.task_ids))
-    return msgspec.structs.replace(wanted, uris=uris, task_ids=task_ids)
+    uris, tasks = (frozenset(sorted(names)[:MOST_NAMED]) for names in (wanted.uris, wanted.tasks))
+    return Wanted(wanted.kinds, uris, tasks)
 
 
 def _both(one: Wanted, other: Wanted) -> Wanted:
-    return Wanted(one.kinds & other.kinds, one.uris & other.uris, one.task_ids & other.task_ids)
+    return Wanted(one.kinds & other.kinds, one.uris & other.uris, one.tasks & other.tasks)
 
 
 def _without(wanted: Wanted, less: Wanted) -> Wanted:
-    return Wanted(wanted.kinds - less.kinds, wanted.uris - less.uris, wanted.task_ids - less.task_ids, wanted.pushes)
+    return Wanted(wanted.kinds - less.kinds, wanted.uris - less.uris, wanted.tasks - less.tasks)

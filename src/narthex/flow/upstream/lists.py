@@ -15,10 +15,12 @@ import msgspec
 from narthex.errors import UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.codec.bridge import error_code
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, decode_map
+from narthex.flow.codec.subscriptions import ListKind
+from narthex.flow.route.caching import Hints, read_hints, strictest
 from narthex.flow.route.index import MEMBER, Items, read_items
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.negotiate import is_refusal
-from narthex.flow.upstream.port import Channel, ListKind, SessionLost
+from narthex.flow.upstream.port import Channel, SessionLost
 from narthex.types import Kind
 
 if TYPE_CHECKING:
@@ -47,11 +49,15 @@ TOLD_BY: dict[Kind, ListKind] = {
 
 
 class Listed(msgspec.Struct):
-    """A server's list as last fetched. Times are monotonic seconds."""
+    """A server's list as last fetched. Times are monotonic seconds.
+
+    `expires_at` is what the server says. We keep it until `fresh_until`: `RECHECK_S` at least, whatever it says.
+    """
 
     items: Items
     fetched_at: float
     fresh_until: float
+    expires_at: float
 
 
 class _Odd(UpstreamUnavailable):
@@ -80,7 +86,7 @@ class Lists:
         self._changes[told] = self._changes.get(told, 0) + 1  # what is being fetched may have been read before that
         for (_, kind), listed in self._lists.items():
             if TOLD_BY[kind] == told:
-                listed.fresh_until = 0.0
+                listed.fresh_until = listed.expires_at = 0.0
 
     def forget(self, scope: Hashable) -> None:
         """Nobody will ask for this scope's any more."""
@@ -130,8 +136,10 @@ class Lists:
         before = self._lists.get((scope, kind))
         if before is not None and before.items == items:
             items = before.items
-        fresh_until = now + ttl_s if changes == self._changes.get(told, 0) else 0.0
-        self._lists[scope, kind] = Listed(items, now, fresh_until)
+        listed = Listed(items, now, now + max(ttl_s, RECHECK_S), now + ttl_s)
+        if changes != self._changes.get(told, 0):
+            listed.fresh_until = listed.expires_at = 0.0
+        self._lists[scope, kind] = listed
         if before is None or before.items is not items:
             self._on_change()
         return items
@@ -172,41 +180,42 @@ class Lists:
         raws: list[Raw] = []
         size = 0
         params: RawMap = {}
-        ttl_s = spec.list_ttl_s
+        hints: list[Hints] = []
         for _ in range(MOST_PAGES):
             message = await server.request(channel, METHOD[kind], params, capabilities)
             if message.error:
                 code = error_code(message.error)
                 if code == -32601:
-                    return empty, ttl_s
+                    return empty, spec.list_ttl_s
                 said = repr(bytes(message.error)[:300])
                 error = _Odd if is_strange(channel.dialect.era, code) else UpstreamUnavailable
                 raise error(f"server {spec.name} cannot list its {kind}", detail=said)
             size += len(bytes(message.result))
             if size > spec.max_answer:
                 raise UpstreamUnavailable(f"server {spec.name} has too long a list of {kind}")
-            page, cursor, page_ttl_s = _read_page(spec.name, kind, message.result)
+            page, cursor, said_of_it = _read_page(spec.name, kind, message.result)
             raws += page
-            ttl_s = min(ttl_s, page_ttl_s)
+            hints.append(said_of_it)
             if cursor is None or len(raws) >= MOST_ITEMS:
                 break
             params = {"cursor": cursor}
-        items, left_out = read_items(kind, spec.name, raws, MOST_TEMPLATES if kind == "templates" else MOST_ITEMS)
+        kept = strictest(hints)
+        most = MOST_TEMPLATES if kind == "templates" else MOST_ITEMS
+        items, left_out = read_items(kind, spec.name, raws, most, public=kept.public)
         if left_out:
             _log.warning("server %s: %d of its %s are left out: no usable name, named twice, or too many",
                          spec.name, left_out, kind)  # fmt: skip
-        return items, ttl_s
+        return items, min(spec.list_ttl_s, kept.ttl_s)
 
 
-def _read_page(server: str, kind: Kind, result: Raw) -> tuple[list[Raw], Raw | None, float]:
-    """Items, the next cursor and the page's own time to live (seconds; infinite where it says none)."""
+def _read_page(server: str, kind: Kind, result: Raw) -> tuple[list[Raw], Raw | None, Hints]:
+    """Items, the next cursor, and what the page says of its keeping."""
     try:
         members = decode_map(result)
         page = msgspec.json.decode(members.get(MEMBER[kind], b"[]"), type=list[Raw])
         cursor = members.get("nextCursor")
         if cursor is not None and bytes(cursor) in (b"null", b'""'):
             cursor = None
-        ttl_s = msgspec.json.decode(members["ttlMs"], type=float) / 1000 if "ttlMs" in members else float("inf")
     except BAD_JSON as error:
         raise UpstreamUnavailable(f"server {server} gave a malformed list", detail=str(error)) from None
-    return page, cursor, max(ttl_s, RECHECK_S)
+    return page, cursor, read_hints(members)

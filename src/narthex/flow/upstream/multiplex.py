@@ -16,9 +16,8 @@ import msgspec
 from narthex.errors import GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import handshake
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, decode_incoming
-from narthex.flow.upstream.changes import CHANGES, subscription_of
 from narthex.flow.upstream.port import NOBODY, Behalf, Channel, Dialect, Own, Sink
-from narthex.flow.upstream.pushes import place_notification, place_request
+from narthex.flow.upstream.pushes import CHANGES, place_notification, place_request, subscription_of
 
 GARBAGE_MESSAGES = 1000
 GARBAGE_BYTES = 64 * 1024

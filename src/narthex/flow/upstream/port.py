@@ -6,17 +6,13 @@ or a process (stdio). Everything here is called on the event loop and returns at
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from narthex.errors import GatewayError
-from narthex.flow.codec.jsonrpc import Incoming, Raw
+from narthex.flow.codec.jsonrpc import Incoming
 from narthex.types import Era
-
-ListKind = Literal["tools", "prompts", "resources"]
-"""What a server says has changed; templates go with resources."""
 
 
 class Behalf(msgspec.Struct, frozen=True):
@@ -49,7 +45,8 @@ class Outgoing(msgspec.Struct):
 
     `id` is ours, unique on its channel (`Channel.next_id`), and stands in `body`. A progress token in `body`, if any,
     equals `id`: so a shared pipe knows whose progress it is. `name` is what `Mcp-Name` says, None where it is not sent.
-    `resend` allows a second sending when the connection dies after bytes were written.
+    `resend` allows a second sending when the connection dies after bytes were written. `lines` are further
+    headers, each with its CRLF, sent by modern HTTP alone.
     """
 
     id: int
@@ -57,6 +54,7 @@ class Outgoing(msgspec.Struct):
     body: bytes
     name: str | None = None
     resend: bool = False
+    lines: bytes = b""
 
 
 class Sink(Protocol):
@@ -128,35 +126,3 @@ class SessionLost(GatewayError):
     """The upstream no longer knows our session (404). Nothing was done: open a new one and send once more."""
 
     code, status, reason = -31005, 200, "upstream_unavailable"
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What those who share a channel want to hear of its server beside the answers to their calls. False if nothing.
-
-    `pushes`: what the server asks outside of every call's stream, where it is sent on a stream of its own (the GET of
-    legacy Streamable HTTP).
-    """
-
-    kinds: frozenset[ListKind] = frozenset()
-    uris: frozenset[str] = frozenset()
-    task_ids: frozenset[str] = frozenset()
-    pushes: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.kinds or self.uris or self.task_ids or self.pushes)
-
-
-NOTHING = Wanted()
-
-
-class Hears(Protocol):
-    """Who is told of changes. Called on the event loop, perhaps often: whoever hears coalesces, and returns at once."""
-
-    def on_list_changed(self, server: str, kind: ListKind) -> None:
-        """A list may be another one: at most once a second for each kind."""
-
-    def on_updated(self, server: str, scope: Hashable, uri: str) -> None:
-        """A resource that is wanted, or one below it, may have changed."""
-
-    def on_task(self, server: str, scope: Hashable, task_id: str, params: Raw | None) -> None:
-        """A task's state as the server says it; None: it may have changed unheard, ask."""

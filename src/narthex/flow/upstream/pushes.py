@@ -2,23 +2,55 @@
 
 In: a message of the server, on whose behalf the channel was opened, its open calls. Out: the call that it belongs to,
 or the answer that refuses it. Pure. Cases: `tests/flow/upstream/test_pushes.py`, one row a rule.
-Source: MCP 2025-11-25, lifecycle (only declared capabilities), transports (requests should relate to a call); design §4
-("a push that belongs to no open call is refused").
+Source: MCP 2025-11-25, lifecycle (only declared capabilities), transports (requests should relate to a call); MCP
+2026-07-28, subscriptions (stamps); design §4 ("a push that belongs to no open call is refused").
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from narthex.flow.codec.handshake import answer_push, refuse_push
-from narthex.flow.codec.jsonrpc import Incoming
-from narthex.flow.upstream.changes import CHANGES
+from narthex.flow.codec.jsonrpc import BAD_JSON, Incoming
+from narthex.flow.codec.subscriptions import LIST_KINDS, META_SUBSCRIPTION
 from narthex.flow.upstream.port import Behalf, Own, Sink
 
 NEEDS = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
 """The client capability that each request of a server needs."""
+CHANGES = frozenset(
+    {
+        *(f"notifications/{kind}/list_changed" for kind in LIST_KINDS),
+        "notifications/resources/updated",
+        "notifications/tasks",
+        "notifications/tasks/status",
+        "notifications/subscriptions/acknowledged",
+    }
+)
+"""Notifications for those who listen, whoever calls."""
 NO_CALL = "no call is open that this request could belong to"
 MANY_CALLS = "several calls are open: send the request on the stream of the call that it belongs to"
+
+
+class _Meta(msgspec.Struct):
+    subscription: int | str | None = msgspec.field(name=META_SUBSCRIPTION, default=None)
+
+
+class _Stamped(msgspec.Struct):
+    meta: _Meta = msgspec.field(name="_meta", default_factory=_Meta)
+
+
+_decode_stamped = msgspec.json.Decoder(_Stamped).decode
+
+
+def subscription_of(message: Incoming) -> int | None:
+    """The request of ours on whose stream a notification came, where one pipe carries all streams (stdio)."""
+    try:
+        stamp = _decode_stamped(message.params).meta.subscription
+    except BAD_JSON:
+        return None
+    return stamp if isinstance(stamp, int) else None
 
 
 def client_calls(calls: Mapping[int, Sink]) -> list[Sink]:

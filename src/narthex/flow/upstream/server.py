@@ -18,22 +18,30 @@ from typing import Any, TypeVar
 from narthex.errors import GatewayError, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.codec.bridge import error_code
 from narthex.flow.codec.handshake import NONE, request_body
-from narthex.flow.codec.jsonrpc import Incoming
+from narthex.flow.codec.jsonrpc import UNSET, Incoming
+from narthex.flow.codec.subscriptions import (
+    ListChanged,
+    ListKind,
+    Notification,
+    TaskChanged,
+    Updated,
+    Wanted,
+    read_event,
+)
 from narthex.flow.held import Held
 from narthex.flow.route.index import Items
 from narthex.flow.upstream.breaker import Breaker
-from narthex.flow.upstream.changes import CHANGES, Change, read_change
 from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.era import DOUBT_S, Verdict, is_strange
-from narthex.flow.upstream.listening import Listening
+from narthex.flow.upstream.listening import Hears, Listening
 from narthex.flow.upstream.lists import RECHECK_S as RECHECK_S
 from narthex.flow.upstream.lists import Listed, Lists
 from narthex.flow.upstream.multiplex import ChannelPush
 from narthex.flow.upstream.negotiate import is_refusal
 from narthex.flow.upstream.opening import Opener
-from narthex.flow.upstream.port import Behalf, Channel, Hears, ListKind, Outgoing, Own, SessionLost, Wanted
-from narthex.flow.upstream.pushes import NEEDS
+from narthex.flow.upstream.port import Behalf, Channel, Outgoing, Own, SessionLost
+from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.secrets import hide, secrets_of
 from narthex.types import HttpTarget, Kind, ServerSpec
 
@@ -112,7 +120,8 @@ class Server:
         return channel if channel is not None and channel.alive else None
 
     def serves_one_session(self, scope: Hashable) -> bool:
-        """Is this the scope of one client session? Only such a one has more members than a principal's key."""
+        """Is this the scope of one client session, or of one principal's calls without any? Only such a one has more
+        members than a principal's key."""
         return self.spec.sharing == "session" and isinstance(scope, tuple) and len(scope) > 4
 
     def behalf(self, scope: Hashable) -> Behalf:
@@ -253,14 +262,18 @@ class Server:
 
     # --- what it says unasked
 
-    def listen(self, scope: Hashable, wanted: Wanted) -> Listening:
-        """From now on those who share `scope` want to hear this, told to `hears`; nothing wanted ends it."""
+    def listen(self, scope: Hashable, wanted: Wanted, *, pushes: bool = False) -> Listening:
+        """From now on those who share `scope` want to hear this, told to `hears`; nothing wanted ends it.
+
+        Args:
+            pushes: Open the server's own stream even if nothing else is wanted: a client is there to be asked.
+        """
         listening = self.listenings.get(scope)
         if listening is None:
             listening = Listening(self, scope)
-            if wanted:
-                self.listenings[scope] = listening
-        listening.want(wanted)
+        listening.want(wanted, pushes=pushes)
+        if listening.is_wanted:
+            self.listenings[scope] = listening
         return listening
 
     def forget_listening(self, scope: Hashable, listening: Listening) -> None:
@@ -270,18 +283,18 @@ class Server:
 
     def pushed(self, scope: Hashable, channel: Channel, message: Incoming) -> None:
         """A notification that belongs to no call."""
-        change = read_change(message)
-        if change is not None:
-            self.heard(scope, change)
-        elif self._on_push is not None and message.method not in CHANGES:
-            self._on_push(channel, message)
+        if message.method not in CHANGES:
+            if self._on_push is not None:
+                self._on_push(channel, message)
+        elif isinstance(event := read_event(message), (ListChanged, Updated, TaskChanged)):
+            self.heard(scope, event)
 
-    def heard(self, scope: Hashable, change: Change) -> None:
+    def heard(self, scope: Hashable, what: Notification) -> None:
         """The server says that something has changed."""
-        if change.kind is not None:
-            self.list_changed(change.kind)
+        if isinstance(what, ListChanged):
+            self.list_changed(what.kind)
         elif (listening := self.listenings.get(scope)) is not None:
-            listening.heard(change)
+            listening.heard(what)
 
     def list_changed(self, kind: ListKind) -> None:
         """A list has changed, or may have: the next who asks fetches it again. More than one a second count as one."""
@@ -412,7 +425,7 @@ class _Await(Own):
 
     def message(self, message: Incoming) -> None:
         if not self.done.done() and (message.result or message.error):
-            if message.id == self._id or (message.error and message.id is None):
+            if message.id == self._id or (message.error and message.id in (None, UNSET)):
                 self.done.set_result(message)
             else:
                 self.failed(UpstreamUnavailable("the server answered another request", sent=True))

@@ -116,7 +116,7 @@ class EventStream(Receiver):
                 if event.event == "message" and event.data and self._open:
                     self._take(event.data)
         except ParseError as error:
-            self._end(error.detail)
+            self._end(f"{error.public}: {error.detail}")
         except NotMcp:
             self._end("it sends what is no MCP")
 

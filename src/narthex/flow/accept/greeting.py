@@ -1,0 +1,77 @@
+"""`initialize` and `server/discover`: what an endpoint offers, as soon as its servers have said so.
+
+In: a client's first request. Out: capabilities and instructions of all its servers, and for a legacy client its
+session. Nobody waits long for a server that is slow or dead (`WAIT_S`): it is asked again by whoever comes next.
+Cases: `tests/flow/accept/test_greeting.py`.
+Source: MCP 2025-11-25, lifecycle; MCP 2026-07-28, server/discover and caching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from narthex.flow.accept.listing import TTL_MS, Answering
+from narthex.flow.codec.capabilities import bits_of
+from narthex.flow.codec.jsonrpc import encode, read_string
+from narthex.flow.codec.offers import SERVER_INFO, instructions, offered
+from narthex.flow.codec.revisions import LATEST_LEGACY, LEGACY, META_SERVER, MODERN
+from narthex.flow.upstream.port import Dialect
+
+WAIT_S = 2.0
+"""Clients give up soon on a server that does not greet them."""
+Known = Sequence[tuple[str, Dialect | None]]
+
+
+class Greeting(Answering[Known]):
+    """What both eras' first requests have in common."""
+
+    def known(self) -> Known | None:
+        dialects = self.front.fleet.dialects(self.viewer)
+        return dialects if all(dialect is not None for _, dialect in dialects) else None
+
+    async def ask(self) -> Known:
+        return await self.front.fleet.introduced(self.viewer, WAIT_S)
+
+    def offers(self, found: Known) -> dict[str, Any]:
+        """The members of the result that come from the servers."""
+        offers: dict[str, Any] = {"capabilities": offered(self.call.era, [dialect for _, dialect in found])}
+        if (text := instructions(found)) is not None:
+            offers["instructions"] = text
+        return offers
+
+
+class Initializing(Greeting):
+    """`initialize`. What the servers offer is asked before there is a session: they are opened for the principal."""
+
+    version: str = LATEST_LEGACY
+    bits: int = 0
+
+    def known(self) -> Known | None:
+        """Raises InvalidParams where no version is asked for, or capabilities have another form."""
+        params = self.call.params
+        asked = read_string(params, "protocolVersion")
+        self.version = asked if asked in LEGACY else LATEST_LEGACY
+        self.bits = bits_of(params["capabilities"]) if "capabilities" in params else 0
+        return super().known()
+
+    def answer(self, found: Known) -> None:
+        call = self.call
+        result = {"protocolVersion": self.version, **self.offers(found), "serverInfo": SERVER_INFO}
+        handle = self.front.sessions.create(call.principal, call.endpoint, self.version, self.bits)
+        self.respond(encode(result), extra=b"Mcp-Session-Id: %b\r\n" % handle.encode())
+
+
+class Discovering(Greeting):
+    """`server/discover`. Servers may offer other principals something else, so it is private (caching)."""
+
+    def answer(self, found: Known) -> None:
+        result = {
+            "resultType": "complete",
+            "supportedVersions": list(MODERN),
+            **self.offers(found),
+            "ttlMs": 0 if any(dialect is None for _, dialect in found) else TTL_MS,
+            "cacheScope": "private",
+            "_meta": {META_SERVER: SERVER_INFO},
+        }
+        self.respond(encode(result))

@@ -1,0 +1,470 @@
+"""Connects what servers say of changes with the clients that listen: the driver of `subscribe.Interests`.
+
+In: listeners (a modern `subscriptions/listen`, a legacy session), what servers tell (`Hears`), reloads. Out: what each
+server is asked for, per scope, and streams that are woken when they have news. Everything is on the event loop: one
+timer for all views, long work in slices, a view made once for all who share it.
+Cases: `tests/flow/accept/test_hub.py`. Source: MCP 2026-07-28, basic/patterns/subscriptions; MCP 2025-11-25,
+server/resources ("Subscriptions"); design §3-§5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine, Generator, Hashable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from narthex.errors import GatewayError
+from narthex.flow.accept.live import LiveSession, LiveSessions
+from narthex.flow.accept.replay import RETRY_MS, Logs, Stream
+from narthex.flow.codec.log_levels import asked_level
+from narthex.flow.codec.offers import offered
+from narthex.flow.codec.revisions import LATEST_LEGACY
+from narthex.flow.codec.subscriptions import LIST_KINDS, ListKind, Notification, Wanted
+from narthex.flow.subscribe import Bounds, Interest, Interests, Place, Source, Subscriber
+from narthex.flow.upstream.viewers import Viewer
+from narthex.types import Call, Kind, Principal, Session
+
+if TYPE_CHECKING:
+    from narthex.flow.accept.exchange import Exchange
+    from narthex.flow.accept.front import Front
+    from narthex.flow.accept.streams import Telling
+
+READY_S = 2.0
+"""Who begins to listen waits this long for the servers: for their lists, and until they are heard."""
+RECHECK_S = 5.0
+"""How often views are looked at anew because lists have changed that nobody told of."""
+AT_ONCE = 16
+"""Views made at one time."""
+SLICE = 200
+DRAIN_S = 2.0
+BOUNDS = Bounds(principal_subscribers=Bounds().subscribers, principal_text=Bounds().text)
+"""While there is no identity, everybody is one principal."""
+NOTHING = Wanted()
+_log = logging.getLogger("narthex.front")
+
+
+class Listener:
+    """One who listens: how it sees its endpoint, what it wants, and its open stream.
+
+    Attributes:
+        wanted: All that it asked for; what leads nowhere now may do so after a reload.
+        subscriber: Its place in `Interests`, None before `Hub.join` and after `Hub.leave`.
+        stream: None while it has none: then news wait for it.
+    """
+
+    __slots__ = ("bits", "endpoint", "principal", "session", "stream", "subscriber", "wanted")
+
+    def __init__(self, endpoint: str, principal: Principal, session: Session | None, bits: int, wanted: Wanted) -> None:
+        self.endpoint = endpoint
+        self.principal = principal
+        self.session = session
+        self.bits = bits
+        self.wanted = wanted
+        self.subscriber: Subscriber | None = None
+        self.stream: Telling | None = None
+
+
+class Hub:
+    """All who listen, of a process.
+
+    Args:
+        random: `random(n)` gives n unpredictable bytes. chance: A number in [0, 1).
+    """
+
+    def __init__(self, front: Front, *, random: Callable[[int], bytes], chance: Callable[[], float]) -> None:
+        self.front = front
+        self.interests = Interests(BOUNDS)
+        self.logs = Logs(random=random)
+        self.live = LiveSessions()
+        self.streams: set[Telling] = set()
+        self.resumable: dict[Stream, Exchange] = {}
+        """Calls whose clients may come back to their streams."""
+        self._chance = chance
+        self._listeners: dict[Subscriber, Listener] = {}
+        self._sources: set[Source] = set()
+        self._woken: dict[Listener, None] = {}
+        self._hashing: dict[tuple[Viewer, ListKind], list[Subscriber]] = {}
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_at = 0.0
+        self._generation = front.fleet.generation
+        self._looked_at = front.clock()
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something in the background, kept until it is done."""
+        task = asyncio.ensure_future(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("subscriptions failed in the gateway", exc_info=error)
+
+    # --- who listens
+
+    def viewer(self, listener: Listener) -> Viewer | None:
+        """What it sees of its endpoint; None where a reload has removed that."""
+        endpoint = self.front.snapshot.endpoints.get(listener.endpoint)
+        if endpoint is None:
+            return None
+        fleet = self.front.fleet
+        bits = listener.bits if endpoint.name in fleet.by_session else 0
+        return fleet.viewer(endpoint, listener.principal, listener.session, bits)
+
+    async def join(self, listener: Listener) -> Wanted:
+        """It listens from now on. Returns what it will be told of: what its servers have agreed to, in time.
+
+        Raises:
+            Overloaded, InvalidParams: as `Interests.add`.
+            GatewayError: Its endpoint is gone.
+        """
+        viewer = self.viewer(listener)
+        if viewer is None:
+            raise GatewayError("the endpoint is gone")
+        wanted = listener.wanted
+        places = await self.places(viewer, wanted.uris)
+        seen = await self._baseline(viewer, wanted.kinds)
+        kinds = self._offered(viewer, wanted.kinds)
+        interest = Interest(kinds, frozenset(viewer.scopes.items()), places)
+        subscriber, changed = self.interests.add(viewer, listener.principal.key, interest, seen)
+        listener.subscriber = subscriber
+        self._listeners[subscriber] = listener
+        try:
+            self.ask(changed)
+            heard = await self.heard(interest.sources | _sources_of(places))
+        except BaseException:
+            self.leave(listener)
+            raise
+        uris = frozenset(uri for uri, place in places.items() if place.name in heard[place.server, place.scope].uris)
+        return Wanted(kinds, uris)
+
+    def leave(self, listener: Listener) -> None:
+        """It listens no more. Idempotent."""
+        self.ask(self._leave(listener))
+
+    def _leave(self, listener: Listener) -> Collection[Source]:
+        subscriber, listener.subscriber = listener.subscriber, None
+        self._woken.pop(listener, None)
+        if subscriber is None:
+            return ()
+        del self._listeners[subscriber]
+        return self.interests.remove(subscriber)
+
+    def take(self, listener: Listener) -> list[Notification]:
+        """What it is to be told now. Raises Overloaded where its stream is to be ended."""
+        return self.interests.take(listener.subscriber) if listener.subscriber is not None else []
+
+    async def places(self, viewer: Viewer, uris: Iterable[str]) -> dict[str, Place]:
+        """Where resources are; those that this viewer does not see are left out. One asking serves them all."""
+        fleet, found, asked = self.front.fleet, {}, False
+        for uri in sorted(uris):
+            target = fleet.find_now(viewer, "resources", uri)
+            if target is None and not asked:
+                asked = True
+                try:
+                    target = await fleet.find(viewer, "resources", uri)
+                except GatewayError as error:
+                    _log.debug("a subscription leads nowhere: %s", error.public)
+            if target is not None and target.server in viewer.scopes:
+                found[uri] = Place(target.server, viewer.scopes[target.server], target.name)
+        return found
+
+    def _offered(self, viewer: Viewer, kinds: Iterable[ListKind]) -> frozenset[ListKind]:
+        offers = offered("modern", [dialect for _, dialect in self.front.fleet.dialects(viewer)])
+        return frozenset(kind for kind in kinds if kind in offers)
+
+    async def _baseline(self, viewer: Viewer, kinds: Iterable[ListKind]) -> dict[ListKind, bytes]:
+        """What the lists are now; of one that is not there in time the first change is told whatever it is."""
+        seen: dict[ListKind, bytes] = {}
+
+        async def look(kind: ListKind) -> None:
+            seen[kind] = await self._digest(viewer, kind)
+
+        await _in_time([look(kind) for kind in kinds])
+        return dict(seen)
+
+    # --- what servers are asked for
+
+    def ask(self, sources: Iterable[Source]) -> None:
+        """Tell these servers what is wanted of them now."""
+        for source in sources:
+            name, scope = source
+            wanted = self.interests.wanted(name, scope)
+            if wanted == NOTHING:
+                self._sources.discard(source)
+            else:
+                self._sources.add(source)
+            server = self.front.fleet.servers.get(name)
+            if server is not None:
+                server.listen(scope, wanted)
+
+    async def heard(self, sources: Iterable[Source]) -> dict[Source, Wanted]:
+        """What each of these servers tells, as far as is known in time."""
+        found = dict.fromkeys(sources, NOTHING)
+        servers = self.front.fleet.servers
+
+        async def settle(source: Source) -> None:
+            server = servers.get(source[0])
+            listening = server.listenings.get(source[1]) if server is not None else None
+            if listening is not None:
+                found[source] = await listening.settled()
+
+        await _in_time([settle(source) for source in found])
+        return found
+
+    def apply(self) -> None:
+        """The configuration is another one: servers and endpoints may be gone, or others."""
+        for server in self.front.fleet.servers.values():
+            server.hears = self
+        if self._listeners:
+            self.spawn(self._rejoin(list(self._listeners.values())))
+
+    async def _rejoin(self, listeners: list[Listener]) -> None:
+        for listener in listeners:
+            viewer = self.viewer(listener)
+            if viewer is None:
+                if listener.stream is not None:
+                    listener.stream.end()
+                self.leave(listener)
+                continue
+            places = await self.places(viewer, listener.wanted.uris)
+            subscriber = listener.subscriber
+            if subscriber is None:
+                continue
+            sources = frozenset(viewer.scopes.items())
+            kinds = self._offered(viewer, listener.wanted.kinds)
+            try:
+                changed = self.interests.change(subscriber, Interest(kinds, sources, places))
+            except GatewayError as error:
+                _log.warning("a subscription is as before the reload: %s", error.public)
+                continue
+            subscriber.viewer = viewer
+            self.ask(changed | sources)  # a server of the same name may be another one
+            for kind in kinds:
+                self.interests.mark(subscriber, kind, now=self.front.clock(), chance=self._chance())
+            self._arm()
+            await asyncio.sleep(0)
+
+    # --- Hears: what servers tell
+
+    def on_list_changed(self, server: str, kind: ListKind) -> None:
+        marking = self.interests.list_changed(server, kind, now=self.front.clock(), chance=self._chance)
+        self.spawn(self._in_slices(marking))
+
+    def on_updated(self, server: str, scope: Hashable, uri: str) -> None:
+        self._wake(self.interests.updated(server, scope, uri))
+
+    def on_task(self, server: str, scope: Hashable, task_id: str, params: bytes | None) -> None:
+        if params is not None:
+            self._wake(self.interests.task(server, scope, task_id, params))
+
+    async def _in_slices(self, marking: Generator[None, None, None]) -> None:
+        for _ in marking:
+            self._arm()
+            await asyncio.sleep(0)
+        self._arm()
+
+    # --- views that may have changed
+
+    def _arm(self) -> None:
+        at = self.interests.next_due()
+        if at is None or (self._timer is not None and self._due_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_at = at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self.front.clock()), self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        for subscriber, kind in self.interests.due(self.front.clock()):
+            assert isinstance(subscriber.viewer, Viewer)
+            key = (subscriber.viewer, kind)
+            if key in self._hashing:
+                self._hashing[key].append(subscriber)
+            else:
+                self._hashing[key] = [subscriber]
+                self.spawn(self._rehash(*key))
+        self._arm()
+
+    async def _rehash(self, viewer: Viewer, kind: ListKind) -> None:
+        """Make a view for all who wait for it; for those that came while it was made, once more."""
+        key = (viewer, kind)
+        try:
+            while waiting := self._hashing[key]:
+                async with self._gate:
+                    self._hashing[key] = []
+                    digest = await self._digest(viewer, kind)
+                for start in range(0, len(waiting), SLICE):
+                    some = waiting[start : start + SLICE]
+                    self._wake([one for one in some if self.interests.hashed(one, kind, digest)])
+                    await asyncio.sleep(0)
+        finally:
+            del self._hashing[key]
+
+    async def _digest(self, viewer: Viewer, kind: ListKind) -> bytes:
+        """Templates belong to the resources: they have no notification of their own."""
+        kinds: tuple[Kind, ...] = ("resources", "templates") if kind == "resources" else (kind,)
+        fleet = self.front.fleet
+        views = [fleet.fresh(viewer, one) or await fleet.listing(viewer, one) for one in kinds]
+        return b"".join(view.index.fragments.digest() for view in views)
+
+    async def _mark_all(self) -> None:
+        for start, subscriber in enumerate(list(self._listeners), 1):
+            for kind in LIST_KINDS:
+                self.interests.mark(subscriber, kind, now=self.front.clock(), chance=self._chance())
+            if start % SLICE == 0:
+                await asyncio.sleep(0)
+        self._arm()
+
+    # --- streams
+
+    def _wake(self, subscribers: Iterable[Subscriber]) -> None:
+        was_quiet = not self._woken
+        for subscriber in subscribers:
+            listener = self._listeners.get(subscriber)
+            if listener is not None and listener.stream is not None:
+                self._woken[listener] = None
+        if was_quiet and self._woken:
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        """A slice of those that have news; the rest in the next turn."""
+        for listener in list(islice(self._woken, SLICE)):
+            del self._woken[listener]
+            if listener.stream is not None:
+                listener.stream.tell()
+        if self._woken:
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    # --- calls whose streams can be resumed
+
+    def keep(self, one: Exchange) -> bytes:
+        """Keep what `one` sends, for a client that comes back: the event that lets it. Empty for who cannot read that.
+
+        An empty event is no message only since 2025-11-25: older clients choke on it.
+        """
+        session = one.call.session
+        if session is None or session.version != LATEST_LEGACY:
+            return b""
+        log = self.logs.open(session.id, one)
+        self.resumable[log] = one
+        one.kept(log)
+        return log.prime(RETRY_MS)
+
+    def let_go(self, log: Stream) -> None:
+        """A call is over: what its client has missed is kept for a while."""
+        del self.resumable[log]
+        log.finish(self.front.clock())
+
+    # --- sessions
+
+    def session(self, session: Session) -> LiveSession:
+        """Its live state, made at the first need. Raises Overloaded."""
+        live, gone = self.live.of(session, self.front.clock())
+        self._forget(gone)
+        return live
+
+    def listener(self, live: LiveSession, principal: Principal, endpoint: str) -> Listener:
+        """What a session listens with: to all lists, for nobody can say in this era which. `enlist` makes it listen."""
+        if live.listener is None:
+            wanted = Wanted(kinds=frozenset(LIST_KINDS))
+            live.listener = Listener(endpoint, principal, live.session, live.session.capabilities, wanted)
+            live.listener.stream = live.stream
+        return live.listener
+
+    async def enlist(self, live: LiveSession, listener: Listener) -> None:
+        """`join` for a session; one joining serves everybody who waits. Raises as `join` does."""
+        if listener.subscriber is not None:
+            return
+        if live.joining is None:
+            live.joining = asyncio.ensure_future(self._enlist(live, listener))
+        await asyncio.shield(live.joining)
+
+    async def _enlist(self, live: LiveSession, listener: Listener) -> None:
+        try:
+            await self.join(listener)
+        finally:
+            live.joining = None
+            if live.over:
+                self.leave(listener)
+
+    def level(self, call: Call) -> str:
+        """The least severe log message that a call's client wants now, by its session or by `_meta`; empty where it
+        has not said."""
+        if call.session is None:
+            return asked_level(call.meta)
+        live = self.live.get(call.session, self.front.tick)
+        return live.level if live is not None else ""
+
+    def end_session(self, id_: str) -> None:
+        """A session was ended by its client. Idempotent."""
+        live = self.live.end(id_)
+        if live is not None:
+            if live.stream is not None:
+                live.stream.end()
+            self._forget([live])
+        self.logs.end(id_)
+
+    def _forget(self, gone: Iterable[LiveSession]) -> None:
+        sources: set[Source] = set()
+        for live in gone:
+            live.over = True
+            if live.listener is not None:
+                sources.update(self._leave(live.listener))
+            self.logs.end(live.session.id)
+        self.ask(sources)
+
+    # --- upkeep
+
+    def sweep(self, now: float) -> None:
+        """Once a second."""
+        self.logs.sweep(now)
+        self._forget(self.live.idle(now))
+        quiet_s = self.front.snapshot.limits.sse_comment_s
+        for stream in [one for one in self.streams if now - one.written_at >= quiet_s]:
+            stream.comment(now)
+        if self.front.fleet.generation != self._generation and now - self._looked_at >= RECHECK_S:
+            self._generation, self._looked_at = self.front.fleet.generation, now
+            if self._listeners:
+                self.spawn(self._mark_all())
+
+    async def drain(self) -> None:
+        """The gateway stops: end the streams in good order, not all in one moment."""
+        left = list(self.streams)
+        for stream in left:
+            stream.end()
+            await asyncio.sleep(DRAIN_S / len(left))
+
+    def close(self) -> None:
+        """Stop at once."""
+        for stream in list(self.streams):
+            stream.end()
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._background:
+            task.cancel()
+
+
+def _sources_of(places: dict[str, Place]) -> frozenset[Source]:
+    return frozenset((place.server, place.scope) for place in places.values())
+
+
+async def _in_time(coroutines: list[Coroutine[Any, Any, None]]) -> None:
+    """Run them together for `READY_S` at most; what is late is given up."""
+    if not coroutines:
+        return
+    tasks = [asyncio.ensure_future(one) for one in coroutines]
+    try:
+        await asyncio.wait(tasks, timeout=READY_S)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in tasks:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            _log.debug("not ready: %r", error)

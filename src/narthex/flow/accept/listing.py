@@ -1,0 +1,136 @@
+"""Requests that the gateway answers itself, from what its servers have said: from memory at once, else once they have.
+
+`Answering` is the waiting, `Listing` a page of a list. Cases: `tests/flow/accept/test_listing.py`.
+Source: MCP 2026-07-28 and 2025-11-25, pagination; MCP 2026-07-28, caching.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+
+from narthex.errors import GatewayError, Overloaded
+from narthex.flow.accept.exchange import JSON
+from narthex.flow.accept.listener import Connection
+from narthex.flow.codec.handles import owner_of
+from narthex.flow.codec.jsonrpc import read_string
+from narthex.flow.route.caching import list_head, ms_left
+from narthex.flow.upstream.viewers import View, Viewer
+from narthex.flow.walk import LISTS
+from narthex.telemetry.accounts import OUTCOME
+from narthex.types import Call
+
+if TYPE_CHECKING:
+    from narthex.flow.accept.front import Front
+
+T = TypeVar("T")
+TTL_MS = 10_000
+"""The longest that a modern client may keep what comes from several servers: nothing tells it of a reload."""
+CURSOR_S = 3600.0
+"""How long a cursor opens: longer than a client takes from one page to the next."""
+_EVERYTHING = ""
+"""What a cursor's list was made for: there is no identity yet, so everybody is shown everything."""
+_OK = OUTCOME["ok"]
+_log = logging.getLogger("narthex.front")
+
+
+class Answering(msgspec.Struct, Generic[T], eq=False):
+    """A request under way. It is the connection's `Exchanging` while it waits. A struct, because one is made in C."""
+
+    front: Front
+    _connection: Connection | None
+    call: Call
+    viewer: Viewer
+    began_at: float
+
+    def known(self) -> T | None:
+        """What the answer is made of, from memory; None: `ask`. Raises where the request is not right."""
+        raise NotImplementedError
+
+    async def ask(self) -> T:
+        """The same from the servers, within a time of its own."""
+        raise NotImplementedError
+
+    def answer(self, found: T) -> None:
+        """Make the answer and `respond`."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Answer at once, or as soon as can be."""
+        found = self.known()
+        if found is not None:
+            self.answer(found)
+            return
+        assert self._connection is not None
+        self._connection.exchange = self
+        asyncio.ensure_future(self.ask()).add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Future[T]) -> None:
+        if self._connection is None:
+            return
+        error = Overloaded("the configuration has changed; try again") if task.cancelled() else task.exception()
+        if error is None:
+            try:
+                self.answer(task.result())
+                return
+            except Exception as failure:
+                error = failure
+        if not isinstance(error, GatewayError):
+            _log.error("%s failed in the gateway", self.call.method, exc_info=error)
+            error = GatewayError()
+        self.front.refuse(self._connection, self.front.decode_id(self.call.id_json), error, self.call.era)
+
+    def respond(self, head: bytes, body: bytes = b"", extra: bytes = b"") -> None:
+        """Send the result, which is `head` and `body` together; `extra` are header lines with CRLF."""
+        front, call, connection = self.front, self.call, self._connection
+        assert connection is not None
+        size = 33 + len(call.id_json) + len(head) + len(body)
+        parts = (b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', head, body, b"}")
+        connection.respond(200, JSON, parts, size, extra)
+        front.accounts.counters[call.endpoint, "", call.method, ""].add(_OK, front.clock() - self.began_at, 0, size)
+
+    def client_gone(self) -> None:
+        self._connection = None
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Listing(Answering[View]):
+    """A page of a list: the one behind `after`, None for the first."""
+
+    after: bytes | None = None
+
+    def known(self) -> View | None:
+        """Raises InvalidParams for a cursor that is none of ours, another's, of another list, or too old."""
+        call = self.call
+        kind = LISTS[call.method]
+        if "cursor" in call.params and bytes(call.params["cursor"]) != b"null":
+            cursor, owner = read_string(call.params, "cursor"), owner_of(call.principal, call.endpoint)
+            self.after = self.front.handles.open_cursor(cursor, owner, kind, _EVERYTHING)
+        return self.front.fleet.fresh(self.viewer, kind)
+
+    async def ask(self) -> View:
+        return await self.front.fleet.listing(self.viewer, LISTS[self.call.method])
+
+    def answer(self, found: View) -> None:
+        front, call, index, after = self.front, self.call, found.index, self.after
+        body, last = found.page(None, after)
+        cursor = None
+        if last is not None:
+            owner = owner_of(call.principal, call.endpoint)
+            cursor = front.handles.cursor(owner, index.kind, _EVERYTHING, last, ttl_s=CURSOR_S)
+        head = list_head(
+            call.era,
+            ttl_ms=0 if index.missing else ms_left(found.expires_at, front.clock(), TTL_MS),
+            # There is no identity yet, so nobody's rights were asked: what is shown here is shown to everybody. But a
+            # cursor is the caller's own, and all pages of a list have one scope.
+            public=index.public and last is None and after is None,
+            cursor=cursor,
+            missing=index.missing,
+        )
+        self.respond(head, body)

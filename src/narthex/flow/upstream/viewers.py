@@ -1,0 +1,132 @@
+"""Who sees the same of an endpoint, and what they see: the lists of its servers, merged, as last built.
+
+What a caller sees depends on the servers' scopes alone: who shares an upstream session with whom (design §4). So all
+callers whose scopes are the same share one viewer, and its lists. Cases: `tests/flow/upstream/test_viewers.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from operator import is_
+from typing import Any
+
+import msgspec
+
+from narthex.flow.codec.capabilities import IN_ERA, ClientCaps, capabilities_of
+from narthex.flow.route.bodies import Bodies, Body
+from narthex.flow.route.index import Index, Items, Missing
+from narthex.flow.upstream.port import Dialect
+from narthex.types import EndpointSpec, Kind, Principal, Session, Sharing
+
+MOST_VIEWERS = 256
+"""Viewers whose merged lists are kept; the one made longest ago goes first."""
+MOST_CALLERS = 4096
+"""Callers whose viewer is found at once; another's scopes are worked out anew."""
+
+Scope = tuple[str, ...]
+_OF_SESSION = 6  # parts of a scope of `sharing: session`
+_NOT_CARRIED = (
+    ClientCaps.TASKS
+    | ClientCaps.TASKS_LIST
+    | ClientCaps.TASKS_CANCEL
+    | ClientCaps.TASKS_SAMPLING
+    | ClientCaps.TASKS_ELICITATION
+    | ClientCaps.TASKS_EXTENSION
+)
+
+
+def scope_of(sharing: Sharing, principal: Principal, session: Session | None, bits: int = 0) -> Scope:
+    """Who shares an upstream session with this caller. Every scope begins with the tenant.
+
+    One of `sharing: session` ends with the session's id, empty for a client that has none, and with what the client
+    can be asked (`bits`): that is said once for the whole upstream session.
+    """
+    if sharing == "tenant":
+        return (principal.tenant,)
+    if sharing == "session":
+        return (*principal.key, session.id if session is not None else "", str(bits))
+    return principal.key
+
+
+def declared(scope: Hashable) -> dict[str, Any]:
+    """The client capabilities that an upstream session of this scope is opened with."""
+    if not isinstance(scope, tuple) or len(scope) != _OF_SESSION:
+        return {}
+    return capabilities_of(int(scope[-1]) & IN_ERA["legacy"] & ~_NOT_CARRIED)
+
+
+class View(msgspec.Struct):
+    """A merged list as last built. `whole` once every server was asked; times are monotonic seconds.
+
+    `lists` are what it was merged from, `pages` where the bytes of its pages are kept. It may be kept by others until
+    `expires_at`, and is by us until `fresh_until`.
+    """
+
+    index: Index
+    generation: int
+    fresh_until: float
+    expires_at: float
+    whole: bool
+    tenant: str
+    lists: tuple[Items, ...]
+    pages: Bodies
+
+    def page(self, shown: int | None = None, after: bytes | None = None) -> Body:
+        """The items of a selection of the list, behind a place in it, as bytes made once (`Bodies.page`)."""
+        return self.pages.page(self.tenant, self.index, shown, after)
+
+    def is_of(self, lists: tuple[Items, ...], missing: tuple[Missing, ...]) -> bool:
+        """Would these be merged to the same list? A server's items are one object until they change."""
+        return self.index.missing == missing and len(lists) == len(self.lists) and all(map(is_, lists, self.lists))
+
+
+Caller = tuple[str, Scope, str, int]
+"""Endpoint, principal, and where sessions matter the session's id and what the client can be asked."""
+
+
+class Viewer:
+    """Everybody who sees the same of an endpoint: its servers, the scope of each, the merged lists, and what was last
+    negotiated with each server."""
+
+    __slots__ = ("asking", "building", "callers", "dialects", "reaching", "scopes", "spec", "views")
+
+    def __init__(self, spec: EndpointSpec, scopes: dict[str, Scope]) -> None:
+        self.spec = spec
+        self.scopes = scopes
+        self.views: dict[Kind, View] = {}
+        self.building: dict[Kind, asyncio.Task[View]] = {}
+        self.asking: dict[tuple[Kind, str | None], asyncio.Task[View]] = {}
+        self.dialects: dict[str, Dialect] = {}
+        self.reaching: dict[str, asyncio.Task[None]] = {}
+        self.callers: set[Caller] = set()
+
+
+class Viewers:
+    """The viewers of all endpoints, within bounds. Whoever holds one that went goes on with it."""
+
+    def __init__(self) -> None:
+        self.of: dict[Caller, Viewer] = {}
+        self._shared: dict[tuple[Any, ...], Viewer] = {}
+
+    def add(self, caller: Caller, spec: EndpointSpec, scopes: dict[str, Scope]) -> Viewer:
+        """The viewer of a caller that is not in `of`."""
+        key = (spec.name, caller[1][0], *scopes.items())  # the tenant too, where no scope says it
+        viewer = self._shared.get(key)
+        if viewer is None:
+            if len(self._shared) >= MOST_VIEWERS:
+                gone = self._shared.pop(next(iter(self._shared))).callers
+                while gone:
+                    del self.of[gone.pop()]
+            viewer = self._shared[key] = Viewer(spec, scopes)
+        if len(self.of) >= MOST_CALLERS:
+            first = next(iter(self.of))
+            self.of.pop(first).callers.remove(first)
+        self.of[caller] = viewer
+        viewer.callers.add(caller)
+        return viewer
+
+    def clear(self) -> None:
+        """Forget them all: the configuration is another one."""
+        self.of.clear()
+        self._shared.clear()

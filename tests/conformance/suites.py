@@ -67,7 +67,7 @@ class Outcome:
     """What one scenario came to.
 
     Each check is (its id, its message). One that failed fails the scenario; a skipped one was not put to the test, most
-    often because the server does not say that it can do what is tested.
+    often because the server does not say that it can do what is tested; a noted one found nothing to judge.
     """
 
     scenario: str
@@ -76,6 +76,7 @@ class Outcome:
     warned: tuple[Check, ...] = ()
     skipped: tuple[Check, ...] = ()
     succeeded: tuple[Check, ...] = ()
+    noted: tuple[Check, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -291,7 +292,7 @@ def outcome(scenario: str, results: Path, stem: str, scored: bool) -> Outcome:
         return tuple((one["id"], one.get("errorMessage", "")) for one in checks if one["status"] == status)
 
     failed = (*of("FAILURE"), *driver_fault(folders[-1]))
-    return Outcome(scenario, scored, failed, of("WARNING"), of("SKIPPED"), of("SUCCESS"))
+    return Outcome(scenario, scored, failed, of("WARNING"), of("SKIPPED"), of("SUCCESS"), of("INFO"))
 
 
 def driver_fault(folder: Path) -> Iterator[Check]:

@@ -81,7 +81,7 @@ def surprises(report: Report, alone: dict[str, Outcome]) -> Iterator[str]:
 def lost(outcome: Outcome, alone: Outcome | None, *, warnings: bool) -> set[str]:
     """The checks that do not hold through the gateway. A crossed suite is not held to what is only a SHOULD."""
     warned = {check for check, _ in outcome.warned}
-    held = {check for check, _ in outcome.succeeded} | warned
+    held = {check for check, _ in (*outcome.succeeded, *outcome.noted)} | warned
     hidden = {check for check, _ in alone.succeeded} - held if alone else set()
     return outcome.failed_checks | hidden | (warned if warnings else set())
 

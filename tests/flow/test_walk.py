@@ -462,7 +462,7 @@ def repeating(era: Era, server: Era, headers: dict[bytes, bytes], arguments: Any
     params = tuple(name for name in headers if name.startswith(b"mcp-param-"))
     where = Target("s", "add", b'"add"', REGION, mirrored)
     one = call("tools/call", "s__add", era, name="s__add", arguments=arguments)
-    needs, error = feed(exchange(one, where, Line(server), Said(headers, frozenset(), params)), [SENT])
+    needs, error = feed(exchange(one, where, None, Said(headers, frozenset(), params)), [Line(server), SENT])
     return error if error is not None else needs[-1].out.lines
 
 

@@ -8,17 +8,19 @@ Cases: `tests/flow/test_walk.py`.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Container, Generator
 from typing import Any
 
 import msgspec
 
-from narthex.errors import InvalidParams, NotVisible, UpstreamUnavailable
+from narthex.errors import InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
 from narthex.flow.codec.bridge import outgoing_body
+from narthex.flow.codec.handles import Task
 from narthex.flow.codec.headers import NAMED_BY
 from narthex.flow.codec.inputs import InputRequired, with_round
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_string
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
+from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind
@@ -70,6 +72,8 @@ LISTS: dict[str, Kind] = {
 
 SERVED = frozenset({*KIND_OF, "completion/complete"})
 """What goes to a server, call by call."""
+_NAMED_BY = {**NAMED_BY, "tasks/result": "taskId"}
+"""The parameter that a server gets its own name in."""
 
 
 def exchange(call: Call, found: Target | None, channel: Channel | None = None, said: Said | None = None) -> Walk:
@@ -88,7 +92,7 @@ def exchange(call: Call, found: Target | None, channel: Channel | None = None, s
     if call.method == "completion/complete":
         target, params = yield from _locate_reference(call)
     else:
-        key = NAMED_BY[call.method]
+        key = _NAMED_BY[call.method]
         if found is None:
             found = yield Find(KIND_OF[call.method], call.name)
         if found is None:
@@ -128,6 +132,43 @@ def exchange(call: Call, found: Target | None, channel: Channel | None = None, s
         else:
             lost = True
         channel = None
+
+
+def about_task(call: Call, task: Task) -> Walk:
+    """Take a request about a task to the server that made it.
+
+    Raises:
+        NotVisible: The server speaks another era now: it knows no such task any more.
+        UpstreamUnavailable, UpstreamTimeout, …: thrown in by the driver.
+    """
+    channel = yield Open(task.server)
+    if channel.dialect.era != task.era:
+        raise unknown()
+    yield from exchange(call, Target(task.server, task.id, encode(task.id)), channel)
+
+
+def as_task(call: Call, found: Target | None, said: Said | None, alone: Container[str], *, offered: bool) -> Walk:
+    """Take a call that is to run as a task (`params.task`) to its server.
+
+    Args:
+        alone: Servers whose session serves this client alone: only there a legacy task is its own.
+        offered: Was this client told that tools run as tasks here?
+    Raises:
+        MethodNotFound: It was, and this tool does not (2025-11-25, tasks, "Tool-Level Negotiation": SHOULD). To others
+            `task` means nothing ("Task Support and Handling": MUST process normally).
+        NotVisible, UpstreamUnavailable, …: as `exchange`.
+    """
+    if found is None:
+        found = yield Find("tools", call.name)
+    if found is None:
+        raise not_visible(call, call.name)
+    channel = yield Open(found.server)
+    if not may_run_as_task(call, channel.dialect, alone=found.server in alone):
+        if offered:
+            raise MethodNotFound("this tool does not run as a task")
+        if call.era == "legacy" or channel.dialect.era == "legacy":
+            call = msgspec.structs.replace(call, params=without_task(call.params))
+    yield from exchange(call, found, channel, said)
 
 
 def _lines(call: Call, target: Target, params: RawMap, channel: Channel, said: Said) -> bytes:

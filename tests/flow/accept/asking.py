@@ -91,6 +91,10 @@ class Asker(FakeServer):
     asked_by: dict[str, Live] = field(default_factory=dict)
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
+    async def __aenter__(self) -> Asker:
+        await super().__aenter__()
+        return self
+
     @property
     def cancelled(self) -> list[Any]:
         """Ids of the calls that it was told to give up."""
@@ -110,6 +114,9 @@ class Asker(FakeServer):
             return
         if asked.method == "tools/call" and self.eras == "modern" and asked.params["name"] == "ask":
             self.answers["ask"] = self._round(asked.params)
+            if asked.params["arguments"].get("lingers") and "requestState" not in asked.params:
+                await self._linger(message["id"], writer)
+                return
         await super()._serve(asked, writer)
 
     # --- legacy
@@ -126,6 +133,15 @@ class Asker(FakeServer):
         await live.over.wait()
 
     # --- modern: all it knows stands in its state
+
+    async def _linger(self, id_: Any, writer: asyncio.StreamWriter) -> None:
+        """Ask on a stream, and end that only when it is told to."""
+        live = Live(self, id_, {}, writer)
+        self.lives.append(live)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        live.send({"id": id_, "result": self.answers["ask"]})
+        await live.over.wait()
+        writer.write(b"0\r\n\r\n")
 
     def _round(self, params: dict[str, Any]) -> dict[str, Any]:
         rounds: list[list[str]] = params["arguments"].get("rounds", [])
@@ -209,3 +225,59 @@ def retry_of(params: Mapping[str, Any], asked: Answer, answers: Mapping[str, Any
         answers = {key: ANSWERS[kind_of(**one)] for key, one in asked.result.get("inputRequests", {}).items()}
     state = {"requestState": asked.result["requestState"]} if "requestState" in asked.result else {}
     return {**params, "inputResponses": dict(answers), **state}
+
+
+# --- a client that was asked
+
+MANUAL = arguments_of(manual=True)
+
+
+async def call_legacy(gateway: Running, client: Client, params: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    """Call, and answer all that is asked. Returns every message of the stream."""
+    other = await beside(gateway, client)
+    client.send("tools/call", params, **options)
+    status, headers = await client.read_head()
+    assert (status, headers["content-type"]) == (200, "text/event-stream")
+    messages: list[dict[str, Any]] = []
+    while not messages or "method" in messages[-1]:
+        messages.append(await event(client))
+        if "id" in messages[-1] and "method" in messages[-1]:
+            asked = messages[-1]
+            kind = kind_of(asked["method"], asked["params"])
+            assert (await answer(other, asked["id"], result=ANSWERS[kind])).status == 202
+    assert await client.read_chunk() == b""
+    return messages
+
+
+async def held(
+    upstream: Asker, gateway: Running, kind: str = "roots", params: dict[str, Any] = MANUAL, **options: Any
+) -> tuple[Client, Live, Any]:
+    """A modern client that was asked, and the call that is held for it."""
+    client = await gateway.client()
+    before = len(upstream.lives)
+    client.send("tools/call", params, modern=True, meta=META_ABLE, **options)
+    await until(lambda: len(upstream.lives) > before)
+    live = upstream.lives[before]
+    live.push(kind)
+    got = await client.read()
+    assert got.result["resultType"] == "input_required"
+    return client, live, got
+
+
+async def pushed(
+    upstream: Asker, gateway: Running, kind: str = "roots", params: dict[str, Any] = MANUAL
+) -> tuple[Client, Live, dict[str, Any]]:
+    """A legacy client that was asked, and what it was asked."""
+    client = await legacy_client(gateway)
+    before = len(upstream.lives)
+    client.send("tools/call", params)
+    await until(lambda: len(upstream.lives) > before)
+    live = upstream.lives[before]
+    live.push(kind)
+    await client.read_head()
+    return client, live, await event(client)
+
+
+def exchange_of(gateway: Running) -> Any:
+    (one,) = gateway.front.active
+    return one

@@ -116,8 +116,9 @@ def test_a_slow_server_is_waited_for_no_longer_than_said(monkeypatch: pytest.Mon
 @EACH_ERA
 def test_who_goes_while_servers_are_opened_harms_nobody(modern: bool) -> None:
     async def main() -> None:
-        async with speaking({"tools": {}}) as server, Running({"one": spec("one", server.url)}) as gateway:
-            server.gate = asyncio.Event()
+        server = speaking({"tools": {}})
+        server.gate = asyncio.Event()
+        async with server, Running({"one": spec("one", server.url)}) as gateway:
             first, second = await gateway.client(), await gateway.client()
             first.send("server/discover" if modern else "initialize", {"protocolVersion": LEGACY}, modern=modern)
             await until(lambda: server.asked)

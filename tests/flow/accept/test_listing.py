@@ -31,9 +31,9 @@ async def ask(client: Client, modern: bool, params: Any = None, **options: Any) 
 
 
 async def pages(client: Client, modern: bool) -> list[Any]:
-    found = [(await ask(client, modern)).result]
-    while cursor := found[-1].get("nextCursor"):
-        found.append((await ask(client, modern, {"cursor": cursor})).result)
+    found: list[Any] = [(await ask(client, modern)).result]
+    while "nextCursor" in found[-1]:
+        found.append((await ask(client, modern, {"cursor": found[-1]["nextCursor"]})).result)
     return found
 
 

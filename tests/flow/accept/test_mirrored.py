@@ -9,6 +9,7 @@ import pytest
 
 from narthex.testing import FakeServer
 from narthex.testing.server import Asked, JsonRpcError
+from tests.flow.accept.asking import Asker, arguments_of, ask_modern, nothing_left, over, retry_of
 from tests.flow.gateway import Client, Running, run, spec, until
 
 REGION = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
@@ -149,6 +150,25 @@ def test_a_tool_with_an_annotation_that_cannot_be_sent_is_not_there_and_the_log_
 
     with caplog.at_level(logging.WARNING, "narthex.upstream"):
         run(main)
+
+
+@pytest.mark.parametrize("eras", ["legacy", "modern"])
+def test_a_retry_of_a_call_that_asked_says_them_again(eras: Any) -> None:
+    async def main() -> None:
+        async with Asker(tools=[{"name": "ask", "inputSchema": REGION}], eras=eras) as server, over(server) as gateway:
+            client = await gateway.client()
+            params = arguments_of(rounds=[["form"]], region="eu")
+            right = {"Mcp-Param-Region": "eu"}
+            asked = await ask_modern(client, params, headers=right)
+            retry = retry_of(params, asked)
+            for wrong in ({}, {"Mcp-Param-Region": "us"}):
+                refused = await ask_modern(client, retry, headers=wrong)
+                assert (refused.status, refused.error["code"]) == (400, -32020)
+            done = await ask_modern(client, retry, headers=right)
+            assert done.result["resultType"] == "complete", "what was refused has cost nothing"
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
 
 
 # --- errors of a server, by the era of who gets them

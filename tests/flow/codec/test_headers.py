@@ -144,7 +144,8 @@ def test_a_plain_name_is_its_own_header(name: str) -> None:
 
 
 def test_what_is_named_and_by_which_parameter() -> None:
-    assert NAMED_BY == {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+    tasks = {"tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId"}
+    assert NAMED_BY == {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | tasks
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=5,
 )
+ERAS: tuple[Era, ...] = ("legacy", "modern")
 NAMES = ("tools", "prompts", "resources", "completions", "logging", "extensions", "tasks", "x")
 
 
@@ -122,8 +123,8 @@ def test_whatever_servers_send_is_no_part_of_the_offer(capabilities: list[Any], 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SUBSCRIPTIONS", on)
         patch.setattr(module, "TASKS", on)
-        for era in ("legacy", "modern"):
-            offer = offered(era, [modern(one) for one in capabilities])  # type: ignore[arg-type]
+        for era in ERAS:
+            offer = offered(era, [modern(one) for one in capabilities])
             assert offer.keys() <= set(NAMES) - {"x"}
             assert all(isinstance(one, dict) for one in offer.values())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,7 @@ from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.replay import Stream
 from narthex.flow.codec.bridge import (
     COMPLETE,
+    GoesOn,
     NeedsInput,
     client_bits,
     error_code,
@@ -36,6 +38,7 @@ from narthex.flow.codec.log_levels import passes
 from narthex.flow.codec.param_headers import Said
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.sse import encode_event
+from narthex.flow.codec.tasks import created
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
@@ -268,8 +271,8 @@ class Exchange(msgspec.Struct, eq=False):
         except BAD_JSON:
             self._end(UpstreamUnavailable("the server's answer cannot be read", sent=True))
             return
-        except NeedsInput as need:
-            self._input_required(need)
+        except (NeedsInput, GoesOn) as need:
+            self._unfinished(need)
             return
         except GatewayError as error:
             self._end(error)
@@ -320,11 +323,15 @@ class Exchange(msgspec.Struct, eq=False):
         elif (reply := answer_push(message)) is not None:
             channel.notify(reply)
 
-    def _input_required(self, need: NeedsInput) -> None:
-        """A modern server's result asks: a modern client gets it as it is, a legacy one is asked."""
-        call, required = self.call, need.required
+    def _unfinished(self, need: NeedsInput | GoesOn) -> None:
+        """A modern server's result asks: a modern client gets it as it is, a legacy one is asked. Or it is a task."""
+        call = self.call
         try:
-            check_asked(required.asked, client_bits(call))
+            if isinstance(need, GoesOn):
+                known_as = partial(self.front.handles.task_of, call, self.server_name)
+                self._respond(self._result(created(call, need.members, known_as)))
+                return
+            check_asked(need.required.asked, client_bits(call))
             if call.era == "modern":
                 self._respond(self._sealed(need))
                 return
@@ -333,7 +340,7 @@ class Exchange(msgspec.Struct, eq=False):
             return
         if self._flight is not None:
             self._flight.cancel("it has been answered")  # what its stream still brings must not end the next round
-        self._end(required)
+        self._end(need.required)
 
     def _sealed(self, need: NeedsInput) -> Sequence[Any]:
         """The server's result for a modern client, its state in our seal: only a retry of this call opens it."""
@@ -344,7 +351,10 @@ class Exchange(msgspec.Struct, eq=False):
             relayed = Relayed(self.server_name, bytes(state))
             owner = owner_of(call.principal, call.endpoint)
             result = with_state(members, self.front.handles.state(owner, origin, relayed, ttl_s=STATE_S))
-        return (b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', result, b"}")
+        return self._result(result)
+
+    def _result(self, result: bytes | Raw) -> Sequence[Any]:
+        return (b'{"jsonrpc":"2.0","id":', self.call.id_json, b',"result":', result, b"}")
 
     def _ask(self, required: InputRequired) -> Any:
         """Ask a legacy client what a modern server wants to know. A state alone asks nothing: time passes."""
@@ -385,7 +395,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     def end_round(self, result: bytes) -> None:
         """Answer the client's request with a result that asks, and let go of its connection."""
-        parts = (b'{"jsonrpc":"2.0","id":', self.call.id_json, b',"result":', result, b"}")
+        parts = self._result(result)
         if self._connection is not None:
             self._write(self._connection, parts, sum(map(len, parts)))
         self.front.streams.discard(self)
@@ -460,6 +470,8 @@ class Exchange(msgspec.Struct, eq=False):
 
     def resumed(self, connection: Connection, missed: bytes) -> None:
         """A legacy client that lost the connection is back on another one, and gets what it has missed."""
+        assert self._log is not None
+        self._log.attach(self)
         before, self._connection = self._connection, connection
         connection.exchange = self
         if before is not None:

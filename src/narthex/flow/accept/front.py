@@ -40,6 +40,7 @@ from narthex.flow.accept.listing import Listing
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.accept.streams import Listen, open_standalone
 from narthex.flow.accept.subscribing import SETTINGS, Setting
+from narthex.flow.accept.tasking import Tasking, TaskListing
 from narthex.flow.codec.batch import REVISION, is_batch, split_batch
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.failures import for_era
@@ -64,6 +65,7 @@ from narthex.flow.codec.revisions import (
     read_meta,
 )
 from narthex.flow.codec.seal import SealError
+from narthex.flow.codec.tasks import ABOUT_A_TASK
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet, Viewer
 from narthex.flow.walk import LISTS, SERVED
@@ -222,11 +224,16 @@ class Front:
                 meta, name = self._leniency.read(message, version, request, endpoint, mismatch)
             id_json = b"%d" % id_ if id_.__class__ is int else encode(id_)
             call = Call(method, params, meta, id_json, era, version, LOCAL, endpoint.name, name, session)
+            make: type[Exchange] = Exchange
             if method not in SERVED:
-                if method == "subscriptions/listen" and not takes_events:
-                    raise HttpRefusal(406, "not_acceptable", "accept text/event-stream")
-                self._answer(connection, call, endpoint)
-                return
+                if method not in ABOUT_A_TASK:
+                    if method == "subscriptions/listen" and not takes_events:
+                        raise HttpRefusal(406, "not_acceptable", "accept text/event-stream")
+                    self._answer(connection, call, endpoint)
+                    return
+                make = Tasking
+            elif "task" in params and method == "tools/call":
+                make = Tasking
             only_server = ""
             if era == "modern" and "requestState" in params and method in SERVED:
                 answers = read_answers(params)  # first: a call that is held is not lost by answers that cannot be read
@@ -243,7 +250,7 @@ class Front:
             if (session is not None and session.id in self.hub.live) or META_LOG_LEVEL in meta:
                 call = msgspec.structs.replace(call, log_level=self.hub.level(call))
             now = self.clock()
-            one = Exchange(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)
+            one = make(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)
             one.only_server = only_server
             connection.exchange = one
             active.add(one)
@@ -288,6 +295,8 @@ class Front:
             Discovering(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
         elif call.method == "subscriptions/listen":
             Listen(self, connection, call)
+        elif call.method == "tasks/list":
+            TaskListing(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
         elif call.method in SETTINGS:
             Setting(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
         else:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from narthex.flow.accept.listing import TTL_MS, Answering
+from narthex.flow.accept.tasking import session_servers
 from narthex.flow.codec.capabilities import bits_of
 from narthex.flow.codec.jsonrpc import encode, read_string
 from narthex.flow.codec.offers import SERVER_INFO, instructions, offered
@@ -35,7 +36,9 @@ class Greeting(Answering[Known]):
 
     def offers(self, found: Known) -> dict[str, Any]:
         """The members of the result that come from the servers."""
-        offers: dict[str, Any] = {"capabilities": offered(self.call.era, [dialect for _, dialect in found])}
+        alone = session_servers(self.front.fleet, self.viewer)
+        dialects, of_sessions = [one for _, one in found], [one for name, one in found if name in alone]
+        offers: dict[str, Any] = {"capabilities": offered(self.call.era, dialects, of_sessions)}
         if (text := instructions(found)) is not None:
             offers["instructions"] = text
         return offers

@@ -15,12 +15,14 @@ from collections.abc import Callable, Collection, Coroutine, Generator, Hashable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from narthex.errors import GatewayError
+from narthex.errors import GatewayError, Overloaded
 from narthex.flow.accept.live import LiveSession, LiveSessions
 from narthex.flow.accept.replay import RETRY_MS, Logs, Stream
+from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.log_levels import asked_level
 from narthex.flow.codec.offers import offered
 from narthex.flow.codec.revisions import LATEST_LEGACY
+from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.subscriptions import LIST_KINDS, ListKind, Notification, Wanted
 from narthex.flow.subscribe import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.upstream.viewers import Viewer
@@ -38,7 +40,10 @@ RECHECK_S = 5.0
 AT_ONCE = 16
 """Views made at one time."""
 SLICE = 200
+TELL_S = 0.02
+"""News wait so long for more: a server that tells of a change a thousand times a second is not passed on as fast."""
 DRAIN_S = 2.0
+"""Streams are ended over this long."""
 BOUNDS = Bounds(principal_subscribers=Bounds().subscribers, principal_text=Bounds().text)
 """While there is no identity, everybody is one principal."""
 NOTHING = Wanted()
@@ -91,6 +96,8 @@ class Hub:
         self._due_at = 0.0
         self._generation = front.fleet.generation
         self._looked_at = front.clock()
+        self._applied = 0
+        self._rejoining: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -120,28 +127,31 @@ class Hub:
         """It listens from now on. Returns what it will be told of: what its servers have agreed to, in time.
 
         Raises:
-            Overloaded, InvalidParams: as `Interests.add`.
-            GatewayError: Its endpoint is gone.
+            Overloaded, InvalidParams: as `Interests.add`; or its endpoint is gone.
         """
         viewer = self.viewer(listener)
         if viewer is None:
-            raise GatewayError("the endpoint is gone")
-        wanted = listener.wanted
+            raise Overloaded("the configuration has changed; try again")
+        wanted, applied = listener.wanted, self._applied
         places = await self.places(viewer, wanted.uris)
         seen = await self._baseline(viewer, wanted.kinds)
         kinds = self._offered(viewer, wanted.kinds)
-        interest = Interest(kinds, frozenset(viewer.scopes.items()), places)
+        tasks = self._tasks(viewer, listener)
+        interest = Interest(kinds, frozenset(viewer.scopes.items()), places, tasks)
         subscriber, changed = self.interests.add(viewer, listener.principal.key, interest, seen)
         listener.subscriber = subscriber
         self._listeners[subscriber] = listener
+        if applied != self._applied:
+            self.spawn(self._rejoin([listener]))
         try:
             self.ask(changed)
-            heard = await self.heard(interest.sources | _sources_of(places))
+            heard = await self.heard(interest.sources | _sources_of(places))  # tasks' servers are among the first
         except BaseException:
             self.leave(listener)
             raise
         uris = frozenset(uri for uri, place in places.items() if place.name in heard[place.server, place.scope].uris)
-        return Wanted(kinds, uris)
+        told = frozenset(id_ for id_, place in tasks.items() if place.name in heard[place.server, place.scope].tasks)
+        return Wanted(kinds, uris, told)
 
     def leave(self, listener: Listener) -> None:
         """It listens no more. Idempotent."""
@@ -172,6 +182,18 @@ class Hub:
                     _log.debug("a subscription leads nowhere: %s", error.public)
             if target is not None and target.server in viewer.scopes:
                 found[uri] = Place(target.server, viewer.scopes[target.server], target.name)
+        return found
+
+    def _tasks(self, viewer: Viewer, listener: Listener) -> dict[str, Place]:
+        """Where tasks are; ids that open for somebody else, or for nobody, are left out."""
+        found, owner = {}, owner_of(listener.principal, listener.endpoint)
+        for id_ in listener.wanted.tasks:
+            try:
+                task = self.front.handles.open_task(id_, owner)
+            except SealError:
+                continue
+            if task.era == "modern" and task.server in viewer.scopes:
+                found[id_] = Place(task.server, viewer.scopes[task.server], task.id)
         return found
 
     def _offered(self, viewer: Viewer, kinds: Iterable[ListKind]) -> frozenset[ListKind]:
@@ -221,8 +243,11 @@ class Hub:
         """The configuration is another one: servers and endpoints may be gone, or others."""
         for server in self.front.fleet.servers.values():
             server.hears = self
+        self._applied += 1
+        if self._rejoining is not None:
+            self._rejoining.cancel()
         if self._listeners:
-            self.spawn(self._rejoin(list(self._listeners.values())))
+            self._rejoining = self.spawn(self._rejoin(list(self._listeners.values())))
 
     async def _rejoin(self, listeners: list[Listener]) -> None:
         for listener in listeners:
@@ -239,7 +264,8 @@ class Hub:
             sources = frozenset(viewer.scopes.items())
             kinds = self._offered(viewer, listener.wanted.kinds)
             try:
-                changed = self.interests.change(subscriber, Interest(kinds, sources, places))
+                tasks = self._tasks(viewer, listener)
+                changed = self.interests.change(subscriber, Interest(kinds, sources, places, tasks))
             except GatewayError as error:
                 _log.warning("a subscription is as before the reload: %s", error.public)
                 continue
@@ -331,7 +357,7 @@ class Hub:
             if listener is not None and listener.stream is not None:
                 self._woken[listener] = None
         if was_quiet and self._woken:
-            asyncio.get_running_loop().call_soon(self._tell)
+            asyncio.get_running_loop().call_later(TELL_S, self._tell)
 
     def _tell(self) -> None:
         """A slice of those that have news; the rest in the next turn."""

@@ -9,6 +9,7 @@ Source: `codec/inputs.py`; MCP 2025-11-25, cancellation, lifecycle ("Timeouts");
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from narthex.errors import ContentBlocked, GatewayError, MissingCapability, UpstreamUnavailable
@@ -33,6 +34,8 @@ from narthex.flow.upstream.notice import MOST_NOTICES
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
 
+GATHER_S = 0.02
+"""How long further requests of a legacy server are awaited before its modern client is told."""
 HOLD_S = 120.0
 """How long a client may take to answer."""
 LONGEST_S = 3600.0
@@ -53,6 +56,7 @@ class Inputs:
 
     def __init__(self, exchange: Exchange) -> None:
         self.detached = False
+        self._gathering: asyncio.TimerHandle | None = None
         self._exchange = exchange
         self._until = exchange.front.clock() + LONGEST_S
         self._open: dict[str, Asked] = {}
@@ -83,7 +87,13 @@ class Inputs:
         check_asked((*self._open.values(), asked), client_bits(self._exchange.call))
         self._put(asked)
         self._asks += 1
-        if self._exchange.call.era == "modern" and not self.detached:
+        if self._exchange.call.era == "modern" and not self.detached and self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        """What the server asked at once is told at once: a client that must come back need come only once."""
+        self._gathering = None
+        if self._open and not self._exchange.over:
             self._tell()
 
     def ask(self, asked: tuple[Asked, ...]) -> None:
@@ -134,8 +144,7 @@ class Inputs:
         self.detached = False
         exchange = self._exchange
         if self._response is not None or self._ended:
-            self._open.clear()  # the server waits for nothing any more
-            self._catch_up()
+            self._catch_up()  # the server waits for nothing any more
             return
         for key, answer in answers.items():
             if (asked := self._open.pop(key, None)) is not None:
@@ -236,6 +245,8 @@ class Inputs:
         for id_ in list(self._pushed):
             self._unlist(id_)
         self._open.clear()
+        if self._gathering is not None:
+            self._gathering.cancel()
 
     def _unlist(self, id_: int) -> None:
         session = self._exchange.call.session

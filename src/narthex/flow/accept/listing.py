@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TTL_MS = 10_000
-"""The longest that a modern client may keep what comes from several servers: nothing tells it of a reload."""
+"""The longest that a modern client may keep a list or an offer, whatever the servers say: a reload makes another."""
 CURSOR_S = 3600.0
 """How long a cursor opens: longer than a client takes from one page to the next."""
 _EVERYTHING = ""

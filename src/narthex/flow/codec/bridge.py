@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 
 from narthex.errors import UpstreamUnavailable
-from narthex.flow.codec.capabilities import IN_ERA, TASKS_EXTENSION, ClientCaps, bits_of, capabilities_of
+from narthex.flow.codec.capabilities import IN_ERA, ClientCaps, bits_of, capabilities_of
 from narthex.flow.codec.failures import code_for
 from narthex.flow.codec.handshake import CLIENT_INFO
 from narthex.flow.codec.inputs import InputRequired, asks_for_input, input_members, url_required
@@ -27,6 +26,7 @@ from narthex.flow.codec.revisions import (
     META_VERSION,
     MODERN,
 )
+from narthex.flow.codec.tasks import is_task
 from narthex.flow.upstream.port import Dialect
 from narthex.types import Call, Era
 
@@ -37,9 +37,7 @@ _NO_CAPABILITIES = Raw(b"{}")
 _COMPLETE = Raw(b'"complete"')
 _TRUE = Raw(b"true")
 _CLIENT_INFO = Raw(encode(CLIENT_INFO))
-_TASKS = TASKS_EXTENSION.encode()
 _URL_REQUIRED = -32042
-_LONGEST_KEPT = 4096
 
 
 def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> bytes:
@@ -71,45 +69,22 @@ def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> byt
 
 def _passes(call: Call, dialect: Dialect) -> bool:
     """Is a modern client's `_meta` already what goes upstream?"""
-    meta = call.meta
-    if call.version != dialect.version or META_CLIENT not in meta:
-        return False
-    capabilities = meta[META_CAPABILITIES]
-    return capabilities == _NO_CAPABILITIES or carried(capabilities) == capabilities
+    return call.version == dialect.version and META_CLIENT in call.meta
 
 
 def client_capabilities(call: Call) -> Raw:
     """What a modern server may know of the client: its own words, or of a legacy client's session what its bits say."""
     if call.era == "modern":
-        return carried(call.meta[META_CAPABILITIES])
+        return call.meta[META_CAPABILITIES]
     session = call.session
     return _of_bits(session.capabilities) if session is not None and session.capabilities else _NO_CAPABILITIES
 
 
 def client_bits(call: Call) -> int:
-    """The same as bits (`ClientCaps`)."""
+    """What it can be asked, as bits (`ClientCaps`). Tasks of the extension are nothing that it is asked."""
     if call.era == "modern":
-        return bits_of(carried(call.meta[META_CAPABILITIES]))
+        return bits_of(call.meta[META_CAPABILITIES]) & ~int(ClientCaps.TASKS_EXTENSION)
     return call.session.capabilities if call.session is not None else 0
-
-
-def carried(capabilities: Raw) -> Raw:
-    """A modern client's capabilities without `tasks`: that extension is not carried, and its ids would lead astray."""
-    raw = bytes(capabilities)
-    if _TASKS not in raw and b"\\" not in raw:  # some encoders write a slash as two characters
-        return capabilities
-    return _kept_carried(raw) if len(raw) <= _LONGEST_KEPT else _carried(raw)
-
-
-def _carried(raw: bytes) -> Raw:
-    declared = msgspec.json.decode(raw, type=dict[str, Any])
-    extensions = declared.get("extensions")
-    if isinstance(extensions, dict):
-        declared["extensions"] = {key: value for key, value in extensions.items() if key != TASKS_EXTENSION}
-    return Raw(encode(declared))
-
-
-_kept_carried = lru_cache(maxsize=256)(_carried)
 
 
 @lru_cache(maxsize=256)
@@ -125,7 +100,7 @@ def response_parts(call: Call, era: Era, message: Incoming) -> tuple[Sequence[by
         era: The server's.
     Raises:
         UpstreamUnavailable: Neither a result nor an error, a result that is no object, or a malformed error.
-        NeedsInput: The server asks for input first.
+        NeedsInput: The server asks for input first. GoesOn: It goes on in a task.
     """
     result = message.result
     if message.error or not result:
@@ -173,6 +148,14 @@ class NeedsInput(Exception):
         self.members = members
 
 
+class GoesOn(Exception):
+    """A modern server answers with a task: the members of its result."""
+
+    def __init__(self, members: RawMap) -> None:
+        super().__init__()
+        self.members = members
+
+
 def _read_type(call: Call, era: Era, members: RawMap) -> None:
     """A result that does not plainly say that it is complete. A legacy server has no right to ask this way."""
     required = asks_for_input(call, members)
@@ -180,6 +163,10 @@ def _read_type(call: Call, era: Era, members: RawMap) -> None:
         if era == "legacy":
             raise UpstreamUnavailable("a legacy server asks as only a modern one may", sent=True)
         raise NeedsInput(required, members)
+    if is_task(members["resultType"]):
+        if era == "legacy":
+            raise UpstreamUnavailable("a legacy server answers as only a modern one may", sent=True)
+        raise GoesOn(members)
 
 
 class _Error(msgspec.Struct):

@@ -11,7 +11,7 @@
 | any other | anybody | as it is | as it is |
 
 Where no status is named it is 200. The message and `data` stay. -32042 (URL elicitation) is no failure to a modern
-client: see `bridge.translate_error`. Cases: `tests/flow/codec/test_failures.py`, one row a rule.
+client: see `inputs.url_required`. Cases: `tests/flow/codec/test_failures.py`, one row a rule.
 Source: MCP 2026-07-28, basic/index ("Error Codes"), Streamable HTTP transport, the schema's words on -32021; the
 schemas of 2025-11-25 and before, which know none of -32020 to -32022; JSON-RPC 2.0 §5.1.
 """

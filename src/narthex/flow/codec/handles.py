@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
+from typing import Literal
 
 import msgspec
 
 from narthex.errors import ContentBlocked
 from narthex.flow.codec.seal import KeyRing, Sealer, T
-from narthex.types import Era, Kind, Principal
+from narthex.types import Call, Era, Kind, Principal
 
 Owner = tuple[str, ...]
 """Tenant, issuer, subject, client, endpoint: whom a handle is bound to, and where."""
@@ -26,6 +27,8 @@ MAX_STATE = 32 * 1024
 """Bytes of an upstream's own `requestState`: to open one this large takes half a millisecond."""
 MAX_STATE_HANDLE = 44 * 1024
 """Characters: a third more than those bytes, and the rest of the envelope."""
+TASK_S = 30 * 86_400.0
+"""How long a task's id opens. A server may keep a task for ever, and change its mind about it."""
 MAX_TASK_ID = 256
 """Bytes of an upstream's own task id: what fits, with its server, into a handle of 512 characters."""
 
@@ -113,7 +116,7 @@ class Handles:
         self._states = ring.sealer("state", MAX_STATE_HANDLE)
         self._tasks = ring.sealer("task")
 
-    def cursor(self, owner: Owner, kind: Kind, view: str, place: bytes, *, ttl_s: float) -> str:
+    def cursor(self, owner: Owner, kind: Kind | Literal["tasks"], view: str, place: bytes, *, ttl_s: float) -> str:
         """A cursor that goes on behind `place`, the last one shown.
 
         Args:
@@ -122,7 +125,7 @@ class Handles:
         """
         return self._seal(self._cursors, (*owner, kind, view), place, ttl_s)
 
-    def open_cursor(self, handle: str, owner: Owner, kind: Kind, view: str) -> bytes:
+    def open_cursor(self, handle: str, owner: Owner, kind: Kind | Literal["tasks"], view: str) -> bytes:
         """The place that a cursor goes on behind."""
         return self._open(self._cursors, (*owner, kind, view), handle, bytes)
 
@@ -149,6 +152,10 @@ class Handles:
         if len(task.id.encode()) > MAX_TASK_ID:
             raise ContentBlocked(f"a task id of server {task.server} is too long")
         return self._seal(self._tasks, owner, task, ttl_s)
+
+    def task_of(self, call: Call, server: str, id_: str) -> str:
+        """The id of a task that this server has made, or told of, for a client: in its own era's protocol."""
+        return self.task(owner_of(call.principal, call.endpoint), Task(server, id_, call.era), ttl_s=TASK_S)
 
     def open_task(self, handle: str, owner: Owner) -> Task:
         """The task that an id stands for."""

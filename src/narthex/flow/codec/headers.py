@@ -15,8 +15,15 @@ from functools import lru_cache
 
 from narthex.errors import HeaderMismatch
 
-NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-"""Which parameter `Mcp-Name` repeats."""
+NAMED_BY = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
+"""Which parameter `Mcp-Name` repeats; of tasks by their extension ("Routing Headers")."""
 
 OWS = b" \t"
 """What may stand around a header's value without being part of it (RFC 9110 §5.5). llhttp leaves what is behind it."""

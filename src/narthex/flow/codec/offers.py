@@ -20,8 +20,6 @@ from narthex.types import Era
 SERVER_INFO = {"name": "narthex", "title": "Narthex MCP gateway", "version": __version__}
 SUBSCRIPTIONS = True
 """Are clients told of changes? Then `listChanged` and `subscribe` are offered."""
-TASKS = False
-"""Are tasks routed? Then the extension is offered, and to legacy clients the experimental capability."""
 EXTENSIONS = ("io.modelcontextprotocol/ui",)
 """Those that work when every byte is passed on. Whatever is not named is refused, as the client expects of a server
 that does not have it: an extension's own methods would lead nowhere."""
@@ -33,12 +31,13 @@ _LISTS = ("tools", "prompts", "resources")
 _TASK_PATHS = (("list",), ("cancel",), ("requests", "tools", "call"))
 
 
-def offered(era: Era, dialects: Sequence[Dialect | None]) -> dict[str, Any]:
+def offered(era: Era, dialects: Sequence[Dialect | None], alone: Sequence[Dialect | None] = ()) -> dict[str, Any]:
     """The capabilities of all servers together, as far as the gateway carries them to a client of this era.
 
     Args:
         dialects: One for each server. None was not reached yet: it is taken to have lists and completions. They can be
             asked of us whatever it has, and a client that is not offered them now would not ask once it is there.
+        alone: Those whose session serves this client alone: of them legacy tasks are offered.
     """
     offers: dict[str, Any] = {name: {} for name in _LISTS if any(_has(one, name) for one in dialects)}
     if SUBSCRIPTIONS:
@@ -50,12 +49,13 @@ def offered(era: Era, dialects: Sequence[Dialect | None]) -> dict[str, Any]:
         offers["completions"] = {}
     if (era == "modern" or "logging/setLevel" in METHODS["legacy"]) and any(_says(one, "logging") for one in dialects):
         offers["logging"] = {}
-    named = (*EXTENSIONS, TASKS_EXTENSION) if TASKS and era == "modern" else EXTENSIONS
-    known = [name for name in named if any(_says(one, "extensions", name) for one in dialects)]
+    known = [name for name in EXTENSIONS if any(_says(one, "extensions", name) for one in dialects)]
+    if era == "modern" and any(_runs_tasks(one) for one in dialects):
+        known.append(TASKS_EXTENSION)
     if known:
         offers["extensions"] = {name: {} for name in known}
-    if TASKS and era == "legacy" and any(_says(one, "tasks") for one in dialects):
-        offers["tasks"] = _tasks(dialects)
+    if era == "legacy" and any(_says(one, "tasks") for one in alone):
+        offers["tasks"] = _tasks(alone)
     return offers
 
 
@@ -87,6 +87,11 @@ def _subscribes(dialect: Dialect | None) -> bool:
 
 def _says(dialect: Dialect | None, *path: str) -> bool:
     return isinstance(_at(dialect, *path), dict)
+
+
+def _runs_tasks(dialect: Dialect | None) -> bool:
+    """The extension is a modern server's: a legacy one that names it is asked in the other way."""
+    return dialect is not None and dialect.era == "modern" and _says(dialect, "extensions", TASKS_EXTENSION)
 
 
 def _at(dialect: Dialect | None, *path: str) -> Any:

@@ -63,11 +63,14 @@ _SHARED_METHODS = frozenset(
     }
 )
 METHODS: dict[Era, frozenset[str]] = {
-    "modern": _SHARED_METHODS | {"server/discover", "subscriptions/listen"},
+    "modern": _SHARED_METHODS
+    | {"server/discover", "subscriptions/listen"}
+    | {"tasks/get", "tasks/update", "tasks/cancel"},
     "legacy": _SHARED_METHODS
-    | {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"},
+    | {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"}
+    | {"tasks/get", "tasks/result", "tasks/list", "tasks/cancel"},
 }
-"""What a client may ask. Tasks are refused as unknown: not in this version."""
+"""What a client may ask."""
 
 
 def era_of(header: bytes | None, request: Request, body: bytes) -> tuple[str, Era]:

@@ -52,6 +52,11 @@ METHODS = frozenset(
         "resources/templates/list",
         "resources/read",
         "completion/complete",
+        "tasks/get",
+        "tasks/update",
+        "tasks/result",
+        "tasks/list",
+        "tasks/cancel",
         "refused",
     }
 )

@@ -77,7 +77,8 @@ def test_a_cursor_that_is_none_of_ours_is_refused(modern: bool) -> None:
             client = await gateway.client()
             good = (await ask(client, modern)).result["nextCursor"]
             flipped = good[:-9] + ("A" if good[-9] != "A" else "B") + good[-8:]
-            for cursor in ("forged", flipped, good + "A", "", 7, {}, "é" * 600):
+            bad: list[Any] = ["forged", flipped, good + "A", "", 7, {}, "é" * 600]
+            for cursor in bad:
                 error = (await ask(client, modern, {"cursor": cursor})).error
                 assert error["code"] == -32602, cursor
             assert (await ask(client, modern, {"cursor": good}, path="/mcp/other")).error["code"] == -32602

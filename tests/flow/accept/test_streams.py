@@ -365,6 +365,24 @@ def test_a_client_that_comes_back_in_the_middle_gets_the_rest_as_it_comes() -> N
     run(main)
 
 
+def test_what_was_answered_ends_although_its_server_lingers() -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over() as gateway:
+            client = await gateway.client(session=True)
+            hearing = await begun(client, server)
+            message, stream = server.calls[-1]
+            stream.send({"id": message["id"], "result": DONE})
+            assert (await hearing.message())["result"] == DONE
+            rest = await get(gateway, client.session, Last_Event_ID=hearing.events[0]["id"])
+            assert gateway.front.active, "it has not closed its stream"
+            assert (await rest.message())["result"] == DONE
+            assert await rest.message() is None
+            stream.close()
+            await until(gateway.settled)
+
+    run(main)
+
+
 def test_a_call_that_fails_without_its_client_tells_it_later() -> None:
     async def main() -> None:
         async with Teller() as server, server.over() as gateway:

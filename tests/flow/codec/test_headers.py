@@ -144,8 +144,14 @@ def test_a_plain_name_is_its_own_header(name: str) -> None:
 
 
 def test_what_is_named_and_by_which_parameter() -> None:
-    tasks = {"tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId"}
-    assert NAMED_BY == {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | tasks
+    assert NAMED_BY == {
+        "tools/call": "name",
+        "prompts/get": "name",
+        "resources/read": "uri",
+        "tasks/get": "taskId",
+        "tasks/update": "taskId",
+        "tasks/cancel": "taskId",
+    }
 
 
 @pytest.mark.parametrize(

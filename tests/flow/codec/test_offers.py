@@ -54,7 +54,9 @@ def legacy(capabilities: Any = None, version: str = "2025-11-25") -> Dialect:
         pytest.param([modern({"extensions": {UI: True}})], {}, id="an extension is an object"),
         pytest.param([modern({"extensions": [UI]})], {}, id="extensions are an object"),
         pytest.param([modern({"extensions": {"com.example/x": {}}})], {}, id="unknown extensions are not carried"),
-        pytest.param([modern({"extensions": {TASKS: {}}}), legacy({"tasks": {"list": {}}})], {}, id="no tasks yet"),
+        pytest.param(
+            [legacy({"extensions": {TASKS: {}}, "tasks": {"list": {}}})], {}, id="no tasks of shared sessions"
+        ),
         pytest.param([modern({"experimental": {"x": {}}, "x": {}})], {}, id="nor what is not in the specification"),
     ],
 )
@@ -103,10 +105,9 @@ def test_changes(monkeypatch: pytest.MonkeyPatch, era: Era, dialects: list[Diale
         pytest.param("legacy", {"tasks": {"list": {}, "requests": {"tools": {"call": {}}}}}, id="the old ones"),
     ],
 )
-def test_tasks(monkeypatch: pytest.MonkeyPatch, era: Era, expected: Any) -> None:
-    monkeypatch.setattr(module, "TASKS", True)
-    experimental = {"list": {}, "cancel": True, "requests": {"tools": {"call": {}}, "x": {}}}
-    assert offered(era, [modern({"extensions": {TASKS: {}}}), legacy({"tasks": experimental})]) == expected
+def test_tasks(era: Era, expected: Any) -> None:
+    old = legacy({"tasks": {"list": {}, "cancel": True, "requests": {"tools": {"call": {}}, "x": {}}}})
+    assert offered(era, [modern({"extensions": {TASKS: {}}}), old], [old]) == expected
 
 
 JSON = st.recursive(
@@ -122,9 +123,9 @@ NAMES = ("tools", "prompts", "resources", "completions", "logging", "extensions"
 def test_whatever_servers_send_is_no_part_of_the_offer(capabilities: list[Any], on: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SUBSCRIPTIONS", on)
-        patch.setattr(module, "TASKS", on)
+        servers = [modern(one) for one in capabilities]
         for era in ERAS:
-            offer = offered(era, [modern(one) for one in capabilities])
+            offer = offered(era, servers, servers)
             assert offer.keys() <= set(NAMES) - {"x"}
             assert all(isinstance(one, dict) for one in offer.values())
 

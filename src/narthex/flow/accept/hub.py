@@ -39,6 +39,8 @@ RECHECK_S = 5.0
 """How often views are looked at anew because lists have changed that nobody told of."""
 AT_ONCE = 16
 """Views made at one time."""
+NAMES_AT_ONCE = 8
+"""URIs looked up between two pauses: each may be tried against hundreds of templates."""
 SLICE = 200
 TELL_S = 0.02
 """News wait so long for more: a server that tells of a change a thousand times a second is not passed on as fast."""
@@ -172,7 +174,9 @@ class Hub:
     async def places(self, viewer: Viewer, uris: Iterable[str]) -> dict[str, Place]:
         """Where resources are; those that this viewer does not see are left out. One asking serves them all."""
         fleet, found, asked = self.front.fleet, {}, False
-        for uri in sorted(uris):
+        for count, uri in enumerate(sorted(uris), 1):
+            if count % NAMES_AT_ONCE == 0:
+                await asyncio.sleep(0)
             target = fleet.find_now(viewer, "resources", uri)
             if target is None and not asked:
                 asked = True

@@ -275,7 +275,7 @@ def open_standalone(
         missed = b"".join(events)
         if live is None or stream is not live.log:
             one = front.hub.resumable.get(stream)
-            if one is not None:
+            if one is not None and not one.answered:
                 one.resumed(connection, missed)
             else:
                 connection.write(connection.begin_body(200, SSE, None, SSE_HEADERS))

@@ -1,6 +1,6 @@
 """What a legacy session sets for itself: `resources/subscribe`, `resources/unsubscribe` and `logging/setLevel`.
 
-Cases: `tests/flow/accept/test_subscribing.py`.
+Cases: `tests/flow/accept/test_hub.py`, `tests/flow/accept/test_levels.py`.
 Source: MCP 2025-11-25, server/resources ("Subscriptions") and server/utilities/logging.
 """
 

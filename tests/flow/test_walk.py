@@ -12,17 +12,31 @@ from narthex.errors import (
     GatewayError,
     HeaderMismatch,
     InvalidParams,
+    MethodNotFound,
     NotVisible,
     Overloaded,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from narthex.flow.codec.handles import Task
 from narthex.flow.codec.inputs import Asked, InputRequired
 from narthex.flow.codec.jsonrpc import Raw, RawMap
 from narthex.flow.codec.param_headers import Said, read_plan
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Dialect
-from narthex.flow.walk import LOST, MOST_ROUNDS, Ask, Find, Open, Send, Walk, exchange, not_visible
+from narthex.flow.walk import (
+    LOST,
+    MOST_ROUNDS,
+    Ask,
+    Find,
+    Open,
+    Send,
+    Walk,
+    about_task,
+    as_task,
+    exchange,
+    not_visible,
+)
 from narthex.types import LOCAL, Call, Era
 
 SENT = None
@@ -505,3 +519,47 @@ def test_a_tool_found_late_is_checked_before_its_server_is_reached() -> None:
     needs, error = feed(exchange(one, None, None, Said({}, frozenset(), ())), [late])
     assert asked(needs) == ["find tools s__add"]
     assert isinstance(error, HeaderMismatch)
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+OURS = Task("s", "t1", "modern")
+
+
+def test_a_request_about_a_task_goes_to_the_server_that_made_it_under_its_own_id() -> None:
+    walk = about_task(call("tasks/get", "handle", "modern", taskId="handle"), OURS)
+    assert next(walk) == Open("s")
+    need = walk.send(Line("modern"))
+    assert isinstance(need, Send)
+    assert (need.out.name, json.loads(need.out.body)["params"]["taskId"]) == ("t1", "t1")
+    with pytest.raises(StopIteration):
+        walk.send(SENT)
+
+
+def test_a_server_of_another_era_knows_the_task_no_more() -> None:
+    walk = about_task(call("tasks/get", "handle", "modern", taskId="handle"), OURS)
+    next(walk)
+    with pytest.raises(NotVisible):
+        walk.send(Line("legacy"))
+
+
+@pytest.mark.parametrize(
+    ("alone", "offered", "expected"),
+    [
+        pytest.param({"s"}, True, {"ttl": 1}, id="it runs as one"),
+        pytest.param(set(), True, MethodNotFound, id="told of tasks: this tool runs as none"),
+        pytest.param(set(), False, None, id="not told: it means nothing"),
+    ],
+)
+def test_a_legacy_call_that_is_to_run_as_a_task(alone: set[str], offered: bool, expected: Any) -> None:
+    line = Line()
+    line.dialect = Dialect("legacy", "2025-11-25", {"tasks": {"requests": {"tools": {"call": {}}}}})
+    walk = as_task(call("tools/call", "x", task={"ttl": 1}), target("x"), None, alone, offered=offered)
+    assert next(walk) == Open("s")
+    if expected is MethodNotFound:
+        with pytest.raises(MethodNotFound):
+            walk.send(line)
+        return
+    need = walk.send(line)
+    assert isinstance(need, Send)
+    assert json.loads(need.out.body)["params"].get("task") == expected

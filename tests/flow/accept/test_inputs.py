@@ -166,6 +166,41 @@ def test_questions_asked_while_a_modern_client_is_away_are_told_when_it_is_back(
     run(main)
 
 
+def test_what_a_legacy_server_asks_at_once_a_modern_client_is_told_at_once() -> None:
+    async def main() -> None:
+        async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
+            client, kinds = await gateway.client(), ["form", "sampling", "roots"]
+            client.send("tools/call", MANUAL, modern=True, meta=META_ABLE)
+            await until(lambda: upstream.lives)
+            ids = [upstream.lives[0].push(kind) for kind in kinds]  # in one write
+            got = await client.read()
+            assert [kind_of(**one) for one in got.result["inputRequests"].values()] == kinds
+            client.send("tools/call", retry_of(MANUAL, got), modern=True, meta=META_ABLE)
+            await until(lambda: all(upstream.lives[0].answers[id_] for id_ in ids))
+            upstream.lives[0].finish()
+            assert (await client.read()).text == "done"
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
+def test_a_question_that_is_taken_back_at_once_is_never_told() -> None:
+    async def main() -> None:
+        async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
+            client = await gateway.client()
+            client.send("tools/call", MANUAL, modern=True, meta=META_ABLE)
+            await until(lambda: upstream.lives)
+            live = upstream.lives[0]
+            live.push("roots")
+            live.send({"method": "notifications/cancelled", "params": {"requestId": "q1"}})
+            live.push("form")
+            live.finish()
+            assert (await client.read()).text == "done"
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
 def test_what_a_retry_leaves_out_is_asked_again() -> None:
     async def main() -> None:
         async with Asker(eras="legacy") as upstream, over(upstream) as gateway:

@@ -235,6 +235,8 @@ class InputsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.pushed(lambda one: one.ended is None))
     @rule(random=pick, dies=st.booleans())
     def ends(self, random: Any, dies: bool) -> None:
+        dies = dies and self.blamed < 4
+        self.blamed += dies
         talk = random.choice(self.pushed(lambda one: one.ended is None))
 
         async def main() -> None:
@@ -345,7 +347,7 @@ class InputsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.alive() and self.blamed + self.idle() < 5)
     @rule()
     def time_passes(self) -> None:
-        """Nobody answers, or the server hangs; with the fifth time that it does its breaker would open."""
+        """Nobody answers, or the server hangs; with its fifth failure its breaker would open."""
         self.blamed += self.idle()
 
         async def main() -> None:

@@ -25,7 +25,7 @@ def test_made_at_need_and_the_same_again() -> None:
     one, gone = live.of(session(1), 0.0)
     assert not gone and live.of(session(1), 5.0) == (one, [])
     assert live.get(session(1), 6.0) is one and one.last_used == 6.0
-    assert "s1" in live and len(live) == 1
+    assert "s1" in live.by_id and len(live) == 1
 
 
 def test_what_is_not_used_goes() -> None:
@@ -54,7 +54,7 @@ def test_the_longest_unused_makes_room() -> None:
     live.of(session(2), 1.0)
     live.get(session(1), 2.0)
     _, gone = live.of(session(3), 3.0)
-    assert [each.session.id for each in gone] == ["s2"] and "s1" in live
+    assert [each.session.id for each in gone] == ["s2"] and "s1" in live.by_id
     one.stream = OPEN
     _, gone = live.of(session(4), 4.0)
     assert [each.session.id for each in gone] == ["s3"]

@@ -3,6 +3,7 @@ nobody asks about a task that is not his."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from narthex.flow.codec.handles import Task, owner_of
 from narthex.testing.server import Asked, FakeServer, JsonRpcError
 from narthex.types import LOCAL, EndpointSpec
 from tests.flow.accept.hearing import Hearing, Teller
-from tests.flow.gateway import Answer, Client, Running, run, spec, until
+from tests.flow.gateway import LEGACY, Answer, Client, Running, run, spec, until
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 META: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {EXTENSION: {}}}}
@@ -33,12 +34,31 @@ class Tasker(FakeServer):
     )
     tasks: dict[str, str] = field(default_factory=dict)
     text: str = "done"
+    asks: bool = False
+    """Ask the client before a result is told, on the stream of that."""
+    replies: list[Any] = field(default_factory=list)
     always: bool = False
     """Make a task whatever the client has declared."""
 
     async def __aenter__(self) -> Tasker:
         await super().__aenter__()
         return self
+
+    async def _serve(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        message = asked.message or {}
+        if message and "method" not in message:
+            self.replies.append(message)
+            writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        elif self.asks and asked.method == "tasks/result":
+            about = {RELATED: {"taskId": asked.params["taskId"]}}
+            question = {"mode": "form", "message": "?", "requestedSchema": {"type": "object", "properties": {}}}
+            pushed = {"id": "q", "method": "elicitation/create", "params": {**question, "_meta": about}}
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + event(pushed))
+            await until(lambda: self.replies)
+            writer.write(event({"id": message["id"], "result": {"content": [], "_meta": about}}))
+            raise ConnectionError
+        else:
+            await super()._serve(asked, writer)
 
     def _capabilities(self) -> dict[str, Any]:
         return {"tools": {}, "tasks": OLD, "extensions": {EXTENSION: {}}}
@@ -87,6 +107,10 @@ class Tasker(FakeServer):
 
     def about(self) -> list[Asked]:
         return [one for one in self.asked if one.method.startswith("tasks/")]
+
+
+def event(message: dict[str, Any]) -> bytes:
+    return b"data: %b\n\n" % json.dumps({"jsonrpc": "2.0", **message}).encode()
 
 
 def over(*servers: Tasker, sharing: str = "session", **settings: Any) -> Running:
@@ -255,6 +279,28 @@ def test_a_legacy_task_from_its_making_to_its_end() -> None:
             assert (await client.legacy("tasks/get", {"taskId": "task-0"})).error["code"] == -32602
             assert (await client.legacy("tasks/update", {"taskId": id_})).error["code"] == -32601
             await until(gateway.settled)
+
+    run(main)
+
+
+def test_what_a_task_asks_names_it_and_so_does_the_answer() -> None:
+    async def main() -> None:
+        async with Tasker(eras="legacy", asks=True) as server, over(server) as gateway:
+            client, other = await gateway.client(), await gateway.client()
+            info = {"name": "t", "version": "1"}
+            params = {"protocolVersion": LEGACY, "capabilities": {"elicitation": {}}, "clientInfo": info}
+            client.session = (await client.legacy("initialize", params)).headers["mcp-session-id"]
+            id_ = (await client.legacy("tools/call", {**LONG, "task": TASK})).result["task"]["taskId"]
+            client.send("tasks/result", {"taskId": id_})
+            hearing = Hearing(client, *(await client.read_head()))
+            asked = await hearing.message()
+            about = {RELATED: {"taskId": id_}}
+            assert (asked["method"], asked["params"]["_meta"]) == ("elicitation/create", about)
+            answer = {"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept", "_meta": about}}
+            lines = {"MCP-Protocol-Version": LEGACY, "Mcp-Session-Id": client.session}
+            other.http("POST", "/mcp", lines, json.dumps(answer).encode())
+            assert (await hearing.message())["result"]["_meta"] == about
+            assert server.replies[0]["result"]["_meta"] == {RELATED: {"taskId": "task-0"}}
 
     run(main)
 

@@ -247,7 +247,7 @@ class Front:
                 raise Overloaded("the gateway has too many calls")
             bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
             viewer = self.fleet.viewer(endpoint, LOCAL, session, bits)
-            if (session is not None and session.id in self.hub.live) or META_LOG_LEVEL in meta:
+            if (session is not None and session.id in self.hub.live.by_id) or META_LOG_LEVEL in meta:
                 call = msgspec.structs.replace(call, log_level=self.hub.level(call))
             now = self.clock()
             one = make(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)

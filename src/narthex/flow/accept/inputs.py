@@ -3,7 +3,7 @@
 A legacy client gets each question as a request on the stream of its call, and answers with a POST of its own. A modern
 client gets a result that asks (`input_required`) and calls again; a legacy server's call stays open meanwhile, detached
 from every connection, for at most `HOLD_S`. Made for a call only when its server asks.
-Cases: `tests/flow/accept/test_inputs.py`, `tests/flow/accept/test_inputs_machine.py`, `tests/conformance/`.
+Cases: `tests/flow/accept/test_inputs.py`, and `test_inputs_{ends,attacks,machine}.py` beside it; `tests/conformance/`.
 Source: `codec/inputs.py`; MCP 2025-11-25, cancellation, lifecycle ("Timeouts"); design §4.
 """
 

@@ -51,25 +51,22 @@ class LiveSession:
 
 
 class LiveSessions:
-    """Those of a process, by session id; the one longest unused first."""
+    """Those of a process. `by_id`: by session id, the one longest unused first; others only look who is there."""
 
     def __init__(self, most: int = MOST, idle_s: float = IDLE_S) -> None:
         self._most = most
         self._idle_s = idle_s
-        self._of: OrderedDict[str, LiveSession] = OrderedDict()
+        self.by_id: OrderedDict[str, LiveSession] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._of)
-
-    def __contains__(self, id_: str) -> bool:
-        return id_ in self._of
+        return len(self.by_id)
 
     def get(self, session: Session, now: float) -> LiveSession | None:
         """The session's live state, if it has any; it is used now."""
-        live = self._of.get(session.id)
+        live = self.by_id.get(session.id)
         if live is not None:
             live.last_used = now
-            self._of.move_to_end(session.id)
+            self.by_id.move_to_end(session.id)
         return live
 
     def of(self, session: Session, now: float) -> tuple[LiveSession, list[LiveSession]]:
@@ -80,30 +77,30 @@ class LiveSessions:
         """
         live, gone = self.get(session, now), []
         if live is None:
-            if len(self._of) >= self._most:
+            if len(self.by_id) >= self._most:
                 gone = [self._pop_unused()]
-            live = self._of[session.id] = LiveSession(session, now)
+            live = self.by_id[session.id] = LiveSession(session, now)
         return live, gone
 
     def _pop_unused(self) -> LiveSession:
-        for id_, live in islice(self._of.items(), SLICE):
+        for id_, live in islice(self.by_id.items(), SLICE):
             if live.stream is None:
-                return self._of.pop(id_)
+                return self.by_id.pop(id_)
         raise Overloaded("too many sessions are in use; try again")
 
     def end(self, id_: str) -> LiveSession | None:
         """The session has ended. Idempotent."""
-        return self._of.pop(id_, None)
+        return self.by_id.pop(id_, None)
 
     def idle(self, now: float) -> list[LiveSession]:
         """Those that nobody has used for so long: they are forgotten here."""
         gone = []
-        for id_, live in list(islice(self._of.items(), SLICE)):
+        for id_, live in list(islice(self.by_id.items(), SLICE)):
             if now - live.last_used < self._idle_s:
                 break
             if live.stream is not None:
                 live.last_used = now
-                self._of.move_to_end(id_)
+                self.by_id.move_to_end(id_)
             else:
-                gone.append(self._of.pop(id_))
+                gone.append(self.by_id.pop(id_))
         return gone

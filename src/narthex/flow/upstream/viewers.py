@@ -34,6 +34,7 @@ _NOT_CARRIED = (
     | ClientCaps.TASKS_ELICITATION
     | ClientCaps.TASKS_EXTENSION
 )
+"""Tasks that a client would run for a server. Those that a server runs need no word of a legacy client."""
 
 
 def scope_of(sharing: Sharing, principal: Principal, session: Session | None, bits: int = 0) -> Scope:

@@ -200,9 +200,13 @@ async def dies_once(peer: Peer) -> bool | None:
 
 
 @fault
-async def closes_idle(peer: Peer) -> None:
-    """Answers well on keep-alive, then closes the idle connection."""
-    await peer.send(whole(peer.result()))
+async def closes_idle(peer: Peer) -> bool:
+    """Answers well on keep-alive, and closes the idle connection: no later request can come before the end of it."""
+    peer.writer.write(whole(peer.result()))
+    if peer.writer.can_write_eof():
+        peer.writer.write_eof()
+    await peer.writer.drain()
+    return False
 
 
 @fault

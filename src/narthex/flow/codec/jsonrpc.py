@@ -80,6 +80,7 @@ def decode_request(body: bytes) -> Request:
         raise CodecError('"jsonrpc" must be "2.0"')
     if not request.method or id_ is None or request.result or request.error:
         _check_response(request)
+        refuse_duplicate_keys(body, depth=2)
         return request
     # The length of the shortest form: a longer body has white space, unknown keys, or a key twice.
     length = 29 + len(request.method)  # {"jsonrpc":"2.0","method":""}

@@ -53,7 +53,8 @@ def _nginx(path: str, **more: Any) -> Ask:
 
 
 def _listing(tools: int) -> dict[str, Any]:
-    return {"method": "tools/list", "expect": f"list:{min(tools, 1000) * 150}", "connections": 64 if tools < 1000 else 8}
+    page = min(tools, 1000)  # what the gateway hands out at once
+    return {"method": "tools/list", "expect": f"list:{page * 150}", "connections": 64 if tools < 1000 else 8}
 
 
 ROWS: tuple[Row, ...] = (

@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzz.connections import Messages
 from narthex.flow.whole import MOST_HEADERS, MOST_TARGET, AnswerReader, HttpRequest, RequestReader
 
 REQUEST = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
 
-class General:
-    """llhttp with functions as callbacks: every message of a stream, and whether one is under way at its end."""
-
-    def __init__(self, parser: Any, data: bytes) -> None:
-        self.messages: list[tuple[bytes, list[tuple[bytes, bytes]], bytes]] = []
-        self.failed = False
-        self._target, self._body = b"", b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self.open = False
-        try:
-            parser(self).feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.failed = True
-
-    def on_message_begin(self) -> None:
-        self.open = True
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        self.open = False
-        self.messages.append((self._target, self._headers, self._body))
-        self._target, self._body, self._headers = b"", b"", []
-
-
-def agree(general: General, found: tuple[bytes, dict[bytes, bytes], bytes] | None) -> None:
+def agree(general: Messages, found: tuple[bytes, dict[bytes, bytes], bytes] | None) -> None:
+    """`general`: the same bytes read by llhttp with functions as callbacks."""
     if found is None:
         return
     target, headers, body = found
-    assert not general.failed
-    assert not general.open
-    assert general.messages == [(target, list(headers.items()), body)]
+    assert general.clean
+    assert general.whole == [(target, list(headers.items()), body)]
 
 
 def read(data: bytes) -> tuple[bytes, dict[bytes, bytes], bytes] | None:
@@ -220,16 +187,16 @@ PIECES = st.sampled_from(
 def test_what_is_read_is_what_the_general_reader_reads(lines: list[bytes], body: bytes, junk: bytes, at: int) -> None:
     whole = head(*lines, body=body)
     for data in (whole, whole[:at] + junk + whole[at:]):
-        agree(General(httptools.HttpRequestParser, data), read(data))
+        agree(Messages(httptools.HttpRequestParser, data), read(data))
     answer = head(*lines, body=body, start=b"HTTP/1.1 200 OK")
     for data in (answer, answer[:at] + junk + answer[at:]):
         found = AnswerReader().read(data)
-        agree(General(httptools.HttpResponseParser, data), None if found is None else (b"", *found))
+        agree(Messages(httptools.HttpResponseParser, data), None if found is None else (b"", *found))
 
 
 @given(st.lists(PIECES, max_size=20).map(b"".join))
 def test_any_bytes(data: bytes) -> None:
-    agree(General(httptools.HttpRequestParser, data), read(data))
+    agree(Messages(httptools.HttpRequestParser, data), read(data))
 
 
 @given(st.lists(st.sampled_from([REQUEST, REQUEST[:20], b"\x00", REQUEST + b"P", head(LENGTH, b"A: b")]), max_size=8))

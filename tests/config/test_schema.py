@@ -9,7 +9,8 @@ import yaml
 from narthex.config.document import Reading
 from narthex.config.kinds import Group, settings_of
 from narthex.config.render import _groups, json_schema
-from narthex.config.schema import ROOT, BoundSettings, Settings
+from narthex.config.schema.listeners import BoundSettings
+from narthex.config.schema.root import ROOT, Settings
 from narthex.config.yamlfile import parse_yaml
 from narthex.types import Limits
 

@@ -12,7 +12,7 @@ import pytest
 from narthex import errors
 from narthex.config.kinds import settings_of
 from narthex.config.render import PAGES, REFERENCE, _groups
-from narthex.config.schema import Settings
+from narthex.config.schema.root import Settings
 
 ROOT = Path(__file__).parents[2]
 KEYS = [f"{prefix}.{key}" if prefix else key for prefix, struct in _groups(Settings, "") for key in settings_of(struct)]

@@ -14,7 +14,8 @@ from typing import Any
 
 from narthex.config.document import Entry, Fault, Node, Reading, quote
 from narthex.config.kinds import settings_of
-from narthex.config.schema import ServerSettings, Settings
+from narthex.config.schema.root import Settings
+from narthex.config.schema.servers import ServerSettings
 
 OURS = ("url", "headers", "command", "args", "env", "cwd")
 TYPES = {

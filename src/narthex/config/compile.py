@@ -25,7 +25,10 @@ from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
 from narthex.config.load import Loaded, load
-from narthex.config.schema import EndpointSettings, SelectionSettings, ServerSettings, Settings, TlsSettings
+from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
+from narthex.config.schema.listeners import TlsSettings
+from narthex.config.schema.root import Settings
+from narthex.config.schema.servers import ServerSettings
 from narthex.errors import ConfigError
 from narthex.types import (
     Address,

@@ -16,7 +16,7 @@ from narthex.config.client import is_client_file, read_client, variables_for
 from narthex.config.document import MAX_FILE, START, Fault, Node, Problem, Reading, decode
 from narthex.config.jsonc import parse_jsonc
 from narthex.config.kinds import settings_of
-from narthex.config.schema import ROOT, Settings
+from narthex.config.schema.root import ROOT, Settings
 from narthex.config.yamlfile import parse_yaml
 
 NAMES = ("narthex.yaml", ".mcp.json")

@@ -18,7 +18,8 @@ import msgspec
 
 from narthex import errors
 from narthex.config.kinds import Group, Listed, Mapped, Setting, settings_of
-from narthex.config.schema import ROOT, ResourceSettings, ResourcesKind, Settings
+from narthex.config.schema.endpoints import ResourceSettings, ResourcesKind
+from narthex.config.schema.root import ROOT, Settings
 
 REFERENCE = Path("docs/reference")
 HINT = "<!-- Written by `python -m narthex.config.render --write`; edit the code instead. -->"

@@ -1,0 +1,76 @@
+"""Settings of the two listeners: TLS, the admin side, bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from narthex.config.kinds import ADDRESS, FILE, Count, Group, Setting, duration, size
+from narthex.types import Address, Limits
+
+BOUNDS = Limits()  # the defaults of bounds live beside the type that carries them
+TLS_FILE = "PEM file, relative to the configuration file."
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    """TLS of a listener. Changed files are taken up without a restart."""
+
+    cert: Annotated[str | None, Setting(FILE, f"Certificate chain. {TLS_FILE}", default="required")] = None
+    key: Annotated[str | None, Setting(FILE, f"Private key. {TLS_FILE}", default="required")] = None
+    client_ca: Annotated[
+        str | None,
+        Setting(
+            FILE, f"Ask clients for a certificate and verify it against these authorities. {TLS_FILE}", nullable=True
+        ),
+    ] = None
+
+
+TLS = Group(TlsSettings, "a map `{cert, key, client_ca}`")
+
+
+class AdminSettings(msgspec.Struct, frozen=True):
+    """The second listener: API, metrics and health. Loopback only while no identity is configured."""
+
+    listen: Annotated[Address, Setting(ADDRESS, "Where the admin side listens. Port 0 lets the system choose.")] = (
+        "127.0.0.1",
+        8081,
+    )
+    tls: Annotated[TlsSettings | None, Setting(TLS, "TLS of the admin side.", nullable=True)] = None
+
+
+class BoundSettings(msgspec.Struct, frozen=True):
+    """Bounds of the public listener and of the process. Whatever goes beyond is refused early and clearly."""
+
+    max_header: Annotated[int, Setting(size("1KiB", "1MiB"), "Largest request head.")] = BOUNDS.max_header
+    max_body: Annotated[int, Setting(size("1KiB", "256MiB"), "Largest request body.")] = BOUNDS.max_body
+    max_connections: Annotated[int, Setting(Count(1, 1_000_000), "Client connections at one time.")] = (
+        BOUNDS.max_connections
+    )
+    max_calls: Annotated[int, Setting(Count(1, 1_000_000), "Calls in flight at one time, over all servers.")] = (
+        BOUNDS.max_calls
+    )
+    max_held: Annotated[
+        int, Setting(size("1MiB", "64GiB"), "Memory for bodies that are held back, over all calls.")
+    ] = BOUNDS.max_held
+    header_timeout: Annotated[float, Setting(duration("100ms", "10m"), "A request head arrives within this time.")] = (
+        BOUNDS.header_timeout_s
+    )
+    body_timeout: Annotated[float, Setting(duration("100ms", "1h"), "A request body arrives within this time.")] = (
+        BOUNDS.body_timeout_s
+    )
+    keep_alive: Annotated[float, Setting(duration("1s", "1h"), "An idle client connection is kept this long.")] = (
+        BOUNDS.keep_alive_s
+    )
+    sse_comment: Annotated[float, Setting(duration("1s", "10m"), "A silent stream gets a comment this often.")] = (
+        BOUNDS.sse_comment_s
+    )
+    drain_accept: Annotated[float, Setting(duration("0s", "5m"), "After SIGTERM: unready, but still accepting.")] = (
+        BOUNDS.drain_accept_s
+    )
+    drain: Annotated[float, Setting(duration("0s", "1h"), "After SIGTERM: calls may finish within this time.")] = (
+        BOUNDS.drain_s
+    )
+    session_ttl: Annotated[float, Setting(duration("1m", "30d"), "An unused legacy session ends after this long.")] = (
+        BOUNDS.session_ttl_s
+    )

@@ -1,0 +1,111 @@
+"""The whole of the file: `Settings`, and `ROOT`, which reads it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from narthex.config.document import Fault, Node, Path, Reading
+from narthex.config.kinds import (
+    ADDRESS,
+    BASE_URL,
+    HOST,
+    NAME,
+    NETWORK,
+    Group,
+    JsonSchema,
+    Listed,
+    Mapped,
+    Setting,
+    later,
+)
+from narthex.config.schema.egress import EgressSettings
+from narthex.config.schema.endpoints import EndpointSettings
+from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
+from narthex.config.schema.log import LogSettings
+from narthex.config.schema.servers import ServerSettings
+from narthex.types import Address, Network
+
+
+class VersionKind(msgspec.Struct, frozen=True):
+    label: str = "`1`"
+
+    def read(self, node: Node, path: Path, reading: Reading) -> int:
+        if node.text != "1" or node.shape not in ("text", "number"):
+            raise Fault(node.mark, "this Narthex reads version 1")
+        return 1
+
+    def show(self, value: int) -> str:
+        return "required"
+
+    def schema(self) -> JsonSchema:
+        return {"const": 1}
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The whole of `narthex.yaml`."""
+
+    version: Annotated[int, Setting(VersionKind(), "Version of this format.")] = 1
+    listen: Annotated[
+        Address,
+        Setting(
+            ADDRESS,
+            "Where clients connect. Loopback only while no identity is configured. Port 0 lets the system choose.",
+        ),
+    ] = ("127.0.0.1", 8080)
+    admin: Annotated[AdminSettings, Setting(Group(AdminSettings, "a map `{listen, tls}`"), "The admin side.")] = (
+        AdminSettings()
+    )
+    public_url: Annotated[
+        str | None,
+        Setting(
+            BASE_URL, "What clients use when a proxy stands in front.", default="the validated Host", nullable=True
+        ),
+    ] = None
+    allowed_hosts: Annotated[
+        tuple[str, ...], Setting(Listed(HOST, "hosts"), "Values of `Host` accepted beyond loopback and `public_url`.")
+    ] = ()
+    tls: Annotated[TlsSettings | None, Setting(TLS, "TLS on `listen`.", nullable=True)] = None
+    trusted_proxies: Annotated[
+        tuple[Network, ...], Setting(Listed(NETWORK, "networks"), "`X-Forwarded-*` is believed only from these.")
+    ] = ()
+    egress: Annotated[
+        EgressSettings,
+        Setting(Group(EgressSettings, "a map `{proxy, no_proxy, ca}`"), "How connections to servers leave."),
+    ] = EgressSettings()
+    servers: Annotated[
+        dict[str, ServerSettings],
+        Setting(
+            Mapped(NAME, Group(ServerSettings, "a map with the settings of a server"), "servers"),
+            "The upstreams, by name.",
+        ),
+    ] = {}
+    endpoints: Annotated[
+        dict[str, EndpointSettings] | None,
+        Setting(
+            Mapped(NAME, Group(EndpointSettings, "a map with the settings of an endpoint"), "endpoints"),
+            "What clients connect to, by name.",
+            default="`default` over all servers",
+        ),
+    ] = None
+    bounds: Annotated[
+        BoundSettings, Setting(Group(BoundSettings, "a map of bounds"), "Bounds of the listener and the process.")
+    ] = BoundSettings()
+    log: Annotated[
+        LogSettings, Setting(Group(LogSettings, "a map `{calls, format}`"), "What is written to stderr.")
+    ] = LogSettings()
+    store: Annotated[None, later("Database.")] = None
+    shared: Annotated[None, later("Valkey or Redis, where several processes share limits and cache.")] = None
+    identity: Annotated[None, later("Who may call: API keys and issuers of tokens.")] = None
+    credentials: Annotated[None, later("Secrets that Narthex owns and sends to servers.")] = None
+    grants: Annotated[None, later("Who may call what.")] = None
+    policy: Annotated[None, later("Rules in Rego.")] = None
+    limits: Annotated[None, later("Rates, quotas and budgets.")] = None
+    prices: Annotated[None, later("What a call costs.")] = None
+    screens: Annotated[None, later("Checks of what is said.")] = None
+    audit: Annotated[None, later("The record of every call.")] = None
+    telemetry: Annotated[None, later("Traces and metrics sent out.")] = None
+
+
+ROOT = Group(Settings, "a map with `version: 1`")

@@ -17,16 +17,33 @@ Network = IPv4Network | IPv6Network
 Era = Literal["legacy", "modern"]
 Kind = Literal["tools", "prompts", "resources", "templates"]
 Sharing = Literal["tenant", "principal", "session"]
+Proof = Literal["none", "anonymous", "api_key", "jwt", "introspection", "mtls", "xfcc", "workload"]
+"""How a principal was proved. `none`: no identity is configured; `anonymous`: an endpoint that asks for none."""
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who calls: the human or service, and the agent (client) acting for them. `key` names them everywhere."""
+    """Who calls: the human or service, and the agent (client) acting for them. `key` names them everywhere.
+
+    Times are Unix seconds; 0 says that nobody said one. What the roles, groups and scopes are is decided when the
+    principal is made (`flow.identity`); nothing adds one later.
+    """
 
     tenant: str
     issuer: str
     subject: str
     client: str = ""
+    """The agent: the OAuth client that the token was issued to, or the one that the key's owner named."""
     roles: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    scopes: frozenset[str] = frozenset()
+    kind: Literal["human", "service"] = "service"
+    actors: tuple[str, ...] = ()
+    """Who acts on the subject's behalf, the last first: the chain of `act` claims (RFC 8693 §4.1)."""
+    method: Proof = "none"
+    authenticated_at: float = 0.0
+    """When the human signed in (`auth_time`) or the proof was made (`iat`)."""
+    expires_at: float = 0.0
+    """When the proof stops being one: nothing that it opened goes on after it."""
     key: tuple[str, str, str, str] = ("", "", "", "")
     """Made from the first four; not to be given."""
 
@@ -36,6 +53,9 @@ class Principal(msgspec.Struct, frozen=True):
 
 LOCAL = Principal("default", "narthex", "local")
 """The principal of every call while no identity is configured (design §6): loopback only."""
+
+ANONYMOUS = Principal("default", "narthex", "anonymous", method="anonymous")
+"""Who calls an endpoint with `auth: anonymous` without a credential."""
 
 
 class Session(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ RANK = {
     "narthex.flow.accept": 3,
     "narthex.flow.upstream": 3,
     "narthex.keys": 3,
+    "narthex.authority": 3,
     "narthex.config": 3,
     "narthex.store": 3,
     "narthex.telemetry": 3,

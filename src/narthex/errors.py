@@ -12,10 +12,12 @@ GatewayError               -32603  500  internal
 ├── SessionNotFound        -32600  404  session_not_found
 ├── HttpRefusal            -32600  (as given)  (as given)
 ├── UpstreamUnavailable    -31005  200  upstream_unavailable
+│   └── SecretMissing      -31005  200  credential_unavailable
 ├── UpstreamTimeout        -31006  200  upstream_timeout
 ├── ContentBlocked         -31007  200  content_blocked
 ├── Overloaded             -31009  200  overloaded
-└── ConfigError            -32603  500  bad_configuration
+├── ConfigError            -32603  500  bad_configuration
+└── StoreError             -32603  500  store_unavailable
 
 Source: JSON-RPC 2.0 §5.1; MCP 2026-07-28 (codes -32020..-32022); our own codes lie outside -32768..-32000.
 """
@@ -145,6 +147,20 @@ class UpstreamUnavailable(GatewayError):
         self.counts = counts
 
 
+class SecretMissing(UpstreamUnavailable):
+    """A secret that a server's credential needs is not there, or cannot be opened: nothing was sent."""
+
+    reason = "credential_unavailable"
+
+    def __init__(self, name: str, way_out: str) -> None:
+        super().__init__(
+            "the gateway has no credential for this server at present",
+            detail=f"secret '{name}': {way_out}",
+            counts=False,
+        )
+        self.name = name
+
+
 class UpstreamTimeout(GatewayError):
     """The deadline of the call has passed."""
 
@@ -174,3 +190,13 @@ class ConfigError(GatewayError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("configuration refused", detail="\n".join(problems))
         self.problems = problems
+
+
+class StoreError(GatewayError):
+    """What is kept cannot be read or written. `problem` names the file and the way out, for the operator."""
+
+    reason = "store_unavailable"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("the gateway cannot reach its store", detail=problem)
+        self.problem = problem

@@ -6,7 +6,7 @@ All are frozen: a call never changes, and a snapshot is swapped whole. Durations
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
@@ -87,6 +87,34 @@ class Call(msgspec.Struct, frozen=True):
     name: str = ""
     session: Session | None = None
     log_level: str = ""
+
+
+class SecretName(msgspec.Struct, frozen=True):
+    """`${secret:NAME}` in the configuration."""
+
+    name: str
+
+
+class SecretText(msgspec.Struct, frozen=True):
+    """A text of the configuration with references to secrets in it: pieces in order, `SecretName`s and plain text.
+
+    A snapshot holds only this. The value is put together where it is sent, and kept no longer than it must.
+    """
+
+    pieces: tuple[str | SecretName, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The secrets that it needs."""
+        return tuple(piece.name for piece in self.pieces if isinstance(piece, SecretName))
+
+    def fill(self, get: Callable[[str], str]) -> str:
+        """The text with the values in their places; what `get` raises goes through."""
+        return "".join(piece if isinstance(piece, str) else get(piece.name) for piece in self.pieces)
+
+    def __repr__(self) -> str:  # a plain piece may come from a secret of the environment
+        shown = ["…" if isinstance(piece, str) else f"${{secret:{piece.name}}}" for piece in self.pieces]
+        return f"SecretText({''.join(shown)})"
 
 
 class TlsFiles(msgspec.Struct, frozen=True):

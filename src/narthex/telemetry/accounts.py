@@ -31,6 +31,7 @@ OUTCOMES = (
     "not_found",
     "upstream_unavailable",
     "upstream_timeout",
+    "credential_unavailable",
     "content_blocked",
     "overloaded",
     "internal",

@@ -11,6 +11,9 @@ GatewayError               -32603  500  internal
 ├── NotVisible             -32602  200  not_found
 ├── SessionNotFound        -32600  404  session_not_found
 ├── HttpRefusal            -32600  (as given)  (as given)
+├── Unauthorized           -31001  401  unauthorized
+│   └── InsufficientScope  -31001  403  insufficient_scope
+├── AuthorityUnavailable   -31005  503  authority_unavailable
 ├── UpstreamUnavailable    -31005  200  upstream_unavailable
 │   └── SecretMissing      -31005  200  credential_unavailable
 ├── UpstreamTimeout        -31006  200  upstream_timeout
@@ -117,6 +120,47 @@ class HttpRefusal(GatewayError):
         self.status = status
         self.reason = reason
         self.headers = headers
+
+
+class Unauthorized(GatewayError):
+    """No credential, or one that proves nothing. The answer carries a challenge: what to come back with.
+
+    Args:
+        error: The code of RFC 6750 §3.1; empty where no credential was sent.
+        scopes: What the challenge asks for.
+    """
+
+    code, status, reason = -31001, 401, "unauthorized"
+
+    def __init__(self, public: str, *, detail: str = "", error: str = "", scopes: tuple[str, ...] = ()) -> None:
+        super().__init__(public, detail=detail)
+        self.error = error
+        self.scopes = scopes
+
+
+class InsufficientScope(Unauthorized):
+    """The token is good, and lacks scopes: the challenge names all that the operation needs (RFC 6750 §3.1)."""
+
+    status, reason = 403, "insufficient_scope"
+
+    def __init__(self, public: str, *, scopes: tuple[str, ...], detail: str = "") -> None:
+        super().__init__(public, detail=detail, error="insufficient_scope", scopes=scopes)
+
+
+class AuthorityUnavailable(GatewayError):
+    """An issuer, a token endpoint or a vault cannot be asked, or may not be: nothing was decided.
+
+    Args:
+        refused: True where we did not ask: the address is one that nobody may send us to.
+    """
+
+    code, status, reason = -31005, 503, "authority_unavailable"
+
+    def __init__(
+        self, public: str = "an authority cannot be asked", *, detail: str = "", refused: bool = False
+    ) -> None:
+        super().__init__(public, detail=detail)
+        self.refused = refused
 
 
 class UpstreamUnavailable(GatewayError):

@@ -208,11 +208,17 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Egress(msgspec.Struct, frozen=True):
-    """How upstream connections leave: `proxy` is None, or "env", or an http:// URL; `ca` is "system" or a PEM path."""
+    """How upstream connections leave: `proxy` is None, or "env", or an http:// URL; `ca` is "system" or a PEM path.
+
+    `allow_private` names hosts whose addresses may be private although somebody else supplied them, `allow_http` those
+    of issuers and token endpoints that may be asked without TLS: hosts, domains (`.example.com`) and networks.
+    """
 
     proxy: str | None = "env"
     no_proxy: tuple[str, ...] = ()
     ca: str = "system"
+    allow_private: tuple[str, ...] = ()
+    allow_http: tuple[str, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -215,7 +215,13 @@ class _Compiler:
     def _egress(self) -> Egress:
         egress = self.settings.egress
         ca = egress.ca if egress.ca == "system" else self._file(egress.ca, ("egress", "ca"))
-        return Egress(proxy=egress.proxy, no_proxy=egress.no_proxy, ca=ca)
+        return Egress(
+            proxy=egress.proxy,
+            no_proxy=egress.no_proxy,
+            ca=ca,
+            allow_private=egress.allow_private,
+            allow_http=egress.allow_http,
+        )
 
     def _state_dir(self) -> Path:
         if not self.client:

@@ -27,3 +27,19 @@ class EgressSettings(msgspec.Struct, frozen=True):
     ca: Annotated[
         str, Setting(FILE, "`system`, or a PEM file with the authorities that servers are verified against.")
     ] = "system"
+    allow_private: Annotated[
+        tuple[str, ...],
+        Setting(
+            Listed(GLOB, "hosts"),
+            "Hosts, domains (`.example.com`) and networks that addresses which others supply (documents of issuers, "
+            "redirects) may lead to although they are private. Cloud metadata addresses are always refused.",
+        ),
+    ] = ()
+    allow_http: Annotated[
+        tuple[str, ...],
+        Setting(
+            Listed(GLOB, "hosts"),
+            "Hosts, domains and networks of issuers and token endpoints that may be asked without TLS. Loopback always "
+            "may where the operator wrote the address.",
+        ),
+    ] = ()

@@ -72,7 +72,10 @@ class Settings(msgspec.Struct, frozen=True):
     ] = ()
     egress: Annotated[
         EgressSettings,
-        Setting(Group(EgressSettings, "a map `{proxy, no_proxy, ca}`"), "How connections to servers leave."),
+        Setting(
+            Group(EgressSettings, "a map `{proxy, no_proxy, ca, allow_private, allow_http}`"),
+            "How connections to servers leave.",
+        ),
     ] = EgressSettings()
     servers: Annotated[
         dict[str, ServerSettings],

@@ -15,7 +15,7 @@ import httptools
 
 from narthex.errors import ParseError, UpstreamUnavailable
 from narthex.flow.codec.sse import EventParser
-from narthex.flow.upstream.dial import Dialer
+from narthex.flow.upstream.dial import Check, Dialer
 from narthex.flow.whole import AnswerReader
 from narthex.types import HttpTarget, ServerSpec
 
@@ -230,11 +230,24 @@ def _keep_alive_timeout(value: bytes) -> float:
 
 
 class HttpPool:
-    """Idle connections to one origin, last used first. `sweep` drops those that may be stale."""
+    """Idle connections to one origin, last used first. `sweep` drops those that may be stale.
 
-    def __init__(self, spec: ServerSpec, target: HttpTarget, dialer: Dialer, clock: Callable[[], float]) -> None:
+    Args:
+        check: What a new connection's addresses must pass (`Dialer.dial`); None where the operator wrote the address.
+    """
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        target: HttpTarget,
+        dialer: Dialer,
+        clock: Callable[[], float],
+        *,
+        check: Check | None = None,
+    ) -> None:
         self.spec = spec
         self.target = target
+        self._check = check
         self.dialer = dialer
         self.clock = clock
         self.tick = clock()
@@ -256,8 +269,9 @@ class HttpPool:
         target, timeout_s = self.target, self.spec.connect_timeout_s
         try:
             _, protocol = await self.dialer.dial(
-                target.scheme, target.host, target.port, lambda: HttpConnection(self), connect_timeout_s=timeout_s
-            )
+                target.scheme, target.host, target.port, lambda: HttpConnection(self), connect_timeout_s=timeout_s,
+                check=self._check,
+            )  # fmt: skip
         except UpstreamUnavailable as error:
             raise UpstreamUnavailable(f"server {self.spec.name} cannot be reached", detail=error.detail) from None
         assert isinstance(protocol, HttpConnection)
@@ -287,9 +301,14 @@ class HttpPool:
 
 
 class Answer(Receiver):
-    """A whole HTTP answer, for the few requests that are awaited. `messages` are the JSON-RPC messages in it."""
+    """A whole HTTP answer, for the few requests that are awaited.
 
-    def __init__(self, max_answer: int) -> None:
+    Args:
+        max_answer: Bytes of its body, or of one event.
+        events: Is an event stream read up to its first response? Otherwise it is a body as any other.
+    """
+
+    def __init__(self, max_answer: int, *, events: bool = True) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.chunks: list[bytes] = []
@@ -299,10 +318,12 @@ class Answer(Receiver):
         self._events: EventParser | None = None
         self.events: list[bytes] = []
         self._max = max_answer
+        self._reads_events = events
 
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         self.status, self.headers = status, headers
-        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"text/event-stream":
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if self._reads_events and kind == b"text/event-stream":
             self._events = EventParser(self._max)
 
     def body(self, data: bytes) -> None:
@@ -340,13 +361,13 @@ class Answer(Receiver):
             self.done.set_result(None)
 
 
-async def ask(pool: HttpPool, data: bytes, *, max_answer: int) -> Answer:
+async def ask(pool: HttpPool, data: bytes, *, max_answer: int, events: bool = True) -> Answer:
     """Send one whole request and wait for its answer (of an event stream: for the first response in it).
 
     Raises UpstreamUnavailable. The caller sets the deadline; a cancelled wait closes the connection.
     """
     while True:
-        answer = Answer(max_answer)
+        answer = Answer(max_answer, events=events)
         kept = pool.take()
         connection = kept or await pool.dial()
         connection.send(answer, data)

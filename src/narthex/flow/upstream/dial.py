@@ -39,6 +39,7 @@ _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TC
 
 Factory = Callable[[], asyncio.BaseProtocol]
 Dialled = tuple[asyncio.Transport, asyncio.BaseProtocol]
+Check = Callable[[Address], None]
 
 
 class Dialer:
@@ -70,13 +71,22 @@ class Dialer:
         self._context: asyncio.Task[ssl.SSLContext] | None = None
 
     async def dial(
-        self, scheme: str, host: str, port: int, protocol_factory: Factory, *, connect_timeout_s: float
+        self,
+        scheme: str,
+        host: str,
+        port: int,
+        protocol_factory: Factory,
+        *,
+        connect_timeout_s: float,
+        check: Check | None = None,
     ) -> Dialled:
         """Connect, directly or through a proxy, and for https finish the TLS handshake.
 
         Args:
             scheme: "http" or "https".
             connect_timeout_s: For all of it together.
+            check: Sees every address that `host` has, before one of them is connected to: the same ones, not looked up
+                again. It raises what the caller is to get. A proxy looks the name up by itself.
         Raises:
             UpstreamUnavailable: Not connected; `detail` says what failed. Nothing was sent to the server.
         """
@@ -86,7 +96,7 @@ class Dialer:
             where += f" through the proxy {authority(proxy.host, proxy.port)}"
         try:
             async with asyncio.timeout(connect_timeout_s):
-                return await self._dial(scheme, host, port, proxy, protocol_factory, connect_timeout_s)
+                return await self._dial(scheme, host, port, proxy, protocol_factory, connect_timeout_s, check)
         except TimeoutError:
             reason = f"no connection within {connect_timeout_s:g} s"
         except ssl.SSLCertVerificationError as error:
@@ -107,18 +117,39 @@ class Dialer:
         proxy = self._forwarding(target)
         return (("Proxy-Authorization", proxy.authorization),) if proxy and proxy.authorization else ()
 
+    async def check_proxied(self, target: HttpTarget, check: Check) -> None:
+        """Show `check` the addresses of a host that a proxy is to reach, as far as this machine can look it up."""
+        if self._proxies.choose(target.scheme, target.host, target.port) is None or literal(target.host) is not None:
+            return
+        try:
+            addresses = await self._resolver.addresses(target.host)
+        except OSError:
+            return  # where only the proxy reaches the outside, often only the proxy can look it up
+        for address in addresses:
+            check(address)
+
     def _forwarding(self, target: HttpTarget) -> Proxy | None:
         return self._proxies.choose("http", target.host, target.port) if target.scheme == "http" else None
 
     async def _dial(
-        self, scheme: str, host: str, port: int, proxy: Proxy | None, factory: Factory, timeout_s: float
+        self,
+        scheme: str,
+        host: str,
+        port: int,
+        proxy: Proxy | None,
+        factory: Factory,
+        timeout_s: float,
+        check: Check | None,
     ) -> Dialled:
         loop = asyncio.get_running_loop()
         tls: dict[str, Any] = {}
         if scheme == "https":
             tls = {"ssl": await self._tls(), "server_hostname": host}
             tls |= {"ssl_handshake_timeout": timeout_s, "ssl_shutdown_timeout": SHUTDOWN_S}
-        sock = await self._connect(*((host, port) if proxy is None else (proxy.host, proxy.port)))
+        if proxy is None:
+            sock = await self._connect(host, port, check)
+        else:
+            sock = await self._connect(proxy.host, proxy.port, None)
         try:
             if proxy is not None and tls:
                 await _tunnel(sock, host, port, proxy)
@@ -128,11 +159,14 @@ class Dialer:
             raise
         return transport, protocol
 
-    async def _connect(self, host: str, port: int) -> socket.socket:
+    async def _connect(self, host: str, port: int, check: Check | None) -> socket.socket:
         if literal(host) is not None:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return await _connect_one(Address(family, host), port)
-        addresses = _interleave(await self._resolver.addresses(host))
+            addresses = [Address(socket.AF_INET6 if ":" in host else socket.AF_INET, host)]
+        else:
+            addresses = _interleave(await self._resolver.addresses(host))
+        if check is not None:
+            for address in addresses:
+                check(address)
         return await (_connect_any(addresses, port) if len(addresses) > 1 else _connect_one(addresses[0], port))
 
     async def _tls(self) -> ssl.SSLContext:

@@ -66,7 +66,7 @@ class Proxies:
             proxy = read_proxy(egress.proxy, "egress.proxy") if egress.proxy else None
             self._by_scheme = {"http": proxy, "https": proxy}
         self._all = "*" in entries
-        self._bypasses = [_bypass(entry.lower()) for entry in entries if entry.strip(".*")]
+        self._bypasses = [bypass(entry.lower()) for entry in entries if entry.strip(".*")]
 
     def choose(self, scheme: str, host: str, port: int) -> Proxy | None:
         """The proxy for this target; None connects to it directly, as always to this machine itself."""
@@ -107,7 +107,7 @@ def read_proxy(text: str, source: str) -> Proxy:
     return Proxy(host, port, "Basic " + b64encode(user + b":" + password).decode("ascii"))
 
 
-def _bypass(entry: str) -> Bypass:
+def bypass(entry: str) -> Bypass:
     """One entry: `10.0.0.0/8`, `[::1]:80`, `example.com`, `.example.com`, `*.example.com`, each with a port or not."""
     try:
         return Bypass(network=ip_network(entry, strict=False))

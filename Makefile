@@ -15,6 +15,7 @@ CALLS ?= 1000000
 
 BIN := .venv/bin
 DEMO := .cache/demo-servers
+GO := .cache/go
 say = @printf '==> %s\n'
 install = $(BIN)/uv pip install --quiet --require-hashes --python
 
@@ -66,6 +67,9 @@ pytest: .venv/.dev $(DEMO)/.installed counterparts ## All tests; WORKERS=0 runs 
 counterparts: .venv/.core
 	@if command -v npm >/dev/null || [ "$$CI" = true ]; then $(BIN)/python tests/counterparts/install; else \
 	echo "npm is not here: tests against Node servers and clients are skipped (Debian: apt-get install nodejs npm)"; fi
+	@$(BIN)/python tests/counterparts/go/build; case $$? in 0) ;; \
+	3) if [ "$$CI" = true ]; then $(MAKE) go; else echo "no new Go is here: tests with the Go SDK are skipped (make go)"; fi;; \
+	*) exit 1;; esac
 
 .PHONY: conformance
 conformance: .venv/.dev counterparts ## The official conformance suite; UPSTREAM=URL: in front of that server
@@ -93,6 +97,10 @@ profile: .venv/.dev ## Where the CPU of a gateway under load goes
 bench-steps: .venv/.dev ## Where the microseconds of one call go, by room
 	@$(BIN)/python bench/steps.py
 
+.PHONY: go
+go: $(GO)/.installed ## What the tests with the Go SDK need, where the machine has no new Go
+	@$(BIN)/python tests/counterparts/go/build
+
 .PHONY: flaky
 flaky: .venv/.dev $(DEMO)/.installed counterparts ## The tests with sockets and processes, ten times in a row
 	@for i in 1 2 3 4 5 6 7 8 9 10; do echo "round $$i"; \
@@ -119,10 +127,12 @@ lock: .venv/.bootstrap ## Resolve all dependencies again and write the hashed fi
 	$(compile) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
 	$(compile) --group bootstrap -o requirements/bootstrap.txt
 	$(compile) --group demo -o requirements/demo.txt
+	$(compile) --group go -o requirements/go.txt
 
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's state
-	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site tests/counterparts/node_modules
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf tests/counterparts/node_modules tests/counterparts/go/bin
 	find src tests tools bench fuzz -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .PHONY: help
@@ -153,4 +163,10 @@ $(DEMO)/.installed: requirements/demo.txt .venv/.bootstrap
 	$(say) "three MCP servers, in an environment of their own ($(DEMO))"
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(DEMO)
 	@$(install) $(DEMO)/bin/python -r $<
+	@touch $@
+
+$(GO)/.installed: requirements/go.txt .venv/.bootstrap
+	$(say) "Go ($(GO))"
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(GO)
+	@$(install) $(GO)/bin/python -r $<
 	@touch $@

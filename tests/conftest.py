@@ -70,6 +70,15 @@ def node(node_modules: Path) -> str:
     return str(found)
 
 
+@pytest.fixture(scope="session")
+def go_programs() -> Path:
+    """Where the programs built with the Go SDK are: `client`, and its own `everything-server`."""
+    folder = HERE / "counterparts" / "go" / "bin"
+    if not (folder / ".built").exists():
+        missing("what is built with the Go SDK", "make counterparts, or make go where there is no new Go")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def faulty() -> Iterator[FaultyServer]:
     """One misbehaving upstream for the module."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp import Client, MCPError
 
+from tests.conformance import suites
 from tests.conftest import StartGateway
 from tests.e2e.harness import LEGACY, MODERN, Gateway
 from tests.e2e.servers import PACKAGES, npm_server
@@ -26,6 +27,18 @@ def gateway(
     everything = npm_server(node, node_modules, "server-everything", "stdio")
     time = {"command": python_servers("mcp-server-time"), "args": ["--local-timezone", "UTC"]}
     return module_gateway({"version": 1, "servers": {"everything": everything, "time": time}})
+
+
+@pytest.fixture(scope="module")
+def asking(
+    module_gateway: StartGateway, node: str, node_modules: Path, python_servers: Callable[[str], str]
+) -> Iterator[Gateway]:
+    """The same two, and one more of each era that asks its client and tells of changes."""
+    everything = npm_server(node, node_modules, "server-everything", "stdio")
+    time = {"command": python_servers("mcp-server-time"), "args": ["--local-timezone", "UTC"]}
+    with suites.fixture("legacy") as old, suites.fixture("modern") as new:
+        asking = {name: {"url": url, "sharing": "session"} for name, url in (("old", old), ("new", new))}
+        yield module_gateway({"version": 1, "servers": {"everything": everything, "time": time, **asking}})
 
 
 def run(command: list[str], expect: int = 0) -> str:
@@ -83,6 +96,24 @@ def test_the_typescript_sdk(gateway: Gateway, node: str, node_modules: Path, gen
     assert out["structured"].keys() == {"temperature", "conditions", "humidity"}
     assert out["completion"] == ["Engineering"]
     assert out["unknown"] == -32602
+
+
+@pytest.mark.parametrize(("era", "version"), [("legacy", LEGACY), ("modern", MODERN)])
+def test_the_go_sdk(asking: Gateway, go_programs: Path, era: str, version: str) -> None:
+    out = json.loads(run([str(go_programs / "client"), era, asking.mcp]))
+    assert out["version"] == version
+    assert {"everything__get-sum", "time__convert_time", "old__rich_content", "new__rich_content"} <= set(out["tools"])
+    assert "everything__simple-prompt" in out["prompts"] and "new__test_simple_prompt" in out["prompts"]
+    assert {"demo://resource/static/document/features.md", "test://static-text"} <= set(out["resources"])
+    assert len(out["templates"]) == 3
+    assert "42" in out["sum"] and "UTC" in out["time"] and "Oslo" in out["prompt"] and out["resource"]
+    assert out["structured"].keys() == {"temperature", "conditions", "humidity"}
+    assert out["completion"] == ["Engineering"]
+    assert out["unknown"] == -32602
+    for server in ("old", "new"):
+        assert "gopher@example.com" in out[f"asked by {server}"]
+        assert out[f"progress of {server}"] == [0, 50, 100]
+    assert out["updated"] == "test://watched-resource"
 
 
 @pytest.mark.parametrize(

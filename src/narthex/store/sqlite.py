@@ -1,0 +1,188 @@
+"""The store in a file of SQLite: what runs without a database server.
+
+In: a path. Out: a `Store`. One thread of its own does all the work, because a disk may let anybody wait. The module of
+the standard library, because a larger one costs every gateway more memory than all it keeps (docs/decisions/store.md).
+Cases: `tests/store/test_contract.py`, `tests/store/test_sqlite.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import astuple
+
+from narthex.errors import StoreError
+from narthex.store.file import explained, identity_of, open_file, transaction
+from narthex.store.port import ApiKey, SealedSecret
+
+T = TypeVar("T")
+Row = TypeVar("Row", ApiKey, SealedSecret)
+
+_KEY = ", ".join(ApiKey.__struct_fields__)
+_LISTS = {"roles", "scopes"}
+_SECRET = ", ".join(SealedSecret.__struct_fields__)
+
+
+class SqliteStore:
+    """Rows in a file; `await SqliteStore.open(path)` makes one.
+
+    Args:
+        busy_s: Seconds that another program may keep us from writing.
+    """
+
+    def __init__(self, path: Path, *, busy_s: float = 5.0) -> None:
+        self._path, self._busy_s = path, busy_s
+        self._writes = 0
+        self._connection: sqlite3.Connection | None = None
+        self._identity: Hashable = None
+        self._thread = ThreadPoolExecutor(1, "narthex-store")
+
+    @classmethod
+    async def open(cls, path: Path, *, create: bool = True, busy_s: float = 5.0) -> SqliteStore:
+        """Open the file, and bring it to this version's form.
+
+        Args:
+            create: Make one where there is none.
+        Raises:
+            StoreError: It cannot be opened, is none of ours, or newer than this program.
+        """
+        store = cls(path, busy_s=busy_s)
+        try:
+            await store._off_loop(lambda: store._reopen(create=create))
+        except BaseException:
+            store._thread.shutdown(wait=False)
+            raise
+        return store
+
+    async def version(self) -> Hashable:
+        return await self._off_loop(self._version)
+
+    async def keys(self) -> list[ApiKey]:
+        return await self._read(f"SELECT {_KEY} FROM api_keys ORDER BY created_at, id", ApiKey)
+
+    async def add_key(self, key: ApiKey, *, ends: Mapping[str, int] | None = None) -> None:
+        row = [json.dumps(one) if isinstance(one, tuple) else one for one in astuple(key)]
+
+        def work(connection: sqlite3.Connection) -> None:
+            try:
+                connection.execute(f"INSERT INTO api_keys ({_KEY}) VALUES ({', '.join('?' * len(row))})", row)
+            except sqlite3.IntegrityError:
+                raise StoreError(f"there is a key {key.id} already") from None
+            connection.executemany(
+                "UPDATE api_keys SET expires_at = min(coalesce(expires_at, ?1), ?1) WHERE id = ?2",
+                [(at, id_) for id_, at in (ends or {}).items()],
+            )
+
+        await self._write(work)
+
+    async def revoke_keys(self, ids: Sequence[str], *, at: int) -> None:
+        await self._write(
+            lambda connection: connection.executemany(
+                "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", [(at, id_) for id_ in ids]
+            )
+        )
+
+    async def used_keys(self, used: Mapping[str, int]) -> None:
+        await self._write(
+            lambda connection: connection.executemany(
+                "UPDATE api_keys SET used_at = max(coalesce(used_at, ?1), ?1) WHERE id = ?2",
+                [(at, id_) for id_, at in used.items()],
+            ),
+            counts=False,
+        )
+
+    async def secrets(self) -> list[SealedSecret]:
+        return await self._read(f"SELECT {_SECRET} FROM secrets ORDER BY tenant, name", SealedSecret)
+
+    async def put_secret(self, secret: SealedSecret) -> None:
+        statement = f"INSERT OR REPLACE INTO secrets ({_SECRET}) VALUES (?, ?, ?, ?)"
+        await self._write(lambda connection: connection.execute(statement, astuple(secret)))
+
+    async def delete_secret(self, tenant: str, name: str) -> bool:
+        done = await self._write(
+            lambda connection: connection.execute("DELETE FROM secrets WHERE tenant = ? AND name = ?", (tenant, name))
+        )
+        return done.rowcount == 1
+
+    async def reseal(self, changed: Sequence[tuple[SealedSecret, bytes]]) -> int:
+        rows = [(sealed, old.tenant, old.name, old.sealed) for old, sealed in changed]
+        done = await self._write(
+            lambda connection: connection.executemany(
+                "UPDATE secrets SET sealed = ? WHERE tenant = ? AND name = ? AND sealed = ?", rows
+            )
+        )
+        return max(done.rowcount, 0)
+
+    async def close(self) -> None:
+        def work() -> None:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+        await self._off_loop(work)
+        self._thread.shutdown(wait=False)
+
+    # --- on the thread
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _read(self, statement: str, row_type: type[Row]) -> list[Row]:
+        def work() -> list[Row]:
+            with explained(self._path):
+                rows = self._opened().execute(statement).fetchall()
+            try:
+                return [_row(row, row_type) for row in rows]
+            except ValueError as error:  # somebody has edited the file by hand
+                raise StoreError(f"{self._path}: a row that no Narthex has written: {error}") from None
+
+        return await self._off_loop(work)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T], *, counts: bool = True) -> T:
+        """One transaction. `counts`: others of this process want to know."""
+
+        def run() -> T:
+            with explained(self._path):
+                connection = self._opened()
+                with transaction(connection):
+                    done = work(connection)
+                self._writes += counts
+                return done
+
+        return await self._off_loop(run)
+
+    def _version(self) -> Hashable:
+        """`data_version` tells of what others have committed (SQLite, PRAGMA data_version); our own writes we count."""
+        with explained(self._path):
+            connection = self._opened()
+            (data,) = connection.execute("PRAGMA data_version").fetchone()
+            return self._identity, data, self._writes
+
+    def _opened(self) -> sqlite3.Connection:
+        """The connection; to the file that stands there now, which a restored backup may have replaced."""
+        if self._connection is None or identity_of(self._path) != self._identity:
+            self._reopen(create=False)
+        assert self._connection is not None
+        return self._connection
+
+    def _reopen(self, *, create: bool) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._connection = open_file(self._path, create=create, busy_s=self._busy_s)
+        self._identity = identity_of(self._path)
+
+
+def _row(row: tuple[Any, ...], row_type: type[Row]) -> Row:
+    """A row as its type; lists stand in the file as JSON."""
+    found = dict(zip(row_type.__struct_fields__, row, strict=True))
+    for name in _LISTS & found.keys():
+        found[name] = json.loads(found[name])
+    return msgspec.convert(found, row_type, builtin_types=(bytes,))

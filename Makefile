@@ -70,6 +70,8 @@ counterparts: .venv/.core
 	@$(BIN)/python tests/counterparts/go/build; case $$? in 0) ;; \
 	3) if [ "$$CI" = true ]; then $(MAKE) go; else echo "no new Go is here: tests with the Go SDK are skipped (make go)"; fi;; \
 	*) exit 1;; esac
+	@if command -v mvn >/dev/null || [ "$$CI" = true ]; then $(BIN)/python -m tests.counterparts.keycloak.install; else \
+	echo "Maven is not here: tests against Keycloak are skipped (Debian: apt-get install default-jdk-headless maven)"; fi
 
 .PHONY: conformance
 conformance: .venv/.dev counterparts ## The official conformance suite; UPSTREAM=URL: in front of that server

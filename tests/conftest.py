@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.counterparts.keycloak import install as keycloak_install
+from tests.counterparts.keycloak import server as keycloak_server
+from tests.counterparts.keycloak.server import Keycloak
 from tests.e2e.harness import Gateway
 from tests.faulty.server import FaultyServer
 
@@ -77,6 +80,29 @@ def go_programs() -> Path:
     if not (folder / ".built").exists():
         missing("what is built with the Go SDK", "make counterparts, or make go where there is no new Go")
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _early(request: pytest.FixtureRequest, run_folder: Path) -> None:
+    """What is slow to come up starts before the first test that needs it; until then others run."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    if "keycloak" in wanted and keycloak_install.installed():
+        keycloak_server.start(run_folder)
+
+
+@pytest.fixture(scope="session")
+def keycloak(run_folder: Path) -> Keycloak:
+    """The realm `corp` of the one Keycloak of this run."""
+    if not keycloak_install.installed():
+        missing("Keycloak", keycloak_install.NEEDED)
+    return Keycloak(keycloak_server.start(run_folder).url())
 
 
 @pytest.fixture(scope="module")

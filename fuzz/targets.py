@@ -15,6 +15,7 @@ from typing import Any
 
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
+from fuzz.credentials import fuzz_challenge, fuzz_token_answer
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import bridge, handshake, headers, revisions
@@ -256,6 +257,7 @@ TARGETS: dict[str, Target] = {
     "answers": fuzz_answers,
     "batch": fuzz_batch,
     "capabilities": fuzz_capabilities,
+    "challenge": fuzz_challenge,
     "config": fuzz_config,
     "connect": fuzz_connect,
     "handles": fuzz_handles,
@@ -268,6 +270,7 @@ TARGETS: dict[str, Target] = {
     "param_headers": fuzz_param_headers,
     "seal": fuzz_seal,
     "sse": fuzz_sse,
+    "token_answer": fuzz_token_answer,
     "upstream": fuzz_upstream,
     "uri_templates": fuzz_uri_templates,
     "whole": fuzz_whole,

@@ -100,7 +100,7 @@ def in_place(r: Rooms, repeats: int) -> list[Line]:
     def reset() -> None:
         """What a call that was cut off has left behind, in every case alike."""
         r.connection.busy, r.connection.fresh, r.connection.exchange = False, True, None
-        gateway.front.active.clear()
+        gateway.front.calls.active.clear()
         server.in_flight = channel.open_calls = 0
         upstream._receiver, upstream._begun = None, False
         r.pool.idle[:] = [upstream]

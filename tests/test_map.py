@@ -30,11 +30,16 @@ RANK = {
     "narthex.flow.route": 1,
     "narthex.flow.screen": 1,
     "narthex.flow.order": 1,
+    "narthex.flow.notify.debounce": 1,
+    "narthex.flow.notify.interests": 1,
+    "narthex.flow.notify.news": 1,
+    "narthex.flow.notify.resumability": 1,
     "narthex.flow.upstream.port": 1,
     "narthex.flow.walk": 2,
     "narthex.flow.whole": 3,
     "narthex.flow.outbox": 3,
     "narthex.flow.accept": 3,
+    "narthex.flow.notify": 3,
     "narthex.flow.upstream": 3,
     "narthex.keys": 3,
     "narthex.authority": 3,
@@ -52,8 +57,8 @@ RANK = {
     "narthex.cli": 4,
     "narthex.testing": 4,
 }
-# The driver in `accept` sends what a walk wants sent; the way out knows nothing of the way in.
-APART = [("narthex.flow.upstream", "narthex.flow.accept")]
+# The driver in `accept` sends what a walk wants sent; the way out knows nothing of the way in, nor of who listens.
+APART = [("narthex.flow.upstream", "narthex.flow.accept"), ("narthex.flow.upstream", "narthex.flow.notify")]
 PURE_RANK = 2
 NOT_PURE = {
     *(

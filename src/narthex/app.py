@@ -129,7 +129,7 @@ class Gateway:
     def _gauges(self) -> None:
         register = self.accounts.register
         register("narthex_open_connections", "Client connections.", lambda: len(self.shared.connections))
-        register("narthex_open_calls", "Calls under way.", lambda: len(self.front.active))
+        register("narthex_open_calls", "Calls under way.", lambda: len(self.front.calls.active))
         register("narthex_open_subscriptions", "Streams on which clients are told of changes.",
                  lambda: len(self.front.hub.streams))  # fmt: skip
         register("narthex_replay_bytes", "Bytes kept for legacy clients that lost a stream.",
@@ -203,15 +203,15 @@ class Gateway:
         """Go away politely: unready, still accepting for a while, then no new connections, then the running calls."""
         limits = self.snapshot.limits
         self.draining = self.shared.draining = True
-        _log.info("draining: %d calls under way", len(self.front.active))
+        _log.info("draining: %d calls under way", len(self.front.calls.active))
         await asyncio.sleep(limits.drain_accept_s)
         self._stop_listening()
         await self.front.hub.drain()
         loop = asyncio.get_running_loop()
         until = loop.time() + limits.drain_s
-        while self.front.active and loop.time() < until:
+        while self.front.calls.active and loop.time() < until:
             await asyncio.sleep(0.05)
-        left = list(self.front.active)
+        left = list(self.front.calls.active)
         for one in left:
             one.end_stream()
             await asyncio.sleep(ENDING_S / len(left))
@@ -230,7 +230,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         self._stop_listening()
-        for one in list(self.front.active):
+        for one in list(self.front.calls.active):
             one.end_stream()
         self.front.hub.close()
         await asyncio.sleep(0)

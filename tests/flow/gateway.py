@@ -240,6 +240,6 @@ class Running:
         servers = self.fleet.servers.values()
         channels = [channel for server in servers for channel in server.channels.values()]
         return not (
-            self.front.active or self.front.streams or self.held.used
+            self.front.calls.active or self.front.calls.streams or self.held.used
             or any(server.in_flight for server in servers) or any(channel.open_calls for channel in channels)
         )  # fmt: skip

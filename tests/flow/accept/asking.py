@@ -163,7 +163,7 @@ def over(server: Asker, *, sharing: str = "session", **settings: Any) -> Running
 
 def nothing_left(gateway: Running) -> bool:
     front = gateway.front
-    return gateway.settled() and not (front.held or front.pushes or front._cancellable)
+    return gateway.settled() and not (front.calls.held or front.calls.pushes or front.calls.cancellable)
 
 
 async def legacy_client(
@@ -279,5 +279,5 @@ async def pushed(
 
 
 def exchange_of(gateway: Running) -> Any:
-    (one,) = gateway.front.active
+    (one,) = gateway.front.calls.active
     return one

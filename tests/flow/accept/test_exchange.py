@@ -200,7 +200,7 @@ def test_a_deadline_ends_the_call_and_the_server_is_left() -> None:
             client.send("tools/call", CALL, modern=True)
             await until(lambda: server.calls)
             gateway.pass_time(59)
-            assert gateway.front.active
+            assert gateway.front.calls.active
             gateway.pass_time(3)
             got = await client.read()
             assert (got.status, got.error["code"]) == (200, -31006)
@@ -252,7 +252,7 @@ def test_closing_cancels_for_a_modern_client_alone(modern: bool) -> None:
             await until(lambda: not gateway.shared.connections)
             assert server.held is not None
             if not modern:
-                assert len(gateway.front.active) == 1, "it goes on without its client"
+                assert len(gateway.front.calls.active) == 1, "it goes on without its client"
                 server.held.set()
             await until(gateway.settled)
             assert gateway.counted("tools/call", "echo") == ({"cancelled": 1} if modern else {"ok": 1})
@@ -268,7 +268,7 @@ def test_a_legacy_client_cancels_by_saying_so() -> None:
             id_ = client.send("tools/call", CALL)
             await until(lambda: server.requests("tools/call"))
             await other.legacy("notifications/cancelled", {"requestId": id_}, id_=None)
-            assert len(gateway.front.active) == 1, "another client's request is none of its business"
+            assert len(gateway.front.calls.active) == 1, "another client's request is none of its business"
             other.session = client.session
             await other.legacy("notifications/cancelled", {"requestId": id_}, id_=None)
             await until(gateway.settled)
@@ -289,7 +289,7 @@ def test_closing_before_the_server_is_even_open_leaves_nothing() -> None:
         ):
             client = await gateway.client()
             client.send("tools/call", CALL, modern=True)
-            await until(lambda: gateway.front.active)
+            await until(lambda: gateway.front.calls.active)
             client.close()
             await until(gateway.settled)
 
@@ -344,7 +344,7 @@ def test_when_the_gateway_stops_calls_are_told() -> None:
             client = await gateway.client()
             client.send("tools/call", CALL, modern=True)
             await until(lambda: server.requests("tools/call"))
-            for one in list(gateway.front.active):
+            for one in list(gateway.front.calls.active):
                 one.end_stream()
             assert (await client.read()).error["code"] == -31009
             assert gateway.settled()

@@ -251,7 +251,7 @@ def test_the_end_of_a_round_is_not_the_end_of_the_next_one() -> None:
             await until(lambda: len(upstream.requests("tools/call")) == 2)
             upstream.lives[0].over.set()
             await (await gateway.client()).modern("server/discover")  # so that the end has been read
-            assert gateway.front.active
+            assert gateway.front.calls.active
             upstream.held.set()
             assert "result" in await event(client)
             await until(lambda: nothing_left(gateway))

@@ -189,8 +189,8 @@ def test_a_call_that_is_held_is_not_held_by_a_second_gateway() -> None:
             async with Running(first.servers, key=first.key) as second:
                 refused = await ask_modern(await second.client(), retry_of(MANUAL, got))
                 assert refused.error["code"] == -32602
-                assert not second.front.active
-            assert first.front.held, "and costs the first nothing"
+                assert not second.front.calls.active
+            assert first.front.calls.held, "and costs the first nothing"
             assert not any(live.answers.values())
 
     run(main)
@@ -267,7 +267,7 @@ def test_a_server_that_asks_without_end_is_bounded() -> None:
                 live.push("roots")
             refused = 2 * MOST_OPEN + 1
             await until(lambda: sum(map(len, live.answers.values())) >= min(refused, MOST_OPEN))
-            assert len(gateway.front.pushes) == MOST_OPEN
+            assert len(gateway.front.calls.pushes) == MOST_OPEN
             assert len(exchange_of(gateway)._inputs._open) == MOST_OPEN
             gateway.pass_time(HOLD_S + 2)
             assert nothing_left(gateway)

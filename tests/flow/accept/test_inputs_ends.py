@@ -42,7 +42,7 @@ def test_a_modern_client_that_never_comes_back() -> None:
         async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
             client, live, got = await held(upstream, gateway)
             gateway.pass_time(HOLD_S - 1)
-            assert gateway.front.held and gateway.fleet.servers["one"].in_flight == 1
+            assert gateway.front.calls.held and gateway.fleet.servers["one"].in_flight == 1
             gateway.pass_time(3)
             assert nothing_left(gateway)
             await until(lambda: upstream.cancelled == [live.id])
@@ -63,7 +63,7 @@ def test_a_legacy_client_that_never_answers(server: Any) -> None:
             await client.read_head()
             asked = [await event(client), await event(client)]
             gateway.pass_time(HOLD_S - 1)
-            assert len(gateway.front.pushes) == 2
+            assert len(gateway.front.calls.pushes) == 2
             gateway.pass_time(3)
             assert nothing_left(gateway)
             told = [await event(client), await event(client)]
@@ -97,7 +97,7 @@ def test_a_server_that_hangs_behind_the_answer_has_its_own_time(client: str) -> 
                 one.send("tools/call", retry_of(MANUAL, got), modern=True, meta=META_ABLE)
             await until(lambda: all(live.answers.values()))
             gateway.pass_time(59)
-            assert gateway.front.active, "60 seconds, counted from the answer"
+            assert gateway.front.calls.active, "60 seconds, counted from the answer"
             gateway.pass_time(3)
             assert nothing_left(gateway)
             final = await event(one) if client == "legacy" else (await one.read()).messages[-1]
@@ -122,7 +122,7 @@ def test_an_answer_gives_a_modern_server_its_full_time_even_over_a_new_channel()
             await answer(await beside(gateway, client), asked["id"], result=ANSWERS["roots"])
             await until(lambda: len(upstream.requests("tools/call")) == 2)
             gateway.pass_time(50)
-            assert gateway.front.active, "60 seconds, counted from the answer"
+            assert gateway.front.calls.active, "60 seconds, counted from the answer"
             upstream.held.set()
             assert "result" in await event(client)
             await until(lambda: nothing_left(gateway))
@@ -144,8 +144,8 @@ def test_a_legacy_client_that_disconnects_may_still_answer(server: Any) -> None:
             client.close()
             await until(lambda: len(gateway.shared.connections) == 1)
             assert (await answer(other, asked["id"], result=ANSWERS["roots"])).status == 202
-            await until(lambda: gateway.front.pushes)  # the second round is kept for a client that resumes its stream
-            ((_, id_),) = gateway.front.pushes
+            await until(lambda: gateway.front.calls.pushes)  # the second round is kept for a client that resumes
+            ((_, id_),) = gateway.front.calls.pushes
             assert id_ != asked["id"]
             assert (await answer(other, id_, result=ANSWERS["roots"])).status == 202
             await until(lambda: nothing_left(gateway))
@@ -164,7 +164,7 @@ def test_a_legacy_client_that_resumes_its_stream_finds_the_question_there() -> N
             client.close()
             await until(lambda: not gateway.shared.connections)
             upstream.lives[0].push("roots")
-            await until(lambda: gateway.front.pushes)
+            await until(lambda: gateway.front.calls.pushes)
             again = await beside(gateway, client)
             lines = {"Mcp-Session-Id": client.session, "Last-Event-ID": place, "Accept": "text/event-stream"}
             again.http("GET", "/mcp", {"MCP-Protocol-Version": LEGACY, **lines})
@@ -247,14 +247,14 @@ def test_a_server_that_takes_its_question_back(client: str) -> None:
                 one, live, got = await held(upstream, gateway)
             live.send({"method": "notifications/cancelled", "params": {"requestId": "q1", "reason": "never mind"}})
             await until(lambda: not exchange_of(gateway)._inputs._open)
-            assert not gateway.front.pushes
+            assert not gateway.front.calls.pushes
             if client == "legacy":
                 told = await event(one)
                 assert (told["method"], told["params"]["requestId"]) == ("notifications/cancelled", asked["id"])
                 await answer(await beside(gateway, one), asked["id"], result=ANSWERS["roots"])
             else:
                 one.send("tools/call", retry_of(MANUAL, got), modern=True, meta=META_ABLE)
-                await until(lambda: not gateway.front.held)
+                await until(lambda: not gateway.front.calls.held)
             live.finish()
             final = await event(one) if client == "legacy" else (await one.read()).messages[-1]
             assert final["result"]["content"][0]["text"] == "done"

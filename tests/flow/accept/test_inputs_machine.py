@@ -125,9 +125,9 @@ class InputsMachine(RuleBasedStateMachine):
 
         def agrees() -> bool:
             return (
-                len(front.active) == len(alive)
-                and len(front.held) == sum(one.away for one in alive)
-                and len(front.pushes) == sum(len(one.open) for one in alive if not one.modern)
+                len(front.calls.active) == len(alive)
+                and len(front.calls.held) == sum(one.away for one in alive)
+                and len(front.calls.pushes) == sum(len(one.open) for one in alive if not one.modern)
                 and sum(one.in_flight for one in fleet.servers.values()) == len(alive)
                 and all(
                     [len(found) for found in one.live.answers.values()]
@@ -204,14 +204,14 @@ class InputsMachine(RuleBasedStateMachine):
         self.run(main())
 
     def inputs_of(self, live: Live) -> Inputs:
-        held = self.gateway.front.held.values()
+        held = self.gateway.front.calls.held.values()
         (inputs,) = [one._inputs for one in held if one._out is not None and one._out.id == live.id]
         assert inputs is not None
         return inputs
 
     async def known(self, count: int) -> None:
         """The gateway has as many open questions for one of its held calls."""
-        inputs = [one._inputs for one in self.gateway.front.held.values()]
+        inputs = [one._inputs for one in self.gateway.front.calls.held.values()]
         await until(lambda: any(one is not None and len(one._open) == count for one in inputs))
 
     def check_told(self, talk: Talk) -> None:

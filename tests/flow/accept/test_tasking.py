@@ -13,8 +13,8 @@ import pytest
 from narthex.flow.codec.handles import Task, owner_of
 from narthex.testing.server import Asked, FakeServer, JsonRpcError
 from narthex.types import LOCAL, EndpointSpec
-from tests.flow.accept.hearing import Hearing, Teller
 from tests.flow.gateway import LEGACY, Answer, Client, Running, run, spec, until
+from tests.flow.notify.hearing import Hearing, Teller
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 META: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"extensions": {EXTENSION: {}}}}

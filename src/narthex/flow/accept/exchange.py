@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
+from narthex.flow.accept.forms import JSON, Events, Splice
 from narthex.flow.accept.inputs import Inputs
 from narthex.flow.accept.listener import Connection
-from narthex.flow.accept.replay import Stream
 from narthex.flow.codec.bridge import (
     COMPLETE,
     GoesOn,
@@ -30,15 +30,15 @@ from narthex.flow.codec.bridge import (
     response_parts,
 )
 from narthex.flow.codec.failures import HEADER_MISMATCH, code_for, for_era, status_for
-from narthex.flow.codec.handles import Origin, Relayed, owner_of
+from narthex.flow.codec.handles import Relayed, owner_of
 from narthex.flow.codec.handshake import answer_push, refuse_push
-from narthex.flow.codec.inputs import InputRequired, canonical, check_asked, with_state
+from narthex.flow.codec.inputs import InputRequired, check_asked, origin_of, with_state
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, RawMap, encode, encode_error, is_request
 from narthex.flow.codec.log_levels import passes
 from narthex.flow.codec.param_headers import Said
 from narthex.flow.codec.seal import SealError
-from narthex.flow.codec.sse import encode_event
 from narthex.flow.codec.tasks import created
+from narthex.flow.notify.resumability import Stream
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
@@ -54,22 +54,14 @@ if TYPE_CHECKING:
 
 OVERFLOW = 1024 * 1024
 """Unread bytes that one slow reader may pile up before its call fails: a shared pipe is never paused for it."""
-TAIL = 64
-"""Bytes of a spliced body that are kept back where something is to stand at its end."""
 LINGER_S = 2.0
 """How long a server may keep a stream open behind its response."""
 STATE_S = 3600.0
 """How long a modern server's `requestState` opens in our seal."""
 STATE_PAUSE_S = 0.2
-SSE = b"text/event-stream"
-JSON = b"application/json"
-SSE_HEADERS = b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
 _OK, _TOOL_ERROR, _RPC_ERROR, _CANCELLED = (OUTCOME[n] for n in ("ok", "tool_error", "rpc_error", "cancelled"))
 _FAILED = -1
 _TRUE = Raw(b"true")
-_EVENT_HEAD = b"event: message\ndata: "
-UNDECIDED, EVENTS_DUE, EVENTS, SPLICED = range(4)
-"""The form of an answer: not begun; an event stream, to be begun; one begun; a JSON body handed on as it arrives."""
 _PARKED: Any = object()
 _WAITING: Any = object()
 _log = logging.getLogger("narthex.call")
@@ -99,16 +91,13 @@ class Exchange(msgspec.Struct, eq=False):
     _out: Outgoing | None = None
     _ending: Any = _WAITING
     _sending: bool = False
-    _form: int = UNDECIDED
-    _extra: bytes = b""
-    _tail: bytes = b""
-    _skip: int = 0
+    _events: Events | None = None
+    _splice: Splice | None = None
+    """The answer's form, where it is more than one JSON body."""
     _answer_size: int = 0
     _outcome: int = _OK
     _status: int = 200
     _inputs: Inputs | None = None
-    _log: Stream | None = None
-    """What was sent, for a client that lost its connection."""
     only_server: str = ""
     """The one whose state a retry brings."""
 
@@ -244,8 +233,8 @@ class Exchange(msgspec.Struct, eq=False):
     # --- Sink: what the upstream says
 
     def started(self, streaming: bool) -> None:
-        if streaming and self.takes_events and self._form is UNDECIDED:
-            self._form = EVENTS_DUE
+        if streaming and self.takes_events and self._events is None and self._splice is None:
+            self._events = Events()
             asyncio.get_running_loop().call_soon(self._begin_late)
 
     def _begin_late(self) -> None:
@@ -347,10 +336,8 @@ class Exchange(msgspec.Struct, eq=False):
         call, state, members = self.call, need.required.state, need.members
         result: bytes | Raw = encode(members)
         if state is not None:
-            origin = Origin(call.method, call.name, canonical(call.params))
-            relayed = Relayed(self.server_name, bytes(state))
-            owner = owner_of(call.principal, call.endpoint)
-            result = with_state(members, self.front.handles.state(owner, origin, relayed, ttl_s=STATE_S))
+            relayed, owner = Relayed(self.server_name, bytes(state)), owner_of(call.principal, call.endpoint)
+            result = with_state(members, self.front.handles.state(owner, origin_of(call), relayed, ttl_s=STATE_S))
         return self._result(result)
 
     def _result(self, result: bytes | Raw) -> Sequence[Any]:
@@ -382,7 +369,7 @@ class Exchange(msgspec.Struct, eq=False):
         assert self._inputs is not None
         self._connection, self.call, self.size_in, self.takes_events = connection, call, size_in, takes_events
         self.began_at = self.front.clock()
-        self._form, self._answer_size = UNDECIDED, 0
+        self._events, self._answer_size = None, 0
         connection.exchange = self
         try:
             self._inputs.retried(answers)
@@ -391,14 +378,23 @@ class Exchange(msgspec.Struct, eq=False):
 
     def can_push(self) -> bool:
         """Is there a stream on which the client can be asked?"""
-        return self.takes_events and (self._connection is not None or self._log is not None)
+        return self.takes_events and (self._connection is not None or self.log is not None)
+
+    @property
+    def log(self) -> Stream | None:
+        """What was sent, for a client that lost its connection; None where nothing is kept."""
+        return self._events.log if self._events is not None else None
 
     def end_round(self, result: bytes) -> None:
         """Answer the client's request with a result that asks, and let go of its connection."""
         parts = self._result(result)
         if self._connection is not None:
-            self._write(self._connection, parts, sum(map(len, parts)))
-        self.front.streams.discard(self)
+            size = sum(map(len, parts))
+            if self._events is None:
+                self._connection.respond(self._status, JSON, parts, size)
+            else:
+                self._events.respond(self._connection, self._status, parts, size, self.front.clock())
+        self.front.calls.streams.discard(self)
         self.front.account(self, _OK, self._answer_size)
         self._connection = None
         self.resume()  # nobody is left who reads too slowly
@@ -417,18 +413,19 @@ class Exchange(msgspec.Struct, eq=False):
     def send_event(self, message: bytes) -> None:
         """Send one message (empty: only the head) to the client, beginning the stream with the first. Where the client
         has gone, it is kept for it."""
-        connection = self._connection
+        connection, events = self._connection, self._events
         if connection is None:
-            if self._log is not None and message:
-                self._log.append(message, self.front.clock())
+            if events is not None:
+                events.keep(message, self.front.clock())
             return
+        if events is None:
+            events = self._events = Events()
         head = event = b""
-        if self._form is not EVENTS:
-            self._form = EVENTS
-            self.front.streams.add(self)
-            head, event = connection.begin_body(200, SSE, None, SSE_HEADERS), self.front.hub.keep(self)
+        if not events.begun:
+            self.front.calls.streams.add(self)
+            head, event = events.head(connection), self.front.hub.keep(self)
         if message:
-            event += self._event(message)
+            event += events.event(message, self.front.clock())
         data = head + connection.frame(event)
         if not data:
             return
@@ -439,44 +436,34 @@ class Exchange(msgspec.Struct, eq=False):
             self._end(ContentBlocked("the client reads too slowly"))
 
     def _respond(self, parts: Sequence[Any]) -> None:
-        connection, front = self._connection, self.front
+        connection, events, front = self._connection, self._events, self.front
         self.answered = True
         self.deadline = front.tick + 1.0 + LINGER_S
         self._answer_size += (size := sum(map(len, parts)))
-        if connection is not None:  # else a legacy client has gone; its call went on, and counts
-            self._write(connection, parts, size)
-        elif self._log is not None:
-            self._event(b"".join(parts))
-        front.account(self, self._outcome, self._answer_size)
-
-    def _write(self, connection: Connection, parts: Sequence[Any], size: int) -> None:
-        """The response, in the form that was begun."""
-        if self._form is UNDECIDED or (self._status != 200 and self._form is EVENTS_DUE):
+        if connection is None:  # a legacy client has gone; its call went on, and counts
+            if events is not None:
+                events.keep(b"".join(parts), front.clock())
+        elif events is None:
             connection.respond(self._status, JSON, parts, size)
         else:
-            if self._log is not None or b"\n" in (body := b"".join(parts)) or b"\r" in body:
-                event = self._event(b"".join(parts))
-            else:
-                event = b"".join((_EVENT_HEAD, body, b"\n\n"))
-            head = b"" if self._form is EVENTS else connection.begin_body(200, SSE, None, SSE_HEADERS)
-            connection.end_body(head + connection.frame(event))
-
-    def _event(self, message: bytes) -> bytes:
-        return encode_event(message) if self._log is None else self._log.append(message, self.front.clock())
+            events.respond(connection, self._status, parts, size, front.clock())
+        front.account(self, self._outcome, self._answer_size)
 
     def kept(self, log: Stream) -> None:
         """From now on what is sent is kept in `log`."""
-        self._log = log
+        assert self._events is not None
+        self._events.log = log
 
     def resumed(self, connection: Connection, missed: bytes) -> None:
         """A legacy client that lost the connection is back on another one, and gets what it has missed."""
-        assert self._log is not None
-        self._log.attach(self)
+        events = self._events
+        assert events is not None and events.log is not None
+        events.log.attach(self)
         before, self._connection = self._connection, connection
         connection.exchange = self
         if before is not None:
             before.end_body()
-        connection.write(connection.begin_body(200, SSE, None, SSE_HEADERS) + connection.frame(missed))
+        events.resume(connection, missed)
         self.sse_at = self.front.clock()
 
     def splice(self, head: bytes, total: int) -> bool:
@@ -486,55 +473,37 @@ class Exchange(msgspec.Struct, eq=False):
         if (
             connection is None
             or channel is None
-            or self._form is not UNDECIDED
+            or self._events is not None
+            or self._splice is not None
             or self.answered
             or not head.startswith(ours)
         ):
             return False
         if channel.dialect.era == "modern" and not head.startswith(COMPLETE, len(ours) - 1):
             return False  # may be no complete result: it must be seen whole
+        extra = b""
         if call.era == "modern" and channel.dialect.era == "legacy":
-            # Behind all that the server says of itself: of a name that stands twice, readers take the last.
-            self._extra = b"," + missing_members(call.method, {})
+            extra = b"," + missing_members(call.method, {})
         start = b'{"jsonrpc":"2.0","id":%b,"result":{"' % call.id_json
-        size = total - len(ours) + len(start) + len(self._extra)
+        size = total - len(ours) + len(start) + len(extra)
         connection.write(connection.begin_body(200, JSON, size) + start)
-        self._form = SPLICED
-        self._tail = b""
-        self._skip = len(ours)
+        self._splice = Splice(len(ours), extra)
         self._answer_size = size
         return True
 
     def chunk(self, data: bytes) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if self._skip:
-            data, self._skip = data[self._skip :], 0
-        if self._extra:
-            data = self._tail + data
-            data, self._tail = data[:-TAIL], data[-TAIL:]
-        connection.write(data)
-
-    def _end_splice(self, connection: Connection) -> None:
-        """Every byte is out but the last few, which get what a modern client needs to find in the result."""
-        if not self._extra:
-            connection.end_body()
-            return
-        tail = self._tail.rstrip()
-        if tail.endswith(b"}}"):
-            connection.end_body(tail[:-2] + self._extra + tail[-2:] + self._tail[len(tail) :])
-        else:
-            connection.abort()  # it ends as no response does: the client must not take it for a whole one
+        if self._connection is not None and self._splice is not None:
+            self._splice.piece(self._connection, data)
 
     def finished(self) -> None:
         if self._inputs is not None and self._inputs.detached:
             self._inputs.ended(None)
             return
-        if self._form is SPLICED and not self.answered:
-            self._finish_answer()  # spliced: every byte is out
+        if self._splice is not None and not self.answered:
+            self.answered = True
+            self.deadline = self.front.tick + 1.0 + LINGER_S
             if self._connection is not None:
-                self._end_splice(self._connection)
+                self._splice.end(self._connection)
                 self.front.account(self, _OK, self._answer_size)
         if not self.answered:
             self._end(UpstreamUnavailable("the server ended its answer without a response", sent=True))
@@ -553,15 +522,10 @@ class Exchange(msgspec.Struct, eq=False):
         elif isinstance(error, SessionLost):
             if self._server is not None:
                 self._server.breaker.success(self.front.clock())  # it answered
-            self._end(
-                LOST if self._form is UNDECIDED else UpstreamUnavailable("the server ended our session", sent=True)
-            )
+            begun = self._events is not None or self._splice is not None
+            self._end(UpstreamUnavailable("the server ended our session", sent=True) if begun else LOST)
         else:
             self._end(error)
-
-    def _finish_answer(self) -> None:
-        self.answered = True
-        self.deadline = self.front.tick + 1.0 + LINGER_S
 
     # --- Exchanging: what the client's side does
 
@@ -572,8 +536,8 @@ class Exchange(msgspec.Struct, eq=False):
             self.cancel("the client closed the stream")
         elif not self.answered:
             self.resume()  # nobody is left who reads too slowly
-            if self._log is not None:
-                self._log.detach(self, self.front.clock())
+            if (log := self.log) is not None:
+                log.detach(self, self.front.clock())
 
     def cancel(self, reason: str) -> None:
         """Give the call up and tell the server."""
@@ -586,11 +550,10 @@ class Exchange(msgspec.Struct, eq=False):
         if not self.answered:
             self.front.account(self, _CANCELLED, self._answer_size)
             if connection is not None:
-                if self._form is SPLICED:
+                if self._splice is not None:
                     connection.abort()
                 else:
-                    head = b"" if self._form is EVENTS else connection.begin_body(200, SSE, None, SSE_HEADERS)
-                    connection.end_body(head)
+                    connection.end_body((self._events or Events()).head(connection))
                     self._connection = None  # it goes on with its next request
         self._close()
 
@@ -652,14 +615,15 @@ class Exchange(msgspec.Struct, eq=False):
             self.front.account(self, outcome_of(error), size, error.detail, decision_id)
             if connection is not None:
                 self._write_error(connection, error, body)
-            elif self._log is not None:
-                self._event(body)
+            elif self._events is not None:
+                self._events.keep(body, self.front.clock())
         self._close()
 
     def _write_error(self, connection: Connection, error: GatewayError, body: bytes) -> None:
-        if self._form is EVENTS:
-            connection.end_body(connection.frame(self._event(body)))
-        elif self._form is SPLICED:
+        events = self._events
+        if events is not None and events.begun:
+            events.respond(connection, 200, (body,), len(body), self.front.clock())
+        elif self._splice is not None:
             connection.abort()  # a length was promised: the client must see that it was not kept
         else:
             status = self.front.status_of(error, self.call.era)
@@ -690,11 +654,11 @@ class Exchange(msgspec.Struct, eq=False):
         if self._inputs is not None:
             self._inputs.close()
         front = self.front
-        if self._log is not None:
-            front.hub.let_go(self._log)
-        front.active.discard(self)
-        if self._form is not UNDECIDED or self.call.session is not None:
-            front.forget(self)
+        if self._events is not None and (log := self._events.log) is not None:
+            front.hub.let_go(log)
+        front.calls.active.discard(self)
+        if self._events is not None or self.call.session is not None:
+            front.calls.forget(self)
         if not self.answered and self._connection is not None:
             self._connection.abort()
         self._connection = None

@@ -8,7 +8,6 @@ Source: MCP 2026-07-28 and 2025-11-25, Streamable HTTP transport; design §5 and
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
@@ -29,24 +28,22 @@ from narthex.errors import (
 )
 from narthex.flow.accept.asgi import AsgiBridge
 from narthex.flow.accept.batches import Batch
-from narthex.flow.accept.exchange import JSON, Exchange
+from narthex.flow.accept.calls import Calls
+from narthex.flow.accept.exchange import Exchange
+from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.greeting import Discovering, Initializing
 from narthex.flow.accept.hosts import HostCheck
-from narthex.flow.accept.hub import Hub
 from narthex.flow.accept.leniency import Leniency
-from narthex.flow.accept.levels import Levels
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.listing import Listing
 from narthex.flow.accept.sessions import Sessions
-from narthex.flow.accept.streams import Listen, open_standalone
-from narthex.flow.accept.subscribing import SETTINGS, Setting
 from narthex.flow.accept.tasking import Tasking, TaskListing
 from narthex.flow.codec.batch import REVISION, is_batch, split_batch
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.failures import for_era
-from narthex.flow.codec.handles import Handles, Origin, Relayed, owner_of
+from narthex.flow.codec.handles import Handles, Relayed, owner_of
 from narthex.flow.codec.inbound import read_params
-from narthex.flow.codec.inputs import canonical, read_answers, read_state
+from narthex.flow.codec.inputs import origin_of, read_answers, read_state
 from narthex.flow.codec.jsonrpc import (
     UNSET,
     Id,
@@ -66,13 +63,17 @@ from narthex.flow.codec.revisions import (
 )
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.tasks import ABOUT_A_TASK
+from narthex.flow.notify.hub import Hub
+from narthex.flow.notify.levels import Levels
+from narthex.flow.notify.settings import SETTINGS, Setting
+from narthex.flow.notify.streams import Listen, open_standalone
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet, Viewer
 from narthex.flow.walk import LISTS, SERVED
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
 from narthex.telemetry.log import Logs
-from narthex.types import LOCAL, Call, EndpointSpec, Era, ServerSpec, Session, Snapshot
+from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Session, Snapshot
 
 _log = logging.getLogger("narthex.front")
 _OK = OUTCOME["ok"]
@@ -108,16 +109,9 @@ class Front:
         self.clock = clock
         self.tick = clock()
         self.new_id = new_id
-        self.active: set[Exchange] = set()
-        self.streams: set[Exchange] = set()
+        self.calls = Calls()
         self.handles = handles
-        self.held: dict[str, Exchange] = {}
-        """Calls that go on while their modern clients answer what was asked, by the id in the handle."""
-        self.pushes: dict[tuple[str, int], Exchange] = {}
-        """Calls whose legacy clients were asked something, by session and by the id of what they were asked."""
-        self._push_ids = itertools.count(1)
         self._bridge = bridge
-        self._cancellable: dict[tuple[str, bytes], Exchange] = {}
         self.snapshot = snapshot
         self.levels = Levels()
         self.hub = Hub(self, random=random, chance=chance)
@@ -155,34 +149,47 @@ class Front:
                 endpoint = self._paths.get(path)
             if endpoint is None:
                 self._bridge.handle(connection, request, path)
-            elif request.method == b"POST":
-                self._post(connection, request, endpoint)
-            elif request.method == b"DELETE":
-                self._delete(connection, request, endpoint)
-            elif request.method == b"GET":
-                accept = headers.get(b"accept")
-                _, takes_events = _TAKES.get(accept) or takes(accept)
-                open_standalone(self, connection, request, endpoint, takes_events=takes_events)
+                return
+            principal = LOCAL  # who calls, as far as anybody can tell: all that follows takes it from here
+            if request.method == b"POST":
+                self._post(connection, request, endpoint, principal)
             else:
-                raise HttpRefusal(405, "method_not_allowed", "POST here", headers=(("Allow", "GET, POST, DELETE"),))
-        except GatewayError as error:
-            self.refuse(connection, None, error, "modern")
-        except Exception:
-            _log.exception("a request failed in the gateway")
-            self.refuse(connection, None, GatewayError(), "modern")
+                self._get_or_delete(connection, request, endpoint, principal)
+        except Exception as error:
+            self._failed(connection, error, "modern")
 
-    def _delete(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> None:
+    def _failed(self, connection: Connection, error: Exception, era: Era) -> None:
+        """Refuse a request of which no more is known than that it went wrong."""
+        if not isinstance(error, GatewayError):
+            _log.error("a request failed in the gateway", exc_info=error)
+            error = GatewayError()
+        self.refuse(connection, None, error, era)
+
+    def _get_or_delete(
+        self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal
+    ) -> None:
+        if request.method == b"DELETE":
+            self._delete(connection, request, endpoint, principal)
+        elif request.method == b"GET":
+            accept = request.headers.get(b"accept")
+            _, takes_events = _TAKES.get(accept) or takes(accept)
+            open_standalone(self, connection, request, endpoint, principal, takes_events=takes_events)
+        else:
+            raise HttpRefusal(405, "method_not_allowed", "POST here", headers=(("Allow", "GET, POST, DELETE"),))
+
+    def _delete(
+        self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal
+    ) -> None:
         era_of(request.headers.get(b"mcp-protocol-version"), Request("2.0"), b"")  # 2025-11-25: an unknown one is 400
         handle = request.headers.get(b"mcp-session-id")
         if handle is None:
             raise HttpRefusal(405, "method_not_allowed", "there is no session to end", headers=(("Allow", "POST"),))
-        session = self.sessions.end(handle, LOCAL, endpoint.name)
-        for key in [key for key in self._cancellable if key[0] == session.id]:
-            self._cancellable[key].cancel("the session was ended")
+        session = self.sessions.end(handle, principal, endpoint.name)
+        self.calls.end_session(session)
         self.hub.end_session(session.id)
         connection.respond_empty(204)
 
-    def _post(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> None:
+    def _post(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
         headers = request.headers
         kind = headers.get(b"content-type", b"")
         if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
@@ -198,7 +205,7 @@ class Front:
         except CodecError:
             if not is_batch(request.body):
                 raise
-            self._batch(connection, request, endpoint)
+            self._batch(connection, request, endpoint, principal)
             return
         method, params = message.method, message.params
         id_ = None if message.id is UNSET else message.id
@@ -212,7 +219,7 @@ class Front:
             )
             session = None
             if era == "legacy" and b"mcp-session-id" in headers and method != "initialize":
-                session = self.sessions.find(headers[b"mcp-session-id"], LOCAL, endpoint.name)
+                session = self.sessions.find(headers[b"mcp-session-id"], principal, endpoint.name)
                 version = session.version
             if id_ is None or not method:
                 self._heard(message, session, era)
@@ -223,7 +230,7 @@ class Front:
             except HeaderMismatch as mismatch:
                 meta, name = self._leniency.read(message, version, request, endpoint, mismatch)
             id_json = b"%d" % id_ if id_.__class__ is int else encode(id_)
-            call = Call(method, params, meta, id_json, era, version, LOCAL, endpoint.name, name, session)
+            call = Call(method, params, meta, id_json, era, version, principal, endpoint.name, name, session)
             make: type[Exchange] = Exchange
             if method not in SERVED:
                 if method not in ABOUT_A_TASK:
@@ -242,11 +249,11 @@ class Front:
                     connection.exchange = held
                     held.attach(connection, call, len(request.body), takes_events=takes_events, answers=answers)
                     return
-            active = self.active
+            active = self.calls.active
             if len(active) >= self._max_calls:
                 raise Overloaded("the gateway has too many calls")
             bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
-            viewer = self.fleet.viewer(endpoint, LOCAL, session, bits)
+            viewer = self.fleet.viewer(endpoint, principal, session, bits)
             if (session is not None and session.id in self.hub.live.by_id) or META_LOG_LEVEL in meta:
                 call = msgspec.structs.replace(call, log_level=self.hub.level(call))
             now = self.clock()
@@ -255,17 +262,19 @@ class Front:
             connection.exchange = one
             active.add(one)
             if session is not None:
-                self._cancellable[session.id, id_json] = one
+                self.calls.cancellable[session.id, id_json] = one
             one.start(request)
         except GatewayError as error:
             self.refuse(connection, id_, error, era)
 
-    def _batch(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> None:
+    def _batch(
+        self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal
+    ) -> None:
         """Several messages in one body: each takes the way of a request of its own, with the headers of this one."""
         headers = request.headers
         version, era = era_of(headers.get(b"mcp-protocol-version"), Request("2.0"), b"")
         if era == "legacy" and b"mcp-session-id" in headers:
-            version = self.sessions.find(headers[b"mcp-session-id"], LOCAL, endpoint.name).version
+            version = self.sessions.find(headers[b"mcp-session-id"], principal, endpoint.name).version
         if version != REVISION:
             raise CodecError("batches are not part of this revision")
         headers = {**headers, b"accept": JSON}
@@ -273,12 +282,9 @@ class Front:
         def take(slot: Connection, message: bytes) -> None:
             one = HttpRequest(b"POST", request.path, b"", headers, request.repeated, message)
             try:
-                self._post(slot, one, endpoint)
-            except GatewayError as error:
-                self.refuse(slot, None, error, "legacy")
-            except Exception:
-                _log.exception("a message of a batch failed in the gateway")
-                self.refuse(slot, None, GatewayError(), "legacy")
+                self._post(slot, one, endpoint, principal)
+            except Exception as error:
+                self._failed(slot, error, "legacy")
 
         connection.exchange = batch = Batch(connection, split_batch(request.body), take, self.new_id)
         batch.start()
@@ -314,10 +320,8 @@ class Front:
             self._notified(message, session)
         elif era == "modern":
             raise CodecError("a client of this revision sends no responses")
-        elif session is not None and isinstance(message.id, int):
-            one = self.pushes.pop((session.id, message.id), None)
-            if one is not None:
-                one.client_answered(message.id, message.result or None, message.error or None)
+        elif session is not None:
+            self.calls.answered(session, message)
 
     def _retried(self, call: Call, request: HttpRequest) -> tuple[Call, str, Exchange | None]:
         """A modern client's retry of a call that asked for input: the call, its server, and the one that is held open.
@@ -327,18 +331,16 @@ class Front:
             HeaderMismatch: It goes on with a call that is held, and its headers do not say what that one's did.
         """
         owner = owner_of(call.principal, call.endpoint)
-        state = self.handles.open_state(
-            read_state(call.params), owner, Origin(call.method, call.name, canonical(call.params))
-        )
+        state = self.handles.open_state(read_state(call.params), owner, origin_of(call))
         if isinstance(state, Relayed):
             params = {**call.params, "requestState": Raw(state.state)}
             return msgspec.structs.replace(call, params=params), state.server, None
-        held = self.held.get(state.call)
+        held = self.calls.held.get(state.call)
         if held is None:
             raise SealError("the call is over")
         if call.method == "tools/call" and (target := self.fleet.find_now(held.viewer, "tools", call.name)) is not None:
             check_param_headers(target.params, request.headers, request.repeated, call.params.get("arguments"))
-        del self.held[state.call]
+        del self.calls.held[state.call]
         return call, state.server, held
 
     def _notified(self, message: Request, session: Session | None) -> None:
@@ -347,32 +349,14 @@ class Front:
         if "_meta" in params:
             read_meta(params)
         if message.method == "notifications/cancelled" and session is not None and "requestId" in params:
-            one = self._cancellable.get((session.id, bytes(params["requestId"])))
-            if one is not None:
-                one.cancel("the client cancelled the request")
+            self.calls.cancel(session, bytes(params["requestId"]))
 
     # --- for exchanges
-
-    def pushed(self, one: Exchange) -> int:
-        """A new id for what a legacy client is asked; its response will find `one`."""
-        assert one.call.session is not None
-        id_ = next(self._push_ids)
-        self.pushes[one.call.session.id, id_] = one
-        return id_
 
     def is_idempotent(self, spec: ServerSpec, name: str) -> bool:
         """Does the operator call this tool safe to send twice?"""
         matches = self._idempotent.get(spec.name)
         return matches is not None and matches(name)
-
-    def forget(self, one: Exchange) -> None:
-        """An exchange is over."""
-        self.active.discard(one)
-        self.streams.discard(one)
-        if one.call.session is not None:
-            key = (one.call.session.id, one.call.id_json)
-            if self._cancellable.get(key) is one:
-                del self._cancellable[key]
 
     def account(self, one: Exchange, outcome: int, size: int, detail: str = "", decision_id: str = "") -> None:
         """Count a call that was answered, and log it where that is asked for; an error with the id that it carries."""
@@ -425,11 +409,7 @@ class Front:
     def sweep(self) -> None:
         """Once a second: end what is past its deadline, keep silent streams alive."""
         now = self.tick = self.clock()
-        for one in [one for one in self.active if one.deadline < now]:
-            one.expire()
-        quiet_s = self.snapshot.limits.sse_comment_s
-        for one in [one for one in self.streams if now - one.sse_at >= quiet_s]:
-            one.comment(now)
+        self.calls.sweep(now, self.snapshot.limits.sse_comment_s)
         self.hub.sweep(now)
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from narthex.errors import ContentBlocked, GatewayError, MissingCapability, UpstreamUnavailable
 from narthex.flow.codec.bridge import client_bits
-from narthex.flow.codec.handles import HeldCall, Origin, owner_of
+from narthex.flow.codec.handles import HeldCall, owner_of
 from narthex.flow.codec.handshake import cancelled_body
 from narthex.flow.codec.inputs import (
     Asked,
-    canonical,
     check_asked,
     input_required,
+    origin_of,
     push_body,
     pushed,
     read_answer,
@@ -110,7 +110,7 @@ class Inputs:
         session = exchange.call.session
         if session is None or not exchange.can_push():
             raise MissingCapability("the server needs input, and this client cannot be asked now")
-        id_ = exchange.front.pushed(exchange)
+        id_ = exchange.front.calls.pushed(exchange)
         self._open[asked.key] = asked
         self._pushed[id_] = asked.key
         self._wait(HOLD_S)
@@ -121,11 +121,10 @@ class Inputs:
         exchange, front = self._exchange, self._exchange.front
         call = exchange.call
         self._hold = self._hold or front.new_id()
-        origin = Origin(call.method, call.name, canonical(call.params))
         held = HeldCall(exchange.server_name, 0, self._hold)
-        state = front.handles.state(owner_of(call.principal, call.endpoint), origin, held, ttl_s=HOLD_S)
+        state = front.handles.state(owner_of(call.principal, call.endpoint), origin_of(call), held, ttl_s=HOLD_S)
         self.detached = True
-        front.held[self._hold] = exchange
+        front.calls.held[self._hold] = exchange
         exchange.end_round(input_required(list(self._open.values()), state))
         self._wait(HOLD_S)
 
@@ -241,7 +240,7 @@ class Inputs:
     def close(self) -> None:
         """The call is over: nothing of it may be answered any more."""
         front = self._exchange.front
-        front.held.pop(self._hold, None)
+        front.calls.held.pop(self._hold, None)
         for id_ in list(self._pushed):
             self._unlist(id_)
         self._open.clear()
@@ -252,4 +251,4 @@ class Inputs:
         session = self._exchange.call.session
         assert session is not None
         del self._pushed[id_]
-        self._exchange.front.pushes.pop((session.id, id_), None)
+        self._exchange.front.calls.pushes.pop((session.id, id_), None)

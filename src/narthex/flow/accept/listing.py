@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from narthex.errors import GatewayError, Overloaded
-from narthex.flow.accept.exchange import JSON
+from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.listener import Connection
 from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.jsonrpc import read_string

@@ -14,6 +14,7 @@ import msgspec
 
 from narthex.errors import InvalidParams, MissingCapability, UpstreamUnavailable
 from narthex.flow.codec.capabilities import ClientCaps, capabilities_of
+from narthex.flow.codec.handles import Origin
 from narthex.flow.codec.jsonrpc import BAD_JSON, Id, Incoming, Raw, RawMap, decode_map, encode
 from narthex.types import Call
 
@@ -331,3 +332,8 @@ def canonical(params: RawMap) -> bytes:
         return msgspec.json.encode(msgspec.json.decode(raw), order="deterministic")
     except BAD_JSON:
         return raw
+
+
+def origin_of(call: Call) -> Origin:
+    """What a `requestState` of this call is bound to."""
+    return Origin(call.method, call.name, canonical(call.params))

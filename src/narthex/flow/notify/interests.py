@@ -2,7 +2,7 @@
 
 In: subscribers with their interests, what upstreams say, the time, chance. Out: per upstream the union of all wishes,
 whether an operation changed it, and for each subscriber what it is to be told. Pure: a driver (un)subscribes upstream,
-makes lists and writes streams. Cases: `tests/flow/test_subscribe.py`, against a naive model.
+makes lists and writes streams. Cases: `tests/flow/notify/test_interests.py`, against a naive model.
 
 A client is told that a list changed only if its own view did: a mark comes due after a moment (`debounce.py`), the
 driver makes the list as this client sees it, and `hashed` compares. What is to be told waits in `news.py`.
@@ -25,8 +25,8 @@ from narthex.flow.codec.subscriptions import (
     Updated,
     Wanted,
 )
-from narthex.flow.debounce import Debounce
-from narthex.flow.news import Item, News
+from narthex.flow.notify.debounce import Debounce
+from narthex.flow.notify.news import Item, News
 
 Scope = Hashable
 """Who shares the conversation with an upstream (design §4): a key of it, with the tenant in it. Never None."""

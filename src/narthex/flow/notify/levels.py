@@ -2,7 +2,7 @@
 
 A channel of one client session gets that client's level. One that many share gets the most verbose that any of them
 asked for; each client is passed what is severe enough for it (`codec/log_levels.py`). A modern server is told with each
-request (`codec/bridge.py`). Cases: `tests/flow/accept/test_levels.py`.
+request (`codec/bridge.py`). Cases: `tests/flow/notify/test_levels.py`.
 Source: MCP 2025-11-25, server/utilities/logging.
 """
 

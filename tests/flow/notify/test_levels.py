@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.flow.accept.hearing import Hearing, Teller
 from tests.flow.gateway import Answer, Client, Running, run, until
+from tests.flow.notify.hearing import Hearing, Teller
 
 LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 CALL = {"name": "a", "arguments": {}}

@@ -1,7 +1,7 @@
 """What waits to be told to each reader, until it is written: bounded, and the same news twice is one.
 
 In: notifications, each with the item that it is about. Out: per reader what is new, in order, or that it read too
-slowly. Pure. Cases: `tests/flow/test_news.py`.
+slowly. Pure. Cases: `tests/flow/notify/test_news.py`.
 
 There is one entry at most for each item that a reader listens for, so the number needs no bound of its own. What tasks
 carry does. A state of a task that is left out would be lost silently, so a reader whose news are too many loses all of

@@ -2,7 +2,7 @@
 
 In: sessions, the time. Out: a `LiveSession` for each that needs one, and which of them are over. Most sessions never
 need one; one that nobody uses goes after `IDLE_S`, and costs nothing but what its handle says (design §4).
-Cases: `tests/flow/accept/test_live.py`.
+Cases: `tests/flow/notify/test_live.py`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from narthex.errors import Overloaded
 from narthex.types import Session
 
 if TYPE_CHECKING:
-    from narthex.flow.accept.hub import Listener
-    from narthex.flow.accept.replay import Stream
-    from narthex.flow.accept.streams import Standalone
+    from narthex.flow.notify.hub import Listener
+    from narthex.flow.notify.resumability import Stream
+    from narthex.flow.notify.streams import Standalone
 
 IDLE_S = 1800.0
 MOST = 10_000

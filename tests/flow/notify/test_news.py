@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from narthex.errors import Overloaded
 from narthex.flow.codec.subscriptions import ListChanged, Notification, TaskChanged, Updated
-from narthex.flow.news import Item, News
+from narthex.flow.notify.news import Item, News
 
 TOOLS: tuple[Item, Notification] = (("list", "tools"), ListChanged("tools"))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from narthex.errors import Overloaded
-from narthex.flow.accept.live import IDLE_S, LiveSessions
+from narthex.flow.notify.live import IDLE_S, LiveSessions
 from narthex.types import Session
 
 

@@ -2,7 +2,7 @@
 
 In: a session's messages in the order in which they are sent, event ids that a client gives back, the time. Out: events
 on the wire; what a client has missed, or a refusal, never a part of it. Pure: time and chance are handed in.
-Cases: `tests/flow/accept/test_replay.py`.
+Cases: `tests/flow/notify/test_resumability.py`.
 Source: MCP 2025-11-25, transports ("Sending Messages to the Server", "Resumability and Redelivery"); SEP-1699.
 
 An id is `<tag>-<stream>-<position>`: position 0 primes a stream, its first message has 1. The tag is drawn for each

@@ -1,6 +1,6 @@
 """Marks that come due a little later: many of one thing are one, and different things do not come due in one moment.
 
-In: marks, the time, chance. Out: what is due. Pure. Cases: `tests/flow/test_debounce.py`.
+In: marks, the time, chance. Out: what is due. Pure. Cases: `tests/flow/notify/test_debounce.py`.
 """
 
 from __future__ import annotations

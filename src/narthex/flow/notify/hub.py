@@ -1,9 +1,9 @@
-"""Connects what servers say of changes with the clients that listen: the driver of `subscribe.Interests`.
+"""Connects what servers say of changes with the clients that listen: the driver of `Interests`.
 
 In: listeners (a modern `subscriptions/listen`, a legacy session), what servers tell (`Hears`), reloads. Out: what each
 server is asked for, per scope, and streams that are woken when they have news. Everything is on the event loop: one
 timer for all views, long work in slices, a view made once for all who share it.
-Cases: `tests/flow/accept/test_hub.py`. Source: MCP 2026-07-28, basic/patterns/subscriptions; MCP 2025-11-25,
+Cases: `tests/flow/notify/test_hub.py`. Source: MCP 2026-07-28, basic/patterns/subscriptions; MCP 2025-11-25,
 server/resources ("Subscriptions"); design §3-§5.
 """
 
@@ -16,22 +16,22 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from narthex.errors import GatewayError, Overloaded
-from narthex.flow.accept.live import LiveSession, LiveSessions
-from narthex.flow.accept.replay import RETRY_MS, Logs, Stream
 from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.log_levels import asked_level
 from narthex.flow.codec.offers import offered
 from narthex.flow.codec.revisions import LATEST_LEGACY
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.subscriptions import LIST_KINDS, ListKind, Notification, Wanted
-from narthex.flow.subscribe import Bounds, Interest, Interests, Place, Source, Subscriber
+from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
+from narthex.flow.notify.live import LiveSession, LiveSessions
+from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
 from narthex.flow.upstream.viewers import Viewer
 from narthex.types import Call, Kind, Principal, Session
 
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
     from narthex.flow.accept.front import Front
-    from narthex.flow.accept.streams import Telling
+    from narthex.flow.notify.streams import Telling
 
 READY_S = 2.0
 """Who begins to listen waits this long for the servers: for their lists, and until they are heard."""

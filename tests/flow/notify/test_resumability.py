@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from narthex.errors import HttpRefusal
-from narthex.flow.accept.replay import EVENT_COST, STREAM_COST, Bounds, EventLog, Logs, Stream, retry_event
 from narthex.flow.codec.sse import EventParser
+from narthex.flow.notify.resumability import EVENT_COST, STREAM_COST, Bounds, EventLog, Logs, Stream, retry_event
 
 KEEP_S, FINISHED_S = 100.0, 10.0
 WIDE = Bounds(keep_s=KEEP_S, finished_s=FINISHED_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from narthex.flow.debounce import Debounce
+from narthex.flow.notify.debounce import Debounce
 
 FIRST_S, LAST_S = 1.0, 3.0
 

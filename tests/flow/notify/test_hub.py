@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from narthex.flow.accept import hub as module
-from narthex.flow.accept.live import IDLE_S, MOST
 from narthex.flow.codec.subscriptions import Wanted
-from narthex.flow.subscribe import Interests
+from narthex.flow.notify import hub as module
+from narthex.flow.notify.interests import Interests
+from narthex.flow.notify.live import IDLE_S, MOST
 from narthex.types import LOCAL, EndpointSpec, Selection
-from tests.flow.accept.hearing import WATCHED, Hearing, Teller, get, listen, nobody_listens, resources, waiting
 from tests.flow.gateway import Client, Running, run, snapshot, spec, until
+from tests.flow.notify.hearing import WATCHED, Hearing, Teller, get, listen, nobody_listens, resources, waiting
 
 UPSTREAM = pytest.mark.parametrize("era", ["legacy", "modern"])
 

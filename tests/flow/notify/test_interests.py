@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from narthex.errors import GatewayError, InvalidParams, Overloaded
 from narthex.flow.codec.subscriptions import ListChanged, ListKind, Notification, TaskChanged, Updated, Wanted
-from narthex.flow.subscribe import MOST_ANCESTORS, SLICE, Bounds, Interest, Interests, Place, Source, Subscriber
+from narthex.flow.notify.interests import MOST_ANCESTORS, SLICE, Bounds, Interest, Interests, Place, Source, Subscriber
 
 ONE: Source = ("one", "tenant")
 TWO: Source = ("two", "tenant")

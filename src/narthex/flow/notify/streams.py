@@ -2,7 +2,7 @@
 
 In: a request that opens one, news from the hub. Out: an event stream that lives until its client closes it, the session
 or the gateway ends, or nobody reads it. What cannot be written now waits in `Interests`, where it is bounded.
-Cases: `tests/flow/accept/test_streams.py`.
+Cases: `tests/flow/notify/test_streams.py`.
 Source: MCP 2026-07-28, basic/patterns/subscriptions; MCP 2025-11-25, transports ("Listening for Messages from the
 Server", "Resumability and Redelivery"); 2024-11-05 to 2025-06-18, the same.
 """
@@ -14,11 +14,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from narthex.errors import GatewayError, HttpRefusal, Overloaded, SessionNotFound, UnsupportedVersion
-from narthex.flow.accept.exchange import SSE, SSE_HEADERS
-from narthex.flow.accept.hub import Listener
+from narthex.flow.accept.forms import SSE, SSE_HEADERS
 from narthex.flow.accept.listener import Connection
-from narthex.flow.accept.live import LiveSession
-from narthex.flow.accept.replay import RETRY_MS, retry_event
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.codec.offers import SERVER_INFO
@@ -31,9 +28,12 @@ from narthex.flow.codec.subscriptions import (
     ended,
     read_listen,
 )
+from narthex.flow.notify.hub import Listener
+from narthex.flow.notify.live import LiveSession
+from narthex.flow.notify.resumability import RETRY_MS, retry_event
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
-from narthex.types import LOCAL, Call, EndpointSpec
+from narthex.types import Call, EndpointSpec, Principal
 
 if TYPE_CHECKING:
     from narthex.flow.accept.front import Front
@@ -193,11 +193,10 @@ class Standalone(Telling):
     """A legacy session's GET. A session has one: the next one takes over, because a client that lost its connection is
     back before we see that it had gone. What it sent can be asked for again (`Last-Event-ID`)."""
 
-    def __init__(self, front: Front, connection: Connection, live: LiveSession, handle: bytes, endpoint: str) -> None:
-        super().__init__(front, connection, front.hub.listener(live, LOCAL, endpoint))
+    def __init__(self, front: Front, connection: Connection, live: LiveSession, handle: bytes, who: Listener) -> None:
+        super().__init__(front, connection, who)
         self._live = live
         self._handle = handle
-        self._endpoint = endpoint
         before, live.stream = live.stream, self
         if before is not None:
             before.end()
@@ -232,7 +231,7 @@ class Standalone(Telling):
     def comment(self, now: float) -> None:
         """A stream ends with its session, which may have expired."""
         try:
-            self.front.sessions.find(self._handle, LOCAL, self._endpoint)
+            self.front.sessions.find(self._handle, self.listener.principal, self.listener.endpoint)
         except SessionNotFound:
             self.hub.end_session(self._live.session.id)
         else:
@@ -249,7 +248,13 @@ class Standalone(Telling):
 
 
 def open_standalone(
-    front: Front, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, *, takes_events: bool
+    front: Front,
+    connection: Connection,
+    request: HttpRequest,
+    endpoint: EndpointSpec,
+    principal: Principal,
+    *,
+    takes_events: bool,
 ) -> None:
     """A GET: a legacy session's own stream, or the rest of one that broke off.
 
@@ -266,7 +271,7 @@ def open_standalone(
         raise HttpRefusal(405, "method_not_allowed", "POST here", headers=(("Allow", "POST, DELETE"),))
     if not takes_events:
         raise HttpRefusal(406, "not_acceptable", "accept text/event-stream")
-    session = front.sessions.find(handle, LOCAL, endpoint.name)
+    session = front.sessions.find(handle, principal, endpoint.name)
     missed = b""
     last = headers.get(b"last-event-id")
     live = front.hub.live.get(session, front.clock())
@@ -285,5 +290,5 @@ def open_standalone(
         live = front.hub.session(session)
     except Overloaded as error:
         raise HttpRefusal(503, error.reason, error.public, headers=(("Retry-After", "1"),)) from None
-    standalone = Standalone(front, connection, live, handle, endpoint.name)
-    standalone.start(missed)
+    listener = front.hub.listener(live, principal, endpoint.name)
+    Standalone(front, connection, live, handle, listener).start(missed)

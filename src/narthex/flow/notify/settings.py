@@ -1,6 +1,6 @@
 """What a legacy session sets for itself: `resources/subscribe`, `resources/unsubscribe` and `logging/setLevel`.
 
-Cases: `tests/flow/accept/test_hub.py`, `tests/flow/accept/test_levels.py`.
+Cases: `tests/flow/notify/test_hub.py`, `tests/flow/notify/test_levels.py`.
 Source: MCP 2025-11-25, server/resources ("Subscriptions") and server/utilities/logging.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 import msgspec
 
 from narthex.errors import MethodNotFound, NotVisible, SessionNotFound
-from narthex.flow.accept.hub import Listener
 from narthex.flow.accept.listing import Answering
 from narthex.flow.codec.log_levels import read_level
 from narthex.flow.codec.subscriptions import read_resource
-from narthex.flow.subscribe import Place
+from narthex.flow.notify.hub import Listener
+from narthex.flow.notify.interests import Place
 from narthex.flow.walk import not_visible
 from narthex.types import Call
 

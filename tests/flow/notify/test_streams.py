@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from narthex.flow.accept import streams
 from narthex.flow.codec.offers import SERVER_INFO
+from narthex.flow.notify import streams
 from narthex.types import Limits
-from tests.flow.accept.hearing import STAMP, WATCHED, Hearing, Teller, get, listen, nobody_listens, resources, waiting
 from tests.flow.gateway import Client, Running, run, until
+from tests.flow.notify.hearing import STAMP, WATCHED, Hearing, Teller, get, listen, nobody_listens, resources, waiting
 
 UPSTREAM = pytest.mark.parametrize("era", ["legacy", "modern"])
 CALL = {"name": "a", "arguments": {}}
@@ -329,7 +329,7 @@ def test_a_call_goes_on_without_its_client_and_is_read_later() -> None:
             progress(server, 1)
             assert (await hearing.message())["params"] == {"progressToken": 1, "progress": 1}
             client.close()
-            await until(lambda: all(one._connection is None for one in gateway.front.active))
+            await until(lambda: all(one._connection is None for one in gateway.front.calls.active))
             progress(server, 2)
             answer(server)
             await until(gateway.settled)
@@ -374,7 +374,7 @@ def test_what_was_answered_ends_although_its_server_lingers() -> None:
             stream.send({"id": message["id"], "result": DONE})
             assert (await hearing.message())["result"] == DONE
             rest = await get(gateway, client.session, Last_Event_ID=hearing.events[0]["id"])
-            assert gateway.front.active, "it has not closed its stream"
+            assert gateway.front.calls.active, "it has not closed its stream"
             assert (await rest.message())["result"] == DONE
             assert await rest.message() is None
             stream.close()
@@ -389,7 +389,7 @@ def test_a_call_that_fails_without_its_client_tells_it_later() -> None:
             client = await gateway.client(session=True)
             hearing = await begun(client, server)
             client.close()
-            await until(lambda: all(one._connection is None for one in gateway.front.active))
+            await until(lambda: all(one._connection is None for one in gateway.front.calls.active))
             server.calls[-1][1].close()
             await until(gateway.settled)
             rest = await get(gateway, client.session, Last_Event_ID=hearing.last_id)

@@ -1,0 +1,74 @@
+"""Calls under way, and how who comes back finds its own: to cancel it, to answer, to go on with it, to end a session.
+
+In: exchanges as they begin, wait for their clients, and end. Out: the one that is meant. Everything here ends with the
+exchange that it leads to. Cases: `tests/flow/accept/test_inputs_machine.py`, `tests/flow/accept/test_exchange.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from narthex.flow.codec.jsonrpc import Request
+from narthex.types import Session
+
+if TYPE_CHECKING:
+    from narthex.flow.accept.exchange import Exchange
+
+
+class Calls:
+    """Those of a process.
+
+    Attributes:
+        active: All.
+        streams: Those whose answer is an event stream.
+        cancellable: Those of legacy sessions, by session and by the client's id of the request.
+        held: Calls that go on while their modern clients answer what was asked, by the id in the handle.
+        pushes: Calls whose legacy clients were asked something, by session and by the id of what they were asked.
+    """
+
+    def __init__(self) -> None:
+        self.active: set[Exchange] = set()
+        self.streams: set[Exchange] = set()
+        self.cancellable: dict[tuple[str, bytes], Exchange] = {}
+        self.held: dict[str, Exchange] = {}
+        self.pushes: dict[tuple[str, int], Exchange] = {}
+        self._push_ids = itertools.count(1)
+
+    def pushed(self, one: Exchange) -> int:
+        """A new id for what a legacy client is asked; its response will find `one`."""
+        assert one.call.session is not None
+        id_ = next(self._push_ids)
+        self.pushes[one.call.session.id, id_] = one
+        return id_
+
+    def answered(self, session: Session, response: Request) -> None:
+        """A legacy client's response to what it was asked; one that nobody waits for is nothing."""
+        if isinstance(response.id, int) and (one := self.pushes.pop((session.id, response.id), None)) is not None:
+            one.client_answered(response.id, response.result or None, response.error or None)
+
+    def cancel(self, session: Session, request_id: bytes) -> None:
+        """A legacy client gives a request up, by its id as JSON."""
+        one = self.cancellable.get((session.id, request_id))
+        if one is not None:
+            one.cancel("the client cancelled the request")
+
+    def end_session(self, session: Session) -> None:
+        """A legacy client has ended its session, and with it what it has asked for."""
+        for key in [key for key in self.cancellable if key[0] == session.id]:
+            self.cancellable[key].cancel("the session was ended")
+
+    def forget(self, one: Exchange) -> None:
+        """It is over, and was more than a request with one JSON body in answer."""
+        self.streams.discard(one)
+        if one.call.session is not None:
+            key = (one.call.session.id, one.call.id_json)
+            if self.cancellable.get(key) is one:
+                del self.cancellable[key]
+
+    def sweep(self, now: float, quiet_s: float) -> None:
+        """Once a second: end what is past its deadline, keep streams alive that were silent for so long."""
+        for one in [one for one in self.active if one.deadline < now]:
+            one.expire()
+        for one in [one for one in self.streams if now - one.sse_at >= quiet_s]:
+            one.comment(now)

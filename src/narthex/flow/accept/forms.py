@@ -1,0 +1,102 @@
+"""The forms of an answer that come in pieces: an event stream, and a large body that is handed on as it arrives.
+
+In: messages or pieces of an answer, and the connection that they go to. Out: bytes written to it. An answer that is
+one JSON body needs nothing of this: `Connection.respond` writes it.
+Cases: `tests/flow/accept/test_forms.py`, `tests/flow/accept/test_exchange.py`.
+Source: MCP 2026-07-28 and 2025-11-25, Streamable HTTP transport ("Sending Messages to the Server").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from narthex.flow.accept.listener import Connection
+from narthex.flow.codec.sse import encode_event
+from narthex.flow.notify.resumability import Stream
+
+TAIL = 64
+"""Bytes of a spliced body that are kept back where something is to stand at its end."""
+JSON = b"application/json"
+SSE = b"text/event-stream"
+SSE_HEADERS = b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+_EVENT_HEAD = b"event: message\ndata: "
+
+
+class Events(msgspec.Struct, eq=False):
+    """An answer as an event stream, which begins with the first thing that is to be said.
+
+    Attributes:
+        begun: Its head is written; until then it may still become one JSON body.
+        log: What is sent is kept here, for a client that lost its connection; None for clients that cannot come back.
+    """
+
+    begun: bool = False
+    log: Stream | None = None
+
+    def head(self, connection: Connection) -> bytes:
+        """What is to be written ahead of the first event; empty once it was."""
+        if self.begun:
+            return b""
+        self.begun = True
+        return connection.begin_body(200, SSE, None, SSE_HEADERS)
+
+    def event(self, message: bytes, now: float) -> bytes:
+        """The event of one message. `now`: seconds, for the log."""
+        return encode_event(message) if self.log is None else self.log.append(message, now)
+
+    def keep(self, message: bytes, now: float) -> None:
+        """There is no connection to write to now: keep the message, where such are kept."""
+        if self.log is not None and message:
+            self.log.append(message, now)
+
+    def respond(self, connection: Connection, status: int, parts: Sequence[Any], size: int, now: float) -> None:
+        """Write the response, which ends the stream; as one JSON body where its HTTP status can still be said."""
+        if status != 200 and not self.begun:
+            connection.respond(status, JSON, parts, size)
+            return
+        if self.log is not None or b"\n" in (body := b"".join(parts)) or b"\r" in body:
+            event = self.event(b"".join(parts), now)
+        else:
+            event = b"".join((_EVENT_HEAD, body, b"\n\n"))
+        connection.end_body(self.head(connection) + connection.frame(event))
+
+    def resume(self, connection: Connection, missed: bytes) -> None:
+        """Go on with the stream on another connection, behind what its client has missed."""
+        connection.write(connection.begin_body(200, SSE, None, SSE_HEADERS) + connection.frame(missed))
+
+
+class Splice(msgspec.Struct, eq=False):
+    """An answer whose result is handed on as it arrives, behind the client's id in the place of ours.
+
+    Attributes:
+        skip: Bytes of the server's body that are left out at its start: another start was written.
+        extra: Members to be added to the result, at its end: of a name that stands twice, readers take the last.
+        tail: What was kept back to find that end in.
+    """
+
+    skip: int
+    extra: bytes
+    tail: bytes = b""
+
+    def piece(self, connection: Connection, data: bytes) -> None:
+        """Write what has arrived, as far as it is surely not the end."""
+        if self.skip:
+            data, self.skip = data[self.skip :], 0
+        if self.extra:
+            data = self.tail + data
+            data, self.tail = data[:-TAIL], data[-TAIL:]
+        connection.write(data)
+
+    def end(self, connection: Connection) -> None:
+        """Every byte has arrived: write the rest, with what is to be added."""
+        if not self.extra:
+            connection.end_body()
+            return
+        tail = self.tail.rstrip()
+        if tail.endswith(b"}}"):
+            connection.end_body(tail[:-2] + self.extra + tail[-2:] + self.tail[len(tail) :])
+        else:
+            connection.abort()  # it ends as no response does: the client must not take it for a whole one

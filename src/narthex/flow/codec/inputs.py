@@ -14,6 +14,7 @@ import msgspec
 
 from narthex.errors import InvalidParams, MissingCapability, UpstreamUnavailable
 from narthex.flow.codec.capabilities import ClientCaps, capabilities_of
+from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.handles import Origin
 from narthex.flow.codec.jsonrpc import BAD_JSON, Id, Incoming, Raw, RawMap, decode_map, encode
 from narthex.types import Call
@@ -293,11 +294,12 @@ def read_answers(params: RawMap) -> RawMap:
     """`params.inputResponses` of a modern client's retry; empty where there are none.
 
     Raises:
-        InvalidParams: No object.
+        InvalidParams: No object. ParseError: One with too many members, those inside included.
     """
     raw = params.get("inputResponses")
     if raw is None:
         return {}
+    refuse_crowd(raw)
     try:
         answers = decode_map(raw)
     except BAD_JSON:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from narthex.errors import CodecError, GatewayError, InvalidParams, ParseError
+from narthex.flow.codec.crowds import MOST_MEMBERS, ROOMY, refuse_crowds
 
 Raw = msgspec.Raw
 UNSET = msgspec.UNSET
@@ -53,8 +54,6 @@ _decode_request = msgspec.json.Decoder(Request).decode
 _decode_incoming = msgspec.json.Decoder(Incoming).decode
 _decode_string = msgspec.json.Decoder(str).decode
 encode = msgspec.json.Encoder().encode
-MOST_MEMBERS = 4096
-"""Of an object that is looked at key by key."""
 _KEY = re.compile(rb'("(?:[^"\\]++|\\.)*+"):')
 _NOTHING = Raw()
 BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -64,12 +63,14 @@ def decode_request(body: bytes) -> Request:
     """Read one JSON-RPC request or notification, or the response of a legacy client (then `method` is empty).
 
     Raises:
-        ParseError: Not JSON, not UTF-8, nested too deeply, or a key given twice in the envelope.
+        ParseError: Not JSON, not UTF-8, nested too deeply, too many members, or a key twice in envelope or parameters.
         CodecError: JSON, but not one message: a batch, a wrong `jsonrpc`, an id of another type.
     """
     try:
         if not body.isascii():
             body.decode()
+        if len(body) > ROOMY:
+            refuse_crowds(body)
         request = _decode_request(body)
     except msgspec.ValidationError as error:
         raise _no_request(body, str(error)) from None

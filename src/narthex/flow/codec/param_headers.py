@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from narthex.errors import CodecError, HeaderMismatch, InvalidParams, ParseError
+from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.headers import OWS, decode_value, encode_value
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, compact_length, decode_map, refuse_duplicate_keys
 
@@ -261,9 +262,10 @@ def _texts(plan: Plan, arguments: Raw | None) -> Iterator[tuple[Param, str | Non
 
 
 def _members(raw: Raw | None) -> RawMap:
-    """An object's members; none where there is no object."""
+    """An object's members; none where there is no object. Raises ParseError for too many, those inside included."""
     if raw is None:
         return {}
+    refuse_crowd(raw)
     try:
         members = decode_map(raw)
     except msgspec.ValidationError:

@@ -339,7 +339,7 @@ ADDRESS = Scalar("an address `host:port`", values.parse_address, values.show_add
 NETWORK = Scalar("a network such as `10.0.0.0/8`", values.parse_network)
 BASE_URL = Scalar("an http or https URL", values.parse_base_url, json={"pattern": "^https?://"})
 URL = Template("an http or https URL", values.parse_url)
-PROXY = Scalar("`env` or an http URL", values.parse_proxy)
+PROXY = Scalar("`env`, or an http or https URL", values.parse_proxy)
 HOST = Scalar("a host, with or without port", values.parse_host_header)
 FILE = Scalar("a path", values.parse_path)
 TEXT = Template("a text", values.parse_text)

@@ -156,11 +156,11 @@ def parse_base_url(text: str) -> str:
 
 
 def parse_proxy(text: str) -> str:
-    """`env`, or the http:// URL of a proxy."""
+    """`env`, or the http:// or https:// URL of a proxy."""
     if text == "env":
         return text
-    if split_url(text).scheme != "http":
-        raise ValueError("a proxy is 'env' or an http:// URL")
+    if split_url(text).scheme not in ("http", "https"):
+        raise ValueError("a proxy is 'env', or an http:// or https:// URL; SOCKS is not known")
     return text.rstrip("/")
 
 

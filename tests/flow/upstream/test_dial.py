@@ -355,6 +355,48 @@ def test_https_goes_through_a_tunnel(run: Run, authority: Authority) -> None:
     run(work())
 
 
+def test_a_proxy_is_spoken_to_over_tls(run: Run, authority: Authority) -> None:
+    async def work() -> None:
+        proxy = ConnectProxy()
+        async with serving(echo, authority.server) as port, serving(proxy.handle, authority.server) as proxy_port:
+            dial = Dialer(Egress(proxy=f"https://me:x@127.0.0.1:{proxy_port}", ca=authority.ca), environ={})
+            transport = await talk(dial, "https", NAME, port)
+            assert proxy.heads.pop().startswith(f"CONNECT {NAME}:{port} HTTP/1.1\r\n".encode())
+            assert transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+            transport.close()
+            assert "certificate" in await refused(dial, "https", "other.test", port), "inside the tunnel too"
+            strangers = Dialer(Egress(proxy=f"https://127.0.0.1:{proxy_port}"), environ={})
+            assert "certificate" in await refused(strangers, "https", NAME, port), "of the proxy itself"
+        async with serving(echo, authority.server) as proxy_port:
+            dial = Dialer(Egress(proxy=f"https://127.0.0.1:{proxy_port}", ca=authority.ca), environ={})
+            (await talk(dial, "http", NAME, 8000)).close()  # plain HTTP reaches the proxy itself, inside its TLS
+            assert dial.request_target(HttpTarget("", "http", NAME, 8000, "/mcp")) == f"http://{NAME}:8000/mcp"
+
+    run(work())
+
+
+def test_a_large_message_goes_through_both_layers_of_tls(run: Run, authority: Authority) -> None:
+    async def work() -> None:
+        proxy = ConnectProxy()
+        async with serving(echo, authority.server) as port, serving(proxy.handle, authority.server) as proxy_port:
+            dial = Dialer(Egress(proxy=f"https://127.0.0.1:{proxy_port}", ca=authority.ca), environ={})
+            transport, client = await dial.dial("https", NAME, port, Client, connect_timeout_s=5)
+            assert isinstance(client, Client)
+            sent = bytes(range(256)) * 4096
+            transport.write(sent)
+            while len(client.received) < len(sent):
+                client.changed.clear()
+                await client.changed.wait()
+            assert client.received == sent
+            transport.abort()
+            while not client.lost:
+                client.changed.clear()
+                await client.changed.wait()
+
+    run(work())
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "over TLS"])
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -365,10 +407,11 @@ def test_https_goes_through_a_tunnel(run: Run, authority: Authority) -> None:
         pytest.param(b"HTTP/1.1 200 OK\r\n", "within 0.2 s", id="an answer that never ends"),
     ],
 )
-def test_a_proxy_that_does_not_tunnel(run: Run, authority: Authority, answer: bytes, said: str) -> None:
+def test_a_proxy_that_does_not_tunnel(run: Run, authority: Authority, answer: bytes, said: str, tls: bool) -> None:
     async def work() -> None:
-        async with serving(ConnectProxy(answer).handle) as port:
-            dial = Dialer(Egress(proxy=f"http://u:hunter2@127.0.0.1:{port}", ca=authority.ca), environ={})
+        async with serving(ConnectProxy(answer).handle, authority.server if tls else None) as port:
+            url = f"{'https' if tls else 'http'}://u:hunter2@127.0.0.1:{port}"
+            dial = Dialer(Egress(proxy=url, ca=authority.ca), environ={})
             detail = await refused(dial, "https", NAME, 443, 0.2 if "within" in said else 5)
             assert said in detail
             assert f"through the proxy 127.0.0.1:{port}" in detail

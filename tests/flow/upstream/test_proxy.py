@@ -24,7 +24,10 @@ PLAIN, SAFE = "http://plain.test:3128", "http://safe.test:3129"
         pytest.param({"https_proxy": "", "HTTPS_PROXY": PLAIN}, "https", "plain.test", id="empty is not set"),
         pytest.param({"HTTPS_PROXY": SAFE}, "http", None, id="each scheme has its own"),
         pytest.param({"HTTP_PROXY": "plain.test:3128"}, "http", "plain.test", id="http:// may be left out"),
-        pytest.param({"ALL_PROXY": "socks5://x:1"}, "https", None, id="others are not read"),
+        pytest.param({"ALL_PROXY": SAFE}, "https", "safe.test", id="one for all schemes"),
+        pytest.param({"all_proxy": SAFE, "ALL_PROXY": PLAIN}, "http", "safe.test", id="that too in lower case first"),
+        pytest.param({"ALL_PROXY": SAFE, "HTTP_PROXY": PLAIN}, "http", "plain.test", id="a scheme's own before it"),
+        pytest.param({"FTP_PROXY": "socks5://x:1"}, "https", None, id="others are not read"),
     ],
 )
 def test_from_the_environment(environ: dict[str, str], scheme: str, host: str | None) -> None:
@@ -90,13 +93,20 @@ def test_a_password_is_decoded_and_sent_as_basic() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["socks5://a:hunter2@b", "https://hunter2@b", "http://", "http://hunter2@b:x", "http://[hunter2"]
+    "url", ["socks5://a:hunter2@b", "socks5h://hunter2@b", "http://", "http://hunter2@b:x", "https://[hunter2"]
 )
-def test_another_kind_of_proxy_is_refused_without_its_password(url: str) -> None:
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_another_kind_of_proxy_is_refused_without_its_password(name: str, url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Proxies(Egress(), {"HTTPS_PROXY": url})
-    assert "HTTPS_PROXY" in caught.value.detail
+        Proxies(Egress(), {name: url})
+    assert name in caught.value.detail
+    assert "egress.proxy" in caught.value.detail, "the way out"
     assert "hunter2" not in caught.value.detail
+
+
+def test_a_proxy_over_tls() -> None:
+    assert read_proxy("https://proxy.test", "x") == Proxy("proxy.test", 443, None, tls=True)
+    assert read_proxy("https://proxy.test:8443", "x") == Proxy("proxy.test", 8443, None, tls=True)
 
 
 @pytest.mark.parametrize("host", ["a b", "a\r\nX: y", "é", "", "a/b", "a@b"])

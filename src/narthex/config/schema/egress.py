@@ -16,7 +16,8 @@ class EgressSettings(msgspec.Struct, frozen=True):
         str | None,
         Setting(
             PROXY,
-            "`env` takes HTTP_PROXY, HTTPS_PROXY and NO_PROXY; a URL is used for every server; `null` uses none.",
+            "`env` takes HTTP_PROXY, HTTPS_PROXY, else ALL_PROXY, and NO_PROXY; a URL is used for every server; "
+            "`null` uses none. A proxy of https:// is spoken to over TLS.",
             nullable=True,
         ),
     ] = "env"

@@ -37,6 +37,8 @@ SHUTDOWN_S = 2.0
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """A peer that vanished is noticed within a minute. Each system knows some of these (seconds; the last one a count)."""
 
+_CLOSED = "the proxy closed the connection"
+
 Factory = Callable[[], asyncio.BaseProtocol]
 Dialled = tuple[asyncio.Transport, asyncio.BaseProtocol]
 Check = Callable[[Address], None]
@@ -142,22 +144,32 @@ class Dialer:
         check: Check | None,
     ) -> Dialled:
         loop = asyncio.get_running_loop()
-        tls: dict[str, Any] = {}
-        if scheme == "https":
-            tls = {"ssl": await self._tls(), "server_hostname": host}
-            tls |= {"ssl_handshake_timeout": timeout_s, "ssl_shutdown_timeout": SHUTDOWN_S}
+        tls = await self._tls_to(host, timeout_s) if scheme == "https" else {}
+        first = tls  # what the socket itself speaks
         if proxy is None:
             sock = await self._connect(host, port, check)
         else:
+            first = await self._tls_to(proxy.host, timeout_s) if proxy.tls else {}
             sock = await self._connect(proxy.host, proxy.port, None)
         try:
+            if proxy is not None and tls and first:
+                return await _through_tls(sock, first, factory, tls, connect_request(host, port, proxy))
             if proxy is not None and tls:
-                await _tunnel(sock, host, port, proxy)
-            transport, protocol = await loop.create_connection(factory, sock=sock, **tls)
+                await _tunnel(sock, connect_request(host, port, proxy))
+                first = tls
+            return await loop.create_connection(factory, sock=sock, **first)
         except BaseException:
             sock.close()
             raise
-        return transport, protocol
+
+    async def _tls_to(self, host: str, timeout_s: float) -> dict[str, Any]:
+        """What makes a connection one over TLS to `host`."""
+        return {
+            "ssl": await self._tls(),
+            "server_hostname": host,
+            "ssl_handshake_timeout": timeout_s,
+            "ssl_shutdown_timeout": SHUTDOWN_S,
+        }
 
     async def _connect(self, host: str, port: int, check: Check | None) -> socket.socket:
         if literal(host) is not None:
@@ -253,17 +265,85 @@ def _close_late(task: asyncio.Task[socket.socket]) -> None:
         task.result().close()
 
 
-async def _tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy) -> None:
+async def _tunnel(sock: socket.socket, request: bytes) -> None:
     """Ask a proxy for a tunnel. Raises OSError or ValueError where there is none."""
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sock, connect_request(host, port, proxy))
+    await loop.sock_sendall(sock, request)
     answer = b""
     while (status := read_connect_answer(answer)) is None:
         data = await loop.sock_recv(sock, 4096)
         if not data:
-            raise OSError("the proxy closed the connection")
+            raise OSError(_CLOSED)
         answer += data
+    _check_tunnel(status)
+
+
+def _check_tunnel(status: int) -> None:
     if status == 407:
         raise OSError("the proxy asks for another user name or password (407)")
     if status >= 300:
         raise OSError(f"the proxy answered {status}")
+
+
+async def _through_tls(
+    sock: socket.socket, outer: dict[str, Any], factory: Factory, inner: dict[str, Any], request: bytes
+) -> Dialled:
+    """The same to a proxy that is spoken to over TLS, and then TLS to the server inside of it."""
+    loop = asyncio.get_running_loop()
+    transport, asking = await loop.create_connection(_Asking, sock=sock, **outer)
+    try:
+        transport.write(request)
+        await asking.opened
+        context = inner.pop("ssl")
+        inside = await _start_tls(transport, asking, context, inner)
+        protocol = factory()
+        inside.set_protocol(protocol)
+        protocol.connection_made(inside)
+    except BaseException:
+        transport.abort()
+        raise
+    return inside, protocol
+
+
+async def _start_tls(
+    transport: asyncio.Transport, asking: _Asking, context: ssl.SSLContext, inner: dict[str, Any]
+) -> asyncio.Transport:
+    try:
+        inside = await asyncio.get_running_loop().start_tls(transport, asking, context, **inner)
+    except TypeError as error:  # asyncio of 3.11 stumbles over a handshake that fails inside of another TLS connection
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+    if inside is None or asking.failed:
+        raise OSError(_CLOSED)
+    return inside
+
+
+class _Asking(asyncio.Protocol):
+    """A connection to a proxy until its tunnel stands. Nobody may speak in it before we do."""
+
+    def __init__(self) -> None:
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed = False
+        self._answer = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        try:
+            status = read_connect_answer(self._answer)
+            if status is None:
+                return
+            _check_tunnel(status)
+        except (OSError, ValueError) as error:
+            self._fail(error)
+        else:
+            if not self.opened.done():
+                self.opened.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(exc or OSError(_CLOSED))
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = True
+        if not self.opened.done():
+            self.opened.set_exception(error)

@@ -2,7 +2,8 @@
 
 In: the `egress` setting, the environment, a target; a proxy's answer to CONNECT, which is hostile. Out: the proxy.
 Cases: `tests/flow/upstream/test_proxy.py`. Source: RFC 9110 §9.3.6 (CONNECT), RFC 9112 §3.2.2 (absolute form).
-The variables are those of curl and most programs: HTTPS_PROXY, HTTP_PROXY, NO_PROXY, lower case first.
+The variables are those of curl and most programs: HTTPS_PROXY and HTTP_PROXY, else ALL_PROXY, and NO_PROXY; each in
+lower case first.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from narthex.errors import ConfigError
 from narthex.types import Egress, Network
 
 MAX_ANSWER = 16 * 1024
+_DEFAULT_PORT = {"http": 80, "https": 443}
+_WRITE = "write http://host:port or https://host:port, or set egress.proxy in the configuration"
 _host = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+").fullmatch
 _status = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?").fullmatch
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """An HTTP proxy. `authorization` is the value of `Proxy-Authorization`, a secret."""
+    """An HTTP proxy; `tls` where it is itself spoken to over TLS. `authorization` is the value of
+    `Proxy-Authorization`, a secret."""
 
     host: str
     port: int
     authorization: str | None = None
+    tls: bool = False
 
 
 class Bypass(msgspec.Struct, frozen=True):
@@ -53,7 +58,7 @@ class Proxies:
     Args:
         environ: The environment; read where the setting says "env".
     Raises:
-        ConfigError: A proxy that is not an http:// URL.
+        ConfigError: A proxy that is no http:// or https:// URL.
     """
 
     def __init__(self, egress: Egress, environ: Mapping[str, str]) -> None:
@@ -80,7 +85,7 @@ class Proxies:
 
 
 def _from_environment(scheme: str, environ: Mapping[str, str]) -> Proxy | None:
-    for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY"):
+    for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"):
         if environ.get(name):
             return read_proxy(environ[name], name)
     return None
@@ -94,17 +99,18 @@ def read_proxy(text: str, source: str) -> Proxy:
     """
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        host, port = parts.hostname or "", parts.port or 80
+        host, port = parts.hostname or "", parts.port or _DEFAULT_PORT.get(parts.scheme, 0)
     except ValueError:
-        raise ConfigError([f"{source}: not a URL; write http://host:port"]) from None
-    if parts.scheme != "http":
-        raise ConfigError([f"{source}: only http:// proxies are known; write http://host:port"])
+        raise ConfigError([f"{source}: not a URL; {_WRITE}"]) from None
+    if parts.scheme not in _DEFAULT_PORT:
+        raise ConfigError([f"{source}: only http:// and https:// proxies are known, no SOCKS; {_WRITE}"])
     if not _host(host):
-        raise ConfigError([f"{source}: names no host; write http://host:port"])
+        raise ConfigError([f"{source}: names no host; {_WRITE}"])
+    tls = parts.scheme == "https"
     if parts.username is None:
-        return Proxy(host, port)
+        return Proxy(host, port, tls=tls)
     user, password = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
-    return Proxy(host, port, "Basic " + b64encode(user + b":" + password).decode("ascii"))
+    return Proxy(host, port, "Basic " + b64encode(user + b":" + password).decode("ascii"), tls)
 
 
 def bypass(entry: str) -> Bypass:

@@ -17,11 +17,12 @@ Network = IPv4Network | IPv6Network
 Era = Literal["legacy", "modern"]
 Kind = Literal["tools", "prompts", "resources", "templates"]
 Sharing = Literal["tenant", "principal", "session"]
+ClaimPath = tuple[str, ...]
 Proof = Literal["none", "anonymous", "api_key", "jwt", "introspection", "mtls", "xfcc", "workload"]
 """How a principal was proved. `none`: no identity is configured; `anonymous`: an endpoint that asks for none."""
 
 
-class Principal(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True, gc=False):
     """Who calls: the human or service, and the agent (client) acting for them. `key` names them everywhere.
 
     Times are Unix seconds; 0 says that nobody said one. What the roles, groups and scopes are is decided when the
@@ -117,6 +118,93 @@ class SecretText(msgspec.Struct, frozen=True):
         return f"SecretText({''.join(shown)})"
 
 
+class ClaimRules(msgspec.Struct, frozen=True):
+    """How the claims of one issuer's tokens become a principal. What no rule names gives nothing.
+
+    A path is a tuple of member names; of several, the first that is there counts (roles and groups: all of them).
+    """
+
+    subject: tuple[ClaimPath, ...] = (("sub",),)
+    client: tuple[ClaimPath, ...] = (("azp",), ("client_id",))
+    scopes: tuple[ClaimPath, ...] = (("scope",), ("scp",))
+    roles: tuple[ClaimPath, ...] = ()
+    groups: tuple[ClaimPath, ...] = ()
+    tenant: str = "default"
+    tenant_claim: ClaimPath = ()
+    """Where the tenant stands; empty: all tokens of the issuer belong to `tenant`."""
+    tenant_map: Mapping[str, str] = {}
+    """Value of the tenant claim -> tenant. A value that is not in it is refused; empty: the value is the tenant."""
+    role_prefix: str = ""
+    """Roles of the token that begin with it are roles here, without it. Empty: none by prefix."""
+    role_map: Mapping[str, tuple[str, ...]] = {}
+    group_map: Mapping[str, tuple[str, ...]] = {}
+    """A group of the token -> roles here. Groups are kept whatever this says; they open nothing by themselves."""
+    subject_map: Mapping[str, tuple[str, ...]] = {}
+    """Glob on the subject -> roles here."""
+    subjects: tuple[str, ...] = ()
+    """Globs: only these subjects are let in. Empty: all."""
+    scope_prefix: str = ""
+    """Put before each scope of the token, as clients have to ask for it at the issuer (Entra: `api://<id>/`)."""
+    overage: Literal["refuse", "ignore"] = "refuse"
+    """What becomes of a token that says it left groups out."""
+    preset: str = "generic"
+
+
+class Introspection(msgspec.Struct, frozen=True):
+    """How an issuer is asked about a token (RFC 7662). `url` empty: its metadata says. An answer is kept `ttl_s`."""
+
+    url: str = ""
+    client_id: str = ""
+    client_secret: SecretText | None = None
+    auth: Literal["basic", "post"] = "basic"
+    use: Literal["opaque", "always"] = "opaque"
+    ttl_s: float = 60.0
+
+
+class IssuerSpec(msgspec.Struct, frozen=True):
+    """An issuer of tokens. `issuer` stays as written; `{tid}` in it stands for the token's own `tid`."""
+
+    name: str
+    preset: str
+    issuer: str
+    claims: ClaimRules
+    aliases: tuple[str, ...] = ()
+    """Other values of `iss` in its tokens."""
+    tenants: tuple[str, ...] = ()
+    """Values of `tid` that are accepted where `{tid}` stands."""
+    audiences: tuple[str, ...] = ()
+    """Empty: a token must name the endpoint's own URL."""
+    algorithms: tuple[str, ...] = ("RS256", "ES256", "PS256", "EdDSA")
+    typ: tuple[str, ...] = ("at+jwt", "jwt", "")
+    """Accepted `typ` headers, lower-case, without `application/`; empty text: none."""
+    metadata_url: str = ""
+    jwks_url: str = ""
+    jwks_file: str = ""
+    introspection: Introspection | None = None
+
+
+class CertificateRules(msgspec.Struct, frozen=True):
+    """Who comes by a client certificate: of the listener's TLS, or told by a trusted proxy (XFCC).
+
+    `subjects` maps globs on the certificate's names (`URI:…`, `DNS:…`, `CN=…`) to roles; others are nobody.
+    """
+
+    subjects: Mapping[str, tuple[str, ...]]
+    xfcc: bool = False
+    tenant: str = "default"
+
+
+class IdentitySpec(msgspec.Struct, frozen=True):
+    """Who may call. Without one (None in the snapshot) everybody who reaches the listener is `LOCAL`."""
+
+    api_keys: bool = False
+    issuers: Mapping[str, IssuerSpec] = {}
+    certificates: CertificateRules | None = None
+    scope_includes: Mapping[str, tuple[str, ...]] = {}
+    """A scope -> the scopes that it includes (a hierarchy)."""
+    admin_role: str = "admin"
+
+
 class TlsFiles(msgspec.Struct, frozen=True):
     """Files of a TLS listener, absolute paths. `client_ca` asks for and verifies client certificates.
 
@@ -188,6 +276,14 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     resources: Selection = Selection()
     resource_uris: Literal["plain", "prefix"] = "plain"
     headers: Literal["strict", "lenient"] = "strict"
+    auth: Literal["required", "anonymous"] = "required"
+    """Without a configured identity nobody is asked."""
+    base_scopes: tuple[str, ...] = ()
+    """What every token needs here."""
+    scopes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Glob on a tool's canonical name -> scopes that a call of it needs; all globs that match count."""
+    hide_unscoped: bool = False
+    """Does a caller whose token lacks a tool's scopes not see the tool? Otherwise it may ask for more (step-up)."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -240,6 +336,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     log_format: Literal["text", "json"]
     servers: Mapping[str, ServerSpec]
     endpoints: Mapping[str, EndpointSpec]
+    identity: IdentitySpec | None = None
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""

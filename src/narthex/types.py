@@ -340,3 +340,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""
+    store: str = ""
+    """The file that keeps keys and secrets; nobody opens it before something needs it."""

@@ -160,7 +160,6 @@ def test_refused_in_this_one_place(tmp_path: Path, text: str, problem: str) -> N
 
 
 NOT_YET = (
-    "store: x",
     "shared: null",
     "identity: {api_keys: true}",
     "credentials: {}",

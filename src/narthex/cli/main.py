@@ -20,13 +20,15 @@ COMMANDS = {
     "list": ("narthex.cli.list:list_", "List tools, prompts and resources of a gateway or server."),
     "call": ("narthex.cli.call:call", "Call a tool and print what it answers."),
     "connect": ("narthex.cli.connect:connect", "Show or write the configuration of a client."),
+    "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
     "schema": ("narthex.cli.schema:schema", "Print the JSON Schema of narthex.yaml."),
 }
 """Name -> where it is, and its line in the overview: so that `--help` and `--version` load no command."""
 
 
 class LazyGroup(click.Group):
-    """Commands by name from `COMMANDS`; a refused configuration ends any of them with its problems and exit code 1."""
+    """Commands by name from `COMMANDS`. What is refused, a configuration or a store, ends any of them with its problems
+    and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -53,12 +55,15 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        from narthex.errors import ConfigError
+        from narthex.errors import ConfigError, StoreError
 
         try:
             return super().invoke(ctx)
         except ConfigError as error:
             show_problems(error.problems)
+            ctx.exit(1)
+        except StoreError as error:
+            show_problems([error.problem])
             ctx.exit(1)
 
 

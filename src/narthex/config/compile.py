@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
@@ -25,6 +24,7 @@ from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
 from narthex.config.load import Loaded, load
+from narthex.config.places import places_of
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.listeners import TlsSettings
 from narthex.config.schema.root import Settings
@@ -124,6 +124,7 @@ def revision_of(settings: Settings) -> str:
 
 class _Compiler:
     def __init__(self, loaded: Loaded, env: Mapping[str, str]) -> None:
+        self.loaded = loaded
         self.settings = loaded.settings
         self.reading: Reading = loaded.reading
         self.client = loaded.client
@@ -146,10 +147,12 @@ class _Compiler:
                 self.reading.fault(("servers", name, "url"), f"'{name}' is this gateway itself: a call would go round")
         endpoints = self._endpoints()
         self._remarks(endpoints)
+        places = places_of(self.loaded, self.env)
         return Snapshot(
             revision=revision_of(settings),
             source=str(self.path),
-            state_dir=str(self._state_dir()),
+            state_dir=str(places.state_dir),
+            store=str(places.store),
             listen=listen,
             admin_listen=admin,
             tls=self._tls(settings.tls, ("tls",)),
@@ -222,16 +225,6 @@ class _Compiler:
             allow_private=egress.allow_private,
             allow_http=egress.allow_http,
         )
-
-    def _state_dir(self) -> Path:
-        if not self.client:
-            return self.path.parent / ".narthex"
-        home = Path(self.env.get("HOME") or Path.home())
-        data = home / ("Library/Application Support" if sys.platform == "darwin" else ".local/share")
-        if (xdg := self.env.get("XDG_DATA_HOME", "")).startswith("/"):
-            data = Path(xdg)
-        mark = hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
-        return data / "narthex" / f"{self.base.name or 'root'}-{mark}"
 
     def _limits(self) -> Limits:
         bounds = msgspec.structs.asdict(self.settings.bounds)

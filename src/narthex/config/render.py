@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +20,9 @@ from narthex import errors
 from narthex.config.kinds import Group, Listed, Mapped, Setting, settings_of
 from narthex.config.schema.endpoints import ResourceSettings, ResourcesKind
 from narthex.config.schema.root import ROOT, Settings
+
+if TYPE_CHECKING:
+    import click
 
 REFERENCE = Path("docs/reference")
 HINT = "<!-- Written by `python -m narthex.config.render --write`; edit the code instead. -->"
@@ -154,9 +157,15 @@ def cli_page() -> str:
     parts = [HINT, "# Commands", words, f"```text\n{cli.get_help(top)}\n```"]
     for name in cli.list_commands(top):
         if (command := cli.get_command(top, name)) is not None:
-            context = click.Context(command, parent=top, info_name=name)
-            parts.append(f"## narthex {name}\n\n```text\n{command.get_help(context)}\n```")
+            parts += _command(command, click.Context(command, parent=top, info_name=name))
     return "\n\n".join(parts) + "\n"
+
+
+def _command(command: click.Command, context: click.Context) -> Iterator[str]:
+    """Its help, then that of the commands in it."""
+    yield f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```"
+    for name, inner in command.commands.items() if hasattr(command, "commands") else ():
+        yield from _command(inner, type(context)(inner, parent=context, info_name=name))
 
 
 PAGES: dict[str, Callable[[], str]] = {

@@ -13,6 +13,7 @@ from narthex.config.kinds import (
     HOST,
     NAME,
     NETWORK,
+    STORE,
     Group,
     JsonSchema,
     Listed,
@@ -98,7 +99,14 @@ class Settings(msgspec.Struct, frozen=True):
     log: Annotated[
         LogSettings, Setting(Group(LogSettings, "a map `{calls, format}`"), "What is written to stderr.")
     ] = LogSettings()
-    store: Annotated[None, later("Database.")] = None
+    store: Annotated[
+        str | None,
+        Setting(
+            STORE,
+            "What keeps API keys and secrets: a file of SQLite, made when something needs it.",
+            default="`narthex.db` in the state directory",
+        ),
+    ] = None
     shared: Annotated[None, later("Valkey or Redis, where several processes share limits and cache.")] = None
     identity: Annotated[None, later("Who may call: API keys and issuers of tokens.")] = None
     credentials: Annotated[None, later("Secrets that Narthex owns and sends to servers.")] = None

@@ -1,0 +1,85 @@
+"""What the commands on keys and secrets share: which configuration is meant, its store opened, words for the rest.
+
+Cases: `tests/cli/test_keys.py`, `tests/cli/test_secrets.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from narthex.config.places import Places
+    from narthex.store.port import Store
+
+T = TypeVar("T")
+
+NO_CONFIG = """No configuration here: neither narthex.yaml nor .mcp.json. What is kept belongs to one; name it:
+  narthex {command} --config PATH/TO/narthex.yaml"""
+
+config_option = click.option(
+    "--config",
+    "config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Whose store; ./narthex.yaml, else ./.mcp.json by default.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def find_file(ctx: click.Context, config: Path | None) -> Path:
+    """The configuration that is meant. Ends with exit code 2 where there is none."""
+    from narthex.config.load import find_config
+
+    found = config or find_config(Path())
+    if found is None:
+        click.echo(NO_CONFIG.format(command=ctx.command_path.partition(" ")[2]), err=True)
+        ctx.exit(2)
+    return found
+
+
+def on_store(places: Places, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Do something with the store; a running gateway sees it within two seconds. Raises StoreError."""
+    import asyncio
+
+    from narthex.store.sqlite import SqliteStore
+
+    async def main() -> T:
+        store = await SqliteStore.open(places.store)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())
+
+
+def say(document: dict[str, Any]) -> None:
+    """One JSON document on stdout."""
+    import json
+
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def when(at: int | None) -> str:
+    """A time for people, in UTC."""
+    import time
+
+    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
+
+
+def stamp(at: int | None) -> str | None:
+    """A time for programs (RFC 3339)."""
+    import time
+
+    return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def table(rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as they need to be; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for number, row in enumerate(rows):
+        line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.echo(click.style(line, bold=True) if number == 0 else line)

@@ -17,6 +17,7 @@ import pytest
 from tests.counterparts.keycloak import install as keycloak_install
 from tests.counterparts.keycloak import server as keycloak_server
 from tests.counterparts.keycloak.server import Keycloak
+from tests.counterparts.oidc import Oidc
 from tests.e2e.harness import Gateway
 from tests.faulty.server import FaultyServer
 
@@ -103,6 +104,12 @@ def keycloak(run_folder: Path) -> Keycloak:
     if not keycloak_install.installed():
         missing("Keycloak", keycloak_install.NEEDED)
     return Keycloak(keycloak_server.start(run_folder).url())
+
+
+@pytest.fixture(scope="session")
+def oidc(run_folder: Path, node: str) -> Oidc:
+    """The npm `oidc-provider` of this run: up in a second, with opaque tokens."""
+    return Oidc.start(run_folder, node)
 
 
 @pytest.fixture(scope="module")

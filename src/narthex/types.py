@@ -293,6 +293,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_body: int = 4 * 1024 * 1024
     max_connections: int = 10_000
     max_calls: int = 4096
+    max_waiting: int = 32
     max_held: int = 256 * 1024 * 1024
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0

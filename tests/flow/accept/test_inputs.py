@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from narthex.types import ServerSpec, StdioTarget
+from narthex.types import Limits, ServerSpec, StdioTarget
 from tests.flow.accept.asking import (
     ANSWERS,
     CAPABILITIES,
@@ -318,16 +318,111 @@ def test_a_modern_server_may_not_ask_what_was_not_declared(client: str, kind: st
     run(main)
 
 
+UNDECLARED = {"form": -32602, "url": -32602, "sampling": -32601, "roots": -32601}
+"""What a server is told (2025-11-25, elicitation and roots, "Error Handling")."""
+
+
 @pytest.mark.parametrize("kind", QUESTIONS)
-@pytest.mark.parametrize("client", ERAS)
-def test_a_legacy_server_that_asks_what_was_not_declared_is_refused_and_goes_on(client: str, kind: str) -> None:
+def test_a_legacy_server_that_asks_what_was_not_declared_is_refused_and_goes_on_for_its_like(kind: str) -> None:
     async def main() -> None:
         async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
-            one = await legacy_client(gateway, {}) if client == "legacy" else await gateway.client()
-            one.send("tools/call", arguments_of(rounds=[[kind]]), modern=client == "modern")
-            refused = json.loads((await one.read()).text)[0][0]
-            assert refused["code"] in (-32600, -32601)
+            one = await legacy_client(gateway, {})
+            refused = json.loads((await one.legacy("tools/call", arguments_of(rounds=[[kind]]))).text)[0][0]
+            assert refused["code"] == UNDECLARED[kind]
             assert upstream.requests("initialize")[0].params["capabilities"] == {}
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacking"),
+    [
+        ("form", {"elicitation": {"form": {}}}),
+        ("url", {"elicitation": {"url": {}}}),
+        ("sampling", {"sampling": {}}),
+        ("roots", {"roots": {}}),
+    ],
+)
+def test_a_modern_client_learns_what_it_lacks_for_a_legacy_server_that_asks(kind: str, lacking: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
+            client = await gateway.client()
+            client.send("tools/call", MANUAL, modern=True)
+            await until(lambda: upstream.lives)
+            (live,) = upstream.lives
+            question = live.push(kind)
+            got = await client.read()
+            assert (got.status, got.error["code"]) == (400, -32021)
+            assert got.error["data"]["requiredCapabilities"] == lacking
+            await until(lambda: live.answers[question] and upstream.cancelled == [live.id])
+            assert live.answers[question][0]["error"]["code"] == UNDECLARED[kind]
+            await until(lambda: nothing_left(gateway))
+            server = gateway.fleet.servers["one"]
+            assert server.last_error is None and server.breaker.quiet, "it is not to blame"
+            again = await client.modern("tools/call", arguments_of(rounds=[]))
+            assert again.result["resultType"] == "complete"
+
+    run(main)
+
+
+def test_a_silent_stream_of_a_legacy_server_is_kept_alive_before_it_says_anything() -> None:
+    async def main() -> None:
+        async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
+            client = await gateway.client()
+            client.send("tools/call", MANUAL, modern=True)
+            await until(lambda: gateway.front.calls.streams)
+            gateway.pass_time(Limits().sse_comment_s + 1)
+            status, headers = await client.read_head()
+            assert (status, headers["content-type"]) == (200, "text/event-stream")
+            gateway.pass_time(Limits().sse_comment_s + 1)
+            assert await client.read_chunk() == b":\n\n"
+            upstream.lives[0].push("form")
+            assert (await event(client))["error"]["code"] == -32021, "too late for a status"
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("asked", "declared", "lacking", "code"),
+    [
+        pytest.param("url", {"elicitation": {"form": {}}}, {"elicitation": {"url": {}}}, -32602, id="a mode"),
+        pytest.param("sampling", {"sampling": {}}, {"sampling": {"tools": {}}}, -32602, id="sampling with tools"),
+    ],
+)
+def test_of_a_capability_that_was_declared_a_part_may_lack(asked: str, declared: Any, lacking: Any, code: int) -> None:
+    async def main() -> None:
+        async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
+            client = await gateway.client()
+            meta = {"io.modelcontextprotocol/clientCapabilities": declared}
+            client.send("tools/call", MANUAL, modern=True, meta=meta)
+            await until(lambda: upstream.lives)
+            question = upstream.lives[0].push(asked, **({"tools": []} if asked == "sampling" else {}))
+            assert (await client.read()).error["data"]["requiredCapabilities"] == lacking
+            await until(lambda: upstream.lives[0].answers[question])
+            assert upstream.lives[0].answers[question][0]["error"]["code"] == code
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
+def test_what_a_client_lacks_for_a_question_asked_while_it_was_away_it_learns_when_it_is_back() -> None:
+    async def main() -> None:
+        async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
+            client = await gateway.client()
+            meta = {"io.modelcontextprotocol/clientCapabilities": {"roots": {}}}
+            client.send("tools/call", MANUAL, modern=True, meta=meta)
+            await until(lambda: upstream.lives)
+            (live,) = upstream.lives
+            live.push("roots")
+            asked = await client.read()
+            live.push("form")
+            await until(lambda: upstream.cancelled == [live.id])
+            live.finish()  # it has not heard yet: nobody waits for its answer
+            got = await client.modern("tools/call", retry_of(MANUAL, asked), meta=meta)
+            assert (got.status, got.error["code"]) == (400, -32021)
+            assert got.error["data"]["requiredCapabilities"] == {"elicitation": {"form": {}}}
             await until(lambda: nothing_left(gateway))
 
     run(main)
@@ -342,7 +437,7 @@ def test_a_server_that_clients_share_is_told_nothing_of_them_and_may_ask_nothing
             meta = META_ABLE if client == "modern" else None
             one.send("tools/call", arguments_of(rounds=[["form", "roots"]]), modern=client == "modern", meta=meta)
             refused = json.loads((await one.read()).text)[0]
-            assert [answer["code"] for answer in refused] == [-32601, -32601]
+            assert [answer["code"] for answer in refused] == [-32602, -32601]
             assert upstream.requests("initialize")[0].params["capabilities"] == {}
             await until(lambda: nothing_left(gateway))
 
@@ -472,6 +567,20 @@ def test_a_server_on_a_pipe_of_its_clients_own_may_ask(client: str) -> None:
                 got = await ask_modern(one, params)
                 result = (await ask_modern(one, retry_of(params, got))).result
             assert json.loads(result["content"][0]["text"]) == ANSWERS["roots"]
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
+def test_a_server_on_a_pipe_asks_what_its_client_did_not_declare() -> None:
+    async def main() -> None:
+        async with over_stdio("session") as gateway:
+            params = arguments_of(kinds=["roots/list"])
+            got = await (await gateway.client()).modern("tools/call", params)
+            assert (got.status, got.error["code"]) == (400, -32021)
+            assert got.error["data"]["requiredCapabilities"] == {"roots": {}}
+            got = await (await legacy_client(gateway, {})).legacy("tools/call", params)
+            assert got.text == "-32601", "its like is refused, and goes on"
             await until(lambda: nothing_left(gateway))
 
     run(main)

@@ -184,12 +184,29 @@ def test_a_request_that_cannot_be_carried_is_refused(id_: int | str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "partly", "code"),
+    [
+        pytest.param("roots/list", False, -32601, id="there is no such method for its server"),
+        pytest.param("elicitation/create", False, -32602, id="a mode that was not declared"),
+        pytest.param("sampling/createMessage", False, -32601, id="sampling"),
+        pytest.param("sampling/createMessage", True, -32602, id="sampling is there, but not with tools"),
+        pytest.param("x" * 100_000, False, -32601, id="a long name is not repeated in full"),
+    ],
+)
+def test_what_was_not_declared_is_refused(method: str, partly: bool, code: int) -> None:
+    said = handshake.refuse_undeclared(7, method, partly=partly)
+    assert json.loads(said)["error"]["code"] == code
+    assert len(said) < 256
+
+
+@pytest.mark.parametrize(
     ("line", "answer"),
     [
         pytest.param({"id": 1, "method": "ping"}, {"id": 1, "result": {}}, id="ping gets an empty result"),
         pytest.param({"id": "a\n", "method": "ping"}, {"id": "a\n", "result": {}}, id="a string id comes back"),
         pytest.param({"id": 2, "method": "roots/list"}, {"id": 2, "code": -32601}, id="roots were not declared"),
         pytest.param({"id": 0, "method": "sampling/createMessage"}, {"id": 0, "code": -32601}, id="nor sampling"),
+        pytest.param({"id": 3, "method": "elicitation/create"}, {"id": 3, "code": -32602}, id="nor any elicitation"),
         pytest.param({"method": "notifications/message"}, None, id="a notification gets none"),
         pytest.param({"method": "ping"}, None, id="ping without an id is a notification"),
         pytest.param({"id": None, "method": "ping"}, None, id="null is no id"),

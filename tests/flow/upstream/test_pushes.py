@@ -16,6 +16,7 @@ from tests.flow.upstream.test_http import Heard
 
 ALL: dict[str, Any] = {"sampling": {}, "elicitation": {}, "roots": {}}
 ALONE = Behalf(ALL, one_session=True)
+SOME = Behalf({"sampling": {}}, one_session=True)
 
 
 def calls(clients: int, ours: int = 0) -> dict[int, Sink]:
@@ -34,9 +35,9 @@ def calls(clients: int, ours: int = 0) -> dict[int, Sink]:
         pytest.param("ping", ALONE, 2, 0, {}, id="a ping is ours to answer"),
         pytest.param("ping", NOBODY, 0, 0, {}, id="always"),
         pytest.param("roots/list", NOBODY, 1, 0, (-32601, "capability"), id="nothing was declared"),
-        pytest.param(
-            "roots/list", Behalf({"sampling": {}}, True), 1, 0, (-32601, "capability"), id="this was not declared"
-        ),
+        pytest.param("roots/list", SOME, 1, 0, None, id="one call that lacks it: it has an answer to that itself"),
+        pytest.param("roots/list", SOME, 0, 0, (-32601, "capability"), id="this was not declared"),
+        pytest.param("elicitation/create", SOME, 2, 0, (-32602, "capability"), id="nor any mode of this"),
         pytest.param("roots/list", Behalf(ALL, False), 1, 0, (-32601, "capability"), id="many clients share it"),
         pytest.param("tasks/get", ALONE, 1, 0, (-32601, "capability"), id="an unknown request"),
         pytest.param("elicitation/createx", ALONE, 1, 0, (-32601, "capability"), id="nearly a known one"),

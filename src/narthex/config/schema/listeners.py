@@ -50,6 +50,14 @@ class BoundSettings(msgspec.Struct, frozen=True):
     max_calls: Annotated[int, Setting(Count(1, 1_000_000), "Calls in flight at one time, over all servers.")] = (
         BOUNDS.max_calls
     )
+    max_waiting: Annotated[
+        int,
+        Setting(
+            Count(1, 1_000_000),
+            "Calls of one principal at one endpoint that wait for answers to what their servers ask. Each takes one of "
+            "the places of its server meanwhile (`max_in_flight`), for minutes.",
+        ),
+    ] = BOUNDS.max_waiting
     max_held: Annotated[
         int, Setting(size("1MiB", "64GiB"), "Memory for bodies that are held back, over all calls.")
     ] = BOUNDS.max_held

@@ -7,10 +7,11 @@ exchange that it leads to. Cases: `tests/flow/accept/test_inputs_machine.py`, `t
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from narthex.errors import Overloaded
 from narthex.flow.codec.jsonrpc import Request
-from narthex.types import Session
+from narthex.types import Call, Limits, Session
 
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
@@ -25,15 +26,39 @@ class Calls:
         cancellable: Those of legacy sessions, by session and by the client's id of the request.
         held: Calls that go on while their modern clients answer what was asked, by the id in the handle.
         pushes: Calls whose legacy clients were asked something, by session and by the id of what they were asked.
+        most_waiting: Calls of a principal at an endpoint that may wait for answers. Each holds a place among the
+            calls of its server for minutes; who answers none would otherwise take them all from everybody.
     """
 
     def __init__(self) -> None:
+        self.most_waiting = Limits().max_waiting
         self.active: set[Exchange] = set()
         self.streams: set[Exchange] = set()
         self.cancellable: dict[tuple[str, bytes], Exchange] = {}
         self.held: dict[str, Exchange] = {}
         self.pushes: dict[tuple[str, int], Exchange] = {}
         self._push_ids = itertools.count(1)
+        self._waiting: dict[tuple[Any, ...], int] = {}
+
+    def wait(self, call: Call) -> None:
+        """Something is asked for this call for the first time: from now on until it is over it counts as waiting, so
+        that one which was asked once can always be asked again.
+
+        Raises:
+            Overloaded: As many as may be of this principal at this endpoint wait already.
+        """
+        key = (call.endpoint, *call.principal.key)
+        count = self._waiting.get(key, 0)
+        if count >= self.most_waiting:
+            raise Overloaded("too many calls of this client wait for its answers; answer or cancel one, and try again")
+        self._waiting[key] = count + 1
+
+    def wait_no_more(self, call: Call) -> None:
+        """It is over. To be called once for each `wait` that raised nothing."""
+        key = (call.endpoint, *call.principal.key)
+        self._waiting[key] -= 1
+        if not self._waiting[key]:
+            del self._waiting[key]
 
     def pushed(self, one: Exchange) -> int:
         """A new id for what a legacy client is asked; its response will find `one`."""

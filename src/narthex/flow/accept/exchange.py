@@ -31,8 +31,8 @@ from narthex.flow.codec.bridge import (
 )
 from narthex.flow.codec.failures import HEADER_MISMATCH, code_for, for_era, status_for
 from narthex.flow.codec.handles import Relayed, owner_of
-from narthex.flow.codec.handshake import answer_push, refuse_push
-from narthex.flow.codec.inputs import InputRequired, check_asked, origin_of, with_state
+from narthex.flow.codec.handshake import answer_push, refuse_push, refuse_undeclared
+from narthex.flow.codec.inputs import InputRequired, Undeclared, check_asked, origin_of, with_state
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, RawMap, encode, encode_error, is_request
 from narthex.flow.codec.log_levels import passes
 from narthex.flow.codec.param_headers import Said
@@ -233,9 +233,14 @@ class Exchange(msgspec.Struct, eq=False):
     # --- Sink: what the upstream says
 
     def started(self, streaming: bool) -> None:
-        if streaming and self.takes_events and self._events is None and self._splice is None:
-            self._events = Events()
+        if not streaming or not self.takes_events or self._events is not None or self._splice is not None:
+            return
+        self._events = Events()
+        if self.call.era == "legacy" or self._channel is None or self._channel.dialect.era == "modern":
             asyncio.get_running_loop().call_soon(self._begin_late)
+        else:  # what this server asks may become an error whose HTTP status is no 200: `comment` begins a silent one
+            self.sse_at = self.front.clock()
+            self.front.calls.streams.add(self)
 
     def _begin_late(self) -> None:
         """The server has begun a stream and says nothing yet: the client learns at once that it has."""
@@ -300,17 +305,31 @@ class Exchange(msgspec.Struct, eq=False):
     def _asked(self, message: Incoming) -> None:
         """A request of a server on the stream of this call. A modern server may send none, and a legacy one only
         where it was told what the client can be asked (design §4)."""
-        channel, server = self._channel, self._server
-        assert channel is not None and server is not None and isinstance(message.id, (int, str))
+        channel, server, id_ = self._channel, self._server, message.id
+        assert channel is not None and server is not None and isinstance(id_, (int, str))
         alone = channel.dialect.era == "legacy" and server.serves_one_session(self.viewer.scopes[self.server_name])
-        if alone and message.method in NEEDS:
-            self._inputs = self._inputs or Inputs(self)
-            try:
-                self._inputs.push(message)
-            except GatewayError as error:
-                channel.notify(refuse_push(message.id, error.public))
-        elif (reply := answer_push(message)) is not None:
-            channel.notify(reply)
+        if not alone or message.method not in NEEDS:
+            if (reply := answer_push(message)) is not None:
+                channel.notify(reply)
+            return
+        self._inputs = self._inputs or Inputs(self)
+        try:
+            self._inputs.push(message)
+        except Undeclared as error:
+            channel.notify(refuse_undeclared(id_, message.method, partly=error.partly))
+            if self.call.era == "modern":
+                self._give_up(error)
+        except Overloaded as error:
+            channel.notify(refuse_push(id_, error.public))
+            self._give_up(error)
+        except GatewayError as error:
+            channel.notify(refuse_push(id_, error.public))
+
+    def _give_up(self, error: GatewayError) -> None:
+        """End the call with an error that its server does not know of."""
+        if self._flight is not None:
+            self._flight.cancel(error.public)
+        self.failed(error)
 
     def _unfinished(self, need: NeedsInput | GoesOn) -> None:
         """A modern server's result asks: a modern client gets it as it is, a legacy one is asked. Or it is a task."""
@@ -590,10 +609,13 @@ class Exchange(msgspec.Struct, eq=False):
         self._fail(Overloaded("the gateway is stopping"))
 
     def comment(self, now: float) -> None:
-        """Keep an idle event stream alive through proxies."""
+        """Keep an idle event stream alive through proxies: begin it, if it has not."""
         if self._connection is not None and not self.answered:
             self.sse_at = now
-            self._connection.write(self._connection.frame(b":\n\n"))
+            if self._events is not None and not self._events.begun:
+                self.send_event(b"")
+            else:
+                self._connection.write(self._connection.frame(b":\n\n"))
 
     def _fail(self, error: GatewayError, *, by_client: bool = False) -> None:
         """Answer with an error, in the form that has been begun, and end. `by_client`: the server is not to blame."""

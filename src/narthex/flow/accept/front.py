@@ -122,6 +122,7 @@ class Front:
         self.snapshot = snapshot
         self._log_calls = snapshot.log_calls
         self._max_calls = snapshot.limits.max_calls
+        self.calls.most_waiting = snapshot.limits.max_waiting
         self._call_s = max((one.call_timeout_s for one in snapshot.servers.values()), default=60.0)
         self._hosts = HostCheck(snapshot)
         self._leniency = Leniency()

@@ -67,6 +67,7 @@ class Inputs:
         self._ended = False
         self._hold = ""
         self._asks = 0
+        self._counted = False
 
     @property
     def waits(self) -> bool:
@@ -79,7 +80,8 @@ class Inputs:
         """A legacy server asks on the stream of the call.
 
         Raises:
-            MissingCapability, UpstreamUnavailable: The client cannot be asked this.
+            Undeclared: The client did not say that it can be asked this. Overloaded: Too many calls wait already.
+            MissingCapability, UpstreamUnavailable: It cannot be asked this now.
         """
         if self._asks >= MOST_PUSHED or len(self._open) >= MOST_OPEN:
             raise UpstreamUnavailable("the server asks too much", sent=True)
@@ -97,20 +99,28 @@ class Inputs:
             self._tell()
 
     def ask(self, asked: tuple[Asked, ...]) -> None:
-        """A modern server's result asks; a legacy client is to be asked all of it. Raises MissingCapability."""
+        """A modern server's result asks; a legacy client is to be asked all of it.
+
+        Raises:
+            MissingCapability: It cannot be asked now. Overloaded: Too many calls wait already.
+        """
         self._answers = {}
         for one in asked:
             self._put(one)
 
     def _put(self, asked: Asked) -> None:
         exchange = self._exchange
-        if exchange.call.era == "modern":
+        calls, session, modern = exchange.front.calls, exchange.call.session, exchange.call.era == "modern"
+        if not modern and (session is None or not exchange.can_push()):
+            raise MissingCapability("the server needs input, and this client cannot be asked now")
+        if not self._counted:
+            calls.wait(exchange.call)
+            self._counted = True
+        if modern:
             self._open[asked.key] = asked
             return
-        session = exchange.call.session
-        if session is None or not exchange.can_push():
-            raise MissingCapability("the server needs input, and this client cannot be asked now")
-        id_ = exchange.front.calls.pushed(exchange)
+        assert session is not None
+        id_ = calls.pushed(exchange)
         self._open[asked.key] = asked
         self._pushed[id_] = asked.key
         self._wait(HOLD_S)
@@ -241,6 +251,8 @@ class Inputs:
         """The call is over: nothing of it may be answered any more."""
         front = self._exchange.front
         front.calls.held.pop(self._hold, None)
+        if self._counted:
+            front.calls.wait_no_more(self._exchange.call)
         for id_ in list(self._pushed):
             self._unlist(id_)
         self._open.clear()

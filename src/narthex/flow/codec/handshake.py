@@ -140,14 +140,25 @@ def is_modern_error(code: int) -> bool:
 def answer_push(message: Incoming) -> bytes | None:
     """Our reply to what a server sends unasked: None for a notification or a response, which get none.
 
-    `ping` gets its empty result. Everything else needs a capability that we did not declare: method not found.
+    `ping` gets its empty result. Everything else needs a capability that we did not declare.
     """
     if not message.method or message.id is UNSET or message.id is None:
         return None
     if message.method == "ping":
         return encode({"jsonrpc": "2.0", "id": message.id, "result": {}})
-    error = {"code": -32601, "message": "method not found: the client declared no such capability"}
-    return encode({"jsonrpc": "2.0", "id": message.id, "error": error})
+    return refuse_undeclared(message.id, message.method)
+
+
+def refuse_undeclared(id: Id, method: str, *, partly: bool = False) -> bytes:
+    """Our refusal of a request that needs a capability which was not declared.
+
+    It does not exist for its server: -32601 (2025-11-25, roots, "Error Handling"). For elicitation, whose modes are
+    declared one by one, the specification says -32602 (elicitation, "Error Handling"), and so do we where only a part
+    of what is asked was not declared (`partly`): sampling is there, but not with tools.
+    """
+    code = -32602 if partly or method == "elicitation/create" else -32601
+    error = {"code": code, "message": f"{method[:64]} needs a capability that the client did not declare"}
+    return encode({"jsonrpc": "2.0", "id": id, "error": error})
 
 
 def refuse_push(id: Id, message: str) -> bytes:

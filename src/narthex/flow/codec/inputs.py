@@ -94,7 +94,7 @@ def check_asked(asked: Sequence[Asked], bits: int) -> None:
     """May this client be asked all of it?
 
     Raises:
-        MissingCapability: It did not declare what one of them needs (2026-07-28, mrtr: a server MUST NOT then ask).
+        Undeclared: It did not declare what one of them needs (2026-07-28, mrtr: a server MUST NOT then ask).
         UpstreamUnavailable: Too many, too large, or nothing that a server may ask.
     """
     if len(asked) > MOST_ASKED or sum(len(one.key) + len(one.params) for one in asked) > MAX_ASKED:
@@ -103,14 +103,18 @@ def check_asked(asked: Sequence[Asked], bits: int) -> None:
     for one in asked:
         lacking |= needed(one.method, one.params) & ~bits
     if lacking:
-        raise missing(lacking)
+        raise Undeclared(lacking)
 
 
-def missing(bits: int) -> MissingCapability:
-    """The error that names the capabilities which a client lacks."""
-    return MissingCapability(
-        "the server needs input that this client cannot give", data={"requiredCapabilities": capabilities_of(bits)}
-    )
+class Undeclared(MissingCapability):
+    """The error that names the capabilities which a client lacks. `partly`: of one that it did declare, a part."""
+
+    def __init__(self, lacking: int) -> None:
+        super().__init__(
+            "the server needs input that this client cannot give",
+            data={"requiredCapabilities": capabilities_of(lacking)},
+        )
+        self.partly = lacking == ClientCaps.SAMPLING_TOOLS
 
 
 # --- from a server

@@ -61,18 +61,20 @@ def client_calls(calls: Mapping[int, Sink]) -> list[Sink]:
 def place_request(message: Incoming, behalf: Behalf, calls: Mapping[int, Sink]) -> Sink | bytes:
     """The call that a server's request belongs to, or our answer to it.
 
-    A ping needs nobody. Anything else needs a capability that was declared, a channel of one client session, and
-    exactly one open call: with more than one nobody could say whose it is.
+    A ping needs nobody. Anything else needs a channel of one client session, and exactly one open call: with more than
+    one nobody could say whose it is. That call's client may lack what is needed; then the call itself has an answer.
     """
     id_ = message.id
     assert isinstance(id_, (int, str))
     needed = NEEDS.get(message.method)
-    if not behalf.one_session or needed is None or needed not in behalf.capabilities:
+    owners = client_calls(calls) if behalf.one_session and needed is not None else []
+    if len(owners) == 1:
+        return owners[0]
+    if not behalf.one_session or needed not in behalf.capabilities:
         answer = answer_push(message)
         assert answer is not None
         return answer
-    owners = client_calls(calls)
-    return owners[0] if len(owners) == 1 else refuse_push(id_, MANY_CALLS if owners else NO_CALL)
+    return refuse_push(id_, MANY_CALLS if owners else NO_CALL)
 
 
 def place_notification(message: Incoming, behalf: Behalf, calls: Mapping[int, Sink]) -> Sink | None:

@@ -205,6 +205,27 @@ class IdentitySpec(msgspec.Struct, frozen=True):
     admin_role: str = "admin"
 
 
+class SecretSource(msgspec.Struct, frozen=True):
+    """Where a secret comes from. `where`: a variable, an absolute path, or `mount/path` in a Vault, then of `field`."""
+
+    kind: Literal["env", "file", "vault"]
+    where: str
+    field: str = ""
+
+
+class VaultSpec(msgspec.Struct, frozen=True):
+    """How a HashiCorp Vault is asked. Either `token` says where a token is, or `role` is signed in for with the
+    Kubernetes token in `jwt_file`."""
+
+    address: str
+    namespace: str = ""
+    token: SecretSource | None = None
+    role: str = ""
+    auth_mount: str = "kubernetes"
+    jwt_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    refresh_s: float = 60.0
+
+
 class TlsFiles(msgspec.Struct, frozen=True):
     """Files of a TLS listener, absolute paths. `client_ca` asks for and verifies client certificates.
 
@@ -343,3 +364,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""
     store: str = ""
     """The file that keeps keys and secrets; nobody opens it before something needs it."""
+    secrets: Mapping[str, SecretSource] = {}
+    """Where secrets come from that are not in the store."""
+    secret_names: tuple[str, ...] = ()
+    """Every secret that the configuration refers to, in order of the alphabet."""
+    vault: VaultSpec | None = None

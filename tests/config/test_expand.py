@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.config.expand import Expanded, expand
+from narthex.types import SecretName
 
 ENV = {"TOKEN": "t0p", "EMPTY": "", "NESTED": "${TOKEN}"}
 VARIABLES = {"workspaceFolder": "/srv/project", "/": "/"}
@@ -37,7 +38,7 @@ def test_expanded(text: str, value: str) -> None:
     [
         pytest.param("${NOT_SET}", "NOT_SET is not set", id="not set"),
         pytest.param("${input:api-key}", r"narthex secrets set api-key.*\$\{env:API_KEY\}", id="VS Code's question"),
-        pytest.param("${secret:x}", "not in this version", id="stored secret"),
+        pytest.param("${secret:x}", "secrets are for `credentials`", id="a secret where none may stand"),
         pytest.param("${command:x}", "not known", id="editor command"),
         pytest.param("${open", "without '}'", id="not closed"),
         pytest.param("${}", "not known", id="empty"),
@@ -46,6 +47,31 @@ def test_expanded(text: str, value: str) -> None:
 def test_refused(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         expand(text, ENV, VARIABLES)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces", "value"),
+    [
+        pytest.param(
+            "Bearer ${secret:pat}", ("Bearer ", SecretName("pat")), "Bearer ${secret:pat}", id="behind a text"
+        ),
+        pytest.param("${secret:a}${secret:b}", (SecretName("a"), SecretName("b")), "${secret:a}${secret:b}", id="two"),
+        pytest.param("${TOKEN}-$${x}", ("t0p-${x}",), "t0p-${x}", id="none: one piece"),
+        pytest.param("$${secret:a}", ("${secret:a}",), "${secret:a}", id="escaped: plain text"),
+        pytest.param("", (), "", id="empty"),
+    ],
+)
+def test_a_secret_stays_a_reference(text: str, pieces: tuple[object, ...], value: str) -> None:
+    found = expand(text, ENV, VARIABLES, secrets=True)
+    assert (found.text.pieces, found.value, found.written) == (pieces, value, text)
+    filled = found.text.fill({"pat": "ghp_1", "a": "1", "b": "2"}.__getitem__)
+    assert "secret:" not in filled or text.startswith("$$")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "x" * 65, "-x"])
+def test_what_is_no_name_of_a_secret(name: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a secret"):
+        expand(f"${{secret:{name}}}", {}, {}, secrets=True)
 
 
 def test_the_value_does_not_show_in_a_repr() -> None:
@@ -57,6 +83,7 @@ def test_the_value_does_not_show_in_a_repr() -> None:
 @given(st.text(alphabet="${}:-aA_/ ", max_size=40))
 def test_any_text_is_expanded_or_refused_in_words(text: str) -> None:
     try:
-        assert isinstance(expand(text, {"A": "1"}, {}).value, str)
+        found = expand(text, {"A": "1"}, {}, secrets=True)
+        assert found.text.fill(lambda name: f"${{secret:{name}}}") == found.value
     except ValueError as error:
         assert str(error)

@@ -29,6 +29,7 @@ from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.listeners import TlsSettings
 from narthex.config.schema.root import Settings
 from narthex.config.schema.servers import ServerSettings
+from narthex.config.secrets import compile_secrets
 from narthex.errors import ConfigError
 from narthex.types import (
     Address,
@@ -148,11 +149,15 @@ class _Compiler:
         endpoints = self._endpoints()
         self._remarks(endpoints)
         places = places_of(self.loaded, self.env)
+        secrets = compile_secrets(settings, self.reading, self.env, self._resolve)
         return Snapshot(
             revision=revision_of(settings),
             source=str(self.path),
             state_dir=str(places.state_dir),
             store=str(places.store),
+            secrets=secrets.sources,
+            secret_names=secrets.names,
+            vault=secrets.vault,
             listen=listen,
             admin_listen=admin,
             tls=self._tls(settings.tls, ("tls",)),

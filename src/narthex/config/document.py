@@ -104,6 +104,8 @@ class Reading:
         self.warnings: list[Problem] = []
         self.notices: list[Problem] = []
         self.marks: dict[Path, Mark] = {}
+        self.references: dict[str, Mark] = {}
+        """Secrets that are referred to, and where first."""
 
     def mark(self, path: Path) -> Mark:
         """The place of a setting, or of the nearest one around it that was written."""

@@ -123,12 +123,17 @@ class Scalar(msgspec.Struct, frozen=True):
 class Template(Scalar, frozen=True):
     """A text in which `${VAR}` is expanded, then checked."""
 
+    secrets: bool = False
+    """May `${secret:NAME}` stand in it?"""
+
     def of_text(self, text: str, node: Node, reading: Reading) -> Expanded:
         try:
-            expanded = expand(text, reading.env, reading.variables)
+            expanded = expand(text, reading.env, reading.variables, secrets=self.secrets)
             self.parse(expanded.value)
         except ValueError as error:
             raise Fault(node.mark, str(error)) from None
+        for name in expanded.text.names:
+            reading.references.setdefault(name, node.mark)
         return expanded
 
     def schema(self) -> JsonSchema:
@@ -347,6 +352,16 @@ STORE = Scalar(
 )
 TEXT = Template("a text", values.parse_text)
 PATH = Template("a path", values.parse_path)
+WORD = Scalar("a word", values.parse_word)
+SECRET_NAME = Scalar("a name", values.parse_secret_name, json={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"})
+SECRET_SOURCE = Scalar(
+    "`env:VAR`, `file:PATH` or `vault:MOUNT/PATH#FIELD`",
+    values.parse_secret_source,
+    values.show_secret_source,
+    {"pattern": "^(env|file|vault):"},
+)
+SECRET_TEXT = Template("a text; `${secret:NAME}` stays a reference", values.parse_text, secrets=True)
+SECRET_HEADER = Template("a text; `${secret:NAME}` stays a reference", values.parse_header_value, secrets=True)
 GLOB = Scalar("a pattern", values.parse_glob)
 GLOBS = Listed(GLOB, "patterns")
 NAME = Scalar("a name", values.parse_name, json={"pattern": "^[a-z0-9-]{1,24}$"})

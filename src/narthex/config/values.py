@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
 from narthex.config.document import quote
-from narthex.types import Address, Network
+from narthex.types import Address, Network, SecretSource
 
 MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -202,6 +202,41 @@ def parse_name(text: str) -> str:
     fixed = re.sub(r"[^a-z0-9-]", "-", text.lower())[:24]
     hint = f"; did you mean '{fixed}'?" if re.search("[a-z0-9]", fixed) else ""
     raise ValueError(f"{quote(text)} is not a name: 1 to 24 of a-z, 0-9 and '-'{hint}")
+
+
+def parse_secret_name(text: str) -> str:
+    """Name of a secret: it stands in `${secret:NAME}`."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text) is None:
+        raise ValueError(f"{quote(text)} is not the name of a secret: 1 to 64 of A-Z, a-z, 0-9 and . _ -")
+    return text
+
+
+def parse_secret_source(text: str) -> SecretSource:
+    """Where a secret comes from: `env:VAR`, `file:PATH`, `vault:MOUNT/PATH#FIELD`."""
+    kind, colon, where = text.partition(":")
+    if kind == "env" and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", where):
+        return SecretSource("env", where)
+    if kind == "file" and where.strip() and "\n" not in where:
+        return SecretSource("file", where)
+    if kind == "vault":
+        path, _, field = where.partition("#")
+        steps = path.split("/")
+        if len(steps) > 1 and field and all(re.fullmatch(r"(?!\.+\Z)[\w.~ -]+", step, re.ASCII) for step in steps):
+            return SecretSource("vault", path, field)
+        raise ValueError("a secret of a Vault is vault:MOUNT/PATH#FIELD, such as vault:secret/team/github#token")
+    # What was written is not repeated: it may be the secret itself.
+    raise ValueError("a secret comes from env:VAR, file:PATH or vault:MOUNT/PATH#FIELD; values never stand here")
+
+
+def show_secret_source(source: SecretSource) -> str:
+    return f"{source.kind}:{source.where}" + (f"#{source.field}" if source.field else "")
+
+
+def parse_word(text: str) -> str:
+    """What stands in a path or a header of somebody else's protocol."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", text) is None or "//" in text or ".." in text:
+        raise ValueError(f"{quote(text)} is not 1 to 128 of A-Z, a-z, 0-9 and . _ - /")
+    return text
 
 
 def parse_glob(text: str) -> str:

@@ -25,8 +25,9 @@ from narthex.config.schema.egress import EgressSettings
 from narthex.config.schema.endpoints import EndpointSettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
 from narthex.config.schema.log import LogSettings
+from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
-from narthex.types import Address, Network
+from narthex.types import Address, Network, SecretSource
 
 
 class VersionKind(msgspec.Struct, frozen=True):
@@ -109,6 +110,8 @@ class Settings(msgspec.Struct, frozen=True):
     ] = None
     shared: Annotated[None, later("Valkey or Redis, where several processes share limits and cache.")] = None
     identity: Annotated[None, later("Who may call: API keys and issuers of tokens.")] = None
+    secrets: Annotated[dict[str, SecretSource], SOURCES] = {}
+    vault: Annotated[VaultSettings | None, VAULT] = None
     credentials: Annotated[None, later("Secrets that Narthex owns and sends to servers.")] = None
     grants: Annotated[None, later("Who may call what.")] = None
     policy: Annotated[None, later("Rules in Rego.")] = None

@@ -79,21 +79,47 @@ def rotate_key(state_dir: Path, env: Mapping[str, str], *, now: float, keep_s: f
         raise ConfigError(
             [f"{VARIABLE} is set: put a new key before the old one there, as: new,old until {until} ({_MAKE_ONE})"]
         )
-    path = state_dir / FILE_NAME
-    if path.is_symlink():
-        raise ConfigError([f"{path}: a link; put the new key first in the file that it leads to ({_MAKE_ONE})"])
+    path = _own_file(state_dir)
     load_keys(state_dir, {})  # where there is none yet, one is made, and rotated as any other
     with _explained(path), _locked(state_dir):
-        content = _read_file(path)
-        old = _read_keys(content, str(path)) if content is not None else []
-        end = int(now + keep_s)
-        ends = [end if key.until is None else min(end, key.until) for key in old]
-        kept = [MasterKey(key.secret, until) for key, until in zip(old, ends, strict=True) if until > now]
+        kept = _ended(path, now, keep_s, of=slice(None))
         keys = [MasterKey(secrets.token_bytes(KEY_SIZE)), *kept]
         if len(keys) > MOST_KEYS:
             raise ConfigError([f"{path}: holds {len(kept)} keys that still open; remove its last lines first"])
         _replace_file(path, keys)
     return keys
+
+
+def end_old_keys(state_dir: Path, *, now: float, keep_s: float) -> list[MasterKey]:
+    """Let every key but the current one end within `keep_s` seconds; what has ended is dropped.
+
+    Returns:
+        The keys as they stand in the file now.
+    Raises:
+        ConfigError: As from `rotate_key`.
+    """
+    path = _own_file(state_dir)
+    with _explained(path), _locked(state_dir):
+        current, *_ = load_keys(state_dir, {})
+        keys = [current, *_ended(path, now, keep_s, of=slice(1, None))]
+        _replace_file(path, keys)
+    return keys
+
+
+def _own_file(state_dir: Path) -> Path:
+    path = state_dir / FILE_NAME
+    if path.is_symlink():
+        raise ConfigError([f"{path}: a link; put the new key first in the file that it leads to ({_MAKE_ONE})"])
+    return path
+
+
+def _ended(path: Path, now: float, keep_s: float, *, of: slice) -> list[MasterKey]:
+    """Some keys of the file, each with an end at most `keep_s` from now; those whose end has come are left out."""
+    content = _read_file(path)
+    old = _read_keys(content, str(path))[of] if content is not None else []
+    end = int(now + keep_s)
+    ends = [end if key.until is None else min(end, key.until) for key in old]
+    return [MasterKey(key.secret, until) for key, until in zip(old, ends, strict=True) if until > now]
 
 
 def _read_keys(text: str, source: str) -> list[MasterKey]:

@@ -29,6 +29,20 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+class Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from narthex.config.values import parse_duration
+
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def find_file(ctx: click.Context, config: Path | None) -> Path:
     """The configuration that is meant. Ends with exit code 2 where there is none."""
     from narthex.config.load import find_config

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from narthex.cli.kept import config_option, find_file, json_option, on_store, say, stamp, table, when
+from narthex.cli.kept import Duration, config_option, find_file, json_option, on_store, say, stamp, table, when
 
 if TYPE_CHECKING:
     from narthex.store.port import ApiKey, Store
@@ -40,20 +40,6 @@ class Scope(click.ParamType[str]):
         if _SCOPE.fullmatch(value) is None:
             self.fail(f"{value!r} is not a scope: no blanks, quotes or backslashes", param, ctx)
         return str(value)
-
-
-class Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from narthex.config.values import parse_duration
-
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.group()

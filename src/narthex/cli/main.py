@@ -21,6 +21,7 @@ COMMANDS = {
     "call": ("narthex.cli.call:call", "Call a tool and print what it answers."),
     "connect": ("narthex.cli.connect:connect", "Show or write the configuration of a client."),
     "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
+    "secrets": ("narthex.cli.secrets:secrets", "Keep the secrets that servers want, sealed."),
     "schema": ("narthex.cli.schema:schema", "Print the JSON Schema of narthex.yaml."),
 }
 """Name -> where it is, and its line in the overview: so that `--help` and `--version` load no command."""

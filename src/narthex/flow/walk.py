@@ -15,6 +15,7 @@ import msgspec
 
 from narthex.errors import InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
 from narthex.flow.codec.bridge import outgoing_body
+from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.handles import Task
 from narthex.flow.codec.headers import NAMED_BY
 from narthex.flow.codec.inputs import InputRequired, with_round
@@ -181,6 +182,7 @@ def _lines(call: Call, target: Target, params: RawMap, channel: Channel, said: S
 
 def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, RawMap]]:
     """Completion names a prompt, or a resource template by its text, in `ref`."""
+    refuse_crowd(call.params.get("ref", b""))
     try:
         ref = msgspec.json.decode(call.params["ref"], type=dict[str, Raw])
     except (*BAD_JSON, KeyError):

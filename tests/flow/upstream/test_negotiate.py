@@ -82,6 +82,7 @@ def test_the_era_is_found(eras: Any, known: Era | None, era: Any, found: Era, as
         pytest.param(answer(b"<html>", kind="text/html"), id="a page"),
         pytest.param(answer(b"", "202 Accepted", kind=None), id="accepted, and no answer"),
         pytest.param(STREAM + event(NO_METHOD) + b"0\r\n\r\n", id="an error in a stream"),
+        pytest.param(answer(rpc(1, result={})), id="a result that is none of discovery: it answers whatever is asked"),
     ],
 )
 def test_what_is_no_modern_answer_is_asked_to_initialize(refusal: bytes) -> None:

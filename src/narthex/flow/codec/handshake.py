@@ -32,6 +32,10 @@ NONE: Mapping[str, Any] = {}
 MODERN_ERRORS = frozenset({-32020, -32021, -32022})
 
 
+class NoDiscovery(UpstreamUnavailable):
+    """The answer to `server/discover` is a result, but none of that method: some servers answer whatever is asked."""
+
+
 class _Discovered(msgspec.Struct):
     supported: list[str] = msgspec.field(name="supportedVersions")
     capabilities: dict[str, Any] = {}
@@ -85,12 +89,12 @@ def dialect_from_discover(result: Raw) -> Dialect:
     """What a modern server offers, at the highest version that both sides speak.
 
     Raises:
-        UpstreamUnavailable: No version in common, or a result of another form. Nothing but the probe was sent.
+        UpstreamUnavailable: No version in common; nothing but the probe was sent. NoDiscovery: Another form.
     """
     try:
         found = _decode_discovered(result)
     except BAD_JSON as error:
-        raise UpstreamUnavailable("the server's discovery cannot be read", detail=str(error)) from None
+        raise NoDiscovery("the server's discovery cannot be read", detail=str(error)) from None
     mutual = [version for version in MODERN if version in found.supported]
     if not mutual:
         raise _no_version(found.supported)

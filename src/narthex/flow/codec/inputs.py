@@ -298,7 +298,7 @@ def read_answers(params: RawMap) -> RawMap:
     """`params.inputResponses` of a modern client's retry; empty where there are none.
 
     Raises:
-        InvalidParams: No object. ParseError: One with too many members, those inside included.
+        InvalidParams: No object. ParseError: One with too many members.
     """
     raw = params.get("inputResponses")
     if raw is None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from narthex.errors import CodecError, GatewayError, InvalidParams, ParseError
-from narthex.flow.codec.crowds import MOST_MEMBERS, ROOMY, refuse_crowds
+from narthex.flow.codec.crowds import ROOMY, refuse_crowd, refuse_crowds
 
 Raw = msgspec.Raw
 UNSET = msgspec.UNSET
@@ -128,9 +128,8 @@ def refuse_duplicate_keys(body: bytes, depth: int) -> None:
 
 
 def _refuse_duplicates(compact: bytes, depth: int) -> None:
+    refuse_crowd(compact)
     members = decode_map(compact)  # of a key that stands twice the last value
-    if len(members) > MOST_MEMBERS:
-        raise ParseError("an object has too many members")
     at = 1
     for _ in range(len(members)):
         key = _KEY.match(compact, at)

@@ -262,7 +262,7 @@ def _texts(plan: Plan, arguments: Raw | None) -> Iterator[tuple[Param, str | Non
 
 
 def _members(raw: Raw | None) -> RawMap:
-    """An object's members; none where there is no object. Raises ParseError for too many, those inside included."""
+    """An object's members; none where there is no object. Raises ParseError for too many."""
     if raw is None:
         return {}
     refuse_crowd(raw)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from narthex.errors import HeaderMismatch, InvalidParams, MethodNotFound, UnsupportedVersion
+from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.headers import OWS
 from narthex.flow.codec.jsonrpc import (
     BAD_JSON,
@@ -103,6 +104,7 @@ def era_of(header: bytes | None, request: Request, body: bytes) -> tuple[str, Er
 
 
 def _claims_version(params: RawMap) -> bool:
+    refuse_crowd(params.get("_meta", b""))
     try:
         return META_VERSION in decode_map(params["_meta"])
     except (*BAD_JSON, KeyError):
@@ -114,11 +116,13 @@ def read_meta(params: RawMap) -> RawMap:
 
     Raises:
         InvalidParams: It is no object.
-        ParseError: A key stands twice in it: another reader would see another version, or other capabilities.
+        ParseError: It has too many members; or a key stands twice in it: another reader would see another version, or
+            other capabilities.
     """
     raw = params.get("_meta")
     if raw is None:
         return {}
+    refuse_crowd(raw)
     try:
         meta = decode_map(raw)
     except BAD_JSON:

@@ -62,6 +62,17 @@ class EventParser:
         """True between two events: a stream that ends now has lost nothing."""
         return self._line is None and not self._open and not self._start
 
+    @property
+    def begun(self) -> bool:
+        """Has anything come?"""
+        return self._start is None
+
+    def again(self) -> EventParser:
+        """A parser for the stream that goes on behind this one's last whole event."""
+        parser = EventParser(self._max)
+        parser.last_id, parser.retry_ms = self.last_id, self.retry_ms
+        return parser
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes, in order; an event without a `data` line is none (it may set `last_id`).
 

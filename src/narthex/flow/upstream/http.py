@@ -39,9 +39,10 @@ class HttpChannel:
         self.alive = True
         self.last_used = 0.0
         self.open_calls = 0
-        self._pool = pool
+        self.pool = pool
         self._held = held
         self.next_id: Callable[[], int] = itertools.count(2).__next__
+        self.calls_are: type[HttpCall] = HttpCall
         self._notices: set[Notice] = set()
         self._deaf_told = False
         self._modern = dialect.era == "modern"
@@ -56,13 +57,13 @@ class HttpChannel:
             data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (self._head, routing, out.lines, len(body), body)
         else:
             data = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
-        call = HttpCall(self, sink, out, data)
-        connection = self._pool.take()
+        call = self.calls_are(self, sink, out, data)
+        connection = self.pool.take()
         if connection is not None:
             call.connection = connection
             connection.send(call, data)
         else:
-            call.dialing = asyncio.ensure_future(call.dial(self._pool))
+            call.dialing = asyncio.ensure_future(call.dial(self.pool))
         return call
 
     def notify(self, body: bytes) -> None:
@@ -73,7 +74,7 @@ class HttpChannel:
                 _log.warning("server %s acknowledges nothing: notifications to it are dropped", self.spec.name)
             return
         notice = Notice(self._notices)
-        connection = self._pool.take()
+        connection = self.pool.take()
         if connection is not None:
             notice.send(connection, data)
         else:
@@ -81,7 +82,7 @@ class HttpChannel:
 
     async def _notify(self, notice: Notice, data: bytes) -> None:
         try:
-            notice.send(await self._pool.dial(), data)
+            notice.send(await self.pool.dial(), data)
         except GatewayError as error:
             notice.over()
             _log.warning("server %s: a notification was not delivered: %s", self.spec.name, error.detail or error)
@@ -92,7 +93,7 @@ class HttpChannel:
             data = self._head.replace(b"POST ", b"DELETE ", 1) + b"Content-Length: 0\r\n\r\n"
             try:
                 async with asyncio.timeout(2):
-                    await ask(self._pool, data, max_answer=LARGE)
+                    await ask(self.pool, data, max_answer=LARGE)
             except (TimeoutError, GatewayError):
                 pass  # politeness: the server forgets the session by itself
         self.alive = False
@@ -116,6 +117,7 @@ class HttpCall(msgspec.Struct, eq=False):
     _spliced: bool = False
     _json: bool = False
     _events: EventParser | None = None
+    _answered: bool = False
 
     # --- Flight
 
@@ -229,6 +231,8 @@ class HttpCall(msgspec.Struct, eq=False):
             except ParseError as error:
                 self._garbage(error.detail)
                 return
+            if not message.method:
+                self._answered = True
             self.sink.message(message)
 
     def end(self) -> None:
@@ -284,7 +288,7 @@ class HttpCall(msgspec.Struct, eq=False):
         if self._out.resend and not self._resent and not begun:
             self._resent = True
             self.connection = None
-            self.dialing = asyncio.ensure_future(self.dial(self.channel._pool))
+            self.dialing = asyncio.ensure_future(self.dial(self.channel.pool))
             return
         name = self.channel.spec.name
         self._give(UpstreamUnavailable(f"server {name} broke off", detail=detail, sent=sent))

@@ -14,6 +14,7 @@ from narthex.errors import GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec.bridge import error_code
 from narthex.flow.codec.handshake import (
     INITIALIZED,
+    NoDiscovery,
     dialect_from_discover,
     dialect_from_initialize,
     discover_body,
@@ -26,6 +27,7 @@ from narthex.flow.held import Held
 from narthex.flow.upstream.connection import Answer, HttpPool, ask
 from narthex.flow.upstream.http import HttpChannel, refused, request_head
 from narthex.flow.upstream.port import NOBODY, Behalf, Dialect
+from narthex.flow.upstream.resuming import LegacyChannel
 from narthex.flow.upstream.session import SessionChannel
 from narthex.types import Era, ServerSpec
 
@@ -86,7 +88,12 @@ async def discover(spec: ServerSpec, pool: HttpPool, behalf: Behalf = NOBODY) ->
     _refuse_credential(spec, answer)
     message = _response(answer)
     if message is not None and message.result and answer.status == 200:
-        return dialect_from_discover(message.result)
+        try:
+            return dialect_from_discover(message.result)
+        except NoDiscovery:
+            if spec.era == "modern":
+                raise
+            return None
     if message is not None and message.error and is_modern_error(error_code(message.error)):
         raise UpstreamUnavailable(
             f"server {spec.name} speaks no protocol version of ours", detail=repr(answer.data[:200])
@@ -115,7 +122,7 @@ async def _initialize(spec: ServerSpec, pool: HttpPool, held: Held, behalf: Beha
     if behalf.one_session:
         channel: HttpChannel = SessionChannel(spec, pool, dialect, held, behalf)
     else:
-        channel = HttpChannel(spec, pool, dialect, held)
+        channel = LegacyChannel(spec, pool, dialect, held)
     # Awaited: a server may refuse calls until it has seen this.
     await _post(spec, pool, request_head(spec, pool, dialect), INITIALIZED)
     return channel

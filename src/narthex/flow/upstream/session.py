@@ -11,12 +11,12 @@ from narthex.errors import GatewayError
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.held import Held
 from narthex.flow.upstream.connection import HttpPool
-from narthex.flow.upstream.http import HttpChannel
 from narthex.flow.upstream.port import Behalf, Dialect, Flight, Outgoing, Own, Sink
+from narthex.flow.upstream.resuming import LegacyChannel
 from narthex.types import ServerSpec
 
 
-class SessionChannel(HttpChannel):
+class SessionChannel(LegacyChannel):
     """See `port.Channel`. `calls` are those that a client waits for."""
 
     def __init__(self, spec: ServerSpec, pool: HttpPool, dialect: Dialect, held: Held, behalf: Behalf) -> None:

@@ -15,7 +15,8 @@ GatewayError               -32603  500  internal
 │   └── InsufficientScope  -31001  403  insufficient_scope
 ├── AuthorityUnavailable   -31005  503  authority_unavailable
 ├── UpstreamUnavailable    -31005  200  upstream_unavailable
-│   └── SecretMissing      -31005  200  credential_unavailable
+│   └── CredentialUnavailable  -31005  200  credential_unavailable
+│       └── SecretMissing  -31005  200  credential_unavailable
 ├── UpstreamTimeout        -31006  200  upstream_timeout
 ├── ContentBlocked         -31007  200  content_blocked
 ├── Overloaded             -31009  200  overloaded
@@ -191,17 +192,21 @@ class UpstreamUnavailable(GatewayError):
         self.counts = counts
 
 
-class SecretMissing(UpstreamUnavailable):
-    """A secret that a server's credential needs is not there, or cannot be opened: nothing was sent."""
+class CredentialUnavailable(UpstreamUnavailable):
+    """What a server is to be shown cannot be had: nothing was sent. The server is not to blame."""
 
     reason = "credential_unavailable"
 
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        public = "the gateway has no credential for this server at present"
+        super().__init__(public, detail=detail, retry_after_s=retry_after_s, counts=False)
+
+
+class SecretMissing(CredentialUnavailable):
+    """A secret that a server's credential needs is not there, or cannot be opened."""
+
     def __init__(self, name: str, way_out: str) -> None:
-        super().__init__(
-            "the gateway has no credential for this server at present",
-            detail=f"secret '{name}': {way_out}",
-            counts=False,
-        )
+        super().__init__(f"secret '{name}': {way_out}")
         self.name = name
 
 

@@ -260,6 +260,113 @@ class StdioTarget(msgspec.Struct, frozen=True):
     idle_timeout_s: float = 600.0
 
 
+class HeaderCredential(msgspec.Struct, frozen=True):
+    """A header that goes with each request."""
+
+    name: str
+    header: str
+    value: SecretText
+
+
+class BasicCredential(msgspec.Struct, frozen=True):
+    """`Authorization: Basic` (RFC 7617)."""
+
+    name: str
+    username: SecretText
+    password: SecretText
+
+
+class QueryCredential(msgspec.Struct, frozen=True):
+    """A parameter in the query of each request. Others log addresses: for servers that know nothing better."""
+
+    name: str
+    parameter: str
+    value: SecretText
+
+
+class EnvCredential(msgspec.Struct, frozen=True):
+    """Variables in the environment of a stdio server, from its start to its end."""
+
+    name: str
+    variables: tuple[tuple[str, SecretText], ...]
+
+
+class CertificateCredential(msgspec.Struct, frozen=True):
+    """A client certificate of TLS. Both are PEM; intermediate certificates stand behind the first."""
+
+    name: str
+    certificate: SecretText
+    private_key: SecretText
+
+
+ClientAuth = Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
+GrantKind = Literal["client_credentials", "jwt_bearer", "token_exchange", "on_behalf_of", "id_jag"]
+
+
+class Authority(msgspec.Struct, frozen=True):
+    """An authorization server, and who we are there. Without issuer and endpoint: the one that the server names."""
+
+    client_id: str
+    client_auth: ClientAuth = "client_secret_basic"
+    issuer: str = ""
+    token_endpoint: str = ""
+    client_secret: SecretText | None = None
+    private_key: SecretText | None = None
+    key_id: str = ""
+    algorithm: str = ""
+
+
+class TokenCredential(msgspec.Struct, frozen=True):
+    """A bearer token that is fetched.
+
+    `subject` is the token that is exchanged, or the assertion; None: the caller's own, which was verified when it came.
+    """
+
+    name: str
+    grant: GrantKind
+    authority: Authority
+    scopes: tuple[str, ...] | None = None
+    """What is asked for; None: what the server asks for in its first challenge."""
+    step_up: tuple[str, ...] = ()
+    """What may be asked for beyond `scopes`, when the server wants it for a call."""
+    resource: str = "server"
+    """`server`: its own address (RFC 8707); empty: none is sent; else this one."""
+    audience: str = ""
+    subject: SecretText | None = None
+    subject_type: str = "access_token"
+    wanted_type: str = ""
+    idp: Authority | None = None
+    """Where an ID-JAG comes from."""
+
+    @property
+    def of_caller(self) -> bool:
+        """Is it made of the caller's own token?"""
+        return self.subject is None and self.grant in ("token_exchange", "on_behalf_of", "id_jag")
+
+
+Credential = (
+    HeaderCredential | BasicCredential | QueryCredential | EnvCredential | CertificateCredential | TokenCredential
+)
+
+
+class Who(msgspec.Struct, frozen=True):
+    """Whom a row is for. What is given must all fit, each by one of its values; nothing given fits everybody."""
+
+    tenant: tuple[str, ...] = ()
+    issuer: tuple[str, ...] = ()
+    role: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
+    subject: tuple[str, ...] = ()
+    client: tuple[str, ...] = ()
+
+
+class Use(msgspec.Struct, frozen=True):
+    """A row of the table that says who uses which account of a server. None: nothing is shown to the server."""
+
+    who: Who
+    credential: Credential | None
+
+
 class ServerSpec(msgspec.Struct, frozen=True):
     """One upstream as configured. Two specs that compare equal are the same upstream: a reload keeps it running."""
 
@@ -276,6 +383,8 @@ class ServerSpec(msgspec.Struct, frozen=True):
     max_in_flight: int = 256
     idempotent: tuple[str, ...] = ()
     """Globs on the tool's own name: calls that may be sent again when a connection dies under them."""
+    accounts: tuple[Use, ...] = ()
+    """Who uses which account there: the first row that fits. No table: nobody shows anything."""
 
 
 class Selection(msgspec.Struct, frozen=True):

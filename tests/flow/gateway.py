@@ -20,6 +20,7 @@ from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
 from narthex.flow.upstream.fleet import Fleet
+from narthex.flow.upstream.port import Accounts as Holdings
 from narthex.telemetry.accounts import OUTCOMES, Accounts
 from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, ServerSpec, Snapshot
 
@@ -177,6 +178,8 @@ class Running:
     servers: Mapping[str, ServerSpec]
     endpoints: Mapping[str, EndpointSpec] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    holdings: Holdings | None = None
+    """What servers are shown."""
     late_s: float = 0.0
     key: bytes = field(default_factory=lambda: os.urandom(32))
     """Of its handles: a second gateway with the same one opens them."""
@@ -191,7 +194,7 @@ class Running:
         ring = KeyRing((self.key,))
         self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=3600)
         handles = Handles(ring, now=time.time, random=os.urandom)
-        self.fleet = Fleet(taken, self.held, clock=self.clock, chance=lambda: 0.5)
+        self.fleet = Fleet(taken, self.held, clock=self.clock, chance=lambda: 0.5, accounts=self.holdings)
         ids = (f"00000000-0000-4000-8000-{number:012}" for number in itertools.count())
         bridge = AsgiBridge(public_app(lambda: taken, dict))
         self.front = Front(

@@ -22,6 +22,8 @@ FIRST_BACK_OFF_S = 1.0
 LONGEST_BACK_OFF_S = 60.0
 LASTING_BACK_OFF_S = 30.0
 """Where asking again does not help: somebody has to change something first, and then `forget` ends the wait."""
+LOOK_AGAIN_S = 5.0
+"""A token that is due and that nobody has used for a while is looked at again after this long."""
 DROP_AGAIN_S = 30.0
 """A server that refuses a token gets one fresh one in this time. Then its refusal stands: it is no matter of age."""
 
@@ -93,6 +95,14 @@ class Lease:
     def due(self, now: float) -> bool:
         """Is it time to fetch a new token beside the one that is shown?"""
         return bool(self.token) and now >= self._refresh_at and self.wait(now) == 0.0
+
+    def next_at(self, now: float) -> float | None:
+        """When something is to be done about the token that is shown; None: nothing is shown."""
+        if not self.token:
+            return None
+        if now < self._refresh_at:
+            return self._refresh_at
+        return min(self._until, now + max(self.wait(now), LOOK_AGAIN_S))
 
     def wait(self, now: float) -> float:
         """Seconds until a fetch may begin; 0: now."""

@@ -83,6 +83,10 @@ class FakeServer:
     page: int = 0
     asked: list[Asked] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
+    guard: Callable[[Asked], tuple[int, Mapping[str, str]] | None] | None = None
+    """Looks at each POST first: a status and headers refuse it."""
+    pages: dict[str, Any] = field(default_factory=dict)
+    """JSON documents by path, for a GET: such as the metadata of a protected resource."""
     held: asyncio.Event | None = None
     """Set it (on the server's loop) to keep calls waiting until it is set."""
     url: str = ""
@@ -150,6 +154,12 @@ class FakeServer:
             known = asked.headers.get("mcp-session-id", "") in self.sessions
             self.sessions.discard(asked.headers.get("mcp-session-id", ""))
             await _write(writer, 200 if known else 404)
+            return
+        if asked.verb == "GET" and asked.path in self.pages:
+            await _write(writer, 200, json.dumps(self.pages[asked.path]).encode())
+            return
+        if asked.verb == "POST" and self.guard is not None and (refusal := self.guard(asked)) is not None:
+            await _write(writer, refusal[0], extra=refusal[1])
             return
         if asked.verb != "POST" or message is None:
             await _write(writer, 405 if asked.verb != "POST" else 400)

@@ -151,7 +151,7 @@ def test_servers_are_opened_for_the_principal_who_asks() -> None:
     async def main() -> None:
         async with speaking({"tools": {}}) as server, Running({"one": spec("one", server.url)}) as gateway:
             await greet(await gateway.client(), True)
-            assert set(gateway.fleet.servers["one"].channels) == {("default", "narthex", "local", "")}
+            assert set(gateway.fleet.servers["one"].channels) == {("default", "", "narthex", "local", "")}
 
     run(main)
 

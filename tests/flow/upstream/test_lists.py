@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from narthex.flow.upstream.lists import RECHECK_S
+from narthex.flow.upstream.viewers import scope_of
 from narthex.testing import Asked, FakeServer
 from narthex.types import LOCAL
 from tests.flow.gateway import run
@@ -37,7 +38,7 @@ def hinting(*hints: Any) -> Hinting:
 
 def left(one: Rig) -> list[float]:
     """For how many seconds others may keep the list, and how long we do."""
-    listed = one.fleet.servers["a"].listed(LOCAL.key, "tools")
+    listed = one.fleet.servers["a"].listed(scope_of("principal", LOCAL, None), "tools")
     assert listed is not None
     now = one.clock()
     return [listed.expires_at - now, listed.fresh_until - now]

@@ -25,7 +25,7 @@ from tests.flow.upstream.test_stdio import DISCOVERED, ECHO
 from tests.flow.upstream.test_stdio import spec as stdio_spec
 
 TOOLS: list[dict[str, Any]] = [{"name": name, "inputSchema": {}} for name in "abc"]
-SCOPE = ("t", "i", "s", "c")
+SCOPE = ("t", "", "i", "s", "c")
 SESSION = (*SCOPE, "session-1")
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import httptools
+import msgspec
 
 from narthex.errors import ParseError, UpstreamUnavailable
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.upstream.dial import Check, Dialer
+from narthex.flow.upstream.port import Certificate, Shown
 from narthex.flow.whole import AnswerReader
 from narthex.types import HttpTarget, ServerSpec
 
@@ -159,7 +162,11 @@ class HttpConnection(asyncio.Protocol):
             raise ValueError("bytes after the answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.setdefault(name.lower(), value)
+        name = name.lower()
+        if name == b"www-authenticate" and name in self._headers:
+            self._headers[name] += b", " + value  # a list: one line a scheme is common (RFC 9110 §11.6.1)
+        else:
+            self._headers.setdefault(name, value)
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -244,8 +251,11 @@ class HttpPool:
         clock: Callable[[], float],
         *,
         check: Check | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.spec = spec
+        self._certificate = certificate
+        self._apart: WeakValueDictionary[tuple[str, Certificate | None], HttpPool] = WeakValueDictionary()
         self.target = target
         self._check = check
         self.dialer = dialer
@@ -254,6 +264,22 @@ class HttpPool:
         self.read = AnswerReader().read
         self.outbox = dialer.outbox
         self.idle: list[HttpConnection] = []
+
+    def under(self, shown: Shown) -> HttpPool:
+        """The connections for an account that is part of the address or of TLS: nobody else's requests go over them.
+
+        Raises:
+            CredentialUnavailable: It cannot be shown.
+        """
+        query, certificate = shown.query(), shown.certificate()
+        if not query and certificate is None:
+            return self
+        pool = self._apart.get((query, certificate))
+        if pool is None:
+            target = msgspec.structs.replace(self.target, path=with_query(self.target.path, query))
+            pool = HttpPool(self.spec, target, self.dialer, self.clock, check=self._check, certificate=certificate)
+            self._apart[query, certificate] = pool
+        return pool
 
     def take(self) -> HttpConnection | None:
         """An idle connection that should still be open, or None."""
@@ -270,7 +296,7 @@ class HttpPool:
         try:
             _, protocol = await self.dialer.dial(
                 target.scheme, target.host, target.port, lambda: HttpConnection(self), connect_timeout_s=timeout_s,
-                check=self._check,
+                check=self._check, certificate=self._certificate,
             )  # fmt: skip
         except UpstreamUnavailable as error:
             raise UpstreamUnavailable(f"server {self.spec.name} cannot be reached", detail=error.detail) from None
@@ -288,12 +314,16 @@ class HttpPool:
     def sweep(self) -> None:
         """Drop what has been idle for too long: called once a second, so it drops a second early rather than late."""
         now = self.tick = self.clock()
+        for pool in list(self._apart.values()):
+            pool.sweep()
         for connection in [one for one in self.idle if now - one.idle_since > one.keep_s - 1.0]:
             self.idle.remove(connection)
             connection.alive = False
             connection.transport.close()
 
     def close(self) -> None:
+        for pool in list(self._apart.values()):
+            pool.close()
         for connection in self.idle:
             connection.alive = False
             connection.transport.close()
@@ -359,6 +389,28 @@ class Answer(Receiver):
     def _finish(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
+
+
+def with_query(path: str, query: str) -> str:
+    """A request target with one more parameter."""
+    return f"{path}{'&' if '?' in path else '?'}{query}" if query else path
+
+
+async def ask_as(shown: Shown, pool: HttpPool, head: bytes, rest: bytes, *, max_answer: int) -> Answer:
+    """`ask`, showing the server an account; once more where it is refused, and something else can be shown.
+
+    Args:
+        head, rest: The request, cut where the lines of the account stand.
+    Raises:
+        UpstreamUnavailable: As `ask`; CredentialUnavailable: there is nothing to show.
+    """
+    data = b"%b%b%b" % (head, await shown.obtain(), rest)
+    answer = await ask(pool, data, max_answer=max_answer)
+    if answer.status in (401, 403):
+        other = await shown.again(answer.status, answer.headers.get(b"www-authenticate", b""), data)
+        if other is not None:
+            answer = await ask(pool, b"%b%b%b" % (head, other, rest), max_answer=max_answer)
+    return answer
 
 
 async def ask(pool: HttpPool, data: bytes, *, max_answer: int, events: bool = True) -> Answer:

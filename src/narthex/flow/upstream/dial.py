@@ -11,14 +11,16 @@ import asyncio
 import os
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import Any
+from typing import IO, Any
 
 from narthex.errors import UpstreamUnavailable
 from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.dns import Address, Lookup, Resolver, system_lookup
+from narthex.flow.upstream.port import Certificate
 from narthex.flow.upstream.proxy import (
     Proxies,
     Proxy,
@@ -32,6 +34,8 @@ from narthex.types import Egress, HttpTarget
 NEXT_ADDRESS_S = 0.25
 """An address that has not answered by then gets company from the next one (RFC 8305 §5)."""
 MOST_ADDRESSES = 8
+MOST_CONTEXTS = 64
+"""TLS contexts that are kept, one for each client certificate of ours; the one used longest ago goes first."""
 SHUTDOWN_S = 2.0
 """How long a TLS peer may take to say goodbye."""
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
@@ -70,7 +74,7 @@ class Dialer:
         self._ca = egress.ca
         self._proxies = Proxies(egress, os.environ if environ is None else environ)
         self._resolver = Resolver(lookup, clock)
-        self._context: asyncio.Task[ssl.SSLContext] | None = None
+        self._contexts: dict[Certificate | None, asyncio.Task[ssl.SSLContext]] = {}
 
     async def dial(
         self,
@@ -81,6 +85,7 @@ class Dialer:
         *,
         connect_timeout_s: float,
         check: Check | None = None,
+        certificate: Certificate | None = None,
     ) -> Dialled:
         """Connect, directly or through a proxy, and for https finish the TLS handshake.
 
@@ -89,6 +94,7 @@ class Dialer:
             connect_timeout_s: For all of it together.
             check: Sees every address that `host` has, before one of them is connected to: the same ones, not looked up
                 again. It raises what the caller is to get. A proxy looks the name up by itself.
+            certificate: What we show a TLS server that asks for one.
         Raises:
             UpstreamUnavailable: Not connected; `detail` says what failed. Nothing was sent to the server.
         """
@@ -98,7 +104,8 @@ class Dialer:
             where += f" through the proxy {authority(proxy.host, proxy.port)}"
         try:
             async with asyncio.timeout(connect_timeout_s):
-                return await self._dial(scheme, host, port, proxy, protocol_factory, connect_timeout_s, check)
+                tls = await self._tls_to(host, connect_timeout_s, certificate) if scheme == "https" else {}
+                return await self._dial(host, port, tls, proxy, protocol_factory, connect_timeout_s, check)
         except TimeoutError:
             reason = f"no connection within {connect_timeout_s:g} s"
         except ssl.SSLCertVerificationError as error:
@@ -135,16 +142,15 @@ class Dialer:
 
     async def _dial(
         self,
-        scheme: str,
         host: str,
         port: int,
+        tls: dict[str, Any],
         proxy: Proxy | None,
         factory: Factory,
         timeout_s: float,
         check: Check | None,
     ) -> Dialled:
         loop = asyncio.get_running_loop()
-        tls = await self._tls_to(host, timeout_s) if scheme == "https" else {}
         first = tls  # what the socket itself speaks
         if proxy is None:
             sock = await self._connect(host, port, check)
@@ -162,10 +168,10 @@ class Dialer:
             sock.close()
             raise
 
-    async def _tls_to(self, host: str, timeout_s: float) -> dict[str, Any]:
+    async def _tls_to(self, host: str, timeout_s: float, certificate: Certificate | None = None) -> dict[str, Any]:
         """What makes a connection one over TLS to `host`."""
         return {
-            "ssl": await self._tls(),
+            "ssl": await self._tls(certificate),
             "server_hostname": host,
             "ssl_handshake_timeout": timeout_s,
             "ssl_shutdown_timeout": SHUTDOWN_S,
@@ -181,11 +187,16 @@ class Dialer:
                 check(address)
         return await (_connect_any(addresses, port) if len(addresses) > 1 else _connect_one(addresses[0], port))
 
-    async def _tls(self) -> ssl.SSLContext:
-        """The context, read once in a thread (some ten milliseconds); after a failure the next call tries again."""
-        if self._context is None or (self._context.done() and self._context.exception() is not None):
-            self._context = asyncio.ensure_future(asyncio.to_thread(tls_context, self._ca))
-        return await asyncio.shield(self._context)
+    async def _tls(self, certificate: Certificate | None) -> ssl.SSLContext:
+        """The context for a certificate of ours, made once in a thread (some ten milliseconds); after a failure the
+        next call tries again."""
+        context = self._contexts.pop(certificate, None)
+        if context is None or (context.done() and context.exception() is not None):
+            context = asyncio.ensure_future(asyncio.to_thread(tls_context, self._ca, certificate))
+        self._contexts[certificate] = context
+        if len(self._contexts) > MOST_CONTEXTS:
+            del self._contexts[next(iter(self._contexts))]
+        return await asyncio.shield(context)
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -195,20 +206,43 @@ def _reason(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
-def tls_context(ca: str) -> ssl.SSLContext:
+def tls_context(ca: str, certificate: Certificate | None = None) -> ssl.SSLContext:
     """Verifies certificates and host names, TLS 1.2 or newer, HTTP/1.1 alone.
 
     Args:
         ca: "system", or a PEM file whose certificates are the only ones trusted.
+        certificate: What we show a server that asks for one.
     Raises:
-        OSError: The file cannot be read, or holds no certificate.
+        OSError: The file cannot be read, or holds no certificate; or the certificate of ours is none, or not its key's.
     """
     try:
         context = ssl.create_default_context(cafile=None if ca == "system" else ca)
     except OSError as error:
         raise OSError(f"the file of egress.ca, {ca}: {error.strerror or error}") from None
     context.set_alpn_protocols(["http/1.1"])
+    if certificate is not None:
+        _load(context, certificate)
     return context
+
+
+def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """OpenSSL's Python face takes files alone: an anonymous one in memory, or where there is none, one that is gone at
+    once and that only this user could read."""
+    with _nameless() as held:
+        held.write(f"{certificate.chain}\n{certificate.key}\n".encode())
+        held.flush()
+        try:
+            context.load_cert_chain(held.name if isinstance(held.name, str) else f"/proc/self/fd/{held.fileno()}")
+        except (OSError, ValueError) as error:
+            # The file's name says nothing, and OpenSSL's reason names no content.
+            reason = getattr(error, "reason", None) or "no PEM without a password"
+            raise OSError(f"the client certificate and its key cannot be used: {reason}") from None
+
+
+def _nameless() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("narthex-certificate"), "wb")
+    return tempfile.NamedTemporaryFile("wb")
 
 
 def _interleave(addresses: Sequence[Address]) -> list[Address]:

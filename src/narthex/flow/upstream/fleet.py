@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, TypeVar
 
+from narthex.authority.mapping import account_of, told_apart
 from narthex.errors import GatewayError, UpstreamUnavailable
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
@@ -19,11 +20,11 @@ from narthex.flow.route.bodies import Bodies
 from narthex.flow.route.index import Index, Items, Missing, Target, find_resource, merge
 from narthex.flow.route.names import split_prefix
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.port import Dialect
+from narthex.flow.upstream.port import Accounts, Dialect, NoAccounts
 from narthex.flow.upstream.server import RECHECK_S, Server
 from narthex.flow.upstream.viewers import Scope, View, Viewers, declared, scope_of
 from narthex.flow.upstream.viewers import Viewer as Viewer
-from narthex.types import EndpointSpec, Kind, Principal, ServerSpec, Session, Snapshot, StdioTarget
+from narthex.types import LOCAL, EndpointSpec, Kind, Principal, ServerSpec, Session, Snapshot, StdioTarget
 
 T = TypeVar("T")
 _log = logging.getLogger("narthex.upstream")
@@ -31,8 +32,6 @@ MOST_TOLD = 20
 """Names hidden by a clash that are logged at a time."""
 MISSING_TTL_S = 1.0
 """A list with a server missing is asked for again after this long: it may be back."""
-_DEFAULT: Scope = ("default",)
-"""Who shares a server that runs from the start: everybody, while there is one tenant."""
 
 
 class Fleet:
@@ -46,7 +45,9 @@ class Fleet:
         clock: Callable[[], float],
         chance: Callable[[], float],
         outbox: Outbox | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
+        self._accounts = accounts or NoAccounts()
         self.servers: dict[str, Server] = {}
         self.generation = 0
         self._held = held
@@ -57,6 +58,8 @@ class Fleet:
         self._viewers = Viewers()
         self.by_session: frozenset[str] = frozenset()
         """Endpoints with a server of which each client session has a session of its own."""
+        self.by_account: frozenset[str] = frozenset()
+        """Endpoints with a server whose table of accounts tells callers apart by more than their key."""
         self._background: set[asyncio.Task[Any]] = set()
         self._pages = Bodies()
         self._egress = snapshot.egress
@@ -74,11 +77,14 @@ class Fleet:
             retired = [one for name, one in self.servers.items() if snapshot.servers.get(name) != one.spec]
         kept = {name: one for name, one in self.servers.items() if one not in retired}
         self.servers = {name: kept.get(name) or self._server(spec) for name, spec in snapshot.servers.items()}
+        self._accounts.apply(snapshot.servers.values())
         self._changed()
         self._viewers.clear()
         by_session = {name for name, one in snapshot.servers.items() if one.sharing == "session"}
-        self.by_session = frozenset(
-            name for name, endpoint in snapshot.endpoints.items() if by_session.intersection(endpoint.servers)
+        by_account = {name for name, one in snapshot.servers.items() if told_apart(one.accounts)}
+        self.by_session, self.by_account = (
+            frozenset(name for name, endpoint in snapshot.endpoints.items() if servers.intersection(endpoint.servers))
+            for servers in (by_session, by_account)
         )
         for server in retired:
             self.spawn(self._retire(server))
@@ -88,12 +94,13 @@ class Fleet:
         for server in self.servers.values():
             target, sharing = server.spec.target, server.spec.sharing
             if isinstance(target, StdioTarget) and target.start == "at_start" and sharing == "tenant":
-                self.spawn(self._reach(server, _DEFAULT))
+                account = account_of(server.spec.accounts, LOCAL)
+                self.spawn(self._reach(server, scope_of("tenant", LOCAL, None, account=account)))
 
     def _server(self, spec: ServerSpec) -> Server:
         return Server(
             spec, self._dialer, self._held, clock=self._clock, chance=self._chance, on_change=self._changed,
-            declares=declared,
+            declares=declared, shown=partial(self._accounts.shown, spec),
         )  # fmt: skip
 
     def _changed(self) -> None:
@@ -123,6 +130,7 @@ class Fleet:
     def sweep(self) -> None:
         """Once a second: close what is idle."""
         self.tick = self._clock()
+        self._accounts.sweep()
         for server in self.servers.values():
             for closing in server.sweep():
                 self.spawn(closing)
@@ -169,12 +177,14 @@ class Fleet:
             principal.key,
             session.id if session is not None and spec.name in self.by_session else "",
             bits,
+            (principal.roles, principal.groups, principal.scopes) if spec.name in self.by_account else None,
         )
         viewer = self._viewers.of.get(key)
         if viewer is None:
-            servers = self.servers
+            specs = {name: self.servers[name].spec for name in spec.servers if name in self.servers}
             scopes = {
-                n: scope_of(servers[n].spec.sharing, principal, session, bits) for n in spec.servers if n in servers
+                name: scope_of(one.sharing, principal, session, bits, account_of(one.accounts, principal))
+                for name, one in specs.items()
             }
             viewer = self._viewers.add(key, spec, scopes)
         return viewer

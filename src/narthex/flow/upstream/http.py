@@ -22,7 +22,7 @@ from narthex.flow.codec.sse import EventParser
 from narthex.flow.held import LARGE, Held
 from narthex.flow.upstream.connection import HttpConnection, HttpPool, ask
 from narthex.flow.upstream.notice import MOST_NOTICES, Notice
-from narthex.flow.upstream.port import Dialect, Outgoing, SessionLost, Sink
+from narthex.flow.upstream.port import NOBODY, NOTHING_SHOWN, Behalf, Dialect, Outgoing, SessionLost, Sink
 from narthex.types import ServerSpec
 
 SPLICE = 64 * 1024
@@ -33,13 +33,15 @@ _log = logging.getLogger("narthex.upstream")
 class HttpChannel:
     """One conversation with a server over Streamable HTTP: a stateless target, or a legacy session."""
 
-    def __init__(self, spec: ServerSpec, pool: HttpPool, dialect: Dialect, held: Held) -> None:
+    def __init__(self, spec: ServerSpec, pool: HttpPool, dialect: Dialect, held: Held, behalf: Behalf = NOBODY) -> None:
         self.spec = spec
         self.dialect = dialect
+        self.behalf = behalf
+        self.pool = pool
+        self.shown = behalf.shown
         self.alive = True
         self.last_used = 0.0
         self.open_calls = 0
-        self.pool = pool
         self._held = held
         self.next_id: Callable[[], int] = itertools.count(2).__next__
         self.calls_are: type[HttpCall] = HttpCall
@@ -51,37 +53,47 @@ class HttpChannel:
         """JSON bodies up to this need no bound of their own."""
 
     def request(self, out: Outgoing, sink: Sink) -> HttpCall:
-        body = out.body
-        if self._modern:
-            routing = routing_headers(out.method, out.name)
-            data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (self._head, routing, out.lines, len(body), body)
-        else:
-            data = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
+        shown = self.shown.lines
+        if shown is None:
+            call = self.calls_are(self, sink, out, b"")
+            call.dialing = asyncio.ensure_future(call.obtain())
+            return call
+        data = self.wire(out, shown)
         call = self.calls_are(self, sink, out, data)
         connection = self.pool.take()
         if connection is not None:
             call.connection = connection
             connection.send(call, data)
         else:
-            call.dialing = asyncio.ensure_future(call.dial(self.pool))
+            call.dialing = asyncio.ensure_future(call.dial())
         return call
 
+    def wire(self, out: Outgoing, shown: bytes) -> bytes:
+        """A request as it goes out, with what it shows of us."""
+        body = out.body
+        if self._modern:
+            routing = routing_headers(out.method, out.name)
+            return b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (self._head, shown, routing, out.lines, len(body), body)
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, shown, len(body), body)
+
     def notify(self, body: bytes) -> None:
-        data = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
         if len(self._notices) >= MOST_NOTICES:
             if not self._deaf_told:
                 self._deaf_told = True
                 _log.warning("server %s acknowledges nothing: notifications to it are dropped", self.spec.name)
             return
         notice = Notice(self._notices)
-        connection = self.pool.take()
-        if connection is not None:
-            notice.send(connection, data)
+        shown = self.shown.lines
+        connection = self.pool.take() if shown is not None else None
+        if shown is not None and connection is not None:
+            notice.send(connection, b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, shown, len(body), body))
         else:
-            _spawn(self._notify(notice, data))
+            _spawn(self._notify(notice, body))
 
-    async def _notify(self, notice: Notice, data: bytes) -> None:
+    async def _notify(self, notice: Notice, body: bytes) -> None:
         try:
+            shown = await self.shown.obtain()
+            data = b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, shown, len(body), body)
             notice.send(await self.pool.dial(), data)
         except GatewayError as error:
             notice.over()
@@ -90,9 +102,10 @@ class HttpChannel:
     async def close(self) -> None:
         if self.alive and self.dialect.session_id is not None:
             self.alive = False
-            data = self._head.replace(b"POST ", b"DELETE ", 1) + b"Content-Length: 0\r\n\r\n"
+            head = self._head.replace(b"POST ", b"DELETE ", 1)
             try:
                 async with asyncio.timeout(2):
+                    data = b"%b%bContent-Length: 0\r\n\r\n" % (head, await self.shown.obtain())
                     await ask(self.pool, data, max_answer=LARGE)
             except (TimeoutError, GatewayError):
                 pass  # politeness: the server forgets the session by itself
@@ -118,6 +131,8 @@ class HttpCall(msgspec.Struct, eq=False):
     _json: bool = False
     _events: EventParser | None = None
     _answered: bool = False
+    _challenge: bytes = b""
+    _shown_twice: bool = False
 
     # --- Flight
 
@@ -146,7 +161,8 @@ class HttpCall(msgspec.Struct, eq=False):
 
     # --- sending
 
-    async def dial(self, pool: HttpPool) -> None:
+    async def dial(self) -> None:
+        pool = self.channel.pool
         try:
             connection = await pool.dial()
         except GatewayError as error:
@@ -158,6 +174,40 @@ class HttpCall(msgspec.Struct, eq=False):
             return
         self.connection = connection
         connection.send(self, self._wire)
+
+    async def obtain(self) -> None:
+        """What is shown to the server is not there yet: send once it is."""
+        try:
+            shown = await self.channel.shown.obtain()
+        except GatewayError as error:
+            self._give(error)
+            return
+        await self._send(shown)
+
+    async def _again(self, status: int) -> None:
+        """The server refuses what it was shown: send once more with something else, if there is anything."""
+        channel = self.channel
+        try:
+            shown = await channel.shown.again(status, self._challenge, self._wire)
+        except GatewayError as error:
+            self._give(error)
+            return
+        if shown is None:
+            self._give(refused(channel.spec.name, status, self.retry_after_s))
+        else:
+            await self._send(shown)
+
+    async def _send(self, shown: bytes) -> None:
+        self._wire = self.channel.wire(self._out, shown)
+        self._status, self._size, self._chunks, self._json = 0, 0, [], False
+        connection = self.channel.pool.take()
+        if connection is None:
+            await self.dial()
+        elif self.sink is None:
+            self.channel.pool.release(connection)
+        else:
+            self.dialing, self.connection = None, connection
+            connection.send(self, self._wire)
 
     # --- Receiver
 
@@ -187,6 +237,8 @@ class HttpCall(msgspec.Struct, eq=False):
             self._size = -length  # negative: its first bytes decide whether it is spliced
         if status != 200 and (retry := headers.get(b"retry-after", b"")).isdigit():
             self.retry_after_s = min(float(retry), 3600.0)
+        if status in (401, 403):
+            self._challenge = headers.get(b"www-authenticate", b"")
 
     def body(self, data: bytes) -> None:
         if self.sink is None:
@@ -264,6 +316,11 @@ class HttpCall(msgspec.Struct, eq=False):
     def _finish_status(self, sink: Sink) -> None:
         """An answer that is not plainly a result: a lost session, a JSON-RPC error with its status, or a refusal."""
         status, channel = self._status, self.channel
+        if status in (401, 403) and channel.shown is not NOTHING_SHOWN and not self._shown_twice:
+            # Refused before it was done: it may be sent again.
+            self._shown_twice = True
+            self.dialing = asyncio.ensure_future(self._again(status))
+            return
         if status == 404 and channel.dialect.session_id is not None:
             channel.alive = False
             self._give(SessionLost("the server ended our session"))
@@ -288,7 +345,7 @@ class HttpCall(msgspec.Struct, eq=False):
         if self._out.resend and not self._resent and not begun:
             self._resent = True
             self.connection = None
-            self.dialing = asyncio.ensure_future(self.dial(self.channel.pool))
+            self.dialing = asyncio.ensure_future(self.dial())
             return
         name = self.channel.spec.name
         self._give(UpstreamUnavailable(f"server {name} broke off", detail=detail, sent=sent))

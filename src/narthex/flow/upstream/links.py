@@ -303,8 +303,7 @@ class LegacyLink:
 
     async def _open_stream(self, channel: HttpChannel) -> bool:
         """Returns whether something may have been missed since the last one."""
-        server, pool = self._server, self._server.pool
-        assert pool is not None
+        server, pool = self._server, channel.pool
         inbox = Multiplex(
             server.spec.name,
             reply=channel.notify,
@@ -318,7 +317,11 @@ class LegacyLink:
         status = 0
         try:
             async with asyncio.timeout(ACKNOWLEDGED_S):
-                status = await stream.open(pool, get_head(server.spec, pool, channel.dialect, self._last_id))
+                shown = await channel.shown.obtain()
+                head = get_head(server.spec, pool, channel.dialect, self._last_id, shown)
+                status = await stream.open(pool, head)
+                if status in (401, 403):
+                    await channel.shown.again(status, b"", head)  # the next try may have another token
         except TimeoutError:
             raise UpstreamTimeout(f"server {server.spec.name} does not answer a GET") from None
         finally:

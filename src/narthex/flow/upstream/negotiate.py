@@ -24,7 +24,7 @@ from narthex.flow.codec.handshake import (
 from narthex.flow.codec.jsonrpc import Incoming, decode_incoming
 from narthex.flow.codec.revisions import LATEST_LEGACY, MODERN
 from narthex.flow.held import Held
-from narthex.flow.upstream.connection import Answer, HttpPool, ask
+from narthex.flow.upstream.connection import Answer, HttpPool, ask_as
 from narthex.flow.upstream.http import HttpChannel, refused, request_head
 from narthex.flow.upstream.port import NOBODY, Behalf, Dialect
 from narthex.flow.upstream.resuming import LegacyChannel
@@ -69,10 +69,10 @@ async def open_http(
             dialect = await discover(spec, pool, behalf)
             if dialect is None:
                 raise
-            return HttpChannel(spec, pool, dialect, held)
+            return HttpChannel(spec, pool, dialect, held, behalf)
     dialect = await discover(spec, pool, behalf)
     if dialect is not None:
-        return HttpChannel(spec, pool, dialect, held)
+        return HttpChannel(spec, pool, dialect, held, behalf)
     return await _initialize(spec, pool, held, behalf)
 
 
@@ -84,7 +84,7 @@ async def discover(spec: ServerSpec, pool: HttpPool, behalf: Behalf = NOBODY) ->
     """
     head = request_head(spec, pool, Dialect(era="modern", version=MODERN[0]))
     body = discover_body(_PROBE_ID, behalf.capabilities)
-    answer = await _post(spec, pool, head + b"Mcp-Method: server/discover\r\n", body)
+    answer = await _post(spec, pool, head + b"Mcp-Method: server/discover\r\n", body, behalf)
     _refuse_credential(spec, answer)
     message = _response(answer)
     if message is not None and message.result and answer.status == 200:
@@ -106,7 +106,7 @@ async def discover(spec: ServerSpec, pool: HttpPool, behalf: Behalf = NOBODY) ->
 async def _initialize(spec: ServerSpec, pool: HttpPool, held: Held, behalf: Behalf) -> HttpChannel:
     # 2025-11-25 sends no version header before it is negotiated.
     head = request_head(spec, pool, Dialect(era="legacy", version=""))
-    answer = await _post(spec, pool, head, initialize_body(_PROBE_ID, LATEST_LEGACY, behalf.capabilities))
+    answer = await _post(spec, pool, head, initialize_body(_PROBE_ID, LATEST_LEGACY, behalf.capabilities), behalf)
     _refuse_credential(spec, answer)
     message = _response(answer)
     if message is None or not message.result:
@@ -122,15 +122,15 @@ async def _initialize(spec: ServerSpec, pool: HttpPool, held: Held, behalf: Beha
     if behalf.one_session:
         channel: HttpChannel = SessionChannel(spec, pool, dialect, held, behalf)
     else:
-        channel = LegacyChannel(spec, pool, dialect, held)
+        channel = LegacyChannel(spec, pool, dialect, held, behalf)
     # Awaited: a server may refuse calls until it has seen this.
-    await _post(spec, pool, request_head(spec, pool, dialect), INITIALIZED)
+    await _post(spec, pool, request_head(spec, pool, dialect), INITIALIZED, behalf)
     return channel
 
 
-async def _post(spec: ServerSpec, pool: HttpPool, head: bytes, body: bytes) -> Answer:
-    data = b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
-    return await ask(pool, data, max_answer=min(spec.max_answer, 1 << 20))
+async def _post(spec: ServerSpec, pool: HttpPool, head: bytes, body: bytes, behalf: Behalf) -> Answer:
+    rest = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    return await ask_as(behalf.shown, pool, head, rest, max_answer=min(spec.max_answer, 1 << 20))
 
 
 def _response(answer: Answer) -> Incoming | None:

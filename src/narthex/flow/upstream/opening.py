@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from narthex.errors import GatewayError, UpstreamUnavailable
+from narthex.errors import CredentialUnavailable, GatewayError, UpstreamUnavailable
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.held import Held
 from narthex.flow.upstream.connection import HttpPool
@@ -54,6 +54,7 @@ class Opener:
         self._on_changed = on_changed
         self._fixed = spec.era != "auto" or spec.transport == "sse"
         self._book = EraBook()
+        self._last = NOBODY
         self._probing = asyncio.Lock()
 
     @property
@@ -113,21 +114,28 @@ class Opener:
     async def _ask_again(self, pool: HttpPool, spoken: Spoken) -> None:
         """A legacy server need only be asked whether it is modern. A modern one that is none must show what it is."""
         if spoken == "modern":
-            await (await self._open(None, NOBODY, _ignore)).close()
-        elif await discover(self._spec, pool) is not None:
+            await (await self._open(None, self._asking, _ignore)).close()
+        elif await discover(self._spec, pool.under(self._asking.shown), self._asking) is not None:
             self._found("modern", "server/discover", probed=True)
         else:
             self._found(spoken, "server/discover", probed=True)
 
     # --- ways
 
+    @property
+    def _asking(self) -> Behalf:
+        """On whose behalf we ask for ourselves: with the account that was last good enough to open a channel."""
+        return Behalf(shown=self._last.shown)
+
     async def _open(self, known: Spoken | None, behalf: Behalf, on_push: ChannelPush) -> Channel:
         try:
             if self._pool is None:
                 return await self._open_stdio(known, behalf, on_push)
-            return await self._open_http(self._pool, known, behalf, on_push)
+            channel = await self._open_http(self._pool.under(behalf.shown), known, behalf, on_push)
+            self._last = behalf
+            return channel
         except GatewayError as error:
-            if error.detail not in _NO_VERDICT:
+            if error.detail not in _NO_VERDICT and not isinstance(error, CredentialUnavailable):
                 self.doubt()
             raise
 

@@ -6,24 +6,123 @@ or a process (stdio). Everything here is called on the event loop and returns at
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import msgspec
 
 from narthex.errors import GatewayError
 from narthex.flow.codec.jsonrpc import Incoming
-from narthex.types import Era
+from narthex.types import Era, ServerSpec
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """A client certificate and its key, both PEM."""
+
+    chain: str
+    key: str
+
+    def __repr__(self) -> str:
+        return "Certificate(…)"
+
+
+class Shown(Protocol):
+    """What a channel shows its server of us: one account there. `lines` is looked at anew for each request.
+
+    Raises:
+        CredentialUnavailable: From any of the methods: it cannot be had; nothing was sent.
+    """
+
+    @property
+    def lines(self) -> bytes | None:
+        """Header lines, each with its CRLF. None: they must be had first (`obtain`)."""
+
+    @property
+    def epoch(self) -> int:
+        """Another one than before: what a channel was opened with (environment, query, certificate) is not that any
+        more, and another channel is to be opened."""
+
+    async def obtain(self) -> bytes:
+        """The lines, fetched where they must be; many callers cause one fetch."""
+
+    async def again(self, status: int, challenge: bytes, request: bytes) -> bytes | None:
+        """The server has refused this whole request, with this `WWW-Authenticate`. Other lines to send it with, once;
+        None: there are none, and its refusal stands."""
+
+    def environment(self) -> tuple[tuple[str, str], ...]: ...
+
+    def query(self) -> str: ...
+
+    def certificate(self) -> Certificate | None: ...
+
+    def keep_fresh(self) -> None:
+        """A channel has been used just now: what it shows is renewed before it ends."""
+
+
+class ShowsNothing:
+    """See `Shown`: a server that is shown nothing."""
+
+    lines: bytes | None = b""
+    epoch = 0
+
+    async def obtain(self) -> bytes:
+        return b""
+
+    async def again(self, status: int, challenge: bytes, request: bytes) -> bytes | None:
+        return None
+
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def query(self) -> str:
+        return ""
+
+    def certificate(self) -> Certificate | None:
+        return None
+
+    def keep_fresh(self) -> None:
+        return
+
+
+NOTHING_SHOWN = ShowsNothing()
+
+
+class Accounts(Protocol):
+    """What the fleet asks of those who hold the credentials."""
+
+    def shown(self, spec: ServerSpec, scope: tuple[str, ...]) -> Shown:
+        """What a channel of this scope shows the server."""
+
+    def apply(self, servers: Iterable[ServerSpec]) -> None:
+        """These are the servers now."""
+
+    def sweep(self) -> None:
+        """Once a second."""
+
+
+class NoAccounts:
+    """See `Accounts`: no server is shown anything."""
+
+    def shown(self, spec: ServerSpec, scope: tuple[str, ...]) -> Shown:
+        return NOTHING_SHOWN
+
+    def apply(self, servers: Iterable[ServerSpec]) -> None:
+        return
+
+    def sweep(self) -> None:
+        return
 
 
 class Behalf(msgspec.Struct, frozen=True):
     """On whose behalf a channel is opened.
 
     `capabilities` is what we declare that the client can do; `one_session`: the channel serves one client session
-    alone, so that what the server asks can only be meant for that client.
+    alone, so that what the server asks can only be meant for that client; `shown`: the account with the server.
     """
 
     capabilities: dict[str, Any] = {}
     one_session: bool = False
+    shown: Shown = NOTHING_SHOWN
 
 
 NOBODY = Behalf()

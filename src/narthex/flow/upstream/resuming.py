@@ -16,7 +16,7 @@ from narthex.flow.codec.handshake import cancelled_body
 from narthex.flow.held import Held
 from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.http import HttpCall, HttpChannel, refused
-from narthex.flow.upstream.port import Dialect
+from narthex.flow.upstream.port import NOBODY, Behalf, Dialect
 from narthex.flow.upstream.stream import MOST_RETRY_S, can_resume, get_head
 from narthex.types import ServerSpec
 
@@ -58,7 +58,7 @@ class ResumableCall(HttpCall, eq=False):
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if self._asking and (status != 200 or kind != b"text/event-stream"):
-            self._refused(status)
+            self._refused(status, headers.get(b"www-authenticate", b""))
             return
         if not self._asking:
             super().head(status, headers, length)
@@ -96,6 +96,7 @@ class ResumableCall(HttpCall, eq=False):
         await asyncio.sleep(wait_s)
         channel = self.channel
         try:
+            shown = await channel.shown.obtain()
             connection = await channel.pool.dial()
         except GatewayError as error:
             self.dialing = None
@@ -103,16 +104,34 @@ class ResumableCall(HttpCall, eq=False):
             return
         self.dialing = None
         self.connection = connection
-        connection.send(self, get_head(channel.spec, channel.pool, channel.dialect, last_id))
+        self._wire = get_head(channel.spec, channel.pool, channel.dialect, last_id, shown)
+        connection.send(self, self._wire)
         if self._paused:
             connection.pause()
 
-    def _refused(self, status: int) -> None:
+    async def _ask_as_another(self, status: int, challenge: bytes, last_id: str) -> None:
+        """What was shown is refused: ask with something else, if there is anything."""
+        channel = self.channel
+        try:
+            other = await channel.shown.again(status, challenge, self._wire)
+        except GatewayError as error:
+            self._give(error)
+            return
+        if other is None:
+            self._give(refused(channel.spec.name, status))
+        else:
+            await self._ask_again(0.0, last_id)
+
+    def _refused(self, status: int, challenge: bytes) -> None:
         """The stream is not there any more; or the server is not well, and asked once more."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()
         channel, name = self.channel, self.channel.spec.name
+        if status in (401, 403) and not self._shown_twice and self._events is not None:
+            self._shown_twice = True
+            self.dialing = asyncio.ensure_future(self._ask_as_another(status, challenge, self._events.last_id))
+            return
         if (status >= 500 or status == 429) and self._goes_on():
             return
         if status == 404 and channel.dialect.session_id is not None:
@@ -129,6 +148,6 @@ class ResumableCall(HttpCall, eq=False):
 class LegacyChannel(HttpChannel):
     """A channel to a legacy server, whose calls can be gone on with."""
 
-    def __init__(self, spec: ServerSpec, pool: HttpPool, dialect: Dialect, held: Held) -> None:
-        super().__init__(spec, pool, dialect, held)
+    def __init__(self, spec: ServerSpec, pool: HttpPool, dialect: Dialect, held: Held, behalf: Behalf = NOBODY) -> None:
+        super().__init__(spec, pool, dialect, held, behalf)
         self.calls_are = ResumableCall

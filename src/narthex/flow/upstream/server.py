@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Hashable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from narthex.errors import GatewayError, Overloaded, UpstreamTimeout, UpstreamUnavailable
+from narthex.errors import CredentialUnavailable, GatewayError, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.codec.bridge import error_code
 from narthex.flow.codec.handshake import NONE, request_body
 from narthex.flow.codec.jsonrpc import UNSET, Incoming
@@ -40,7 +40,7 @@ from narthex.flow.upstream.lists import Listed, Lists
 from narthex.flow.upstream.multiplex import ChannelPush
 from narthex.flow.upstream.negotiate import is_refusal
 from narthex.flow.upstream.opening import Opener
-from narthex.flow.upstream.port import Behalf, Channel, Outgoing, Own, SessionLost
+from narthex.flow.upstream.port import NOTHING_SHOWN, Behalf, Channel, Outgoing, Own, SessionLost, Shown
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.secrets import hide, secrets_of
 from narthex.types import HttpTarget, Kind, ServerSpec
@@ -51,6 +51,8 @@ MOST_CHANNELS = 1024
 START_S = 30.0
 """How long a stdio server may take to start and negotiate; a list does not wait for it longer than its own deadline."""
 SESSION_IDLE_S = 600.0
+USED_S = 60.0
+"""A channel that was used in the last of these is in use."""
 
 
 class Server:
@@ -60,6 +62,7 @@ class Server:
         clock, now: Seconds, monotonic and of the wall clock.
         on_change: Called when one of its lists has other contents than before, or may have.
         declares: The capabilities that we declare on a channel of this scope.
+        shown: What such a channel shows the server of us.
         on_push: Gets a notification that belongs to no call and says of no change.
         hears: Is told of changes.
     """
@@ -75,6 +78,7 @@ class Server:
         on_change: Callable[[], None],
         now: Callable[[], float] = time.time,
         declares: Callable[[Hashable], Mapping[str, Any]] = lambda scope: NONE,
+        shown: Callable[[Any], Shown] = lambda scope: NOTHING_SHOWN,
         on_push: ChannelPush | None = None,
         hears: Hears | None = None,
     ) -> None:
@@ -90,6 +94,8 @@ class Server:
         self._closed = False
         self._secrets = secrets_of(spec)
         self._declares = declares
+        self._shown = shown
+        self._opened_with: dict[Channel, tuple[Shown, int]] = {}
         self._on_push = on_push
         self._on_change = on_change
         self._opening: dict[Hashable, asyncio.Task[Channel]] = {}
@@ -122,13 +128,14 @@ class Server:
     def serves_one_session(self, scope: Hashable) -> bool:
         """Is this the scope of one client session, or of one principal's calls without any? Only such a one has more
         members than a principal's key."""
-        return self.spec.sharing == "session" and isinstance(scope, tuple) and len(scope) > 4
+        return self.spec.sharing == "session" and isinstance(scope, tuple) and len(scope) > 5
 
     def behalf(self, scope: Hashable) -> Behalf:
         """On whose behalf a channel of this scope is opened. What a server may ask of a client is declared only where
         the channel serves that client alone (design §4)."""
         alone, declared = self.serves_one_session(scope), self._declares(scope)
-        return Behalf({k: v for k, v in declared.items() if alone or k not in NEEDS.values()}, alone)
+        told = {k: v for k, v in declared.items() if alone or k not in NEEDS.values()}
+        return Behalf(told, alone, self._shown(scope))
 
     async def open(self, scope: Hashable) -> Channel:
         """A channel for `scope`; many callers at once open one. A caller that gives up does not stop the opening.
@@ -166,9 +173,11 @@ class Server:
         if len(self.channels) >= MOST_CHANNELS and not self._drop_dead():
             raise Overloaded(f"too many sessions with server {self.spec.name}")
         self.check_breaker()
+        behalf = self.behalf(scope)
+        epoch = behalf.shown.epoch
         try:
             async with asyncio.timeout(START_S if self.pool is None else self.spec.list_timeout_s):
-                channel = await self._opener.open(self.behalf(scope), partial(self.pushed, scope))
+                channel = await self._opener.open(behalf, partial(self.pushed, scope))
         except TimeoutError:
             raise self.failed(UpstreamTimeout(f"server {self.spec.name} did not answer in time")) from None
         except GatewayError as error:
@@ -179,6 +188,8 @@ class Server:
         self.breaker.success(self.clock())
         channel.last_used = self.clock()
         self.channels[scope] = channel
+        if self.spec.accounts:
+            self._opened_with[channel] = (behalf.shown, epoch)
         self._stir(scope)
         return channel
 
@@ -198,6 +209,8 @@ class Server:
 
     def failed(self, error: GatewayError) -> GatewayError:
         """Count a failure of the server and keep its words for the operator; returns `error`, to be raised."""
+        if isinstance(error, CredentialUnavailable):  # who raised it knew of no server
+            error.public = f"the gateway has no credential for server {self.spec.name} at present"
         error.detail = hide(error.detail, self._secrets)  # it may hold the server's words, and they our credential
         if isinstance(error, (UpstreamUnavailable, UpstreamTimeout)):
             was = self.breaker.state
@@ -249,16 +262,19 @@ class Server:
     def _era_changed(self) -> None:
         """Channels of the old era end once their calls have. A session that one client has goes on while it lives:
         what it has made in there is nowhere else."""
-        until = self.clock() + self.spec.call_timeout_s
         for scope, channel in list(self.channels.items()):
             if channel.dialect.era == "legacy" and self.serves_one_session(scope):
                 continue
-            del self.channels[scope]
-            self._retired.append((channel, until))
-            self._stir(scope)
+            self._retire(scope, channel)
         for kind in ("tools", "prompts", "resources"):
             self._lists.stale(kind)
         self._on_change()
+
+    def _retire(self, scope: Hashable, channel: Channel) -> None:
+        """The next call opens another channel; this one ends once its calls have."""
+        del self.channels[scope]
+        self._retired.append((channel, self.clock() + self.spec.call_timeout_s))
+        self._stir(scope)
 
     # --- what it says unasked
 
@@ -356,6 +372,8 @@ class Server:
             self.pool.sweep()
         for kind in list(self._changed_since):
             self.list_changed(kind)
+        if self.spec.accounts:
+            self._look_at_accounts()
         return [*self._close_idle(), *self._close_retired(), *self._ask_about()]
 
     def _close_idle(self) -> list[Coroutine[Any, Any, Any]]:
@@ -370,6 +388,20 @@ class Server:
                 self._forget_lists(scope)
                 self._stir(scope)
         return closing
+
+    def _look_at_accounts(self) -> None:
+        """Channels that are used keep what they show fresh; one that was opened with what is void now is not used."""
+        now = self.clock()
+        for scope, channel in list(self.channels.items()):
+            if (opened_with := self._opened_with.get(channel)) is None:
+                continue
+            shown, epoch = opened_with
+            if shown.epoch != epoch:
+                self._retire(scope, channel)
+            elif channel.open_calls or now - channel.last_used < USED_S:
+                shown.keep_fresh()
+        alive = {*self.channels.values(), *(channel for channel, _ in self._retired)}
+        self._opened_with = {one: with_ for one, with_ in self._opened_with.items() if one in alive}
 
     def _close_retired(self) -> list[Coroutine[Any, Any, Any]]:
         now, retired = self.clock(), self._retired

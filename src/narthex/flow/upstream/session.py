@@ -20,8 +20,7 @@ class SessionChannel(LegacyChannel):
     """See `port.Channel`. `calls` are those that a client waits for."""
 
     def __init__(self, spec: ServerSpec, pool: HttpPool, dialect: Dialect, held: Held, behalf: Behalf) -> None:
-        super().__init__(spec, pool, dialect, held)
-        self.behalf = behalf
+        super().__init__(spec, pool, dialect, held, behalf)
         self.calls: dict[int, Sink] = {}
 
     def request(self, out: Outgoing, sink: Sink) -> Flight:  # type: ignore[override]

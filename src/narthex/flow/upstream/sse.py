@@ -16,11 +16,11 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from narthex.errors import GatewayError, ParseError, UpstreamUnavailable
+from narthex.errors import CredentialUnavailable, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import handshake
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.codec.sse import EventParser
-from narthex.flow.upstream.connection import HttpConnection, HttpPool, Receiver, ask
+from narthex.flow.upstream.connection import HttpConnection, HttpPool, Receiver, ask_as, with_query
 from narthex.flow.upstream.http import refused, request_head
 from narthex.flow.upstream.multiplex import Answer, ChannelPush, Multiplex, NotMcp, read_dialect
 from narthex.flow.upstream.notice import MOST_NOTICES
@@ -63,20 +63,29 @@ class _Post(Receiver):
 
     def __init__(self, channel: SseChannel, body: bytes) -> None:
         self._channel = channel
-        self._data = b"%bContent-Length: %d\r\n\r\n%b" % (channel.post_head, len(body), body)
+        self._body = body
+        self._data = b""
         self._connection: HttpConnection | None = None
         self._dialing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._status = 0
         self._size = 0
+        self._challenge = b""
+        self._shown_twice = False
 
     def send(self) -> None:
         self._channel.posts.add(self)
-        self._connection = self._channel.pool.take()
-        if self._connection is not None:
-            self._connection.send(self, self._data)
+        shown = self._channel.behalf.shown.lines
+        if shown is not None and (connection := self._channel.pool.take()) is not None:
+            self._connection = connection
+            connection.send(self, self._wire(shown))
         else:
             self._dialing = asyncio.ensure_future(self._dial())
+
+    def _wire(self, shown: bytes) -> bytes:
+        length = b"Content-Length: %d\r\n\r\n" % len(self._body)
+        self._data = b"%b%b%b%b" % (self._channel.post_head, shown, length, self._body)
+        return self._data
 
     @property
     def written(self) -> bool:
@@ -92,6 +101,7 @@ class _Post(Receiver):
 
     async def _dial(self) -> None:
         try:
+            shown = await self._channel.behalf.shown.obtain()
             connection = await self._channel.pool.dial()
         except GatewayError as error:
             self._dialing = None
@@ -100,7 +110,23 @@ class _Post(Receiver):
             return
         self._dialing = None
         self._connection = connection
-        connection.send(self, self._data)
+        connection.send(self, self._wire(shown))
+
+    async def _again(self) -> None:
+        """The server refuses what it was shown: once more, with something else, if there is anything."""
+        try:
+            other = await self._channel.behalf.shown.again(self._status, self._challenge, self._data)
+        except GatewayError as error:
+            self._dialing = None
+            self.undelivered(error)
+            return
+        if other is None or not self._channel.alive:
+            self._dialing = None
+            self.undelivered(refused(self._channel.name, self._status))
+            return
+        self._size = self._status = 0
+        self._channel.posts.add(self)
+        await self._dial()
 
     def drop(self) -> None:
         """End it, wherever it is."""
@@ -121,6 +147,7 @@ class _Post(Receiver):
 
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         self._status = status
+        self._challenge = headers.get(b"www-authenticate", b"")
 
     def body(self, data: bytes) -> None:
         self._size += len(data)
@@ -140,6 +167,9 @@ class _Post(Receiver):
         if self._status == 404:
             self.undelivered(SessionLost("the server ended our session"))
             self._channel.fail(UpstreamUnavailable(f"server {self._channel.name} ended our session", sent=True))
+        elif self._status in (401, 403) and not self._shown_twice:
+            self._shown_twice = True
+            self._dialing = asyncio.ensure_future(self._again())
         elif not 200 <= self._status < 300:
             self.undelivered(refused(self._channel.name, self._status))
 
@@ -233,6 +263,9 @@ class SseChannel(Receiver):
         self._common = request_head(spec, pool, self.dialect).partition(b"\r\n")[2]
         self._events = EventParser(spec.max_answer)
         self._stream: HttpConnection | None = None
+        self._request = b""
+        self.refused_with: tuple[int, bytes, bytes] | None = None
+        """Status and challenge of a stream that was refused for what it showed, and its request."""
         self._ready: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
 
     async def connect(self) -> None:
@@ -240,8 +273,9 @@ class SseChannel(Receiver):
         target = self.pool.dialer.request_target(self.pool.target).encode("latin-1")
         head = [b"GET %b HTTP/1.1" % target, b"Accept: text/event-stream", b"Cache-Control: no-store"]
         head += [h for h in self._common.split(b"\r\n") if not h.startswith((b"Accept: ", b"Content-Type: "))]
+        self._request = b"%b%b\r\n" % (b"\r\n".join(head), await self.behalf.shown.obtain())
         self._stream = await self.pool.dial()
-        self._stream.send(self, b"\r\n".join(head) + b"\r\n")
+        self._stream.send(self, self._request)
         error = await self._ready
         if error is not None:
             raise error
@@ -255,8 +289,9 @@ class SseChannel(Receiver):
         self.dialect = read_dialect(self.name, "initialize", await answer.came)
         body = handshake.INITIALIZED
         # Awaited: a call on another connection could overtake it.
-        post = b"%bContent-Length: %d\r\n\r\n%b" % (self.post_head, len(body), body)
-        acknowledged = await ask(self.pool, post, max_answer=MOST_ACKNOWLEDGED)
+        rest = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        shown = self.behalf.shown
+        acknowledged = await ask_as(shown, self.pool, self.post_head, rest, max_answer=MOST_ACKNOWLEDGED)
         if not 200 <= acknowledged.status < 300:
             raise UpstreamUnavailable(
                 f"server {self.name} refuses the handshake", detail=f"HTTP {acknowledged.status} to initialized"
@@ -305,6 +340,8 @@ class SseChannel(Receiver):
 
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if status in (401, 403):
+            self.refused_with = (status, headers.get(b"www-authenticate", b""), self._request)
         if status != 200:
             self.fail(refused(self.name, status))
         elif kind != b"text/event-stream":
@@ -327,7 +364,8 @@ class SseChannel(Receiver):
         if kind == "message" and self._ready.done():
             self.calls.take(data)
         elif kind == "endpoint" and not self._ready.done():
-            target = msgspec.structs.replace(self.pool.target, path=endpoint_path(self.pool.target, data))
+            path = with_query(endpoint_path(self.pool.target, data), self.behalf.shown.query())
+            target = msgspec.structs.replace(self.pool.target, path=path)
             line = self.pool.dialer.request_target(target).encode("latin-1")
             self.post_head = b"POST %b HTTP/1.1\r\n%b" % (line, self._common)
             self._ready.set_result(None)
@@ -362,14 +400,27 @@ async def open_sse(
         raise UpstreamUnavailable(f"server {spec.name} is of the legacy era: it speaks HTTP+SSE")
     channel = SseChannel(spec, pool, on_push, log, behalf)
     try:
+        return await _open(channel, deadline_s)
+    except UpstreamUnavailable:
+        if channel.refused_with is None or await behalf.shown.again(*channel.refused_with) is None:
+            raise
+    return await _open(SseChannel(spec, pool, on_push, log, behalf), deadline_s)
+
+
+async def _open(channel: SseChannel, deadline_s: float) -> SseChannel:
+    name = channel.name
+    try:
         async with asyncio.timeout(deadline_s):
             await channel.connect()
             await channel.initialize()
     except TimeoutError:
         await channel.close()
         raise UpstreamUnavailable(
-            f"server {spec.name} does not answer", detail="its handshake was not answered in time"
+            f"server {name} does not answer", detail="its handshake was not answered in time"
         ) from None
+    except CredentialUnavailable:
+        await channel.close()
+        raise
     except GatewayError as error:
         await channel.close()
         raise UpstreamUnavailable(error.public, detail=error.detail) from None  # `sent` speaks of calls: none was

@@ -124,7 +124,7 @@ class StdioChannel:
             self._spec.name,
             target.command,
             target.args,
-            env=child_environment(target.env),
+            env=child_environment((*target.env, *self.behalf.shown.environment())),
             cwd=target.cwd,
             on_data=self._received,
             on_dying=self._dying,

@@ -27,15 +27,19 @@ _ID = re.compile(rb"[ -~\x80-\xff]{1,1024}")
 _POST_ONLY = (b"Accept: ", b"Content-Type: ")
 
 
-def get_head(spec: ServerSpec, pool: HttpPool, dialect: Dialect, last_id: str = "") -> bytes:
-    """A whole GET for an event stream, on from the event `last_id` where that can stand in a header."""
+def get_head(spec: ServerSpec, pool: HttpPool, dialect: Dialect, last_id: str = "", shown: bytes = b"") -> bytes:
+    """A whole GET for an event stream, on from the event `last_id` where that can stand in a header.
+
+    Args:
+        shown: The lines of the account.
+    """
     target = pool.dialer.request_target(pool.target).encode("latin-1")
     lines = [b"GET %b HTTP/1.1" % target, b"Accept: text/event-stream", b"Cache-Control: no-store"]
     common = request_head(spec, pool, dialect).split(b"\r\n")[1:-1]
     lines += [line for line in common if not line.startswith(_POST_ONLY)]
     if can_resume(last_id):
         lines.append(b"Last-Event-ID: %b" % last_id.encode())
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    return b"\r\n".join(lines) + b"\r\n" + shown + b"\r\n"
 
 
 def can_resume(last_id: str) -> bool:

@@ -25,7 +25,7 @@ MOST_CALLERS = 4096
 """Callers whose viewer is found at once; another's scopes are worked out anew."""
 
 Scope = tuple[str, ...]
-_OF_SESSION = 6  # parts of a scope of `sharing: session`
+_OF_SESSION = 7  # parts of a scope of `sharing: session`
 _NOT_CARRIED = (
     ClientCaps.TASKS
     | ClientCaps.TASKS_LIST
@@ -37,17 +37,26 @@ _NOT_CARRIED = (
 """Tasks that a client would run for a server. Those that a server runs need no word of a legacy client."""
 
 
-def scope_of(sharing: Sharing, principal: Principal, session: Session | None, bits: int = 0) -> Scope:
-    """Who shares an upstream session with this caller. Every scope begins with the tenant.
+def scope_of(
+    sharing: Sharing, principal: Principal, session: Session | None, bits: int = 0, account: str = ""
+) -> Scope:
+    """Who shares an upstream session with this caller: its parts are the tenant, the account with the server, the rest
+    of the principal's key. So what one account opened is never another's.
 
     One of `sharing: session` ends with the session's id, empty for a client that has none, and with what the client
     can be asked (`bits`): that is said once for the whole upstream session.
     """
+    tenant, *who = principal.key
     if sharing == "tenant":
-        return (principal.tenant,)
+        return (tenant, account)
     if sharing == "session":
-        return (*principal.key, session.id if session is not None else "", str(bits))
-    return principal.key
+        return (tenant, account, *who, session.id if session is not None else "", str(bits))
+    return (tenant, account, *who)
+
+
+def account_in(scope: Scope) -> str:
+    """The account that a scope is for."""
+    return scope[1]
 
 
 def declared(scope: Hashable) -> dict[str, Any]:
@@ -82,8 +91,9 @@ class View(msgspec.Struct):
         return self.index.missing == missing and len(lists) == len(self.lists) and all(map(is_, lists, self.lists))
 
 
-Caller = tuple[str, Scope, str, int]
-"""Endpoint, principal, and where sessions matter the session's id and what the client can be asked."""
+Caller = tuple[str, Scope, str, int, Hashable]
+"""Endpoint, principal; where sessions matter the session's id and what the client can be asked; where accounts do, what
+their tables ask for."""
 
 
 class Viewer:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.conformance.suites import SUITES, Outcome, Report, Suite, excused, listed, node, run
+from tests.conformance.suites import SUITES, Outcome, Report, Suite, excused, listed, node, run, spoken_by
 
 
 def main() -> int:
@@ -29,6 +29,10 @@ def main() -> int:
     if options.direct:
         chosen = [one for one in chosen if one.side == "server" and not one.crossed]
     upstream = os.environ.get("UPSTREAM") or None
+    if upstream is not None:
+        spoken = spoken_by(upstream)
+        print(f"{upstream} speaks: {', '.join(sorted(spoken))}")
+        chosen = [one.before(spoken) if one.side == "server" else one for one in chosen]
     jobs = 1 if upstream else options.jobs  # suites change the server's lists, and here they share one server
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         place = options.output or Path(folder)

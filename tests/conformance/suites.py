@@ -15,13 +15,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from tests.e2e.harness import ROOT, Gateway
+from tests.e2e.harness import LEGACY, MODERN, ROOT, Closed, Era, Gateway, Wire, message, routing_headers
 
 NODE_MODULES = ROOT / "tests" / "counterparts" / "node_modules"
 PACKAGE = NODE_MODULES / "@modelcontextprotocol" / "conformance"
@@ -43,6 +44,7 @@ class Suite:
     """One line of the report.
 
     `fixture` is the era that the fixture serves, `era` the one that the gateway is told to speak to its upstream.
+    `table` is the suite under which `crossed.yml` says what cannot pass; its own name, unless the upstream is foreign.
     """
 
     name: str
@@ -51,6 +53,17 @@ class Suite:
     fixture: str = ""
     era: str = "auto"
     crossed: bool = False
+    table: str = ""
+
+    def before(self, spoken: set[str]) -> Suite:
+        """The suite in front of a server that speaks the eras `spoken`.
+
+        A server of one era makes each suite of the other one a crossed one, and one that lacks the era of a crossed
+        suite is spoken to as it wants to be.
+        """
+        like = (one for one in SUITES if one.crossed and one.revision == self.revision and {one.fixture} == spoken)
+        table = next((one.name for one in like), self.name)
+        return replace(self, era=self.era if self.era in spoken else "auto", table=table)
 
 
 SUITES = (
@@ -129,7 +142,7 @@ def listed(file: str) -> dict[str, dict[str, dict[str, Any]]]:
 
 def excused(suite: Suite, outcome: Outcome) -> bool:
     """Does `crossed.yml` say that these checks cannot pass in this suite?"""
-    entry = listed("crossed.yml").get(suite.name, {}).get(outcome.scenario)
+    entry = listed("crossed.yml").get(suite.table or suite.name, {}).get(outcome.scenario)
     return entry is not None and outcome.failed_checks <= set(entry["checks"])
 
 
@@ -159,11 +172,21 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "NO_COLOR": "1"}
 
 
-@contextlib.contextmanager
-def fixture(era: str) -> Iterator[str]:
+def fixture(era: str) -> AbstractContextManager[str]:
     """The fixture as a process; yields its URL."""
+    return served("tests.conformance.fixture", "--era", era)
+
+
+def reference() -> AbstractContextManager[str]:
+    """The server made with the official Python SDK as a process; yields its URL."""
+    return served("tests.conformance.reference")
+
+
+@contextlib.contextmanager
+def served(module: str, *arguments: str) -> Iterator[str]:
+    """A server of this repository that says `ready URL` when it is; yields its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.conformance.fixture", "--era", era],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -175,7 +198,7 @@ def fixture(era: str) -> Iterator[str]:
         assert process.stdout
         word, _, url = process.stdout.readline().strip().partition(" ")
         if word != "ready":
-            raise RuntimeError(f"the fixture ended with {process.wait()} at start")
+            raise RuntimeError(f"{module} ended with {process.wait()} at start")
         yield url
     finally:
         process.kill()
@@ -192,6 +215,30 @@ def in_front_of(url: str, era: str = "auto", **server: Any) -> dict[str, Any]:
         "servers": {"upstream": entry},
         "endpoints": {"default": {"servers": ["upstream"], "naming": "none"}},
     }
+
+
+HELLOS: tuple[tuple[Era, str, dict[str, Any]], ...] = (
+    ("modern", "server/discover", {}),
+    (
+        "legacy",
+        "initialize",
+        {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+    ),
+)
+
+
+def spoken_by(url: str) -> set[str]:
+    """The eras that a server answers in over Streamable HTTP; legacy where in neither: it may speak HTTP+SSE."""
+    found: set[str] = set()
+    for era, method, params in HELLOS:
+        body = message(method, params, era=era)
+        with contextlib.suppress(OSError, Closed, AssertionError, ValueError), Wire(url) as wire:
+            answered = wire.request("POST", headers=routing_headers(body, era=era), body=json.dumps(body).encode())
+            answered.body = answered.body.replace(b"\r\n", b"\n")  # as other servers end the lines of a stream
+            result = answered.answer.get("result", {})
+            if "protocolVersion" in result or MODERN in result.get("supportedVersions", ()):
+                found.add(era)
+    return found or {"legacy"}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from narthex.errors import UpstreamUnavailable
 from narthex.flow.codec import handshake
-from narthex.flow.codec.jsonrpc import Raw, decode_incoming
+from narthex.flow.codec.jsonrpc import Incoming, Raw, decode_incoming
 from narthex.flow.upstream.port import Dialect
 
 INFO = "io.modelcontextprotocol/serverInfo"
@@ -98,6 +98,29 @@ def test_discover_refuses(result: Any) -> None:
     with pytest.raises(UpstreamUnavailable) as caught:
         handshake.dialect_from_discover(raw(result))
     assert not caught.value.sent
+
+
+@pytest.mark.parametrize(
+    ("offered", "wanted"),
+    [
+        pytest.param(["2025-11-25"], True, id="an old version"),
+        pytest.param(["2024-11-05", "2099-01-01"], True, id="an old one and one we do not know"),
+        pytest.param(["2025-11-25", "2026-07-28"], False, id="both eras"),
+        pytest.param(["2026-07-28"], False, id="modern"),
+        pytest.param(["2099-01-01"], False, id="none that we know"),
+        pytest.param([], False, id="none"),
+        pytest.param("2025-11-25", False, id="no list"),
+        pytest.param(None, False, id="nothing said"),
+    ],
+)
+def test_what_offers_old_versions_alone_wants_the_handshake(offered: Any, wanted: bool) -> None:
+    def answer(**member: Any) -> Incoming:
+        return decode_incoming(json.dumps({"jsonrpc": "2.0", "id": 1, **member}).encode())
+
+    error = {"code": -32022, "message": "x", "data": {"supported": offered, "requested": "2026-07-28"}}
+    assert handshake.wants_handshake(answer(result={"supportedVersions": offered})) == wanted
+    assert handshake.wants_handshake(answer(error=error)) == wanted
+    assert not handshake.wants_handshake(answer(error={**error, "code": -32021})), "not what the code is for"
 
 
 @pytest.mark.parametrize("info", [None, "x", 3, []])

@@ -22,6 +22,8 @@ from tests.flow.upstream.test_http import CLOSE, RESET, STREAM, Scripted, Step, 
 
 DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "resultType": "complete"}
 INITIALIZED = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "x"}}
+OLD = ["2025-11-25", "2025-06-18"]
+ONLY_OLD = {"code": -32022, "message": "x", "data": {"supported": OLD, "requested": "2026-07-28"}}
 NO_METHOD = rpc(1, error={"code": -32601, "message": "no"})
 ACCEPTED = (answer(b"", "202 Accepted", kind=None),)
 SESSION = "Mcp-Session-Id: s-1"
@@ -81,6 +83,12 @@ def test_the_era_is_found(eras: Any, known: Era | None, era: Any, found: Era, as
         pytest.param(answer(b"", "404 Not Found"), id="a bare 404"),
         pytest.param(answer(b"<html>", kind="text/html"), id="a page"),
         pytest.param(answer(b"", "202 Accepted", kind=None), id="accepted, and no answer"),
+        pytest.param(answer(rpc(1, result={**DISCOVERED, "supportedVersions": OLD})), id="it discovers old versions"),
+        pytest.param(
+            STREAM + event(rpc(1, result={**DISCOVERED, "supportedVersions": OLD})) + b"0\r\n\r\n",
+            id="it discovers old versions in a stream",
+        ),
+        pytest.param(answer(rpc(1, error=ONLY_OLD), "400 Bad Request"), id="-32022 that names old versions"),
         pytest.param(STREAM + event(NO_METHOD) + b"0\r\n\r\n", id="an error in a stream"),
         pytest.param(answer(rpc(1, result={})), id="a result that is none of discovery: it answers whatever is asked"),
     ],
@@ -127,6 +135,10 @@ def test_answers_are_taken_in_either_form(how: str) -> None:
                      id="modern, of another version"),
         pytest.param([(answer(rpc(1, result={**DISCOVERED, "supportedVersions": ["2031-01-01"]})),)], None, "version",
                      id="modern, none of ours"),
+        pytest.param([(answer(rpc(1, error={**ONLY_OLD, "data": {"supported": ["2031-01-01"]}})),)], None, "version",
+                     id="modern by -32022, none of ours"),
+        pytest.param([(answer(rpc(1, result={**DISCOVERED, "supportedVersions": OLD})),)], "modern", "version",
+                     id="modern is wished and old versions are there"),
         pytest.param([(answer(NO_METHOD),), (answer(NO_METHOD),)], None, "refused to initialize", id="refuses to"),
         pytest.param([(answer(NO_METHOD),), (answer(b"", "500 Oops"),)], None, "HTTP 500", id="fails to"),
         pytest.param([(answer(NO_METHOD),), (answer(rpc(1, result={"protocolVersion": "1999"})),)], None, "version",

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from narthex import __version__
-from narthex.errors import UpstreamUnavailable
+from narthex.errors import UnsupportedVersion, UpstreamUnavailable
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Id, Incoming, Raw, encode
 from narthex.flow.codec.revisions import (
     LATEST_LEGACY,
@@ -43,6 +43,15 @@ class _Discovered(msgspec.Struct):
     meta: dict[str, Any] = msgspec.field(name="_meta", default_factory=dict)
 
 
+class _Supported(msgspec.Struct):
+    supported: list[str]
+
+
+class _Refused(msgspec.Struct):
+    code: int
+    data: _Supported
+
+
 class _Initialized(msgspec.Struct):
     version: str = msgspec.field(name="protocolVersion")
     capabilities: dict[str, Any] = {}
@@ -51,6 +60,7 @@ class _Initialized(msgspec.Struct):
 
 
 _decode_discovered = msgspec.json.Decoder(_Discovered).decode
+_decode_refused = msgspec.json.Decoder(_Refused).decode
 _decode_initialized = msgspec.json.Decoder(_Initialized).decode
 
 
@@ -106,6 +116,23 @@ def dialect_from_discover(result: Raw) -> Dialect:
         server_info=info if isinstance(info, dict) else {},
         instructions=found.instructions,
     )
+
+
+def wants_handshake(answer: Incoming) -> bool:
+    """Does this answer to discovery offer versions that need `initialize`, and no modern one of ours?
+
+    A server that has sessions may know `server/discover` all the same, and name there what it speaks, or name it in the
+    -32022 with which it refuses (versioning, "Protocol Version Negotiation"): it is modern by neither.
+    """
+    try:
+        if answer.result:
+            offered = _decode_discovered(answer.result).supported
+        else:
+            refused = _decode_refused(answer.error)
+            offered = refused.data.supported if refused.code == UnsupportedVersion.code else []
+    except BAD_JSON:
+        return False
+    return any(version in LEGACY for version in offered) and not any(version in MODERN for version in offered)
 
 
 def dialect_from_initialize(result: Raw, session_id: str | None) -> Dialect:

@@ -20,6 +20,7 @@ from narthex.flow.codec.handshake import (
     discover_body,
     initialize_body,
     is_modern_error,
+    wants_handshake,
 )
 from narthex.flow.codec.jsonrpc import Incoming, decode_incoming
 from narthex.flow.codec.revisions import LATEST_LEGACY, MODERN
@@ -87,6 +88,8 @@ async def discover(spec: ServerSpec, pool: HttpPool, behalf: Behalf = NOBODY) ->
     answer = await _post(spec, pool, head + b"Mcp-Method: server/discover\r\n", body, behalf)
     _refuse_credential(spec, answer)
     message = _response(answer)
+    if message is not None and spec.era == "auto" and wants_handshake(message):
+        return None
     if message is not None and message.result and answer.status == 200:
         try:
             return dialect_from_discover(message.result)

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 from narthex.errors import SessionNotFound
 from narthex.flow.accept.sessions import Sessions
@@ -231,3 +232,118 @@ def test_new_keys_count_from_the_moment_they_are_taken(kept: bool) -> None:
     later = sessions.create(ALICE, "default", "2025-11-25").encode()
     assert gateway(keys=(new,)).find(later, ALICE, "default").version == "2025-11-25"
     refused(gateway(keys=(old,)), later)
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_of_another_run_it_opens_but_where_servers_keep_something_for_it_alone(warm: bool) -> None:
+    before, after = gateway(), gateway(seed=2)
+    after.stateful = {"own"}
+    for endpoint in ("default", "own"):
+        handle = before.create(ALICE, endpoint, "2025-11-25").encode()
+        before.stateful = {"own"}
+        before.find(handle, ALICE, endpoint)
+        if warm and endpoint == "default":
+            after.find(handle, ALICE, endpoint)
+        if endpoint == "default":
+            assert after.find(handle, ALICE, endpoint).version == "2025-11-25"
+        else:
+            refused(after, handle, endpoint=endpoint)
+
+
+PRINCIPALS = [ALICE, Principal("acme", "https://sso.example.com", "alice"), LOCAL]
+ENDPOINTS = ["default", "own"]
+
+
+class Made:
+    """What the model knows of a session."""
+
+    def __init__(self, handle: bytes, principal: Principal, endpoint: str, home: int, key: int, until: float) -> None:
+        self.handle = handle
+        self.principal = principal
+        self.endpoint = endpoint
+        self.home = home
+        self.key = key
+        self.until = until
+        self.ended: set[int] = set()
+
+
+class Life(RuleBasedStateMachine):
+    """Two processes with one key ring, which is turned: a handle opens for its owner, there, until it ends, and nowhere
+    else. `own` is an endpoint whose servers keep something for each session alone."""
+
+    made = Bundle("made")
+
+    @initialize()
+    def begin(self) -> None:
+        self.clock = FakeClock(epoch=NOW)
+        self.keys = [0]
+        self.latest = 0
+        self.processes = [gateway(self.clock, self.ring(), seed) for seed in (1, 2)]
+        for one in self.processes:
+            one.stateful = {"own"}
+
+    def ring(self) -> tuple[bytes, ...]:
+        return tuple(b"%032d" % key for key in self.keys)
+
+    @rule(
+        target=made, at=st.integers(0, 1), who=st.sampled_from(PRINCIPALS), endpoint=st.sampled_from(ENDPOINTS),
+        version=st.sampled_from(["2025-03-26", "2025-11-25"]), bits=st.integers(0, 2**14 - 1),
+    )  # fmt: skip
+    def create(self, at: int, who: Principal, endpoint: str, version: str, bits: int) -> Made:
+        handle = self.processes[at].create(who, endpoint, version, bits).encode()
+        made = Made(handle, who, endpoint, at, self.keys[0], int(self.clock.wall() + TTL_S))
+        found = self.processes[at].find(handle, who, endpoint)
+        assert (found.version, found.capabilities, found.expires_at) == (version, bits, made.until)
+        return made
+
+    @rule(made=made, at=st.integers(0, 1), who=st.sampled_from(PRINCIPALS), endpoint=st.sampled_from(ENDPOINTS))
+    def find(self, made: Made, at: int, who: Principal, endpoint: str) -> None:
+        try:
+            self.processes[at].find(made.handle, who, endpoint)
+        except SessionNotFound as error:
+            assert not self.opens(made, at, who, endpoint)
+            assert error.public == "session not found"
+        else:
+            assert self.opens(made, at, who, endpoint)
+
+    @rule(made=made, at=st.integers(0, 1), who=st.sampled_from(PRINCIPALS))
+    def end(self, made: Made, at: int, who: Principal) -> None:
+        opens = self.opens(made, at, who, made.endpoint)
+        try:
+            self.processes[at].end(made.handle, who, made.endpoint)
+        except SessionNotFound:
+            assert not opens
+        else:
+            assert opens
+            made.ended.add(at)
+
+    @rule(made=consumes(made), bit=st.integers(0, 5000), at=st.integers(0, 1))
+    def forge(self, made: Made, bit: int, at: int) -> None:
+        forged = bytearray(made.handle)
+        forged[bit % len(forged)] ^= 1 << bit % 7
+        with pytest.raises(SessionNotFound):
+            self.processes[at].find(bytes(forged), made.principal, made.endpoint)
+
+    @rule(seconds=st.sampled_from([1.0, TTL_S / 2, TTL_S]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def turn_the_ring(self) -> None:
+        """A new key seals; of the old ones the latest still opens."""
+        self.latest += 1
+        self.keys = [self.latest, self.keys[0]]
+        for one in self.processes:
+            one.take_keys(KeyRing(self.ring()))
+
+    def opens(self, made: Made, at: int, who: Principal, endpoint: str) -> bool:
+        return (
+            (who, endpoint) == (made.principal, made.endpoint)
+            and self.clock.wall() < made.until
+            and made.key in self.keys
+            and at not in made.ended
+            and (endpoint != "own" or at == made.home)
+        )
+
+
+TestLife = Life.TestCase

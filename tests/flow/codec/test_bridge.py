@@ -495,8 +495,8 @@ ELICITED = b'{"jsonrpc":"2.0","method":"notifications/elicitation/complete","par
 LOGGED = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "ä"}}
 
 
-def told(call: Call, data: bytes) -> dict[str, Any] | None:
-    body = progress_for(call, decode_incoming(data))
+def told(call: Call, data: bytes, server: Era | None = None) -> dict[str, Any] | None:
+    body = progress_for(call, decode_incoming(data), server or call.era)
     return None if body is None else json.loads(body)
 
 
@@ -522,11 +522,20 @@ def test_progress_carries_the_clients_own_token(era: Era, token: int | str) -> N
         pytest.param("legacy", {}, b'{"method":"notifications/cancelled","params":{}}', None, id="cancelled"),
         pytest.param("legacy", {}, ELICITED, json.loads(ELICITED), id="a URL was opened"),
         pytest.param("modern", MODERN, ELICITED, None, id="a URL was opened: 2026-07-28 knows no such notification"),
-        pytest.param("legacy", {}, b'{"method":"com.example/x","params":{}}', None, id="what we do not know"),
+        pytest.param("legacy", {}, b'{"method":"notifications/resources/updated","params":{}}', None, id="updated"),
+        pytest.param("legacy", {}, b'{"method":"notifications/x","params":[]}', None, id="unknown, and no object"),
+        pytest.param("legacy", {}, b'{"method":"tools/call","params":{}}', None, id="a request without an id"),
     ],
 )
 def test_notifications(era: Era, meta: dict[str, Any], data: bytes, expected: dict[str, Any] | None) -> None:
     assert told(call(era, meta), data) == expected
+
+
+@pytest.mark.parametrize("line", ['{"method":"notifications/com.example.x","params":{"ä":[1.0]}}', '{"method":"x/y"}'])
+@each_pair
+def test_an_extensions_notification_passes_whole_within_an_era(client: Era, server: Era, line: str) -> None:
+    passed = told(call(client, MODERN if client == "modern" else {}), line.encode(), server)
+    assert passed == ({"jsonrpc": "2.0", **json.loads(line)} if client == server else None)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from narthex.errors import Overloaded
-from narthex.flow.codec.jsonrpc import Request
+from narthex.flow.codec.jsonrpc import RawMap, Request
 from narthex.types import Call, Limits, Session
 
 if TYPE_CHECKING:
@@ -71,6 +71,13 @@ class Calls:
         """A legacy client's response to what it was asked; one that nobody waits for is nothing."""
         if isinstance(response.id, int) and (one := self.pushes.pop((session.id, response.id), None)) is not None:
             one.client_answered(response.id, response.result or None, response.error or None)
+
+    def progressed(self, session: Session, params: RawMap) -> None:
+        """How far a legacy client is with what it was asked: the token that it was given is the id of that."""
+        token = bytes(params["progressToken"])
+        one = self.pushes.get((session.id, int(token))) if token.isdigit() and len(token) < 16 else None
+        if one is not None:
+            one.client_progressed(int(token), params)
 
     def cancel(self, session: Session, request_id: bytes) -> None:
         """A legacy client gives a request up, by its id as JSON."""

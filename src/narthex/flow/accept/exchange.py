@@ -42,7 +42,7 @@ from narthex.flow.notify.resumability import Stream
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
-from narthex.flow.upstream.pushes import NEEDS
+from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.server import Server
 from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
@@ -291,8 +291,12 @@ class Exchange(msgspec.Struct, eq=False):
         if is_request(message):
             self._asked(message)
             return
+        if message.method in CHANGES:
+            assert self._server is not None
+            self._server.pushed(self.viewer.scopes[self.server_name], self._channel, message)
+            return
         try:
-            data = progress_for(self.call, message)
+            data = progress_for(self.call, message, self._channel.dialect.era)
         except BAD_JSON:
             return
         if message.method == "notifications/message" and not passes(message.params, self.front.hub.level(self.call)):
@@ -382,6 +386,11 @@ class Exchange(msgspec.Struct, eq=False):
         else:
             if answers is not None:
                 self._step(walk, walk.send, answers)
+
+    def client_progressed(self, id_: int, params: RawMap) -> None:
+        """A legacy client tells how far it is with what it was asked."""
+        if self._inputs is not None:
+            self._inputs.progressed(id_, params)
 
     def attach(self, connection: Connection, call: Call, size_in: int, *, takes_events: bool, answers: RawMap) -> None:
         """A modern client is back with a retry of this call, which has gone on without it."""

@@ -38,6 +38,7 @@ from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.listing import Listing
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.accept.tasking import Tasking, TaskListing
+from narthex.flow.accept.unanswered import take_unanswered
 from narthex.flow.codec.batch import REVISION, is_batch, split_batch
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.failures import for_era
@@ -59,7 +60,6 @@ from narthex.flow.codec.revisions import (
     ERA_OF_HEADER,
     META_LOG_LEVEL,
     era_of,
-    read_meta,
 )
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.tasks import ABOUT_A_TASK
@@ -73,7 +73,7 @@ from narthex.flow.walk import LISTS, SERVED
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
 from narthex.telemetry.log import Logs
-from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Session, Snapshot
+from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Snapshot
 
 _log = logging.getLogger("narthex.front")
 _OK = OUTCOME["ok"]
@@ -123,6 +123,7 @@ class Front:
         self._log_calls = snapshot.log_calls
         self._max_calls = snapshot.limits.max_calls
         self.calls.most_waiting = snapshot.limits.max_waiting
+        self.sessions.stateful = self.fleet.by_session
         self._call_s = max((one.call_timeout_s for one in snapshot.servers.values()), default=60.0)
         self._hosts = HostCheck(snapshot)
         self._leniency = Leniency()
@@ -223,7 +224,7 @@ class Front:
                 session = self.sessions.find(headers[b"mcp-session-id"], principal, endpoint.name)
                 version = session.version
             if id_ is None or not method:
-                self._heard(message, session, era)
+                take_unanswered(self, message, session, era, endpoint, principal)
                 connection.respond_empty(202)
                 return
             try:
@@ -315,15 +316,6 @@ class Front:
         bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
         return self.fleet.viewer(endpoint, call.principal, call.session, bits)
 
-    def _heard(self, message: Request, session: Session | None, era: Era) -> None:
-        """A message that wants no answer: a notification, or a legacy client's response to what it was asked."""
-        if message.method:
-            self._notified(message, session)
-        elif era == "modern":
-            raise CodecError("a client of this revision sends no responses")
-        elif session is not None:
-            self.calls.answered(session, message)
-
     def _retried(self, call: Call, request: HttpRequest) -> tuple[Call, str, Exchange | None]:
         """A modern client's retry of a call that asked for input: the call, its server, and the one that is held open.
 
@@ -343,14 +335,6 @@ class Front:
             check_param_headers(target.params, request.headers, request.repeated, call.params.get("arguments"))
         del self.calls.held[state.call]
         return call, state.server, held
-
-    def _notified(self, message: Request, session: Session | None) -> None:
-        """A notification of a client: a cancellation is carried out, the rest ask nothing of us."""
-        params = message.params
-        if "_meta" in params:
-            read_meta(params)
-        if message.method == "notifications/cancelled" and session is not None and "requestId" in params:
-            self.calls.cancel(session, bytes(params["requestId"]))
 
     # --- for exchanges
 

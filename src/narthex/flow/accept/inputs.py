@@ -21,6 +21,7 @@ from narthex.flow.codec.inputs import (
     check_asked,
     input_required,
     origin_of,
+    progress_body,
     push_body,
     pushed,
     read_answer,
@@ -186,6 +187,13 @@ class Inputs:
             return None
         self._wait(self._exchange.call_s)
         return self._answers if asked.upstream_id is None else None
+
+    def progressed(self, id_: int, params: RawMap) -> None:
+        """A legacy client tells how far it is; its server hears so, if it wanted to."""
+        key = self._pushed.get(id_)
+        asked = self._open.get(key) if key is not None else None
+        if asked is not None and (body := progress_body(asked, params)) is not None:
+            self._exchange.reply(body)
 
     def _reply(self, asked: Asked, *, result: Raw | None = None, error: Raw | None = None) -> None:
         assert asked.upstream_id is not None

@@ -127,9 +127,9 @@ class Listing(Answering[View]):
         head = list_head(
             call.era,
             ttl_ms=0 if index.missing else ms_left(found.expires_at, front.clock(), TTL_MS),
-            # There is no identity yet, so nobody's rights were asked: what is shown here is shown to everybody. But a
-            # cursor is the caller's own, and all pages of a list have one scope.
-            public=index.public and last is None and after is None,
+            # What nobody's rights were asked for is shown to everybody alike. But a cursor is the caller's own, and all
+            # pages of a list have one scope.
+            public=index.public and last is None and after is None and call.principal.method in ("none", "anonymous"),
             cursor=cursor,
             missing=index.missing,
         )

@@ -2,12 +2,15 @@
 
 A handle of another principal or endpoint, an old one, an ended one, or one with a flipped bit answers like one that
 never was. What was opened is kept in a bounded map: the next look-up is a dictionary's.
+
+A handle that another process made, or this one before its restart, opens as well. Not so at an endpoint whose servers
+keep something for each session alone (`sharing: session`): that is gone. A client that is told so, by 404, begins anew.
 Source: MCP 2025-11-25, transports ("Session Management"); design §4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from itertools import islice
 
 import msgspec
@@ -36,12 +39,17 @@ class Sessions:
         now: Wall clock, seconds.
         random: `random(n)` gives n unpredictable bytes.
         slot: The home process of what is opened here (design §4).
+
+    Attributes:
+        stateful: Endpoints whose servers keep something for each session alone.
     """
 
     def __init__(
         self, ring: KeyRing, *, now: Callable[[], float], random: Callable[[int], bytes], ttl_s: float, slot: int = 0
     ) -> None:
         self.opened = 0
+        self.stateful: Container[str] = ()
+        self._home = random(4).hex()
         self._sealer = ring.sealer("session")
         self._now = now
         self._random = random
@@ -58,7 +66,7 @@ class Sessions:
     def create(self, principal: Principal, endpoint: str, version: str, capabilities: int = 0) -> str:
         """A new session's handle: visible ASCII, at most 512 characters. `capabilities` are the client's, as bits."""
         expires_at = int(self._now() + self._ttl_s)
-        payload = SessionHandle(self._random(16).hex(), version, expires_at, self._slot, capabilities)
+        payload = SessionHandle(self._random(16).hex(), version, expires_at, self._slot, capabilities, self._home)
         bound = owner_of(principal, endpoint)
         self.opened += 1
         return self._sealer.seal(payload, bound=bound, expires_at=expires_at, nonce=self._random(12))
@@ -77,7 +85,8 @@ class Sessions:
             payload = self._sealer.open(handle.decode("ascii"), SessionHandle, bound=bound, now=int(now), leeway=0)
         except (SealError, UnicodeDecodeError):
             raise SessionNotFound("session not found") from None
-        if payload.id in self._ended:
+        away = payload.home != self._home and endpoint in self.stateful
+        if away or now >= payload.expires_at or payload.id in self._ended:
             raise SessionNotFound("session not found")
         session = Session(payload.id, payload.version, payload.expires_at, payload.capabilities)
         if len(self._opened) >= MOST_OPENED:

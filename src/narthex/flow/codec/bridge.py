@@ -24,6 +24,7 @@ from narthex.flow.codec.revisions import (
     META_LOG_LEVEL,
     META_PREFIX,
     META_VERSION,
+    METHODS,
     MODERN,
 )
 from narthex.flow.codec.tasks import is_task
@@ -38,6 +39,19 @@ _COMPLETE = Raw(b'"complete"')
 _TRUE = Raw(b"true")
 _CLIENT_INFO = Raw(encode(CLIENT_INFO))
 _URL_REQUIRED = -32042
+_KNOWN = (
+    METHODS["legacy"]
+    | METHODS["modern"]
+    | {
+        f"notifications/{name}"
+        for name in (
+            *("progress", "message", "elicitation/complete", "cancelled", "initialized", "tasks", "tasks/status"),
+            *("tools/list_changed", "prompts/list_changed", "resources/list_changed", "roots/list_changed"),
+            *("resources/updated", "subscriptions/acknowledged"),
+        )
+    }
+)
+"""What the specification has a rule of its own for, or no place among the notifications of a call."""
 
 
 def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> bytes:
@@ -203,8 +217,12 @@ def translate_error(era: Era, server: Era, error: Raw) -> bytes:
     return encode(decoded)
 
 
-def progress_for(call: Call, message: Incoming) -> bytes | None:
-    """A notification that belongs to `call`, with the client's own progress token; None where the client gets none."""
+def progress_for(call: Call, message: Incoming, era: Era) -> bytes | None:
+    """A notification that belongs to `call`, with the client's own progress token; None where the client gets none.
+
+    One that we do not know, an extension's, passes as it is within an era (`era`: the server's). The other era's
+    extensions are not offered, so nobody there waits for theirs.
+    """
     if message.method == "notifications/progress":
         token = call.meta.get("progressToken")
         if token is None:
@@ -220,6 +238,12 @@ def progress_for(call: Call, message: Incoming) -> bytes | None:
         return b'{"jsonrpc":"2.0","method":"notifications/message","params":%b}' % bytes(message.params)
     if message.method == "notifications/elicitation/complete" and call.era == "legacy" and _params(message) is not None:
         return b'{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":%b}' % bytes(message.params)
+    if call.era == era and message.method not in _KNOWN:
+        method = encode(message.method)
+        if not message.params:
+            return b'{"jsonrpc":"2.0","method":%b}' % method
+        if _params(message) is not None:
+            return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (method, bytes(message.params))
     return None
 
 

@@ -50,6 +50,8 @@ class SessionHandle(msgspec.Struct, frozen=True, array_like=True):
     slot: int
     capabilities: int = 0
     """`ClientCaps` that the client declared; its text is kept nowhere."""
+    home: str = ""
+    """The run of the process that made it: what servers keep for this session alone was opened there."""
 
 
 class Origin(msgspec.Struct, frozen=True):

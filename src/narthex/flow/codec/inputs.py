@@ -227,8 +227,9 @@ def push_body(id_: int, asked: Asked, version: str) -> bytes:
 
 
 def _legacy(id_: int, asked: Asked, version: str) -> Raw:
-    """Elicitation by URL has an id in 2025-11-25, which 2026-07-28 has given up."""
-    params = _kept(asked, "task")
+    """Elicitation by URL has an id in 2025-11-25, which 2026-07-28 has given up. Who wants to hear of the client's
+    progress gave a token, in whose place the client gets the id: it is unique among all servers."""
+    params = _with_token(asked, _kept(asked, "task"), None if asked.upstream_id is None else Raw(b"%d" % id_))
     if asked.method != "elicitation/create" or asked.upstream_id is not None or version < "2025-11-25":
         return params
     members = decode_map(params)
@@ -238,8 +239,37 @@ def _legacy(id_: int, asked: Asked, version: str) -> Raw:
 
 
 def _modern(asked: Asked) -> Raw:
-    """What only 2025-11-25 knows is left out: `task`, and the id of an elicitation."""
-    return _kept(asked, "task", *(["elicitationId"] if asked.method == "elicitation/create" else []))
+    """What only 2025-11-25 knows is left out: `task`, the id of an elicitation, and a token to tell progress with."""
+    params = _kept(asked, "task", *(["elicitationId"] if asked.method == "elicitation/create" else []))
+    return _with_token(asked, params, None)
+
+
+def _progress_token(asked: Asked) -> Raw | None:
+    try:
+        params = decode_map(asked.params)
+        return decode_map(params["_meta"]).get("progressToken") if "_meta" in params else None
+    except BAD_JSON:
+        return None
+
+
+def _with_token(asked: Asked, params: Raw, token: Raw | None) -> Raw:
+    """`params` with this token in the place of one that the server gave; None: a client could use it nowhere."""
+    if _progress_token(asked) is None:
+        return params
+    members = decode_map(params)
+    meta = {key: value for key, value in decode_map(members["_meta"]).items() if key != "progressToken"}
+    if token is not None:
+        meta["progressToken"] = token
+    return Raw(encode({**members, "_meta": meta}))
+
+
+def progress_body(asked: Asked, params: RawMap) -> bytes | None:
+    """A legacy client's progress with `asked`, with the token that the server gave; None where it gave none."""
+    token = _progress_token(asked) if asked.upstream_id is not None else None
+    if token is None:
+        return None
+    told = encode({**params, "progressToken": token})
+    return b'{"jsonrpc":"2.0","method":"notifications/progress","params":%b}' % told
 
 
 def _kept(asked: Asked, *dropped: str) -> Raw:

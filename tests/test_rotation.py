@@ -23,6 +23,27 @@ OWNER = owner_of(LOCAL, "default")
 TASK = Task("one", "t", "modern")
 
 
+def test_a_key_that_was_rotated_is_taken_up_without_being_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NARTHEX_KEY", raising=False)
+    (tmp_path / "narthex.yaml").write_text(CONFIG, encoding="utf-8")
+
+    async def main() -> None:
+        gateway = Gateway(load_snapshot(tmp_path / "narthex.yaml"))
+        await gateway.start()
+        try:
+            first = gateway.sessions.create(LOCAL, "default", "2025-11-25").encode()
+            rotate_key(tmp_path / ".narthex", {}, now=time.time(), keep_s=0)
+            async with asyncio.timeout(10):
+                while gateway.sessions.create(LOCAL, "default", "2025-11-25").encode()[:4] == first[:4]:
+                    await asyncio.sleep(0.02)
+            with pytest.raises(SessionNotFound):
+                gateway.sessions.find(first, LOCAL, "default")  # the old key was not kept at all
+        finally:
+            await gateway.stop()
+
+    asyncio.run(main())
+
+
 def test_a_reload_takes_up_the_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NARTHEX_KEY", raising=False)
     (tmp_path / "narthex.yaml").write_text(CONFIG, encoding="utf-8")

@@ -16,11 +16,16 @@ import ssl
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from narthex import __version__
 from narthex.admin.view import Health, ServerStatus
+from narthex.authority.fetch import Fetched, Fetcher
+from narthex.authority.files import mark_of
+from narthex.authority.upkeep import Upkeep
 from narthex.config.compile import Overrides, endpoint_url
 from narthex.config.reload import Reloader, ReloadOutcome
+from narthex.errors import ConfigError
 from narthex.flow.accept.asgi import AsgiBridge
 from narthex.flow.accept.front import Front
 from narthex.flow.accept.listener import Connection, Shared
@@ -33,6 +38,7 @@ from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.server import Server
 from narthex.flow.upstream.stdio import StdioChannel
+from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.log import Logs, start_line
@@ -75,6 +81,12 @@ class Gateway:
             report=_report,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
+        self._key_file = Path(snapshot.state_dir) / KEY_FILE
+        self.fetcher = Fetcher(snapshot.egress)
+        self.upkeep = Upkeep(
+            env=os.environ, master_keys=lambda: load_keys(Path(self.snapshot.state_dir), os.environ),
+            fetch=self._fetch, now=time.time, random=os.urandom,
+        )  # fmt: skip
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -84,13 +96,15 @@ class Gateway:
         Raises:
             OSError: An address is taken.
             ConfigError: Keys or certificates cannot be read.
+            StoreError: The store is needed and cannot be used.
         """
         from narthex.admin.server import AdminServer  # Starlette and uvicorn: needed only here
 
         snapshot = self.snapshot
         loop = asyncio.get_running_loop()
         os.makedirs(snapshot.state_dir, mode=0o700, exist_ok=True)
-        self._keys = load_keys(Path(snapshot.state_dir), os.environ)
+        self._keys, self._key_mark = load_keys(Path(snapshot.state_dir), os.environ), mark_of(str(self._key_file))
+        await self.upkeep.apply(snapshot, api_keys=False)
         ring = KeyRing(self._keys)
         self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=snapshot.limits.session_ttl_s)
         held, outbox = Held(snapshot.limits.max_held), Outbox()
@@ -119,10 +133,11 @@ class Gateway:
         except BaseException:
             self._server.close()
             await self.fleet.close()
+            await self.upkeep.close()
             raise
         self.fleet.start()
         self._gauges()
-        self._tasks.append(asyncio.ensure_future(self._sweep()))
+        self._tasks += [asyncio.ensure_future(self._sweep()), asyncio.ensure_future(self.upkeep.run())]
         self.ready = True
         settle_memory()
 
@@ -136,6 +151,20 @@ class Gateway:
                  lambda: self.front.hub.logs.size)  # fmt: skip
         register("narthex_held_bytes", "Bytes held in large bodies.", lambda: self.shared.held.used)
         register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
+
+    async def _fetch(self, url: str, **how: Any) -> Fetched:
+        """Ask an authority by the egress rules in force."""
+        return await self.fetcher.fetch(url, **how)
+
+    @property
+    def store_problem(self) -> str:
+        """Why keys and secrets cannot be read at present; empty while all is well."""
+        return self.upkeep.problem
+
+    @property
+    def missing_secrets(self) -> int:
+        """How many secrets that the configuration refers to have no value."""
+        return len(self.upkeep.secrets.problems)
 
     @property
     def admin_url(self) -> str:
@@ -180,7 +209,12 @@ class Gateway:
             server_context(snapshot.tls)  # tried apart: a key that does not fit must not spoil the one that serves
             self._context.load_cert_chain(snapshot.tls.cert, snapshot.tls.key)
         self._admin.reload_tls(snapshot.admin_tls)
-        self.fleet.apply(snapshot)  # first: it may refuse, and then nothing has changed
+        fetcher = self.fetcher if snapshot.egress == self.snapshot.egress else Fetcher(snapshot.egress)
+        await self.upkeep.apply(snapshot, api_keys=False)  # these may refuse, and then nothing has changed
+        self.fleet.apply(snapshot)
+        if fetcher is not self.fetcher:
+            self.fetcher.close()
+            self.fetcher = fetcher
         self.snapshot = snapshot
         self.shared.apply(snapshot.limits)
         self.shared.held.limit = snapshot.limits.max_held
@@ -196,8 +230,21 @@ class Gateway:
                 self.shared.sweep()
                 self.front.sweep()
                 self.fleet.sweep()
+                self.fetcher.sweep()
+                self._look_at_keys()
             except Exception:
                 _log.exception("the sweep failed")
+
+    def _look_at_keys(self) -> None:
+        """A master key that was rotated is taken up at once: a leaked one must not open anything any longer."""
+        mark = mark_of(str(self._key_file))
+        if mark == self._key_mark:
+            return
+        self._key_mark = mark
+        try:
+            self._take_keys()
+        except ConfigError as error:
+            _log.error("the keys stay as they were: %s", "; ".join(error.problems))
 
     async def drain(self) -> None:
         """Go away politely: unready, still accepting for a while, then no new connections, then the running calls."""
@@ -236,6 +283,8 @@ class Gateway:
         await asyncio.sleep(0)
         await self._bridge.close()
         await self.fleet.close()
+        await self.upkeep.close()
+        self.fetcher.close()
         for connection in list(self.shared.connections):
             connection.abort()
         await self._admin.stop()

@@ -63,6 +63,8 @@ class Gateway:
         self.accounts = Accounts()
         self.ready = True
         self.draining = False
+        self.store_problem = ""
+        self.missing_secrets = 0
         self.last_reload: ReloadOutcome | None = None
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)
         self.reloads: list[str] = []

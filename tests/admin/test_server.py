@@ -60,6 +60,17 @@ def test_readyz(ready: bool, draining: bool, health: str, reload: ReloadOutcome 
     assert (document["last_reload"] is not None) == (reload is not None)
 
 
+def test_a_store_that_cannot_be_used_makes_unready_and_a_missing_secret_degrades() -> None:
+    gateway = Gateway()
+    gateway.missing_secrets = 2
+    status, document = ask(gateway, "GET", "/readyz")
+    assert (status, document["status"], document["missing_secrets"]) == (200, "degraded", 2)
+    gateway.store_problem = "/var/lib/narthex.db: another program keeps it locked"
+    status, document = ask(gateway, "GET", "/readyz")
+    assert (status, document["status"]) == (503, "store_unavailable")
+    assert "narthex.db" not in str(document), "whoever asks without a token learns no path"
+
+
 def test_metrics_are_what_was_counted() -> None:
     gateway = Gateway()
     for number in range(200):

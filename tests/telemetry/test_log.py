@@ -51,6 +51,17 @@ def test_a_text_line_has_time_level_and_message() -> None:
     assert lines_of("text", "hello") == ["2023-11-14T22:13:20.250Z INFO  hello"]
 
 
+def test_what_must_not_be_shown_is_cut_out_before_a_line_is_cut_short() -> None:
+    secret = "ghp_s3cr3t-0123456789"
+    with pipe() as (out, into):
+        logs = Logs(into, "text", wall=lambda: AT, capacity=100, hide=lambda text: text.replace(secret, "[hidden]"))
+        logs.emit("ERROR", "narthex", "x" * 4090 + secret)
+        logs.call_line(endpoint="e", server="s", method="m", name="n", outcome=0, seconds=0, bytes_out=0, detail=secret)
+        logs.close()
+        into.close()
+        assert b"ghp_" not in out.read()
+
+
 @pytest.mark.parametrize(("level", "shown"), [("WARNING", "WARN "), ("CRITICAL", "FATAL"), ("ERROR", "ERROR")])
 def test_levels_have_one_width(level: str, shown: str) -> None:
     with pipe() as (out, into):

@@ -41,12 +41,16 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         status = "draining"
     elif not gateway.ready:
         status = "starting"
+    elif gateway.store_problem:  # what was known is still served, but nothing new is seen: another replica is better
+        status = "store_unavailable"
     else:
-        status = "degraded" if degraded or (last is not None and last.status == "refused") else "ready"
+        refused = last is not None and last.status == "refused"
+        status = "degraded" if degraded or refused or gateway.missing_secrets else "ready"
     return {
         "status": status,
         "revision": gateway.snapshot.revision,
         "degraded": degraded,
+        "missing_secrets": gateway.missing_secrets,
         "last_reload": msgspec.to_builtins(last) if last is not None else None,
     }
 

@@ -51,6 +51,14 @@ class GatewayView(Protocol):
         """Configuration and keys are usable and the public listener is open."""
 
     @property
+    def store_problem(self) -> str:
+        """Why the store cannot be used at present; empty while all is well, or none is needed."""
+
+    @property
+    def missing_secrets(self) -> int:
+        """How many secrets that the configuration refers to have no value."""
+
+    @property
     def draining(self) -> bool:
         """The gateway is about to stop."""
 

@@ -65,9 +65,11 @@ def _run(snapshot: Snapshot, overrides: Overrides, path: Path) -> int:
     import uvloop
 
     from narthex import app
+    from narthex.flow.upstream.secrets import HANDED_OUT
     from narthex.telemetry.log import set_up
 
-    logs = set_up(snapshot.log_format)
+    _leave_no_core()
+    logs = set_up(snapshot.log_format, hide=HANDED_OUT.hide)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(app.serve(snapshot, overrides, logs, path))
@@ -76,6 +78,13 @@ def _run(snapshot: Snapshot, overrides: Overrides, path: Path) -> int:
         return 1
     finally:
         logs.close()
+
+
+def _leave_no_core() -> None:
+    """A core file would hold every secret; neither we nor what we start leave one."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _explain(error: OSError, snapshot: Snapshot) -> str:

@@ -54,12 +54,21 @@ def field(text: str, most: int = 128) -> str:
 class Logs:
     """The way out for all lines of a process. `set_up` makes one; `close` writes what is left."""
 
-    def __init__(self, stream: IO[str], format_: LogFormat, *, wall: Callable[[], float], capacity: int) -> None:
+    def __init__(
+        self,
+        stream: IO[str],
+        format_: LogFormat,
+        *,
+        wall: Callable[[], float],
+        capacity: int,
+        hide: Callable[[str], str] = str,
+    ) -> None:
         self.dropped = 0
         self.format: LogFormat = format_
         self.colour = format_ == "text" and stream.isatty() and not os.environ.get("NO_COLOR")
         self._fd = stream.fileno()
         self._wall = wall
+        self._hide = hide
         self._capacity = capacity
         self._reported = 0
         self._lines: deque[bytes] = deque()
@@ -70,7 +79,7 @@ class Logs:
 
     def emit(self, level: str, logger: str, message: str) -> None:
         """Queue one line; `level` as `logging` names it. Never waits, never raises for what the text holds."""
-        level, message = _LEVELS.get(level, level), clean(message)
+        level, message = _LEVELS.get(level, level), clean(self._hide(message))
         if self.format == "json":
             self._put({"at": _stamp(self._wall()), "level": level.lower(), "logger": logger, "message": message})
             return
@@ -102,7 +111,8 @@ class Logs:
             detail: Why it failed, for the operator; may hold text of others.
         """
         shown = (clean(endpoint, 128), clean(server, 128), clean(method, 128), clean(name, 128), OUTCOMES[outcome])
-        more = {"principal": clean(principal, 256), "decision_id": decision_id, "detail": clean(detail, 1024)}
+        shown_detail = clean(self._hide(detail), 1024) if detail else ""
+        more = {"principal": clean(principal, 256), "decision_id": decision_id, "detail": shown_detail}
         at = _stamp(self._wall())
         if self.format == "json":
             line: dict[str, str | int | float] = {"at": at, "level": "info", "logger": "narthex.call"}
@@ -190,6 +200,7 @@ def set_up(
     level: int = logging.INFO,
     wall: Callable[[], float] = time.time,
     capacity: int = _CAPACITY,
+    hide: Callable[[str], str] = str,
 ) -> Logs:
     """Send all logging of this process to `stream` (stderr). Others' libraries are heard from warnings up.
 
@@ -197,8 +208,9 @@ def set_up(
         format_: `text` (colours only on a terminal, and not with `NO_COLOR`) or `json`, one object a line.
         wall: Seconds since 1970, for the time of each line.
         capacity: Lines that may wait for the writer.
+        hide: Cuts secrets out of messages and details.
     """
-    logs = Logs(stream or sys.stderr, format_, wall=wall, capacity=capacity)
+    logs = Logs(stream or sys.stderr, format_, wall=wall, capacity=capacity, hide=hide)
     root = logging.getLogger()
     root.addHandler(_Handler(logs))
     root.setLevel(logging.WARNING)

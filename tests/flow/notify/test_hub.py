@@ -64,6 +64,23 @@ def test_one_subscription_upstream_serves_everybody(era: str) -> None:
     run(main)
 
 
+@UPSTREAM
+def test_each_change_is_told_without_waiting_for_the_next_second(era: str) -> None:
+    """The gateway of this test has no sweep, so nothing that waits for one would ever come."""
+
+    async def main() -> None:
+        async with Teller(era) as server, server.over() as gateway:
+            client = await gateway.client()
+            hearing = await listen(await gateway.client(), toolsListChanged=True)
+            await hearing.message()
+            for name in ("b", "c", "d"):
+                server.has(name)
+                assert await hearing.told() == ("tools/list_changed", None)
+                assert [tool["name"] for tool in (await client.modern("tools/list")).result["tools"]] == [name]
+
+    run(main)
+
+
 def test_who_cannot_see_the_change_is_not_told() -> None:
     async def main() -> None:
         endpoints = {

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from narthex.flow.codec.subscriptions import ListKind, Wanted
-from narthex.flow.upstream import links, listening
+from narthex.flow.upstream import links, listening, lists
 from narthex.flow.upstream import server as server_module
 from narthex.flow.upstream.era import LEGACY_S
 from narthex.flow.upstream.links import NOTHING
-from narthex.flow.upstream.lists import RECHECK_S
+from narthex.flow.upstream.lists import CHANGES_S, RECHECK_S
 from narthex.flow.upstream.port import Outgoing
 from narthex.flow.upstream.server import SESSION_IDLE_S
+from narthex.testing import FakeServer
 from narthex.types import HttpTarget, ServerSpec
 from tests.flow.gateway import run, until
 from tests.flow.upstream.telling import ACK, Stream, Telling
@@ -193,22 +194,62 @@ def test_who_changes_his_mind_while_it_ends_is_heard(era: str) -> None:
 
 
 @ERAS
-def test_a_flood_of_changes_counts_as_one_a_second(era: str) -> None:
+def test_a_flood_of_changes_is_told_once_and_once_more(era: str) -> None:
     async def main() -> None:
         async with Telling(era) as server, ears(server.url) as one:
             await one.listen(Wanted(kinds=frozenset({"tools"}), uris=frozenset({"a"})))
             one.clock.advance(RECHECK_S)
             one.hearer.clear()
-            changes = one.changes
             for _ in range(300):
                 server.tell("notifications/tools/list_changed")
             server.tell(UPDATED, uri="a")
             await until(lambda: one.hearer.uris)
             assert one.hearer.lists == ["tools"], "at once"
-            await one.sweep(RECHECK_S)
-            assert one.hearer.lists == ["tools", "tools"], "and once for all the others"
-            await one.sweep(RECHECK_S)
-            assert len(one.hearer.lists) == one.changes - changes == 2
+            await until(lambda: len(one.hearer.lists) == 2)
+            assert not one.server._to_tell, "for all the others together, and no sweep had to come for it"
+            server.tell(UPDATED, uri="b")
+            one.clock.advance(RECHECK_S)
+            server.tell("notifications/tools/list_changed")
+            await until(lambda: len(one.hearer.lists) == 3)
+
+    run(main)
+
+
+def test_a_list_is_stale_at_once_however_often_it_changes() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=list(TOOLS), eras="legacy") as server, ears(server.url, settings={"list_ttl_s": 60}) as one:
+            await one.names()
+            for gone in range(1, 4):
+                server.tools.pop()
+                one.server.list_changed("tools")
+                assert len(await one.names()) == len(TOOLS) - gone
+            assert len(server.requests("tools/list")) == 4
+
+    run(main)
+
+
+def test_a_server_that_changes_all_the_time_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    slept = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await slept(0)
+
+    async def main() -> None:
+        async with FakeServer(tools=list(TOOLS), eras="legacy") as server, ears(server.url, settings={"list_ttl_s": 60}) as one:
+            await one.names()
+            monkeypatch.setattr(lists.asyncio, "sleep", sleep)
+            for _ in range(3):
+                one.server.list_changed("tools")
+                await asyncio.gather(*(one.names() for _ in range(5)))
+            monkeypatch.setattr(lists.asyncio, "sleep", slept)
+            assert waits == [CHANGES_S] * 3, "one asking for all who wait, and not before its time"
+            one.clock.advance(CHANGES_S)
+            one.server.list_changed("tools")
+            await one.names()
+            assert len(server.requests("tools/list")) == 5
+            assert len(waits) == 3, "at once where the last is long ago"
 
     run(main)
 

@@ -37,7 +37,7 @@ class Hears(Protocol):
     """Who is told of changes. Called on the event loop, perhaps often: whoever hears coalesces, and returns at once."""
 
     def on_list_changed(self, server: str, kind: ListKind) -> None:
-        """A list may be another one: at most once a second for each kind."""
+        """A list may be another one: at most once in `CHANGES_S` for each kind."""
 
     def on_updated(self, server: str, scope: Hashable, uri: str) -> None:
         """A resource may have changed: one that is wanted, one below it, or none that anybody asked for."""

@@ -33,6 +33,8 @@ MOST_TEMPLATES = 200
 MOST_PAGES = 200
 RECHECK_S = 1.0
 """A name that is not in a list makes us ask for the list again, at most this often."""
+CHANGES_S = 0.25
+"""A server that says all the time that a list has changed is asked for it, and passed on, at most this often."""
 METHOD: dict[Kind, str] = {
     "tools": "tools/list",
     "prompts": "prompts/list",
@@ -73,6 +75,7 @@ class Lists:
         self._listing: dict[tuple[Hashable, Kind], asyncio.Task[Items]] = {}
         self._lists: dict[tuple[Hashable, Kind], Listed] = {}
         self._changes: dict[ListKind, int] = {}
+        self._stale: set[ListKind] = set()
 
     def __len__(self) -> int:
         return len(self._lists)
@@ -81,12 +84,17 @@ class Lists:
         """The list as last fetched, fresh or not."""
         return self._lists.get((scope, kind))
 
-    def stale(self, told: ListKind) -> None:
-        """The server says that this has changed: whoever asks next fetches it again."""
+    def stale(self, told: ListKind) -> bool:
+        """The server says that this has changed: whoever asks next fetches it again. False where nothing is kept that
+        was not known as stale."""
         self._changes[told] = self._changes.get(told, 0) + 1  # what is being fetched may have been read before that
+        if told in self._stale:
+            return False
+        self._stale.add(told)
         for (_, kind), listed in self._lists.items():
             if TOLD_BY[kind] == told:
                 listed.fresh_until = listed.expires_at = 0.0
+        return True
 
     def forget(self, scope: Hashable) -> None:
         """Nobody will ask for this scope's any more."""
@@ -129,7 +137,9 @@ class Lists:
             task.exception()
 
     async def _fetch(self, scope: Hashable, kind: Kind) -> Items:
-        told = TOLD_BY[kind]
+        told, before = TOLD_BY[kind], self._lists.get((scope, kind))
+        if before is not None and (early_s := before.fetched_at + CHANGES_S - self._server.clock()) > 0:
+            await asyncio.sleep(early_s)
         changes = self._changes.get(told, 0)
         items, ttl_s = await self._walk(scope, kind)
         now = self._server.clock()
@@ -139,6 +149,8 @@ class Lists:
         listed = Listed(items, now, now + max(ttl_s, RECHECK_S), now + ttl_s)
         if changes != self._changes.get(told, 0):
             listed.fresh_until = listed.expires_at = 0.0
+        else:
+            self._stale.discard(told)
         self._lists[scope, kind] = listed
         if before is None or before.items is not items:
             self._on_change()

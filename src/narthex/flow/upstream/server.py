@@ -35,8 +35,8 @@ from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.era import DOUBT_S, Verdict, is_strange
 from narthex.flow.upstream.listening import Hears, Listening
+from narthex.flow.upstream.lists import CHANGES_S, Listed, Lists
 from narthex.flow.upstream.lists import RECHECK_S as RECHECK_S
-from narthex.flow.upstream.lists import Listed, Lists
 from narthex.flow.upstream.multiplex import ChannelPush
 from narthex.flow.upstream.negotiate import is_refusal
 from narthex.flow.upstream.opening import Opener
@@ -103,8 +103,8 @@ class Server:
         self._retired: list[tuple[Channel, float]] = []
         self._odd: set[Channel] = set()
         self._looked_at: dict[Channel, float] = {}
-        self._changed_at: dict[ListKind, float] = {}
-        self._changed_since: set[ListKind] = set()
+        self._told_at: dict[ListKind, float] = {}
+        self._to_tell: dict[ListKind, asyncio.TimerHandle] = {}
         target = spec.target
         self.pool = HttpPool(spec, target, dialer, clock) if isinstance(target, HttpTarget) else None
         self._opener = Opener(spec, self.pool, held, log=_log, now=now, on_changed=self._era_changed)
@@ -313,16 +313,22 @@ class Server:
             listening.heard(what)
 
     def list_changed(self, kind: ListKind) -> None:
-        """A list has changed, or may have: the next who asks fetches it again. More than one a second count as one."""
-        now = self.clock()
-        if now - self._changed_at.get(kind, -math.inf) < RECHECK_S:
-            self._changed_since.add(kind)
+        """A list has changed, or may have: the next who asks fetches it again. Who listens is told at once, of more
+        changes within `CHANGES_S` once more when it is over."""
+        if self._lists.stale(kind):
+            self._on_change()
+        if self.hears is None or kind in self._to_tell:
             return
-        self._changed_at[kind] = now
-        self._changed_since.discard(kind)
-        self._lists.stale(kind)
-        self._on_change()
-        if self.hears is not None:
+        wait_s = self._told_at.get(kind, -math.inf) + CHANGES_S - self.clock()
+        if wait_s > 0:
+            self._to_tell[kind] = asyncio.get_running_loop().call_later(wait_s, self._tell, kind)
+        else:
+            self._tell(kind)
+
+    def _tell(self, kind: ListKind) -> None:
+        self._to_tell.pop(kind, None)
+        self._told_at[kind] = self.clock()
+        if self.hears is not None and not self.gone():
             self.hears.on_list_changed(self.spec.name, kind)
 
     def _stir(self, scope: Hashable) -> None:
@@ -370,8 +376,6 @@ class Server:
         """Once a second: what closes idle and dead channels, and asks about odd ones, to be run by the caller."""
         if self.pool is not None:
             self.pool.sweep()
-        for kind in list(self._changed_since):
-            self.list_changed(kind)
         if self.spec.accounts:
             self._look_at_accounts()
         return [*self._close_idle(), *self._close_retired(), *self._ask_about()]
@@ -434,6 +438,8 @@ class Server:
     async def close(self) -> None:
         """End every channel, and every process with it."""
         self._closed = True
+        for timer in self._to_tell.values():
+            timer.cancel()
         await asyncio.gather(*(one.close() for one in list(self.listenings.values())), return_exceptions=True)
         for task in self._opening.values():
             task.cancel()

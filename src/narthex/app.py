@@ -333,6 +333,7 @@ def status_of(server: Server) -> ServerStatus:
         breaker=server.breaker.state,
         era=channel.dialect.era if channel is not None else None,
         era_since=verdict.since if verdict is not None else None,
+        era_checked_at=verdict.checked_at if verdict is not None else None,
         version=channel.dialect.version if channel is not None else None,
         channels=len(server.channels),
         in_flight=server.in_flight,

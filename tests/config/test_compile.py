@@ -37,6 +37,8 @@ servers:
     call_timeout: 2m
     list_timeout: 3s
     list_ttl: 1d
+    era_modern_ttl: 2d
+    era_legacy_ttl: 10m
     max_answer: 1MiB
     max_in_flight: 7
     idempotent: ["get_*"]
@@ -98,6 +100,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         3.0,
         86400.0,
     )
+    assert (web.era_modern_ttl_s, web.era_legacy_ttl_s) == (172_800.0, 600.0)
+    assert (time.era_modern_ttl_s, time.era_legacy_ttl_s) == (86_400.0, 3600.0)
     assert (web.max_answer, web.max_in_flight, web.idempotent) == (1024 * 1024, 7, ("get_*",))
     assert dict(found.endpoints) == {
         "default": EndpointSpec("default", ("web", "time"), max_name=64, resource_uris="prefix"),

@@ -18,8 +18,8 @@ class ServerStatus(msgspec.Struct, frozen=True):
     """One upstream as it is now. Texts may come from the server itself; secrets in them are taken out when shown.
 
     `health`: `idle` was not needed yet, `degraded` failed lately, `down` is not called at present. `pid` and
-    `stderr_tail` for stdio servers only. `era_since`: when the server was first found to speak `era`. Times are
-    wall-clock seconds.
+    `stderr_tail` for stdio servers only. `era_since`: when the server was first found to speak its era, the last time;
+    `era_checked_at`: when it was last asked for the other. Times are wall-clock seconds.
     """
 
     name: str
@@ -27,6 +27,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     breaker: str = "closed"
     era: Era | None = None
     era_since: float | None = None
+    era_checked_at: float | None = None
     version: str | None = None
     in_flight: int = 0
     channels: int = 0

@@ -262,6 +262,8 @@ class _Compiler:
             call_timeout_s=server.call_timeout,
             list_timeout_s=server.list_timeout,
             list_ttl_s=server.list_ttl,
+            era_modern_ttl_s=server.era_modern_ttl,
+            era_legacy_ttl_s=server.era_legacy_ttl,
             max_answer=server.max_answer,
             max_in_flight=server.max_in_flight,
             idempotent=server.idempotent,

@@ -8,20 +8,27 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from narthex.flow.upstream.era import AGAIN_S, DOUBT_S, LEGACY_S, MODERN_S, EraBook, Spoken, Verdict, is_strange
-from narthex.types import Era
+from narthex.flow.upstream.era import AGAIN_S, DOUBT_S, EraBook, Spoken, Verdict, is_strange
+from narthex.types import Era, ServerSpec
 
 NOW = 1_700_000_000.0
+SPEC = {field.name: field.default for field in msgspec.structs.fields(ServerSpec)}
+MODERN_S: float = SPEC["era_modern_ttl_s"]
+LEGACY_S: float = SPEC["era_legacy_ttl_s"]
+
+
+def empty(kept: Verdict | None = None) -> EraBook:
+    return EraBook(kept, modern_s=MODERN_S, legacy_s=LEGACY_S)
 
 
 def book(spoken: Spoken = "legacy", at: float = NOW) -> EraBook:
-    one = EraBook()
+    one = empty()
     one.found(spoken, "server/discover", at, probed=True)
     return one
 
 
 def test_who_was_never_asked_is_asked() -> None:
-    one = EraBook()
+    one = empty()
     assert one.due(NOW)
     assert one.known(NOW) is None
 
@@ -62,7 +69,7 @@ def test_a_changed_verdict_is_dated_anew_and_told() -> None:
     one = book("legacy")
     assert one.found("modern", "server/discover", NOW + 5000, probed=True)
     assert one.verdict == Verdict("modern", "server/discover", NOW + 5000, NOW + 5000)
-    assert not EraBook().found("modern", "server/discover", NOW, probed=True), "the first one is no change"
+    assert not empty().found("modern", "server/discover", NOW, probed=True), "the first one is no change"
 
 
 def test_doubt_asks_again_and_the_verdict_holds() -> None:
@@ -90,7 +97,7 @@ def test_a_verdict_can_be_kept() -> None:
     verdict = book("sse").verdict
     assert verdict is not None
     kept = msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict)
-    assert EraBook(kept).known(NOW + 1) == "sse"
+    assert empty(kept).known(NOW + 1) == "sse"
     assert verdict.era == "legacy"
 
 
@@ -121,7 +128,7 @@ class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = NOW
-        self.book = EraBook()
+        self.book = empty()
         self.asked_at: float | None = None
         self.vain_at = float("-inf")
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from narthex.flow.codec.subscriptions import ListKind, Wanted
 from narthex.flow.upstream import links, listening, lists
 from narthex.flow.upstream import server as server_module
-from narthex.flow.upstream.era import LEGACY_S
 from narthex.flow.upstream.links import NOTHING
 from narthex.flow.upstream.lists import CHANGES_S, RECHECK_S
 from narthex.flow.upstream.port import Outgoing
@@ -26,6 +25,7 @@ from narthex.testing import FakeServer
 from narthex.types import HttpTarget, ServerSpec
 from tests.flow.gateway import run, until
 from tests.flow.upstream.telling import ACK, Stream, Telling
+from tests.flow.upstream.test_era import LEGACY_S
 from tests.flow.upstream.test_http import Heard
 from tests.flow.upstream.test_opening import SCOPE, SESSION, TOOLS, Rig
 from tests.flow.upstream.test_sse import Scripted as OldServer
@@ -217,7 +217,10 @@ def test_a_flood_of_changes_is_told_once_and_once_more(era: str) -> None:
 
 def test_a_list_is_stale_at_once_however_often_it_changes() -> None:
     async def main() -> None:
-        async with FakeServer(tools=list(TOOLS), eras="legacy") as server, ears(server.url, settings={"list_ttl_s": 60}) as one:
+        async with (
+            FakeServer(tools=list(TOOLS), eras="legacy") as server,
+            ears(server.url, settings={"list_ttl_s": 60}) as one,
+        ):
             await one.names()
             for gone in range(1, 4):
                 server.tools.pop()
@@ -237,7 +240,10 @@ def test_a_server_that_changes_all_the_time_is_asked_now_and_then(monkeypatch: p
         await slept(0)
 
     async def main() -> None:
-        async with FakeServer(tools=list(TOOLS), eras="legacy") as server, ears(server.url, settings={"list_ttl_s": 60}) as one:
+        async with (
+            FakeServer(tools=list(TOOLS), eras="legacy") as server,
+            ears(server.url, settings={"list_ttl_s": 60}) as one,
+        ):
             await one.names()
             monkeypatch.setattr(lists.asyncio, "sleep", sleep)
             for _ in range(3):

@@ -12,12 +12,13 @@ import pytest
 from narthex.errors import UpstreamUnavailable
 from narthex.flow.held import Held
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.era import AGAIN_S, DOUBT_S, LEGACY_S, MODERN_S
+from narthex.flow.upstream.era import AGAIN_S, DOUBT_S
 from narthex.flow.upstream.port import Behalf, Channel
 from narthex.flow.upstream.server import Server
 from narthex.testing import FakeClock, FakeServer
 from narthex.types import Egress
 from tests.flow.gateway import run, spec, until
+from tests.flow.upstream.test_era import LEGACY_S, MODERN_S
 from tests.flow.upstream.test_http import CLOSE, Scripted, Step, answer, rpc
 from tests.flow.upstream.test_negotiate import ACCEPTED, INITIALIZED, NO_METHOD
 from tests.flow.upstream.test_sse import Scripted as OldServer
@@ -142,6 +143,21 @@ def test_a_server_that_stays_what_it_is_is_asked_and_nothing_changes(eras: Any, 
             verdict = one.server.verdict
             assert verdict is not None
             assert verdict.checked_at - verdict.since == lasts_s
+
+    run(main)
+
+
+@pytest.mark.parametrize("eras", ["legacy", "modern"])
+def test_how_long_a_verdict_holds_is_the_operators_to_say(eras: Any) -> None:
+    settings = {"era_legacy_ttl_s": 100.0, "era_modern_ttl_s": 100.0}
+
+    async def main() -> None:
+        async with FakeServer(eras=eras) as server, rig(server.url, settings=settings) as one:
+            await keep_busy(one)
+            await one.sweep(99)
+            assert len(server.requests("server/discover")) == 1
+            await one.sweep(1)
+            assert len(server.requests("server/discover")) == 2
 
     run(main)
 

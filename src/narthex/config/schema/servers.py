@@ -87,6 +87,18 @@ class ServerSettings(msgspec.Struct, frozen=True):
         Literal["auto", "legacy", "modern"],
         Setting(Choice(("auto", "legacy", "modern")), "Which generation of MCP the server speaks; `auto` asks it."),
     ] = "auto"
+    era_modern_ttl: Annotated[
+        float,
+        Setting(duration("10s", "30d"), "A server that was found to be modern is asked again after this long."),
+    ] = SERVER["era_modern_ttl_s"]
+    era_legacy_ttl: Annotated[
+        float,
+        Setting(
+            duration("10s", "30d"),
+            "The same for a legacy one. A shorter time: a server that has become modern serves the old era too, so "
+            "nothing fails that would tell.",
+        ),
+    ] = SERVER["era_legacy_ttl_s"]
     sharing: Annotated[
         Sharing | None,
         Setting(

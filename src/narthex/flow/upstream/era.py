@@ -17,8 +17,6 @@ from narthex.types import Era
 
 Spoken = Literal["modern", "legacy", "sse"]
 """`sse` is the legacy era over the old HTTP+SSE."""
-MODERN_S = 86_400.0
-LEGACY_S = 3600.0
 AGAIN_S = 60.0
 """A probe from which nothing was learnt is followed by another after this long."""
 DOUBT_S = 10.0
@@ -52,9 +50,7 @@ class EraBook:
         modern_s, legacy_s: For how long a verdict holds.
     """
 
-    def __init__(
-        self, verdict: Verdict | None = None, *, modern_s: float = MODERN_S, legacy_s: float = LEGACY_S
-    ) -> None:
+    def __init__(self, verdict: Verdict | None = None, *, modern_s: float, legacy_s: float) -> None:
         self.verdict = verdict
         self._modern_s = modern_s
         self._legacy_s = legacy_s

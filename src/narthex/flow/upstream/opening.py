@@ -53,7 +53,7 @@ class Opener:
         self._now = now
         self._on_changed = on_changed
         self._fixed = spec.era != "auto" or spec.transport == "sse"
-        self._book = EraBook()
+        self._book = EraBook(modern_s=spec.era_modern_ttl_s, legacy_s=spec.era_legacy_ttl_s)
         self._last = NOBODY
         self._probing = asyncio.Lock()
 

@@ -15,6 +15,7 @@ from narthex.types import Call, Limits, Session
 
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
+    from narthex.flow.accept.inputs import Inputs
 
 
 class Calls:
@@ -25,7 +26,7 @@ class Calls:
         streams: Those whose answer is an event stream.
         cancellable: Those of legacy sessions, by session and by the client's id of the request.
         held: Calls that go on while their modern clients answer what was asked, by the id in the handle.
-        pushes: Calls whose legacy clients were asked something, by session and by the id of what they were asked.
+        pushes: What legacy clients were asked, by session and by the id of the question.
         most_waiting: Calls of a principal at an endpoint that may wait for answers. Each holds a place among the
             calls of its server for minutes; who answers none would otherwise take them all from everybody.
     """
@@ -36,7 +37,7 @@ class Calls:
         self.streams: set[Exchange] = set()
         self.cancellable: dict[tuple[str, bytes], Exchange] = {}
         self.held: dict[str, Exchange] = {}
-        self.pushes: dict[tuple[str, int], Exchange] = {}
+        self.pushes: dict[tuple[str, int], Inputs] = {}
         self._push_ids = itertools.count(1)
         self._waiting: dict[tuple[Any, ...], int] = {}
 
@@ -60,24 +61,23 @@ class Calls:
         if not self._waiting[key]:
             del self._waiting[key]
 
-    def pushed(self, one: Exchange) -> int:
-        """A new id for what a legacy client is asked; its response will find `one`."""
-        assert one.call.session is not None
+    def pushed(self, session: Session, inputs: Inputs) -> int:
+        """A new id for what a legacy client is asked; its response will find `inputs`."""
         id_ = next(self._push_ids)
-        self.pushes[one.call.session.id, id_] = one
+        self.pushes[session.id, id_] = inputs
         return id_
 
     def answered(self, session: Session, response: Request) -> None:
         """A legacy client's response to what it was asked; one that nobody waits for is nothing."""
         if isinstance(response.id, int) and (one := self.pushes.pop((session.id, response.id), None)) is not None:
-            one.client_answered(response.id, response.result or None, response.error or None)
+            one.answered(response.id, response.result or None, response.error or None)
 
     def progressed(self, session: Session, params: RawMap) -> None:
         """How far a legacy client is with what it was asked: the token that it was given is the id of that."""
         token = bytes(params["progressToken"])
         one = self.pushes.get((session.id, int(token))) if token.isdigit() and len(token) < 16 else None
         if one is not None:
-            one.client_progressed(int(token), params)
+            one.progressed(int(token), params)
 
     def cancel(self, session: Session, request_id: bytes) -> None:
         """A legacy client gives a request up, by its id as JSON."""

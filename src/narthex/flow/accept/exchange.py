@@ -16,23 +16,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
-from narthex.flow.accept.forms import JSON, Events, Splice
+from narthex.flow.accept.forms import JSON, Events, Splice, splice
 from narthex.flow.accept.inputs import Inputs
 from narthex.flow.accept.listener import Connection
 from narthex.flow.codec.bridge import (
-    COMPLETE,
     GoesOn,
     NeedsInput,
     client_bits,
     error_code,
-    missing_members,
     progress_for,
     response_parts,
 )
 from narthex.flow.codec.failures import HEADER_MISMATCH, code_for, for_era, status_for
-from narthex.flow.codec.handles import Relayed, owner_of
-from narthex.flow.codec.handshake import answer_push, refuse_push, refuse_undeclared
-from narthex.flow.codec.inputs import InputRequired, Undeclared, check_asked, origin_of, with_state
+from narthex.flow.codec.handshake import answer_push
+from narthex.flow.codec.inputs import InputRequired, check_asked, origin_of, with_state
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, RawMap, encode, encode_error, is_request
 from narthex.flow.codec.log_levels import passes
 from narthex.flow.codec.param_headers import Said
@@ -56,8 +53,6 @@ OVERFLOW = 1024 * 1024
 """Unread bytes that one slow reader may pile up before its call fails: a shared pipe is never paused for it."""
 LINGER_S = 2.0
 """How long a server may keep a stream open behind its response."""
-STATE_S = 3600.0
-"""How long a modern server's `requestState` opens in our seal."""
 STATE_PAUSE_S = 0.2
 _OK, _TOOL_ERROR, _RPC_ERROR, _CANCELLED = (OUTCOME[n] for n in ("ok", "tool_error", "rpc_error", "cancelled"))
 _FAILED = -1
@@ -111,7 +106,7 @@ class Exchange(msgspec.Struct, eq=False):
             if call.name and (target := self.front.fleet.find_now(self.viewer, KIND_OF[call.method], call.name)):
                 channel = self._reach(target.server)
         except GatewayError as error:
-            self._fail(error)
+            self.fail(error)
         else:
             if request.params or target is None or target.params:
                 said = Said(request.headers, request.repeated, request.params)
@@ -156,10 +151,10 @@ class Exchange(msgspec.Struct, eq=False):
         except StopIteration:
             self._close()
         except GatewayError as error:
-            self._fail(error)
+            self.fail(error)
         except Exception:
             _log.exception("a call failed in the gateway")
-            self._fail(GatewayError())
+            self.fail(GatewayError())
 
     def _meet(self, need: Need) -> Any:
         fleet = self.front.fleet
@@ -309,27 +304,17 @@ class Exchange(msgspec.Struct, eq=False):
     def _asked(self, message: Incoming) -> None:
         """A request of a server on the stream of this call. A modern server may send none, and a legacy one only
         where it was told what the client can be asked (design §4)."""
-        channel, server, id_ = self._channel, self._server, message.id
-        assert channel is not None and server is not None and isinstance(id_, (int, str))
+        channel, server = self._channel, self._server
+        assert channel is not None and server is not None
         alone = channel.dialect.era == "legacy" and server.serves_one_session(self.viewer.scopes[self.server_name])
         if not alone or message.method not in NEEDS:
             if (reply := answer_push(message)) is not None:
                 channel.notify(reply)
             return
         self._inputs = self._inputs or Inputs(self)
-        try:
-            self._inputs.push(message)
-        except Undeclared as error:
-            channel.notify(refuse_undeclared(id_, message.method, partly=error.partly))
-            if self.call.era == "modern":
-                self._give_up(error)
-        except Overloaded as error:
-            channel.notify(refuse_push(id_, error.public))
-            self._give_up(error)
-        except GatewayError as error:
-            channel.notify(refuse_push(id_, error.public))
+        self._inputs.pushed(message)
 
-    def _give_up(self, error: GatewayError) -> None:
+    def give_up(self, error: GatewayError) -> None:
         """End the call with an error that its server does not know of."""
         if self._flight is not None:
             self._flight.cancel(error.public)
@@ -356,12 +341,11 @@ class Exchange(msgspec.Struct, eq=False):
 
     def _sealed(self, need: NeedsInput) -> Sequence[Any]:
         """The server's result for a modern client, its state in our seal: only a retry of this call opens it."""
-        call, state, members = self.call, need.required.state, need.members
-        result: bytes | Raw = encode(members)
-        if state is not None:
-            relayed, owner = Relayed(self.server_name, bytes(state)), owner_of(call.principal, call.endpoint)
-            result = with_state(members, self.front.handles.state(owner, origin_of(call), relayed, ttl_s=STATE_S))
-        return self._result(result)
+        state, members = need.required.state, need.members
+        if state is None:
+            return self._result(encode(members))
+        known_as = self.front.handles.relayed(self.call, origin_of(self.call), self.server_name, bytes(state))
+        return self._result(with_state(members, known_as))
 
     def _result(self, result: bytes | Raw) -> Sequence[Any]:
         return (b'{"jsonrpc":"2.0","id":', self.call.id_json, b',"result":', result, b"}")
@@ -374,23 +358,10 @@ class Exchange(msgspec.Struct, eq=False):
         self._inputs.ask(required.asked)
         return _PARKED
 
-    def client_answered(self, id_: int, result: Raw | None, error: Raw | None) -> None:
-        """A legacy client's response to what it was asked."""
-        walk, inputs = self._walk, self._inputs
-        if self.over or inputs is None or walk is None:
-            return
-        try:
-            answers = inputs.answered(id_, result, error)
-        except GatewayError as failed:
-            self._fail(failed, by_client=True)
-        else:
-            if answers is not None:
-                self._step(walk, walk.send, answers)
-
-    def client_progressed(self, id_: int, params: RawMap) -> None:
-        """A legacy client tells how far it is with what it was asked."""
-        if self._inputs is not None:
-            self._inputs.progressed(id_, params)
+    def go_on(self, answers: RawMap) -> None:
+        """A legacy client has answered all that a modern server asked: it is called again."""
+        if (walk := self._walk) is not None and not self.over:
+            self._step(walk, walk.send, answers)
 
     def attach(self, connection: Connection, call: Call, size_in: int, *, takes_events: bool, answers: RawMap) -> None:
         """A modern client is back with a retry of this call, which has gone on without it."""
@@ -402,7 +373,7 @@ class Exchange(msgspec.Struct, eq=False):
         try:
             self._inputs.retried(answers)
         except GatewayError as error:
-            self._fail(error, by_client=True)
+            self.fail(error, by_client=True)
 
     def can_push(self) -> bool:
         """Is there a stream on which the client can be asked?"""
@@ -496,27 +467,17 @@ class Exchange(msgspec.Struct, eq=False):
 
     def splice(self, head: bytes, total: int) -> bool:
         """Take a large answer as it arrives, when its first bytes leave no doubt what it is."""
-        connection, channel, call, out = self._connection, self._channel, self.call, self._out
-        ours = b'{"jsonrpc":"2.0","id":%d,"result":{"' % (out.id if out is not None else 0)
-        if (
-            connection is None
-            or channel is None
-            or self._events is not None
-            or self._splice is not None
-            or self.answered
-            or not head.startswith(ours)
-        ):
+        connection, channel, out = self._connection, self._channel, self._out
+        if connection is None or channel is None or out is None or self.answered:
             return False
-        if channel.dialect.era == "modern" and not head.startswith(COMPLETE, len(ours) - 1):
-            return False  # may be no complete result: it must be seen whole
-        extra = b""
-        if call.era == "modern" and channel.dialect.era == "legacy":
-            extra = b"," + missing_members(call.method, {})
-        start = b'{"jsonrpc":"2.0","id":%b,"result":{"' % call.id_json
-        size = total - len(ours) + len(start) + len(extra)
-        connection.write(connection.begin_body(200, JSON, size) + start)
-        self._splice = Splice(len(ours), extra)
-        self._answer_size = size
+        if self._events is not None or self._splice is not None:
+            return False
+        spliced = splice(self.call, out.id, channel.dialect.era, head)
+        if spliced is None:
+            return False
+        start, self._splice = spliced
+        self._answer_size = total - self._splice.skip + len(start) + len(self._splice.extra)
+        connection.write(connection.begin_body(200, JSON, self._answer_size) + start)
         return True
 
     def chunk(self, data: bytes) -> None:
@@ -604,18 +565,18 @@ class Exchange(msgspec.Struct, eq=False):
             self._close()
             return
         if self._inputs is not None and self._inputs.waits:
-            self._fail(UpstreamTimeout("the client did not answer in time what the server asks"), by_client=True)
+            self.fail(UpstreamTimeout("the client did not answer in time what the server asks"), by_client=True)
             return
         server = self._server
         name = server.spec.name if server is not None else "?"
-        self._fail(UpstreamTimeout(f"server {name} did not answer in time"))
+        self.fail(UpstreamTimeout(f"server {name} did not answer in time"))
 
     def end_stream(self) -> None:
         """The gateway stops: end the call now, with an error that says so."""
         if self._flight is not None:
             self._flight.cancel("the gateway is stopping")
             self._flight = None
-        self._fail(Overloaded("the gateway is stopping"))
+        self.fail(Overloaded("the gateway is stopping"))
 
     def comment(self, now: float) -> None:
         """Keep an idle event stream alive through proxies: begin it, if it has not."""
@@ -626,7 +587,7 @@ class Exchange(msgspec.Struct, eq=False):
             else:
                 self._connection.write(self._connection.frame(b":\n\n"))
 
-    def _fail(self, error: GatewayError, *, by_client: bool = False) -> None:
+    def fail(self, error: GatewayError, *, by_client: bool = False) -> None:
         """Answer with an error, in the form that has been begun, and end. `by_client`: the server is not to blame."""
         if self.over:
             return

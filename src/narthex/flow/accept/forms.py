@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 
 from narthex.flow.accept.listener import Connection
+from narthex.flow.codec.bridge import COMPLETE, missing_members
 from narthex.flow.codec.sse import encode_event
 from narthex.flow.notify.resumability import Stream
+from narthex.types import Call, Era
 
 TAIL = 64
 """Bytes of a spliced body that are kept back where something is to stand at its end."""
@@ -100,3 +102,18 @@ class Splice(msgspec.Struct, eq=False):
             connection.end_body(tail[:-2] + self.extra + tail[-2:] + self.tail[len(tail) :])
         else:
             connection.abort()  # it ends as no response does: the client must not take it for a whole one
+
+
+def splice(call: Call, id_: int, era: Era, head: bytes) -> tuple[bytes, Splice] | None:
+    """How to hand on a large body, when its first bytes leave no doubt that it is the complete result of `call`.
+
+    Args:
+        id_: Ours, under which the server answers. era: The server's.
+    Returns:
+        What the client's body begins with, and the rest; None where the answer must be seen whole.
+    """
+    ours = b'{"jsonrpc":"2.0","id":%d,"result":{"' % id_
+    if not head.startswith(ours) or (era == "modern" and not head.startswith(COMPLETE, len(ours) - 1)):
+        return None
+    extra = b"," + missing_members(call.method, {}) if (call.era, era) == ("modern", "legacy") else b""
+    return b'{"jsonrpc":"2.0","id":%b,"result":{"' % call.id_json, Splice(len(ours), extra)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from narthex.errors import ContentBlocked, GatewayError, MissingCapability, UpstreamUnavailable
+from narthex.errors import ContentBlocked, GatewayError, MissingCapability, Overloaded, UpstreamUnavailable
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.handles import HeldCall, owner_of
-from narthex.flow.codec.handshake import cancelled_body
+from narthex.flow.codec.handshake import cancelled_body, refuse_push, refuse_undeclared
 from narthex.flow.codec.inputs import (
     Asked,
+    Undeclared,
     check_asked,
     input_required,
     origin_of,
@@ -77,8 +78,25 @@ class Inputs:
 
     # --- asking
 
-    def push(self, message: Incoming) -> None:
-        """A legacy server asks on the stream of the call.
+    def pushed(self, message: Incoming) -> None:
+        """A legacy server asks on the stream of the call. Where the client cannot be asked, it is told so; a modern
+        client learns what it lacks (`docs/decisions/questions-nobody-can-answer.md`)."""
+        exchange, id_ = self._exchange, message.id
+        assert isinstance(id_, (int, str))
+        try:
+            self._push(message)
+        except Undeclared as error:
+            exchange.reply(refuse_undeclared(id_, message.method, partly=error.partly))
+            if exchange.call.era == "modern":
+                exchange.give_up(error)
+        except Overloaded as error:
+            exchange.reply(refuse_push(id_, error.public))
+            exchange.give_up(error)
+        except GatewayError as error:
+            exchange.reply(refuse_push(id_, error.public))
+
+    def _push(self, message: Incoming) -> None:
+        """Put one more question to the client.
 
         Raises:
             Undeclared: The client did not say that it can be asked this. Overloaded: Too many calls wait already.
@@ -121,7 +139,7 @@ class Inputs:
             self._open[asked.key] = asked
             return
         assert session is not None
-        id_ = calls.pushed(exchange)
+        id_ = calls.pushed(session, self)
         self._open[asked.key] = asked
         self._pushed[id_] = asked.key
         self._wait(HOLD_S)
@@ -165,8 +183,18 @@ class Inputs:
         else:
             self._wait(exchange.call_s)
 
-    def answered(self, id_: int, result: Raw | None, error: Raw | None) -> RawMap | None:
-        """A legacy client has answered. All answers to a modern server's result, once they are there; else None.
+    def answered(self, id_: int, result: Raw | None, error: Raw | None) -> None:
+        """A legacy client has answered."""
+        try:
+            answers = self._answered(id_, result, error)
+        except GatewayError as failed:
+            self._exchange.fail(failed, by_client=True)
+        else:
+            if answers is not None:
+                self._exchange.go_on(answers)
+
+    def _answered(self, id_: int, result: Raw | None, error: Raw | None) -> RawMap | None:
+        """All answers to a modern server's result, once they are there; else None.
 
         Raises:
             UpstreamUnavailable: It refused what cannot be refused in the server's protocol.

@@ -66,7 +66,7 @@ class Tasking(Exchange, eq=False):
         try:
             walk = self._walk = self._way(request)
         except GatewayError as error:
-            self._fail(error)
+            self.fail(error)
         else:
             self._step(walk, walk.send, None)
 

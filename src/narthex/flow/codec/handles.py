@@ -25,6 +25,8 @@ Owner = tuple[str, ...]
 """Tenant, issuer, subject, client, endpoint: whom a handle is bound to, and where."""
 MAX_STATE = 32 * 1024
 """Bytes of an upstream's own `requestState`: to open one this large takes half a millisecond."""
+STATE_S = 3600.0
+"""How long a modern server's `requestState` opens in our seal."""
 MAX_STATE_HANDLE = 44 * 1024
 """Characters: a third more than those bytes, and the rest of the envelope."""
 TASK_S = 30 * 86_400.0
@@ -140,6 +142,10 @@ class Handles:
         if isinstance(of, Relayed) and len(of.state) > MAX_STATE:
             raise ContentBlocked(f"the request state of server {of.server} is too large")
         return self._seal(self._states, (*owner, *origin.parts()), _State(of), ttl_s)
+
+    def relayed(self, call: Call, origin: Origin, server: str, state: bytes) -> str:
+        """A modern server's state for a modern client. Raises as `state`."""
+        return self.state(owner_of(call.principal, call.endpoint), origin, Relayed(server, state), ttl_s=STATE_S)
 
     def open_state(self, handle: str, owner: Owner, origin: Origin) -> RequestState:
         """What a `requestState` stands for."""

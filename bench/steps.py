@@ -27,6 +27,8 @@ from report import RESULTS, facts_line, steps_table, write_results
 from rig import MEASURED, BenchError, facts
 from rooms import Rooms, quick_reply, rooms, zero_first
 
+from narthex.authority.accounts import Means
+from narthex.authority.credentials import StaticAccount
 from narthex.flow import walk
 from narthex.flow.accept import exchange, front
 from narthex.flow.accept.exchange import Exchange
@@ -37,8 +39,10 @@ from narthex.flow.upstream import http
 from narthex.flow.upstream.connection import HttpConnection
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.http import HttpCall, HttpChannel
+from narthex.flow.upstream.port import NOTHING_SHOWN
 from narthex.flow.whole import AnswerReader, RequestReader
 from narthex.telemetry.accounts import Counter
+from narthex.types import HeaderCredential, SecretName, SecretText
 
 Line = dict[str, Any]
 
@@ -176,6 +180,35 @@ def _named(index: int) -> str:
     return f"`{owner.__name__}.{name}`" if isinstance(owner, type) else f"`{name}`"
 
 
+class Held:
+    """One secret. See `authority.port.Secrets`."""
+
+    version = 0
+
+    def get(self, name: str) -> str:
+        return "k" * 1000
+
+
+def injected(r: Rooms, repeats: int) -> Line:
+    """What a call costs more when the server is shown a credential of a thousand characters."""
+    channel = cast(HttpChannel, next(iter(r.gateway.fleet.servers["server"].channels.values())))
+    means = Means(Held(), cast(Any, None), time.monotonic, time.time, lambda: 0.5, str)
+    account = StaticAccount(HeaderCredential("key", "X-Key", SecretText((SecretName("key"),))), means)
+
+    def showing(shown: Any) -> Callable[[], None]:
+        def call() -> None:
+            channel.shown = shown
+            r.connection.data_received(r.request)
+
+        return call
+
+    without, with_it = least(
+        [Timed("", "", showing(NOTHING_SHOWN)), Timed("", "", showing(account))], max(repeats, 100), number=200
+    )
+    channel.shown = NOTHING_SHOWN
+    return {"room": "upstream", "step": "a credential shown to the server", "us": max(0.0, with_it - without)}
+
+
 async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
     """In place, and alone."""
     with tempfile.TemporaryDirectory(prefix="narthex-steps-") as folder:
@@ -185,7 +218,7 @@ async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
             r.connection.data_received(r.request)
             if b"call 7" not in r.client.last:
                 raise BenchError(f"not an answer: {r.client.last!r}")
-            return in_place(r, repeats), alone(r, repeats)
+            return in_place(r, repeats), [*alone(r, repeats), injected(r, repeats)]
         finally:
             r.server.silent = True
             await r.gateway.stop()

@@ -15,13 +15,17 @@ import signal
 import ssl
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from narthex import __version__
-from narthex.admin.view import Health, ServerStatus
+from narthex.admin.view import CredentialProblem, Health, ServerStatus
+from narthex.authority.accounts import Means
+from narthex.authority.credentials import Credentials
 from narthex.authority.fetch import Fetched, Fetcher
 from narthex.authority.files import mark_of
+from narthex.authority.subjects import Subjects
 from narthex.authority.upkeep import Upkeep
 from narthex.config.compile import Overrides, endpoint_url
 from narthex.config.reload import Reloader, ReloadOutcome
@@ -87,6 +91,10 @@ class Gateway:
             env=os.environ, master_keys=lambda: load_keys(Path(self.snapshot.state_dir), os.environ),
             fetch=self._fetch, now=time.time, random=os.urandom,
         )  # fmt: skip
+        self.subjects = Subjects(now=time.time)
+        self.credentials = Credentials(
+            Means(self.upkeep.secrets, self._fetch, time.monotonic, time.time, random.random, new_id), self.subjects
+        )
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -108,7 +116,9 @@ class Gateway:
         ring = KeyRing(self._keys)
         self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=snapshot.limits.session_ttl_s)
         held, outbox = Held(snapshot.limits.max_held), Outbox()
-        self.fleet = Fleet(snapshot, held, clock=time.monotonic, chance=random.random, outbox=outbox)
+        self.fleet = Fleet(snapshot, held, clock=time.monotonic, chance=random.random, outbox=outbox,
+            accounts=self.credentials,
+        )  # fmt: skip
         self._bridge = AsgiBridge(
             public_app(lambda: self.snapshot, self.endpoint_urls), scheme="https" if snapshot.tls else "http"
         )
@@ -195,7 +205,8 @@ class Gateway:
 
     def servers(self) -> list[ServerStatus]:
         """All upstreams of the snapshot, in its order, for the admin API."""
-        return [status_of(self.fleet.servers[name]) for name in self.snapshot.servers if name in self.fleet.servers]
+        fleet, problems = self.fleet.servers, self.credentials.errors
+        return [status_of(fleet[name], problems(name)) for name in self.snapshot.servers if name in fleet]
 
     async def watch(self) -> None:
         """Reload when the file changes, until cancelled."""
@@ -283,6 +294,7 @@ class Gateway:
         await asyncio.sleep(0)
         await self._bridge.close()
         await self.fleet.close()
+        self.credentials.close()
         await self.upkeep.close()
         self.fetcher.close()
         for connection in list(self.shared.connections):
@@ -317,14 +329,19 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def status_of(server: Server) -> ServerStatus:
-    """One upstream as the admin API shows it; never its headers or its environment."""
+def status_of(server: Server, problems: Iterable[tuple[str, str]] = ()) -> ServerStatus:
+    """One upstream as the admin API shows it; never its headers or its environment.
+
+    Args:
+        problems: Credentials that it cannot be shown now, by name, and why.
+    """
+    failing = tuple(CredentialProblem(name, problem) for name, problem in problems)
     channel = next((one for one in server.channels.values() if one.alive), None)
     at, text = server.last_error or (None, None)
     health: Health = "ok" if channel is not None else "idle"
     if server.breaker.state != "closed":
         health = "down"
-    elif server.breaker.failing:
+    elif server.breaker.failing or failing:
         health = "degraded"
     verdict = server.verdict
     return ServerStatus(
@@ -339,6 +356,7 @@ def status_of(server: Server) -> ServerStatus:
         in_flight=server.in_flight,
         pid=channel.pid if isinstance(channel, StdioChannel) else None,
         stderr_tail=tuple(channel.stderr_tail().splitlines()) if isinstance(channel, StdioChannel) else (),
+        credentials=failing,
         last_error=text,
         last_error_at=at,
     )

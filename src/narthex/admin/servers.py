@@ -49,6 +49,8 @@ def show_server(spec: ServerSpec, status: ServerStatus) -> dict[str, Any]:
     else:
         where = {"command": target.command}
     document |= {"transport": spec.transport, "sharing": spec.sharing, **where}
+    for one in document["credentials"]:
+        one["problem"] = hide(one["problem"], secrets)
     document["stderr_tail"] = [hide(line, secrets) for line in status.stderr_tail]
     document["last_error"] = hide(status.last_error, secrets) if status.last_error is not None else None
     return document

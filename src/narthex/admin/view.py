@@ -14,6 +14,13 @@ from narthex.types import Era, Snapshot
 Health = Literal["idle", "ok", "degraded", "down"]
 
 
+class CredentialProblem(msgspec.Struct, frozen=True):
+    """A credential that a server cannot be shown now, and why."""
+
+    name: str
+    problem: str
+
+
 class ServerStatus(msgspec.Struct, frozen=True):
     """One upstream as it is now. Texts may come from the server itself; secrets in them are taken out when shown.
 
@@ -33,6 +40,8 @@ class ServerStatus(msgspec.Struct, frozen=True):
     channels: int = 0
     pid: int | None = None
     stderr_tail: tuple[str, ...] = ()
+    credentials: tuple[CredentialProblem, ...] = ()
+    """Only those that are not well."""
     last_error: str | None = None
     last_error_at: float | None = None
 

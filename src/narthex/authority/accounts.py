@@ -22,6 +22,7 @@ from narthex.authority.places import Place
 from narthex.authority.port import Secrets
 from narthex.errors import AuthorityUnavailable, CredentialUnavailable
 from narthex.flow.upstream.port import ShowsNothing
+from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import Authority, SecretText, TokenCredential
 
 TOKEN_S = 10.0
@@ -249,9 +250,11 @@ class TokenAccount(ShowsNothing):
             max_bytes=MAX_DOCUMENT, timeout_s=TOKEN_S, learnt=self._place.learnt(server.token_endpoint),
         )  # fmt: skip
         kind, wait = answer.headers.get("content-type", ""), answer.headers.get("retry-after", "")
-        return grants.read_answer(
+        grant = grants.read_answer(
             answer.status, kind, answer.body, issuer=server.issuer, wanted_type=wanted_type, retry_after=wait
         )
+        HANDED_OUT.add(grant.token, passing=True)
+        return grant
 
     def _subject_token(self) -> str:
         if not self.spec.of_caller:
@@ -259,6 +262,7 @@ class TokenAccount(ShowsNothing):
         token = self._subject()
         if not token:
             raise CredentialUnavailable("it is made of the caller's own token, and this caller came without one")
+        HANDED_OUT.add(token, passing=True)
         return token
 
     # --- what is shown

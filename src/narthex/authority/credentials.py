@@ -21,6 +21,7 @@ from narthex.authority.places import Place
 from narthex.authority.subjects import Subjects
 from narthex.errors import CredentialUnavailable
 from narthex.flow.upstream.port import NOTHING_SHOWN, Certificate, Shown, ShowsNothing
+from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import (
     BasicCredential,
     CertificateCredential,
@@ -107,8 +108,9 @@ def made_of(spec: _STATIC, get: Any) -> Any:
             user = spec.username.fill(get)
             if ":" in user:  # RFC 7617 §2: it would be read as another name and another password
                 raise CredentialUnavailable("a user name of Basic authentication has no colon")
-            pair = f"{user}:{spec.password.fill(get)}"
-            return _line("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+            pair = base64.b64encode(f"{user}:{spec.password.fill(get)}".encode()).decode()
+            HANDED_OUT.add(pair)
+            return _line("Authorization", f"Basic {pair}")
         case QueryCredential():
             return f"{quote(spec.parameter, safe='')}={quote(spec.value.fill(get), safe='')}"
         case EnvCredential():

@@ -20,6 +20,7 @@ import msgspec
 
 from narthex.config import values
 from narthex.config.client import workspace_of
+from narthex.config.credentials import compile_credentials, compile_table
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
@@ -33,6 +34,7 @@ from narthex.config.secrets import compile_secrets
 from narthex.errors import ConfigError
 from narthex.types import (
     Address,
+    Credential,
     Egress,
     EndpointSpec,
     HttpTarget,
@@ -142,7 +144,8 @@ class _Compiler:
         admin = self._address(("admin", "listen"), settings.admin.listen, "--admin-listen", overrides.admin_listen)
         if listen == admin and listen[1] != 0:
             self.reading.fault(("admin", "listen"), f"listen and admin.listen are both {values.show_address(listen)}")
-        servers = {name: self._server(name, server) for name, server in settings.servers.items()}
+        credentials = compile_credentials(settings.credentials, self.reading)
+        servers = {name: self._server(name, server, credentials) for name, server in settings.servers.items()}
         for name, server in servers.items():
             if isinstance(server.target, HttpTarget) and _is_ours(server.target, listen, settings.public_url):
                 self.reading.fault(("servers", name, "url"), f"'{name}' is this gateway itself: a call would go round")
@@ -237,7 +240,7 @@ class _Compiler:
 
     # -- servers ---------------------------------------------------------------------------------------------------
 
-    def _server(self, name: str, server: ServerSettings) -> ServerSpec:
+    def _server(self, name: str, server: ServerSettings, credentials: Mapping[str, Credential]) -> ServerSpec:
         here: KeyPath = ("servers", name)
         written = self.written[here]
         misspelt = written - set(server.__struct_fields__)
@@ -252,12 +255,13 @@ class _Compiler:
                     (*here, key),
                     f"{key}: goes with `{'url' if stdio else 'command'}`, not with `{'command' if stdio else 'url'}`",
                 )
-        return ServerSpec(
+        told_apart = len(server.credential) > 1
+        spec = ServerSpec(
             name=name,
             target=self._stdio(here, server) if stdio else self._http(here, server),
             transport="stdio" if stdio else server.transport,
             era=server.era,
-            sharing=server.sharing or ("tenant" if stdio else "principal"),
+            sharing=server.sharing or ("tenant" if stdio and not told_apart else "principal"),
             connect_timeout_s=server.connect_timeout,
             call_timeout_s=server.call_timeout,
             list_timeout_s=server.list_timeout,
@@ -268,6 +272,8 @@ class _Compiler:
             max_in_flight=server.max_in_flight,
             idempotent=server.idempotent,
         )
+        table = compile_table(server.credential, spec, credentials, self.settings.credentials, self.reading)
+        return msgspec.structs.replace(spec, accounts=table)
 
     def _stdio(self, here: KeyPath, server: ServerSettings) -> StdioTarget:
         command = server.command.value if server.command else ""
@@ -369,6 +375,10 @@ class _Compiler:
             reading.warn(("servers",), "no servers: clients will find nothing to call")
         if "default" not in endpoints:
             reading.warn(("endpoints",), "no endpoint 'default': /mcp answers 404, clients need /mcp/<endpoint>")
+        shown = {row.use for server in self.settings.servers.values() for row in server.credential}
+        for name in self.settings.credentials:
+            if name not in shown:
+                reading.warn(("credentials", name), f"credential '{name}' is shown to no server")
         used = {name for endpoint in endpoints.values() for name in endpoint.servers}
         for name in self.settings.servers:
             if name not in used:

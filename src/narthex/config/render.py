@@ -18,6 +18,7 @@ import msgspec
 
 from narthex import errors
 from narthex.config.kinds import Group, Listed, Mapped, Setting, settings_of
+from narthex.config.schema.credentials import TableKind, UseSettings
 from narthex.config.schema.endpoints import ResourceSettings, ResourcesKind
 from narthex.config.schema.root import ROOT, Settings
 
@@ -93,14 +94,16 @@ def _groups(struct: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, ty
         kind = setting.kind
         if isinstance(kind, Mapped):
             name, kind = f"{name}.<name>", kind.item
-        if isinstance(kind, ResourcesKind):
+        if isinstance(kind, TableKind):
+            yield from _groups(UseSettings, f"{name}.<row>")
+        elif isinstance(kind, ResourcesKind):
             yield from _groups(ResourceSettings, name)
         elif isinstance(kind, Group):
             yield from _groups(kind.struct, name)
 
 
 def _entry(setting: Setting, default: Any) -> str:
-    nested = isinstance(setting.kind, Group | Mapped | ResourcesKind)
+    nested = isinstance(setting.kind, Group | Mapped | ResourcesKind | TableKind)
     shown = setting.default
     if not shown and not (nested and default is not None):
         shown = "none" if default is None else setting.kind.show(default)

@@ -21,6 +21,7 @@ from narthex.config.kinds import (
     Setting,
     later,
 )
+from narthex.config.schema.credentials import CREDENTIALS, CredentialSettings
 from narthex.config.schema.egress import EgressSettings
 from narthex.config.schema.endpoints import EndpointSettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
@@ -112,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True):
     identity: Annotated[None, later("Who may call: API keys and issuers of tokens.")] = None
     secrets: Annotated[dict[str, SecretSource], SOURCES] = {}
     vault: Annotated[VaultSettings | None, VAULT] = None
-    credentials: Annotated[None, later("Secrets that Narthex owns and sends to servers.")] = None
+    credentials: Annotated[dict[str, CredentialSettings], CREDENTIALS] = {}
     grants: Annotated[None, later("Who may call what.")] = None
     policy: Annotated[None, later("Rules in Rego.")] = None
     limits: Annotated[None, later("Rates, quotas and budgets.")] = None

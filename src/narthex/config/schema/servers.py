@@ -24,6 +24,7 @@ from narthex.config.kinds import (
     later,
     size,
 )
+from narthex.config.schema.credentials import TABLE, UseSettings
 from narthex.types import ServerSpec, Sharing, StdioTarget
 
 # The defaults live beside the types that carry them.
@@ -129,6 +130,9 @@ class ServerSettings(msgspec.Struct, frozen=True):
         tuple[str, ...],
         Setting(GLOBS, "Patterns on the tool's own name: such a call is sent again when its connection dies."),
     ] = ()
-    credential: Annotated[None, later("Name of the credential that is sent to the server.")] = None
+    credential: Annotated[
+        tuple[UseSettings, ...],
+        Setting(TABLE, "What the server is shown of the gateway: one credential for everybody, or by who calls."),
+    ] = ()
     classification: Annotated[None, later("How confidential the server's answers are.")] = None
     trust: Annotated[None, later("Whether new and changed tools need an approval.")] = None

@@ -35,7 +35,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
 
 from tests.conformance.fixture import content, tools
-from tests.conformance.fixture.call import LEVELS, NEEDS, Call, Failure, Json, ToolFailed, text
+from tests.conformance.fixture.call import LEVELS, Call, Failure, Json, ToolFailed, text
 from tests.conformance.fixture.world import World
 from tests.e2e.harness import MODERN
 
@@ -100,8 +100,7 @@ class SdkCall(Call):
 
     async def ask(self, questions: Mapping[str, Json], *, stateful: bool = False) -> Json:
         open_questions = {key: asked for key, asked in questions.items() if key not in self._answers}
-        methods = {asked["method"] for asked in open_questions.values()}
-        if lacking := {NEEDS[method]: {} for method in sorted(methods) if not self.may(method)}:
+        if lacking := self.lacking(open_questions):
             raise self.refuse(lacking)
         if not self.modern:
             answers = await asyncio.gather(*(self._push(asked) for asked in open_questions.values()))

@@ -172,9 +172,9 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "NO_COLOR": "1"}
 
 
-def fixture(era: str) -> AbstractContextManager[str]:
+def fixture(era: str, *options: str) -> AbstractContextManager[str]:
     """The fixture as a process; yields its URL."""
-    return served("tests.conformance.fixture", "--era", era)
+    return served("tests.conformance.fixture", "--era", era, *options)
 
 
 def reference() -> AbstractContextManager[str]:

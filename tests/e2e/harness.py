@@ -32,7 +32,12 @@ PROTOCOL, CAPABILITIES, INFO = (
     f"io.modelcontextprotocol/{name}" for name in ("protocolVersion", "clientCapabilities", "clientInfo")
 )
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAMED_BY = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
+}
 Era = Literal["legacy", "modern"]
 Headers = Sequence[tuple[str, str]]
 T = TypeVar("T")
@@ -231,13 +236,17 @@ class Wire:
 
     def events(self, head: Response) -> Iterator[Any]:
         """The JSON-RPC messages of an event stream, one by one as they come."""
+        return (message for message, _ in self.raw_events(head))
+
+    def raw_events(self, head: Response) -> Iterator[tuple[Any, bytes]]:
+        """The same, each with its bytes."""
         assert (head.header("content-type") or "").startswith("text/event-stream"), head
         rest = b""
         for part in self.read_body(head):
             rest += part
             while (end := rest.find(b"\n\n")) >= 0:
                 for data in events(rest[: end + 2]):
-                    yield json.loads(data)
+                    yield json.loads(data), data.encode()
                 rest = rest[end + 2 :]
 
     def is_closed(self) -> bool:

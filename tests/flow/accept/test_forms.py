@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex.flow.accept.forms import TAIL, Events, Splice
+from narthex.flow.accept.forms import TAIL, Events, Splice, splice
 from narthex.flow.accept.listener import Connection
 from narthex.flow.notify.resumability import EventLog
+from narthex.types import LOCAL, Call, Era
 
 
 class Wire:
@@ -103,3 +104,26 @@ class TestSplice:
         splice.piece(one, b'{"result":[]')
         splice.end(one)
         assert one.aborted and not one.ends
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "head", "handed_on"),
+    [
+        pytest.param("legacy", "legacy", b'"result":{"a', True, id="legacy: every result is complete"),
+        pytest.param("modern", "legacy", b'"result":{"a', True, id="what a modern client needs is added"),
+        pytest.param("modern", "modern", b'"result":{"resultType":"complete","', True, id="it says so at once"),
+        pytest.param("modern", "modern", b'"result":{"a', False, id="it may be none: it must be seen whole"),
+        pytest.param("legacy", "modern", b'"result":{"resultType":"input_required"', False, id="it is none"),
+        pytest.param("legacy", "legacy", b'"error":{"', False, id="an error"),
+        pytest.param("legacy", "legacy", b'"result":[', False, id="no object"),
+        pytest.param("legacy", "legacy", b'"result":{}', False, id="an empty one is not large"),
+    ],
+)
+def test_what_can_be_handed_on(client: Era, server: Era, head: bytes, handed_on: bool) -> None:
+    call = Call("tools/call", {}, {}, b'"c"', client, "", LOCAL, "default")
+    found = splice(call, 7, server, b'{"jsonrpc":"2.0","id":7,' + head)
+    assert (found is not None) is handed_on
+    assert splice(call, 8, server, b'{"jsonrpc":"2.0","id":7,' + head) is None, "another call's"
+    if found is not None:
+        assert found[0] == b'{"jsonrpc":"2.0","id":"c","result":{"'
+        assert (b"resultType" in found[1].extra) is ((client, server) == ("modern", "legacy"))

@@ -468,6 +468,20 @@ def test_pipelined_requests_wait_for_their_turn() -> None:
     run(main)
 
 
+def test_what_comes_behind_a_request_changes_nothing_of_its_answer() -> None:
+    async def main() -> None:
+        rig = Rig(hold=True)
+        rig.feed(post(b"a") + post(b"b").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        first = rig.waiting.pop(0)
+        first.write(first.begin_body(200, b"text/plain", None) + first.frame(b"x"))
+        first.end_body()
+        await settle()
+        assert b"Transfer-Encoding: chunked" in rig.wire.written, "the first speaks HTTP/1.1"
+        assert [one.body for one in rig.requests] == [b"a", b"b"]
+
+    run(main)
+
+
 def test_pipelining_is_bounded() -> None:
     async def main() -> None:
         rig = Rig(hold=True)

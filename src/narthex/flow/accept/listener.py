@@ -1,9 +1,9 @@
-"""HTTP/1.1 as a server: bytes in, whole requests out; answers and streams back. llhttp parses, we hold the bounds.
+"""HTTP/1.1 as a server: one `Connection` a client connection; requests in, answers and streams back.
 
-One `Connection` a client connection. It refuses what two parsers could read differently, keeps reading while a call
-runs (so that a close is seen at once), and never lets a slow or silent client hold more than its bounds.
+It reads on while a call runs, so that a close is seen at once, gives requests their turn, and never lets a slow or
+silent client hold more than its bounds. A request that does not come whole in one read is put together by `reading.py`.
 Cases: `tests/flow/accept/test_listener.py` (each row whole and byte by byte), `tests/e2e/test_requests.py`.
-Source: RFC 9112 (HTTP/1.1), §6.1 and §6.3 on framing; RFC 9110 §10.1.1 (Expect).
+Source: RFC 9112 (HTTP/1.1), §9 on connections.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Protocol
 
-import httptools
-
 from narthex.errors import HttpRefusal, Overloaded
+from narthex.flow.accept.reading import Reading
 from narthex.flow.codec.jsonrpc import encode_error
-from narthex.flow.held import LARGE, Held
+from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
-from narthex.flow.whole import MOST, MOST_HEADERS, MOST_TARGET, NO_REPEATS, PARAM, HttpRequest, RequestReader
+from narthex.flow.whole import MOST, HttpRequest, RequestReader
 from narthex.types import Limits
 
 KEPT = 64 * 1024
@@ -33,11 +32,6 @@ _COPIED = 16 * 1024
 """Up to here an answer's pieces are joined; larger ones are handed to the kernel as they are."""
 _LARGE_WRITE = 64 * 1024
 LINGER_S = 2.0
-_SINGLE = frozenset(
-    {b"host", b"origin", b"content-type", b"authorization", b"mcp-session-id", b"expect", b"transfer-encoding"}
-    | {b"content-length", b"accept", b"last-event-id"}
-)
-"""Headers that may not come twice: which one counts would be a matter of taste."""
 _NEVER = float("inf")
 _STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
@@ -106,46 +100,29 @@ class Connection(asyncio.Protocol):
     """One client connection: parses requests, one call at a time, and writes answers."""
 
     __slots__ = (
-        "_begun", "_body_size", "_chunked", "_closing", "_first", "_head_only", "_head_size", "_headers", "_held",
-        "_in_body",
-        "_kept", "_keep_alive", "_old", "_parser", "_plain", "_queue", "_refusal", "_refused", "_repeated", "_repeats",
-        "_request_headers",
-        "_rest", "_shared", "_streaming", "_target", "_under_way", "_upgrading", "_waiters",
-        "busy", "deadline", "exchange", "fresh", "paused", "peer", "transport",
+        "_chunked", "_head_only", "_keep_alive", "_kept", "_old", "_plain", "_queue", "_reading", "_refusal",
+        "_refused", "_shared", "_waiters",
+        "busy", "closing", "deadline", "exchange", "fresh", "paused", "peer", "transport", "under_way",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._parser: Any = None
+        self._reading: Reading | None = None
         self._kept: list[bytes] = []
         self._queue: deque[tuple[HttpRequest, bool, bool]] = deque()
         self._refused = False
         self._refusal: HttpRefusal | Overloaded | None = None
-        self._closing = False
-        self._streaming = False
         self._chunked = False
         self._keep_alive = True
         self._old = False
-        self._target = b""
-        self._begun = False
-        self._first = b""
-        self._rest = bytearray()  # not a list of pieces: a piece may be one byte
-        self._headers: dict[bytes, bytes] = {}
-        self._repeated = NO_REPEATS
-        self._repeats = 0
-        self._body_size = 0
-        self._head_size = 0
-        self._in_body = False
-        self._under_way = False
-        self._upgrading = False
         self._head_only = False
         self._plain = True
-        self._request_headers: dict[bytes, bytes] = {}
-        self._held = 0
         self._waiters: list[asyncio.Future[None]] = []
         self.busy = False
+        self.closing = False
+        self.under_way = False
         self.fresh = True
         self.paused = False
         self.exchange: Exchanging | None = None
@@ -169,11 +146,11 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._shared.connections.discard(self)
-        self._closing = True
+        self.closing = True
         self.fresh = False
         self._kept.clear()
         self._queue.clear()
-        self._release_body()
+        self._release()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -194,7 +171,7 @@ class Connection(asyncio.Protocol):
     def _received(self, data: bytes) -> None:
         """Bytes that are not just one whole request: keep them for later, or read them piece by piece."""
         self.fresh = False
-        if self._refused or self._closing:
+        if self._refused or self.closing:
             return
         if self.busy or self._queue or self._kept or self.paused:
             self._kept.append(data)
@@ -221,182 +198,22 @@ class Connection(asyncio.Protocol):
             if self._queue or self._kept:
                 asyncio.get_running_loop().call_soon(self._next)
             else:
-                self.fresh = not (self._under_way or self._refused or self._closing)
+                self.fresh = not (self.under_way or self._refused or self.closing)
 
-    # --- parsing
+    # --- requests
 
     def _feed(self, data: bytes) -> None:
-        if self._parser is None:
-            self._parser = httptools.HttpRequestParser(self)
-        self._begun = False
-        in_head = not self._in_body
-        begun, bodied = self._head_size, self._body_size
-        if in_head:
-            self._head_size = begun + len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(data[upgrade.args[0] :])
-            self._take_turns()
-            return
-        except httptools.HttpParserError as error:
-            cause = error.__context__
-            if isinstance(cause, (HttpRefusal, Overloaded)):
-                self.refuse(cause)
-            else:
-                self.refuse(HttpRefusal(400, "bad_request", "malformed HTTP request", detail=str(error)))
-            return
-        self._take_turns()
-        if not self.busy:
-            if not in_head and self._in_body:  # trailers and chunk extensions are no body: they are bounded like a head
-                self._head_size = self._head_size + len(data) if self._body_size == bodied else 0
-            self._await_rest(in_head, begun)
+        if self._reading is None:
+            self._reading = Reading(self, self._shared)
+        self._reading.feed(data)
 
-    def _take_turns(self) -> None:
-        """Of several requests in one read each but the first waits a turn: unread answers must be seen to pile up."""
-        if self._under_way or self._queue:
-            self.fresh = False
-        if self._queue and not self.busy:
-            asyncio.get_running_loop().call_soon(self._next)
+    def take(self, request: HttpRequest, keep_alive: bool, old: bool, *, first: bool) -> None:
+        """A whole request has been read. `first`: of those in one read.
 
-    def _await_rest(self, was_in_head: bool, begun: int) -> None:
-        """The request is not whole yet: bound the time and the size of the part that is under way."""
-        limits = self._shared.limits
-        if not self._head_size and not self._in_body and self._target:
-            self._head_size = len(self._target) + _size(self._headers)  # begun behind another request, in one read
-        if self._in_body:
-            if was_in_head:
-                self.deadline = self._shared.clock() + limits.body_timeout_s
-            if self._head_size > limits.max_header:
-                self.refuse(HttpRefusal(431, "headers_too_large", "the request's trailers are too large"))
-        elif self._head_size > limits.max_header:
-            self.refuse(HttpRefusal(431, "headers_too_large", "the request's headers are too large"))
-        elif self._head_size and not begun:
-            self.deadline = self._shared.clock() + limits.header_timeout_s
-
-    def _upgrade_asked(self, has_body: bool) -> None:
-        if self._parser.get_method() == b"CONNECT":
-            raise HttpRefusal(405, "method_not_allowed", "there are no tunnels here", headers=(("Allow", "POST"),))
-        self._upgrading = has_body
-
-    def _after_upgrade(self, rest: bytes) -> None:
-        """llhttp stops behind the head of an upgrade request. We never upgrade (RFC 9110 §7.8): a new parser reads on.
-
-        A body belongs to this request, never to a next one: the new parser first reads a head that frames it the same.
+        Raises:
+            HttpRefusal: Too many wait for their turn.
         """
-        before, self._parser = self._parser, httptools.HttpRequestParser(self)
-        if self._upgrading:
-            self._upgrading = False
-            target, headers, repeated = self._target, self._request_headers, self._repeated
-            self._reset()
-            keep_alive = before.should_keep_alive()
-            self._parser.feed_data(_head_again(before.get_method(), target, headers, self._old, keep_alive))
-            self._request_headers, self._repeated = headers, repeated
-            if not self.busy:
-                self.deadline = self._shared.clock() + self._shared.limits.body_timeout_s
-            if rest:
-                self._feed(rest)
-        elif rest:
-            self.data_received(rest)
-
-    def on_message_begin(self) -> None:
-        self._under_way = True
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in self._headers:
-            self._repeat(name)
-        else:
-            self._headers[name] = value
-
-    def _repeat(self, name: bytes) -> None:
-        if name in _SINGLE and not self._in_body:
-            raise HttpRefusal(400, "repeated_header", "a header that may come once came twice")
-        self._repeats += 1
-        if self._repeats > MOST_HEADERS:
-            raise HttpRefusal(431, "headers_too_large", "the request's headers are too many")
-        self._repeated |= {name}
-
-    def on_headers_complete(self) -> None:
-        # What follows as a header is a trailer field: it must not pass for one of these (RFC 9110 §6.5.1).
-        headers, self._headers = self._headers, {}
-        self._request_headers = headers
-        limits = self._shared.limits
-        if len(headers) > MOST_HEADERS or (self._head_size > limits.max_header and _size(headers) > limits.max_header):
-            raise HttpRefusal(431, "headers_too_large", "the request's headers are too large")
-        if len(self._target) > MOST_TARGET:
-            raise HttpRefusal(414, "target_too_long", "the request target is too long")
-        version = self._parser.get_http_version()
-        self._old = version != "1.1"
-        if self._old and version != "1.0":
-            raise HttpRefusal(505, "version_not_supported", "speak HTTP/1.1")
-        coding = headers.get(b"transfer-encoding")
-        length = headers.get(b"content-length")
-        if coding is not None and (coding.lower() != b"chunked" or self._old or length is not None):
-            raise HttpRefusal(400, "bad_framing", "this transfer coding is not accepted")
-        if length is not None and int(length) > limits.max_body:
-            raise HttpRefusal(413, "body_too_large", f"the body may have {limits.max_body} bytes")
-        if b"expect" in headers:
-            self._expected(headers[b"expect"], bool(length or coding))
-        if self._parser.should_upgrade():
-            self._upgrade_asked(coding is not None or (length is not None and int(length) > 0))
-        self._in_body = True
-        self._head_size = 0
-
-    def _expected(self, expect: bytes, has_body: bool) -> None:
-        if expect.lower() != b"100-continue":
-            raise HttpRefusal(417, "expectation_failed", "only 100-continue can be expected")
-        if not self._old and has_body and not self.busy:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, chunk: bytes) -> None:
-        if not self._body_size:
-            self._first, self._body_size = chunk, len(chunk)
-        else:
-            self._rest += chunk
-            self._body_size += len(chunk)
-        if self._body_size > LARGE:
-            self._large_body(len(chunk))
-
-    def _large_body(self, more: int) -> None:
-        """Bound a body that did not come in one small piece, and count it against the budget of held bytes."""
-        if self._body_size > self._shared.limits.max_body:
-            raise HttpRefusal(413, "body_too_large", f"the body may have {self._shared.limits.max_body} bytes")
-        if self._body_size - more > LARGE:
-            self._shared.held.take(more)
-            self._held += more
-        else:
-            self._shared.held.take(self._body_size)
-            self._held = self._body_size
-
-    def on_message_complete(self) -> None:
-        if self._upgrading:
-            return  # only its head is complete
-        self._under_way = False
-        if self._closing:
-            return  # "Connection: close" was said: what came behind it is not processed (RFC 9112 §9.6)
-        if self._body_size > self._shared.limits.max_body:
-            raise HttpRefusal(413, "body_too_large", f"the body may have {self._shared.limits.max_body} bytes")
-        body = self._first + self._rest if self._rest else self._first
-        path, query = self._target, b""
-        if b"?" in path:
-            path, _, query = path.partition(b"?")
-        parser = self._parser
-        headers = self._request_headers
-        params = tuple(name for name in headers if name.startswith(PARAM))
-        request = HttpRequest(parser.get_method(), path, query, headers, self._repeated, body, params)
-        keep_alive, old = parser.should_keep_alive(), self._old
-        if self._held:
-            self._release_body()
-        self._target = self._first = b""  # `_first` too: a request without a body must not get the one before it
-        self._body_size = self._head_size = 0
-        self._in_body = False
-        if self._rest or self._headers or self._repeated:
-            self._reset()
-        if self.busy or self._begun or self._queue or self.paused:
+        if not first or self.busy or self._queue or self.paused:
             if len(self._queue) >= PIPELINED:
                 self._queue.clear()
                 raise HttpRefusal(503, "too_many_requests", "too many pipelined requests")
@@ -404,21 +221,15 @@ class Connection(asyncio.Protocol):
             return
         self._begin(request, keep_alive, old)
 
-    def _reset(self) -> None:
-        self._target = self._first = b""
-        self._headers = {}
-        self._repeated, self._repeats = NO_REPEATS, 0
-        if self._rest:
-            self._rest = bytearray()
-        self._body_size = self._head_size = 0
-        self._in_body = False
-
-    def _release_body(self) -> None:
-        self._shared.held.give(self._held)
-        self._held = 0
+    def take_turns(self) -> None:
+        """Of several requests in one read each but the first waits a turn: unread answers must be seen to pile up."""
+        if self.under_way or self._queue:
+            self.fresh = False
+        if self._queue and not self.busy:
+            asyncio.get_running_loop().call_soon(self._next)
 
     def _begin(self, request: HttpRequest, keep_alive: bool, old: bool) -> None:
-        self.busy = self._begun = True
+        self.busy = True
         self.deadline = _NEVER
         self._keep_alive = keep_alive
         self._head_only = request.method == b"HEAD"
@@ -468,7 +279,6 @@ class Connection(asyncio.Protocol):
 
         `size` None: chunked, or for HTTP/1.0 until the connection closes.
         """
-        self._streaming = True
         self._chunked = size is None and not self._old
         if size is None and self._old:
             self._keep_alive = self._plain = False
@@ -485,7 +295,6 @@ class Connection(asyncio.Protocol):
 
     def end_body(self, before: bytes = b"") -> None:
         """End the body begun; `before` is written (framed already) ahead of the end in one piece."""
-        self._streaming = False
         if self._chunked:
             before += b"0\r\n\r\n"
         if before:
@@ -496,8 +305,8 @@ class Connection(asyncio.Protocol):
         """Break off: the client must not take what it has for a whole answer."""
         self.exchange = None
         self.fresh = False
-        if not self._closing:
-            self._closing = True
+        if not self.closing:
+            self.closing = True
             self._shared.outbox.flush()
             self.transport.abort()
 
@@ -521,11 +330,11 @@ class Connection(asyncio.Protocol):
         self.deadline = shared.tick + shared.keep_alive_s
         if self._queue or self._kept:
             asyncio.get_running_loop().call_soon(self._next)
-        elif not (self._under_way or self.paused):
+        elif not (self.under_way or self.paused):
             self.fresh = True
 
     def _next(self) -> None:
-        if self.busy or self._closing or self.paused:
+        if self.busy or self.closing or self.paused:
             return  # paused: who does not read its answers gets no more of them; `resume_writing` goes on
         if self._queue:
             self._begin(*self._queue.popleft())
@@ -538,12 +347,12 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, error: HttpRefusal | Overloaded) -> None:
         """Answer with an error and close: after it nothing on this connection can be trusted to be a request."""
-        if self._refused or self._closing:
+        if self._refused or self.closing:
             return
         self._refused = True
         self._refusal = error
         self.fresh = False
-        self._release_body()
+        self._release()
         if not self.busy:
             self._go_on_refusing()
 
@@ -566,7 +375,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """A bound of time has passed: say 408 to who has begun a request, close the rest."""
-        if not self._refused and (self._head_size or self._in_body):
+        if not self._refused and self._reading is not None and self._reading.begun:
             self.refuse(HttpRefusal(408, "request_timeout", "the request did not arrive in time"))
         else:
             self.abort()
@@ -582,33 +391,24 @@ class Connection(asyncio.Protocol):
 
     def idle(self) -> bool:
         """True while no request has begun."""
-        return not (self.busy or self._queue or self._head_size or self._in_body)
+        return not (self.busy or self._queue or (self._reading is not None and self._reading.begun))
+
+    def _release(self) -> None:
+        if self._reading is not None:
+            self._reading.release()
 
     def _close(self) -> None:
         self.fresh = False
-        if not self._closing:
-            self._closing = True
+        if not self.closing:
+            self.closing = True
             self._shared.outbox.flush()
             self.transport.close()
 
     def drain(self) -> asyncio.Future[None]:
         """A future that is done once the client reads again; at once when it does."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not self.paused or self._closing:
+        if not self.paused or self.closing:
             future.set_result(None)
         else:
             self._waiters.append(future)
         return future
-
-
-def _size(headers: dict[bytes, bytes]) -> int:
-    return sum(map(len, headers)) + sum(map(len, headers.values()))
-
-
-def _head_again(method: bytes, target: bytes, headers: dict[bytes, bytes], old: bool, keep_alive: bool) -> bytes:
-    """A head with the framing of another one, and without its wish for an upgrade."""
-    length = headers.get(b"content-length")
-    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: " + length
-    connection = b"keep-alive" if keep_alive else b"close"
-    version = b"1.0" if old else b"1.1"
-    return b"%b %b HTTP/%b\r\n%b\r\nConnection: %b\r\n\r\n" % (method, target, version, framing, connection)

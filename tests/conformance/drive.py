@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.conformance import auth
 from tests.conformance.suites import gateway, in_front_of
 from tests.e2e.harness import CAPABILITIES, MODERN, Client, Gateway, Wire, message
 
@@ -169,11 +170,13 @@ def revision() -> str:
 
 
 def main() -> None:
-    step = STEPS[os.environ["MCP_CONFORMANCE_SCENARIO"]]
+    scenario = os.environ["MCP_CONFORMANCE_SCENARIO"]
+    step = {**STEPS, **auth.STEPS}[scenario]
     context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
+    beside, entry = auth.credential_of(scenario, context)
     with (
         tempfile.TemporaryDirectory() as folder,
-        gateway(in_front_of(sys.argv[-1]), Path(folder)) as gate,
+        gateway({**in_front_of(sys.argv[-1], **entry), **beside}, Path(folder)) as gate,
     ):
         step(gate, context)
     print("done")

@@ -34,6 +34,18 @@ SKILLS = ("sep-2640-skills-directory", "sep-2640-skills-enumeration", "sep-2640-
 OLD_CLIENT = ("initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry")
 """The client scenarios of 2025-11-25 that need no OAuth; they run beside."""
 
+AUTH = (
+    "auth/client-credentials-basic",
+    "auth/client-credentials-jwt",
+    "auth/enterprise-managed-authorization",
+    "auth/wif-jwt-bearer",
+    "auth/pre-registration",
+    "auth/resource-mismatch",
+    "auth/metadata-issuer-mismatch",
+)
+"""The client scenarios about OAuth that need no browser and no consent of a user; `known.yml` has the others."""
+OLD_AUTH = AUTH[:5]
+"""Those that 2025-11-25 knows too; they run beside."""
 
 NOT_RUN = "no-result"
 Check = tuple[str, str]
@@ -53,6 +65,7 @@ class Suite:
     fixture: str = ""
     era: str = "auto"
     crossed: bool = False
+    auth: bool = False
     table: str = ""
 
     def before(self, spoken: set[str]) -> Suite:
@@ -72,6 +85,7 @@ SUITES = (
     Suite("crossed-2026-on-legacy", "server", "2026-07-28", "legacy", "legacy", crossed=True),
     Suite("crossed-2025-on-modern", "server", "2025-11-25", "modern", "modern", crossed=True),
     Suite("client-2026-07-28", "client", "2026-07-28"),
+    Suite("client-auth", "client", "2026-07-28", auth=True),
 )
 
 
@@ -148,6 +162,8 @@ def excused(suite: Suite, outcome: Outcome) -> bool:
 
 def requirements(suite: Suite) -> tuple[list[str], list[str]]:
     """The scenarios that count, and those that run beside."""
+    if suite.auth:
+        return list(AUTH), []
     frozen = yaml.safe_load((PACKAGE / "requirements" / f"{suite.revision}.yaml").read_text(encoding="utf-8"))
     beside = [entry["scenario"] for entry in frozen["not_scored"] if entry["leg"] == suite.side]
     if suite.side == "server":
@@ -303,16 +319,22 @@ def run_server(suite: Suite, url: str, results: Path) -> None:
         conformance(["server", "--url", url, "--scenario", scenario], results)
 
 
+def older(suite: Suite) -> tuple[str, ...]:
+    """The client scenarios of 2025-11-25 that run beside."""
+    return OLD_AUTH if suite.auth else OLD_CLIENT
+
+
 def run_client(suite: Suite, results: Path) -> None:
     """Each scenario with a gateway of its own, which `drive.py` starts in front of the suite's server."""
     scored, beside = requirements(suite)
     scenarios = [(name, suite.revision, results) for name in (*scored, *beside)]
-    scenarios += [(name, "2025-11-25", results / "2025-11-25") for name in OLD_CLIENT]
+    scenarios += [(name, "2025-11-25", results / "2025-11-25") for name in older(suite)]
     driver = ("--command", f"{sys.executable} -m tests.conformance.drive", "--timeout", str(SCENARIO_TIMEOUT_MS))
 
     def one(scenario: tuple[str, str, Path]) -> None:
         name, revision, folder = scenario
-        conformance(["client", *driver, "--scenario", name, "--spec-version", revision], folder)
+        # Extensions belong to no revision: without --force they are left out.
+        conformance(["client", *driver, "--scenario", name, "--spec-version", revision, "--force"], folder)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, scenarios))
@@ -324,7 +346,7 @@ def outcomes(suite: Suite, results: Path) -> list[Outcome]:
     prefix = "server-" if suite.side == "server" else ""
     found = [outcome(name, results, prefix + name, name in scored) for name in (*scored, *beside)]
     if suite.side == "client":
-        found += [outcome(f"2025-11-25 {name}", results / "2025-11-25", name, False) for name in OLD_CLIENT]
+        found += [outcome(f"2025-11-25 {name}", results / "2025-11-25", name, False) for name in older(suite)]
     return found
 
 

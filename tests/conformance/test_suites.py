@@ -7,13 +7,15 @@ the fixture passes alone must be put to the test through the gateway too: "skipp
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.conformance.run import is_good
-from tests.conformance.suites import SUITES, Outcome, Report, Suite, listed, requirements, run
+from tests.conformance.suites import AUTH, PACKAGE, SUITES, Outcome, Report, Suite, listed, requirements, run
 from tests.e2e.harness import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -36,6 +38,7 @@ def reports(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rep
     pool.shutdown(cancel_futures=True)
 
 
+NOT_RUN = "client-auth-not-run"
 PLAN = ((DIRECT, True), (SUITES, False))
 
 
@@ -90,8 +93,19 @@ def lost(outcome: Outcome, alone: Outcome | None, *, warnings: bool) -> set[str]
 def test_the_tables_name_scenarios_that_are_there(file: str, node: str) -> None:
     named = {suite.name: {name for names in requirements(suite) for name in names} for suite in SUITES}
     for suite, scenarios in listed(file).items():
-        if suite != "transcript":
+        if suite not in ("transcript", NOT_RUN):
             assert {name for name in scenarios if not name.startswith("2025-11-25 ")} <= named[suite]
+
+
+def test_every_scenario_about_oauth_is_run_or_says_why_not(node: str) -> None:
+    told = subprocess.run(
+        [node, str(PACKAGE / "dist" / "index.js"), "list", "--client"], capture_output=True, text=True
+    )
+    there = set(re.findall(r"- (auth/\S+)", told.stdout))
+    left_out = listed("known.yml")[NOT_RUN]
+    assert there == {*AUTH, *left_out} and not left_out.keys() & set(AUTH)
+    page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    assert [name for name in there if f"`{name.removeprefix('auth/')}`" not in page] == []
 
 
 def test_what_is_impossible_has_its_sentence_here_and_in_the_documentation() -> None:

@@ -109,7 +109,8 @@ class Asker(FakeServer):
             writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
             return
         known = asked.headers.get("mcp-session-id") in self.sessions
-        if asked.method in ("tools/call", "prompts/get", "resources/read") and self.eras == "legacy" and known:
+        asking = ("tools/call", "prompts/get", "resources/read", "completion/complete")
+        if asked.method in asking and self.eras == "legacy" and known:
             await self._work(message, writer)
             return
         if asked.method == "tools/call" and self.eras == "modern" and asked.params["name"] == "ask":

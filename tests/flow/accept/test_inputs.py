@@ -428,6 +428,35 @@ def test_what_a_client_lacks_for_a_question_asked_while_it_was_away_it_learns_wh
     run(main)
 
 
+@pytest.mark.parametrize("client", ERAS)
+def test_what_completes_an_argument_asks_nobody_of_the_modern_era(client: str) -> None:
+    """2026-07-28, mrtr: only results of tools/call, prompts/get and resources/read may ask. A legacy client can be."""
+
+    async def main() -> None:
+        prompts = [{"name": "p"}]
+        async with Asker(eras="legacy", prompts=prompts) as upstream, over(upstream) as gateway:
+            params = {"ref": {"type": "ref/prompt", "name": "one__p"}, "argument": {"name": "a", "value": "v"}}
+            one = await legacy_client(gateway) if client == "legacy" else await gateway.client()
+            meta = META_ABLE if client == "modern" else None
+            one.send("completion/complete", params, modern=client == "modern", meta=meta)
+            await until(lambda: upstream.lives)
+            (live,) = upstream.lives
+            question = live.push("roots")
+            if client == "legacy":
+                await one.read_head()
+                asked = await event(one)
+                await answer(await beside(gateway, one), asked["id"], result=ANSWERS["roots"])
+            await until(lambda: live.answers[question])
+            said = live.answers[question][0]
+            assert said.get("result") == (ANSWERS["roots"] if client == "legacy" else None)
+            live.finish({"completion": {"values": ["x"]}})
+            message = await event(one) if client == "legacy" else (await one.read()).messages[-1]
+            assert message["result"]["completion"] == {"values": ["x"]}
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
 @pytest.mark.parametrize("sharing", ["tenant", "principal"])
 @pytest.mark.parametrize("client", ERAS)
 def test_a_server_that_clients_share_is_told_nothing_of_them_and_may_ask_nothing(client: str, sharing: str) -> None:

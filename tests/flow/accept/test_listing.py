@@ -67,6 +67,18 @@ def test_what_comes_or_goes_between_two_pages_moves_nothing_else() -> None:
 
 
 @EACH_ERA
+def test_a_second_gateway_with_the_same_keys_goes_on_with_a_list(modern: bool) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=tools(*MANY)) as server, one(server) as first:
+            cursor = (await ask(await first.client(session=not modern), modern)).result["nextCursor"]
+            async with Running(first.servers, key=first.key) as second:
+                page = (await ask(await second.client(session=not modern), modern, {"cursor": cursor})).result
+            assert names(page) == [f"one__{name}" for name in MANY[PAGE.items : 2 * PAGE.items]]
+
+    run(main)
+
+
+@EACH_ERA
 def test_a_cursor_that_is_none_of_ours_is_refused(modern: bool) -> None:
     async def main() -> None:
         endpoints = {name: EndpointSpec(name, ("one",)) for name in ("default", "other")}

@@ -17,6 +17,7 @@ from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.handles import HeldCall, owner_of
 from narthex.flow.codec.handshake import cancelled_body, refuse_push, refuse_undeclared
 from narthex.flow.codec.inputs import (
+    MAY_ASK,
     Asked,
     Undeclared,
     check_asked,
@@ -104,6 +105,8 @@ class Inputs:
         """
         if self._asks >= MOST_PUSHED or len(self._open) >= MOST_OPEN:
             raise UpstreamUnavailable("the server asks too much", sent=True)
+        if self._exchange.call.era == "modern" and self._exchange.call.method not in MAY_ASK:
+            raise MissingCapability(f"the answer to {self._exchange.call.method} may ask its client nothing")
         asked = pushed(message, str(self._asks + 1))
         check_asked((*self._open.values(), asked), client_bits(self._exchange.call))
         self._put(asked)

@@ -26,7 +26,8 @@ MAX_ASKED = 1024 * 1024
 """Bytes of all that a client is asked at a time: what is held for it is a whole message (design §3)."""
 MAX_CANONICAL = 64 * 1024
 """Bytes of arguments that are brought into one form: to do so with larger ones would hold up the loop."""
-_INPUTS = frozenset({"tools/call", "prompts/get", "resources/read"})
+MAY_ASK = frozenset({"tools/call", "prompts/get", "resources/read"})
+"""Requests whose result may ask for input (2026-07-28, mrtr)."""
 _BAD_ANSWER = Raw(b'{"code":-32603,"message":"the answer of the client cannot be read"}')
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -136,7 +137,7 @@ def asks_for_input(call: Call, members: RawMap) -> InputRequired | None:
             _decode_string(state)
     except BAD_JSON as error:
         raise UpstreamUnavailable("the server's question cannot be read", detail=str(error), sent=True) from None
-    if call.method not in _INPUTS:
+    if call.method not in MAY_ASK:
         raise UpstreamUnavailable(f"the server asks for input on {call.method}", sent=True)
     if not requests and state is None:
         raise UpstreamUnavailable("the server asks for input and does not say which", sent=True)
@@ -167,7 +168,7 @@ def url_required(call: Call, error: Raw) -> InputRequired:
     except BAD_JSON as bad:
         raise UpstreamUnavailable("the server's question cannot be read", detail=str(bad), sent=True) from None
     asked = tuple(Asked(str(number), "elicitation/create", one, number) for number, one in enumerate(urls, 1))
-    if call.method not in _INPUTS or not asked:
+    if call.method not in MAY_ASK or not asked:
         raise UpstreamUnavailable(f"the server asks for input on {call.method}", sent=True)
     if any(needed(one.method, one.params) != ClientCaps.ELICITATION_URL for one in asked):
         raise UpstreamUnavailable("the server asks for something else than a URL", sent=True)

@@ -45,6 +45,7 @@ from narthex.flow.upstream.stdio import StdioChannel
 from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
 from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.journal import Journal
 from narthex.telemetry.log import Logs, start_line
 from narthex.types import Address, Snapshot, TlsFiles
 
@@ -95,6 +96,7 @@ class Gateway:
         self.credentials = Credentials(
             Means(self.upkeep.secrets, self._fetch, time.monotonic, time.time, random.random, new_id), self.subjects
         )
+        self.journal: Journal | None = None
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -129,6 +131,7 @@ class Gateway:
         self.shared = Shared(
             snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id, outbox=outbox
         )
+        self._record(snapshot)
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
@@ -160,7 +163,21 @@ class Gateway:
         register("narthex_replay_bytes", "Bytes kept for legacy clients that lost a stream.",
                  lambda: self.front.hub.logs.size)  # fmt: skip
         register("narthex_held_bytes", "Bytes held in large bodies.", lambda: self.shared.held.used)
+        register("narthex_records_written_total", "Records of calls in the journal.",
+                 lambda: self.journal.written if self.journal is not None else 0, "counter")  # fmt: skip
+        register("narthex_records_lost_total", "Records of calls that could not be written.",
+                 lambda: self.journal.lost if self.journal is not None else 0, "counter")  # fmt: skip
         register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
+
+    def _record(self, snapshot: Snapshot) -> None:
+        """Record calls where the configuration says so. Raises ConfigError."""
+        before, folder = self.journal, Path(snapshot.audit_dir)
+        if before is not None and snapshot.audit_dir and before.folder == folder:
+            return
+        self.journal = Journal(folder) if snapshot.audit_dir else None
+        self.front.record = self.journal.add if self.journal is not None else None
+        if before is not None:
+            before.close()
 
     async def _fetch(self, url: str, **how: Any) -> Fetched:
         """Ask an authority by the egress rules in force."""
@@ -170,6 +187,11 @@ class Gateway:
     def store_problem(self) -> str:
         """Why keys and secrets cannot be read at present; empty while all is well."""
         return self.upkeep.problem
+
+    @property
+    def journal_problem(self) -> str:
+        """Why records of calls cannot be written at present; empty while all is well, or none are asked for."""
+        return self.journal.problem if self.journal is not None else ""
 
     @property
     def missing_secrets(self) -> int:
@@ -221,8 +243,14 @@ class Gateway:
             self._context.load_cert_chain(snapshot.tls.cert, snapshot.tls.key)
         self._admin.reload_tls(snapshot.admin_tls)
         fetcher = self.fetcher if snapshot.egress == self.snapshot.egress else Fetcher(snapshot.egress)
-        await self.upkeep.apply(snapshot, api_keys=False)  # these may refuse, and then nothing has changed
-        self.fleet.apply(snapshot)
+        try:  # these may refuse, and then nothing has changed
+            await self.upkeep.apply(snapshot, api_keys=False)
+            self._record(snapshot)
+            self.fleet.apply(snapshot)
+        except BaseException:
+            self._record(self.snapshot)
+            await self.upkeep.apply(self.snapshot, api_keys=False)
+            raise
         if fetcher is not self.fetcher:
             self.fetcher.close()
             self.fetcher = fetcher
@@ -297,6 +325,8 @@ class Gateway:
         self.credentials.close()
         await self.upkeep.close()
         self.fetcher.close()
+        if self.journal is not None:
+            await asyncio.to_thread(self.journal.close)
         for connection in list(self.shared.connections):
             connection.abort()
         await self._admin.stop()

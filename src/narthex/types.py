@@ -480,3 +480,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     secret_names: tuple[str, ...] = ()
     """Every secret that the configuration refers to, in order of the alphabet."""
     vault: VaultSpec | None = None
+    audit_dir: str = ""
+    """Where calls are recorded; empty for nowhere."""

@@ -64,6 +64,7 @@ class Gateway:
         self.ready = True
         self.draining = False
         self.store_problem = ""
+        self.journal_problem = ""
         self.missing_secrets = 0
         self.last_reload: ReloadOutcome | None = None
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)

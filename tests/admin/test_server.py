@@ -69,6 +69,9 @@ def test_a_store_that_cannot_be_used_makes_unready_and_a_missing_secret_degrades
     status, document = ask(gateway, "GET", "/readyz")
     assert (status, document["status"]) == (503, "store_unavailable")
     assert "narthex.db" not in str(document), "whoever asks without a token learns no path"
+    gateway.store_problem, gateway.journal_problem = "", "/var/audit: No space left on device"
+    status, document = ask(gateway, "GET", "/readyz")
+    assert (status, document["status"]) == (503, "journal_unavailable")
 
 
 def test_metrics_are_what_was_counted() -> None:

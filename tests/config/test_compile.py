@@ -264,3 +264,30 @@ def test_a_server_that_is_the_gateway_itself_is_refused(tmp_path: Path, listen: 
     assert [problem.text for problem in problems] == (
         ["'loop' is this gateway itself: a call would go round"] if refused else []
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [
+        pytest.param("", "", id="none: nothing is recorded"),
+        pytest.param("audit: null\n", "", id="null: nothing is recorded"),
+        pytest.param("audit: {dir: .narthex/audit}\n", ".narthex/audit", id="relative to the file"),
+        pytest.param("audit: {dir: /var/log/narthex}\n", "/var/log/narthex", id="absolute"),
+    ],
+)
+def test_where_calls_are_recorded(tmp_path: Path, text: str, folder: str) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text(f"version: 1\n{text}")
+    found = load_snapshot(path, env={}).audit_dir
+    assert found == (str(tmp_path / folder) if folder else "")
+    assert [one.name for one in tmp_path.iterdir()] == ["narthex.yaml"], "nothing is made"
+
+
+@pytest.mark.parametrize(
+    "text", ["audit: {}", "audit: {dir: x, durable: writes}", "audit: {dir: x, on_failure: block}"]
+)
+def test_what_a_record_cannot_be_yet_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text(f"version: 1\n{text}\n")
+    with pytest.raises(ConfigError):
+        load_snapshot(path, env={})

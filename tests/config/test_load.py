@@ -167,7 +167,6 @@ NOT_YET = (
     "limits: []",
     "prices: []",
     "screens: []",
-    "audit: {}",
     "telemetry: {otlp: null}",
 )
 

@@ -43,6 +43,8 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         status = "starting"
     elif gateway.store_problem:  # what was known is still served, but nothing new is seen: another replica is better
         status = "store_unavailable"
+    elif gateway.journal_problem:
+        status = "journal_unavailable"
     else:
         refused = last is not None and last.status == "refused"
         status = "degraded" if degraded or refused or gateway.missing_secrets else "ready"

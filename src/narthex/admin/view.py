@@ -65,6 +65,10 @@ class GatewayView(Protocol):
         """Why the store cannot be used at present; empty while all is well, or none is needed."""
 
     @property
+    def journal_problem(self) -> str:
+        """Why calls cannot be recorded at present; empty while all is well, or none are."""
+
+    @property
     def missing_secrets(self) -> int:
         """How many secrets that the configuration refers to have no value."""
 

@@ -161,6 +161,7 @@ class _Compiler:
             secrets=secrets.sources,
             secret_names=secrets.names,
             vault=secrets.vault,
+            audit_dir=self._audit_dir(),
             listen=listen,
             admin_listen=admin,
             tls=self._tls(settings.tls, ("tls",)),
@@ -233,6 +234,12 @@ class _Compiler:
             allow_private=egress.allow_private,
             allow_http=egress.allow_http,
         )
+
+    def _audit_dir(self) -> str:
+        audit = self.settings.audit
+        if audit is not None and audit.dir is None and ("audit", "dir") not in self.reading.marks:
+            self.reading.fault(("audit",), "audit: 'dir' is missing: where do the records go?")
+        return str(self._resolve(audit.dir)) if audit is not None and audit.dir is not None else ""
 
     def _limits(self) -> Limits:
         bounds = msgspec.structs.asdict(self.settings.bounds)

@@ -21,6 +21,7 @@ from narthex.config.kinds import (
     Setting,
     later,
 )
+from narthex.config.schema.audit import AUDIT, AuditSettings
 from narthex.config.schema.credentials import CREDENTIALS, CredentialSettings
 from narthex.config.schema.egress import EgressSettings
 from narthex.config.schema.endpoints import EndpointSettings
@@ -119,7 +120,7 @@ class Settings(msgspec.Struct, frozen=True):
     limits: Annotated[None, later("Rates, quotas and budgets.")] = None
     prices: Annotated[None, later("What a call costs.")] = None
     screens: Annotated[None, later("Checks of what is said.")] = None
-    audit: Annotated[None, later("The record of every call.")] = None
+    audit: Annotated[AuditSettings | None, AUDIT] = None
     telemetry: Annotated[None, later("Traces and metrics sent out.")] = None
 
 

@@ -39,6 +39,7 @@ class Batch:
         new_id: Callable[[], str],
     ) -> None:
         self.held: Held = connection.held
+        self.peer = connection.peer
         self.size = 0
         self.new_id = new_id
         self._connection: Connection | None = connection
@@ -103,6 +104,7 @@ class Slot:
 
     def __init__(self, batch: Batch, message: bytes) -> None:
         self.message = message
+        self.peer = batch.peer
         self.exchange: Exchanging | None = None
         self.status = 200
         self.body = b""

@@ -77,6 +77,8 @@ class Exchange(msgspec.Struct, eq=False):
     over: bool = False
     server_name: str = ""
     target_name: str = ""
+    code: int = 0
+    source: str = ""
     sse_at: float = 0.0
     _walk: Walk | None = None
     _task: asyncio.Future[Any] | None = None
@@ -270,7 +272,8 @@ class Exchange(msgspec.Struct, eq=False):
             self._outcome = _TOOL_ERROR
         elif message.error:
             self._outcome = _RPC_ERROR
-            self._note_error(error_code(message.error), channel)
+            self.code = error_code(message.error)
+            self._note_error(self.code, channel)
         self._respond(parts)
 
     def _note_error(self, code: int, channel: Channel) -> None:
@@ -604,7 +607,7 @@ class Exchange(msgspec.Struct, eq=False):
             decision_id = self.front.new_id()
             body = encode_error(self.front.decode_id(self.call.id_json), for_era(error, self.call.era), decision_id)
             size = self._answer_size + len(body)
-            self.front.account(self, outcome_of(error), size, error.detail, decision_id)
+            self.front.account(self, outcome_of(error), size, error, decision_id)
             if connection is not None:
                 self._write_error(connection, error, body)
             elif self._events is not None:

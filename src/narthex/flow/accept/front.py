@@ -36,6 +36,7 @@ from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.leniency import Leniency
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.listing import Listing
+from narthex.flow.accept.recording import entry_of
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.accept.tasking import Tasking, TaskListing
 from narthex.flow.accept.unanswered import take_unanswered
@@ -73,6 +74,7 @@ from narthex.flow.walk import LISTS, SERVED
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
 from narthex.telemetry.log import Logs
+from narthex.telemetry.record import Entry
 from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Snapshot
 
 _log = logging.getLogger("narthex.front")
@@ -111,6 +113,8 @@ class Front:
         self.new_id = new_id
         self.calls = Calls()
         self.handles = handles
+        self.record: Callable[[Entry], None] | None = None
+        """Takes the record of each call; None where none is asked for."""
         self._bridge = bridge
         self.snapshot = snapshot
         self.levels = Levels()
@@ -261,6 +265,8 @@ class Front:
             now = self.clock()
             one = make(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)
             one.only_server = only_server
+            if self.record is not None:
+                one.source = connection.peer[0]
             connection.exchange = one
             active.add(one)
             if session is not None:
@@ -343,8 +349,10 @@ class Front:
         matches = self._idempotent.get(spec.name)
         return matches is not None and matches(name)
 
-    def account(self, one: Exchange, outcome: int, size: int, detail: str = "", decision_id: str = "") -> None:
-        """Count a call that was answered, and log it where that is asked for; an error with the id that it carries."""
+    def account(
+        self, one: Exchange, outcome: int, size: int, error: GatewayError | None = None, decision_id: str = ""
+    ) -> None:
+        """Count a call that was answered; log and record it where that is asked for, an error with its id."""
         call = one.call
         seconds = self.clock() - one.began_at
         key = (call.endpoint, one.server_name, call.method, one.target_name)
@@ -352,8 +360,11 @@ class Front:
         if self._log_calls and self.logs is not None:
             self.logs.call_line(
                 endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name or call.name,
-                outcome=outcome, seconds=seconds, bytes_out=size, detail=detail, decision_id=decision_id,
+                outcome=outcome, seconds=seconds, bytes_out=size, detail=error.detail if error is not None else "",
+                decision_id=decision_id,
             )  # fmt: skip
+        if self.record is not None:
+            self.record(entry_of(one, self.snapshot.revision, outcome, seconds, size, error, decision_id))
 
     @staticmethod
     def decode_id(raw: bytes) -> Id:

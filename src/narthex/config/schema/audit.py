@@ -1,0 +1,25 @@
+"""`audit`: where the record of every call goes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from narthex.config.kinds import FILE, Group, Setting, later
+
+
+class AuditSettings(msgspec.Struct, frozen=True):
+    """The record of every call, a line of JSON each. Without this section nothing is recorded."""
+
+    dir: Annotated[
+        str | None,
+        Setting(FILE, "Folder of the files, one a day, relative to the configuration file.", default="required"),
+    ] = None
+    durable: Annotated[None, later("Which calls wait until their record is on the disk.")] = None
+    on_failure: Annotated[None, later("What becomes of calls that cannot be recorded.")] = None
+
+
+AUDIT = Setting(
+    Group(AuditSettings, "a map `{dir}`"), "The record of every call.", default="nothing is recorded", nullable=True
+)

@@ -1,0 +1,169 @@
+"""The record of a call: what an auditor asks of it, as one line of JSON. No argument, result, token or secret is in it.
+
+In: an `Entry`, which the path of a call makes of what it has at hand. Out: a line, made off the path. The names of the
+members are a contract: members are added, none changes its meaning. Cases: `tests/telemetry/test_record.py`.
+Source: the members that SOC 2 CC7.2, ISO 27001 A.8.15 and HIPAA §164.312(b) ask for; UUIDv7 is RFC 9562 §5.7.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from narthex import __version__
+from narthex.telemetry.accounts import OUTCOMES
+from narthex.types import Principal
+
+FORM = 1
+LONGEST = 256
+"""Characters of a text that a client or a server chose."""
+_encode = msgspec.json.Encoder().encode
+
+
+class Entry(msgspec.Struct):
+    """What the path of a call hands over: references and numbers, nothing large, nothing made for it.
+
+    `outcome` is an index in `accounts.OUTCOMES`; `account` the caller's with the server, its credential's name first;
+    `code` the JSON-RPC error code that the client got, 0 for none.
+    """
+
+    principal: Principal
+    source: str
+    session: str
+    endpoint: str
+    server: str
+    method: str
+    name: str
+    request: bytes
+    version: str
+    outcome: int
+    reason: str
+    code: int
+    decision_id: str
+    account: str
+    bytes_in: int
+    bytes_out: int
+    seconds: float
+    config: str
+    at: float = 0.0
+    """Seconds since 1970; set by the journal."""
+
+
+class Who(msgspec.Struct, omit_defaults=True):
+    """The principal. `actors` act for the subject, the last first; `proof` says how all of this was proved."""
+
+    issuer: str
+    subject: str
+    proof: str
+    client: str = ""
+    kind: str = ""
+    actors: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    authenticated: str | None = None
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """One line. What has no value is left out; times are UTC (RFC 3339), sizes bytes of the bodies.
+
+    `decision` is `allow` where nothing of ours stood against the call, `deny` where we refused it, by `reason`.
+    """
+
+    v: int
+    id: str
+    time: str
+    event: str
+    tenant: str
+    principal: Who
+    endpoint: str
+    method: str
+    outcome: str
+    decision: str
+    bytes_in: int
+    bytes_out: int
+    seconds: float
+    config: str
+    gateway: str
+    server: str = ""
+    name: str = ""
+    reason: str = ""
+    code: int = 0
+    decision_id: str = ""
+    credential: str = ""
+    source: str = ""
+    session: str = ""
+    request: str = ""
+    version: str = ""
+
+
+class Lost(msgspec.Struct):
+    """Instead of so many records that could not be written."""
+
+    v: int
+    id: str
+    time: str
+    event: str
+    count: int
+
+
+ALLOWED = frozenset({"ok", "tool_error", "rpc_error", "cancelled", "upstream_unavailable", "upstream_timeout"})
+"""Outcomes of calls that we let through, whatever became of them; the rest we refused."""
+
+
+def line_of(entry: Entry, id_: str) -> bytes:
+    """The record of a call, with its line end."""
+    who = entry.principal
+    outcome = OUTCOMES[entry.outcome]
+    record = Record(
+        v=FORM,
+        id=id_,
+        time=stamp(entry.at),
+        event="call",
+        tenant=who.tenant,
+        principal=Who(
+            who.issuer, who.subject, who.method, who.client, who.kind, who.actors, who.roles,
+            stamp(who.authenticated_at) if who.authenticated_at else None,
+        ),
+        endpoint=entry.endpoint,
+        method=entry.method[:LONGEST],
+        outcome=outcome,
+        decision="allow" if outcome in ALLOWED else "deny",
+        bytes_in=entry.bytes_in,
+        bytes_out=entry.bytes_out,
+        seconds=round(entry.seconds, 6),
+        config=entry.config,
+        gateway=__version__,
+        server=entry.server,
+        name=entry.name,
+        reason=entry.reason,
+        code=entry.code,
+        decision_id=entry.decision_id,
+        credential="" if entry.account == "?" else entry.account.partition(" ")[0],
+        source=entry.source,
+        session=entry.session,
+        request=entry.request.decode(errors="replace") if len(entry.request) <= LONGEST else "",
+        version=entry.version,
+    )  # fmt: skip
+    return _encode(record) + b"\n"
+
+
+def line_of_lost(count: int, at: float, id_: str) -> bytes:
+    """What stands in the place of records that are not there."""
+    return _encode(Lost(FORM, id_, stamp(at), "lost", count)) + b"\n"
+
+
+def id_of(at_ms: int, number: int, chance: bytes) -> str:
+    """A UUIDv7: ids in order of time, and within a millisecond in order of `number`.
+
+    Args:
+        at_ms: Milliseconds since 1970. number: counts within one of them, 0 to 4095. chance: 8 bytes.
+    """
+    value = at_ms << 80 | 7 << 76 | number << 64 | 2 << 62
+    digits = f"{value | int.from_bytes(chance) & (1 << 62) - 1:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def stamp(at: float) -> str:
+    """RFC 3339, UTC, microseconds."""
+    whole = int(at)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((at - whole) * 1_000_000):06d}Z"

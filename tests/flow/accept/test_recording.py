@@ -1,0 +1,127 @@
+"""Each call that is answered, refused or given up leaves one record; without a taker nothing is made."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from narthex.flow.accept import front
+from narthex.telemetry.record import Entry, line_of
+from narthex.testing import FakeServer, JsonRpcError
+from tests.flow.accept.test_exchange import Mcp
+from tests.flow.gateway import Running, run, spec, until
+from tests.flow.upstream.test_http import HOLD
+
+TOOLS: list[dict[str, Any]] = [{"name": "echo", "inputSchema": {"type": "object"}}]
+CALL = {"name": "one__echo", "arguments": {"password": "s3cr3t-argument"}}
+ERAS = pytest.mark.parametrize("modern", [False, True], ids=["legacy client", "modern client"])
+
+
+def recorded(gateway: Running) -> list[dict[str, Any]]:
+    """What was recorded so far, as it will stand in the file; grows."""
+    found: list[dict[str, Any]] = []
+
+    def take(entry: Entry) -> None:
+        found.append(json.loads(line_of(entry, "id")))
+
+    gateway.front.record = take
+    return found
+
+
+@ERAS
+def test_a_call_that_is_answered(modern: bool) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client(session=not modern)
+            found = recorded(gateway)
+            got = await (client.modern if modern else client.legacy)("tools/call", CALL)
+            (one,) = found
+            assert (one["server"], one["name"], one["outcome"], one["decision"]) == ("one", "echo", "ok", "allow")
+            assert (one["source"], one["tenant"], one["endpoint"]) == ("127.0.0.1", "default", "default")
+            assert one["principal"]["subject"] == "local" and one["config"] == gateway.front.snapshot.revision
+            assert one["bytes_out"] == len(got.body) and one["bytes_in"] > 0
+            assert ("session" in one) == (not modern)
+            assert "s3cr3t-argument" not in json.dumps(found), "no argument, no result"
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "code"),
+    [
+        pytest.param({"content": [], "isError": True}, "tool_error", 0, id="a tool error"),
+        pytest.param(JsonRpcError(-32050, "no"), "rpc_error", -32050, id="an error of the server"),
+    ],
+)
+def test_what_a_server_refuses_was_allowed(answer: Any, outcome: str, code: int) -> None:
+    def answers(_: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    async def main() -> None:
+        fake = FakeServer(tools=TOOLS, answers={"echo": answers})
+        async with fake as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client()
+            found = recorded(gateway)
+            await client.modern("tools/call", CALL)
+            (one,) = found
+            assert (one["outcome"], one["decision"], one.get("code", 0)) == (outcome, "allow", code)
+
+    run(main)
+
+
+def test_what_we_refuse_has_the_id_that_the_client_was_told() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client()
+            found = recorded(gateway)
+            got = await client.modern("tools/call", {"name": "one__missing" + "x" * 1000})
+            (one,) = found
+            assert (one["decision"], one["reason"], one["code"]) == ("deny", "not_found", -32602)
+            assert one["decision_id"] == got.error["data"]["decisionId"]
+            assert len(one["name"]) == 256, "what a client made up is bounded"
+
+    run(main)
+
+
+def test_a_server_that_is_dead() -> None:
+    async def main() -> None:
+        async with Running({"one": spec("one", "http://127.0.0.1:1/mcp")}) as gateway:
+            client = await gateway.client(session=True)
+            found = recorded(gateway)
+            await client.legacy("tools/call", CALL)
+            (one,) = found
+            assert one["reason"] in ("upstream_unavailable", "not_found") and one["decision_id"]
+
+    run(main)
+
+
+def test_a_call_that_its_client_gave_up() -> None:
+    async def main() -> None:
+        async with Mcp(HOLD) as server, server.gateway() as gateway:
+            client = await gateway.client()
+            found = recorded(gateway)
+            client.send("tools/call", CALL, modern=True)
+            await until(lambda: server.calls)
+            client.close()
+            await until(lambda: found)
+            assert (found[0]["outcome"], found[0]["source"]) == ("cancelled", "127.0.0.1")
+
+    run(main)
+
+
+def test_nothing_is_made_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("a record was made")
+
+    monkeypatch.setattr(front, "entry_of", never)
+
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client()
+            assert (await client.modern("tools/call", CALL)).status == 200
+
+    run(main)

@@ -1,0 +1,160 @@
+"""The record of a call: every member that an auditor asks for, nothing that the call said."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from narthex.telemetry.accounts import OUTCOME, OUTCOMES
+from narthex.telemetry.record import Entry, id_of, line_of, line_of_lost, stamp
+from narthex.types import LOCAL, Principal
+
+ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+WHO = Principal(
+    "acme",
+    "https://sso.example.com",
+    "u-17",
+    "helpdesk-bot",
+    ("support",),
+    kind="human",
+    actors=("agent-2", "agent-1"),
+    method="jwt",
+    authenticated_at=1_700_000_000.0,
+)
+ENTRY = Entry(
+    principal=WHO,
+    source="10.0.0.7",
+    session="s1",
+    endpoint="default",
+    server="github",
+    method="tools/call",
+    name="search",
+    request=b'"r-1"',
+    version="2026-07-28",
+    outcome=OUTCOME["ok"],
+    reason="",
+    code=0,
+    decision_id="",
+    account="github-pat tools:read",
+    bytes_in=210,
+    bytes_out=512,
+    seconds=0.0123456789,
+    config="c0ffee",
+    at=1_700_000_000.25,
+)
+
+
+def read(entry: Entry) -> dict[str, Any]:
+    line = line_of(entry, ID)
+    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    return json.loads(line)
+
+
+def test_a_call_with_everything_that_is_known_of_it() -> None:
+    assert read(ENTRY) == {
+        "v": 1,
+        "id": ID,
+        "time": "2023-11-14T22:13:20.250000Z",
+        "event": "call",
+        "tenant": "acme",
+        "principal": {
+            "issuer": "https://sso.example.com",
+            "subject": "u-17",
+            "proof": "jwt",
+            "client": "helpdesk-bot",
+            "kind": "human",
+            "actors": ["agent-2", "agent-1"],
+            "roles": ["support"],
+            "authenticated": "2023-11-14T22:13:20.000000Z",
+        },
+        "endpoint": "default",
+        "method": "tools/call",
+        "outcome": "ok",
+        "decision": "allow",
+        "bytes_in": 210,
+        "bytes_out": 512,
+        "seconds": 0.012346,
+        "config": "c0ffee",
+        "gateway": read(ENTRY)["gateway"],
+        "server": "github",
+        "name": "search",
+        "credential": "github-pat",
+        "source": "10.0.0.7",
+        "session": "s1",
+        "request": '"r-1"',
+        "version": "2026-07-28",
+    }
+
+
+def test_what_has_no_value_is_left_out() -> None:
+    plain = replace(
+        ENTRY, principal=LOCAL, server="", name="", account="", source="", session="", version="", request=b""
+    )
+    found = read(plain)
+    assert not found.keys() & {"server", "name", "credential", "source", "session", "request", "reason", "code"}
+    assert found["principal"] == {"issuer": "narthex", "subject": "local", "proof": "none", "kind": "service"}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_decision_stands_in_every_record(outcome: str) -> None:
+    refused = replace(ENTRY, outcome=OUTCOME[outcome], reason=outcome, code=-31005, decision_id="d-1")
+    found = read(refused)
+    assert (found["outcome"], found["reason"], found["code"], found["decision_id"]) == (outcome, outcome, -31005, "d-1")
+    allowed = {"ok", "tool_error", "rpc_error", "cancelled", "upstream_unavailable", "upstream_timeout"}
+    assert found["decision"] == ("allow" if outcome in allowed else "deny")
+
+
+@pytest.mark.parametrize(
+    ("account", "credential"),
+    [
+        pytest.param("", None, id="none"),
+        pytest.param("?", None, id="no row fits"),
+        pytest.param("pat", "pat", id="a credential"),
+        pytest.param("exchange a b", "exchange", id="made of the caller's token: its scopes are not the name"),
+    ],
+)
+def test_the_credential_by_its_name(account: str, credential: str | None) -> None:
+    assert read(replace(ENTRY, account=account)).get("credential") == credential
+
+
+def test_a_text_of_a_client_is_bounded() -> None:
+    found = read(replace(ENTRY, method="m" * 10_000, request=b"9" * 10_000))
+    assert len(found["method"]) == 256 and "request" not in found
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.binary(max_size=200))
+def test_any_text_is_one_line(text: str, request: bytes) -> None:
+    found = read(replace(ENTRY, method=text[:256], name=text, request=request, source=text))
+    assert (found.get("name", ""), found["method"]) == (text, text[:256])
+
+
+@given(
+    st.integers(0, 2**48 - 2),
+    st.integers(0, 4094),
+    st.binary(min_size=8, max_size=8),
+    st.binary(min_size=8, max_size=8),
+)
+def test_ids_are_uuids_of_version_7_in_order_of_time(at_ms: int, number: int, one: bytes, two: bytes) -> None:
+    first, second = id_of(at_ms, number, one), id_of(at_ms, number + 1, two)
+    later = id_of(at_ms + 1, 0, one)
+    assert first < second < later
+    found = uuid.UUID(first)
+    assert (found.version, found.variant) == (7, uuid.RFC_4122)
+    assert found.int >> 80 == at_ms
+
+
+def test_what_is_lost_is_counted_in_a_line() -> None:
+    assert json.loads(line_of_lost(3, 1_700_000_000.0, ID)) == {
+        "v": 1, "id": ID, "time": "2023-11-14T22:13:20.000000Z", "event": "lost", "count": 3,
+    }  # fmt: skip
+
+
+@given(st.floats(0, 4e9))
+def test_stamps_sort_as_times_do(at: float) -> None:
+    assert stamp(at) <= stamp(at + 0.01) and len(stamp(at)) == 27

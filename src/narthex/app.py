@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from narthex import __version__
 from narthex.admin.view import CredentialProblem, Health, ServerStatus
@@ -29,6 +29,7 @@ from narthex.authority.subjects import Subjects
 from narthex.authority.upkeep import Upkeep
 from narthex.config.compile import Overrides, endpoint_url
 from narthex.config.reload import Reloader, ReloadOutcome
+from narthex.config.values import is_loopback
 from narthex.errors import ConfigError
 from narthex.flow.accept.asgi import AsgiBridge
 from narthex.flow.accept.front import Front
@@ -48,6 +49,9 @@ from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.journal import Journal
 from narthex.telemetry.log import Logs, start_line
 from narthex.types import Address, Snapshot, TlsFiles
+
+if TYPE_CHECKING:
+    from narthex.authority.identify import Identity
 
 _log = logging.getLogger("narthex")
 BACKLOG = 1024
@@ -88,6 +92,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._key_file = Path(snapshot.state_dir) / KEY_FILE
         self.fetcher = Fetcher(snapshot.egress)
+        self.identity: Identity | None = None
         self.upkeep = Upkeep(
             env=os.environ, master_keys=lambda: load_keys(Path(self.snapshot.state_dir), os.environ),
             fetch=self._fetch, now=time.time, random=os.urandom,
@@ -114,7 +119,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         os.makedirs(snapshot.state_dir, mode=0o700, exist_ok=True)
         self._keys, self._key_mark = load_keys(Path(snapshot.state_dir), os.environ), mark_of(str(self._key_file))
-        await self.upkeep.apply(snapshot, api_keys=False)
+        await self.upkeep.apply(snapshot, api_keys=asks_keys(snapshot))
         ring = KeyRing(self._keys)
         self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=snapshot.limits.session_ttl_s)
         held, outbox = Held(snapshot.limits.max_held), Outbox()
@@ -127,6 +132,7 @@ class Gateway:
         self.front = Front(
             snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
             handles=Handles(ring, now=time.time, random=os.urandom), clock=time.monotonic, new_id=new_id,
+            identity=self._identify(snapshot),
         )  # fmt: skip
         self.shared = Shared(
             snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id, outbox=outbox
@@ -183,6 +189,17 @@ class Gateway:
         """Ask an authority by the egress rules in force."""
         return await self.fetcher.fetch(url, **how)
 
+    def silent_issuers(self) -> list[str]:
+        """Issuers of tokens that could not be asked the last time, by name."""
+        issuers = self.identity.issuers if self.identity is not None else {}
+        return [name for name, one in issuers.items() if one.last_error]
+
+    async def is_admin(self, authorization: str) -> bool:
+        """Has whoever sends this value of `Authorization` the admin role?"""
+        if self.identity is None:
+            return False
+        return await self.identity.has_role(authorization, self.identity.spec.admin_role)
+
     @property
     def store_problem(self) -> str:
         """Why keys and secrets cannot be read at present; empty while all is well."""
@@ -236,6 +253,7 @@ class Gateway:
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Swap the snapshot: new calls see the new one, running calls and streams keep theirs."""
+        self._check_bound(snapshot)
         if (snapshot.listen, snapshot.admin_listen) != (self.snapshot.listen, self.snapshot.admin_listen):
             _log.warning("a changed listen address takes effect at the next start")
         if snapshot.tls is not None and self._context is not None:
@@ -244,12 +262,12 @@ class Gateway:
         self._admin.reload_tls(snapshot.admin_tls)
         fetcher = self.fetcher if snapshot.egress == self.snapshot.egress else Fetcher(snapshot.egress)
         try:  # these may refuse, and then nothing has changed
-            await self.upkeep.apply(snapshot, api_keys=False)
+            await self.upkeep.apply(snapshot, api_keys=asks_keys(snapshot))
             self._record(snapshot)
             self.fleet.apply(snapshot)
         except BaseException:
             self._record(self.snapshot)
-            await self.upkeep.apply(self.snapshot, api_keys=False)
+            await self.upkeep.apply(self.snapshot, api_keys=asks_keys(self.snapshot))
             raise
         if fetcher is not self.fetcher:
             self.fetcher.close()
@@ -258,8 +276,35 @@ class Gateway:
         self.shared.apply(snapshot.limits)
         self.shared.held.limit = snapshot.limits.max_held
         self.fleet.start()
-        self.front.apply(snapshot)
+        self.front.apply(snapshot, self._identify(snapshot))
         settle_memory()
+
+    def _check_bound(self, snapshot: Snapshot) -> None:
+        """What listens for other machines goes on doing so until the next start: not without an identity.
+
+        Raises:
+            ConfigError: It would let everybody in.
+        """
+        if snapshot.identity is None and not (is_loopback(self.listening[0]) and is_loopback(self._admin.address[0])):
+            raise ConfigError(["identity: it cannot go while other machines can reach this gateway; restart it"])
+
+    def _identify(self, snapshot: Snapshot) -> Identity | None:
+        """Who may call by a snapshot; what was verified stays so where its issuer has not changed."""
+        before = self.identity
+        if snapshot.identity is None:
+            if before is not None:
+                before.close()
+            self.identity = None
+            return None
+        from narthex.authority.identify import Identity  # signatures and their library: only where they are needed
+
+        if before is not None and snapshot.public_url != self.snapshot.public_url:
+            before.verified.forget(lambda known: bool(known.endpoint))  # for that URL they were meant
+        self.identity = Identity(
+            snapshot.identity, snapshot.endpoints, keys=self.upkeep.keys, fetch=self._fetch,
+            secrets=self.upkeep.secrets, now=time.time, clock=time.monotonic, chance=random.random, before=before,
+        )  # fmt: skip
+        return self.identity
 
     async def _sweep(self) -> None:
         """Once a second: what has waited too long. One timer for all, because a timer a call is dear."""
@@ -270,6 +315,8 @@ class Gateway:
                 self.front.sweep()
                 self.fleet.sweep()
                 self.fetcher.sweep()
+                if self.identity is not None:
+                    self.identity.sweep()
                 self._look_at_keys()
             except Exception:
                 _log.exception("the sweep failed")
@@ -323,6 +370,8 @@ class Gateway:
         await self._bridge.close()
         await self.fleet.close()
         self.credentials.close()
+        if self.identity is not None:
+            self.identity.close()
         await self.upkeep.close()
         self.fetcher.close()
         if self.journal is not None:
@@ -330,6 +379,11 @@ class Gateway:
         for connection in list(self.shared.connections):
             connection.abort()
         await self._admin.stop()
+
+
+def asks_keys(snapshot: Snapshot) -> bool:
+    """Are API keys accepted?"""
+    return snapshot.identity is not None and snapshot.identity.api_keys
 
 
 def new_id() -> str:

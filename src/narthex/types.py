@@ -158,6 +158,7 @@ class Introspection(msgspec.Struct, frozen=True):
     client_secret: SecretText | None = None
     auth: Literal["basic", "post"] = "basic"
     use: Literal["opaque", "always"] = "opaque"
+    audience: Literal["required", "optional"] = "required"
     ttl_s: float = 60.0
 
 

@@ -21,6 +21,7 @@ from narthex.telemetry.accounts import Accounts
 from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, ServerSpec, Snapshot, StdioTarget
 
 TOKEN = "t" * 43
+ADMIN = "nx_of_somebody_with_the_role"
 SECRET = "hunter2-and-more"
 HEADERS = (("Authorization", f"Bearer {SECRET}"),)
 TARGET = HttpTarget(
@@ -66,10 +67,17 @@ class Gateway:
         self.store_problem = ""
         self.journal_problem = ""
         self.missing_secrets = 0
+        self.silent: list[str] = []
         self.last_reload: ReloadOutcome | None = None
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)
         self.reloads: list[str] = []
         self.statuses = [ServerStatus("web", "ok", era="modern"), ServerStatus("local", "idle")]
+
+    def silent_issuers(self) -> list[str]:
+        return self.silent
+
+    async def is_admin(self, authorization: str) -> bool:
+        return authorization == f"Bearer {ADMIN}"
 
     def endpoint_urls(self) -> dict[str, str]:
         return {"default": "http://127.0.0.1:8080/mcp"}

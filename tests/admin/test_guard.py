@@ -6,7 +6,7 @@ import pytest
 
 from narthex.admin.guard import MAX_BODY, host_name
 
-from .gateway import TOKEN, Gateway, ask
+from .gateway import ADMIN, TOKEN, Gateway, ask
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,7 @@ def test_origin(origin: str, status: int) -> None:
     [
         pytest.param(f"Bearer {TOKEN}", 200, id="the token"),
         pytest.param(f"bearer {TOKEN}", 200, id="schemes have no case"),
+        pytest.param(f"Bearer {ADMIN}", 200, id="somebody with the admin role"),
         pytest.param(None, 401, id="none"),
         pytest.param("Bearer ", 401, id="empty"),
         pytest.param(f"Bearer {TOKEN}x", 401, id="longer"),
@@ -90,3 +91,22 @@ def test_a_large_body_is_refused_before_anything_runs() -> None:
 )
 def test_host_name(host: str, name: str | None) -> None:
     assert host_name(host) == name
+
+
+@pytest.mark.parametrize(
+    ("path", "authorization", "status"),
+    [
+        pytest.param("/api/v1/config", None, 401, id="the API, nobody"),
+        pytest.param("/api/v1/config", "Bearer x", 401, id="the API, somebody"),
+        pytest.param("/api/v1/config", f"Bearer {TOKEN}", 200, id="the API, the token"),
+        pytest.param("/api/v1/config", f"Bearer {ADMIN}", 200, id="the API, the role"),
+        pytest.param("/healthz", None, 200, id="a probe"),
+        pytest.param("/readyz", None, 200, id="a load balancer"),
+        pytest.param("/metrics", None, 200, id="Prometheus"),
+    ],
+)
+def test_where_other_machines_reach_it_reads_need_a_credential(
+    path: str, authorization: str | None, status: int
+) -> None:
+    headers = {"Host": "localhost", **({"Authorization": authorization} if authorization else {})}
+    assert ask(Gateway(admin_listen=("0.0.0.0", 0)), "GET", path, headers)[0] == status

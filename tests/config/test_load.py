@@ -161,7 +161,6 @@ def test_refused_in_this_one_place(tmp_path: Path, text: str, problem: str) -> N
 
 NOT_YET = (
     "shared: null",
-    "identity: {api_keys: true}",
     "grants: []",
     "policy: {}",
     "limits: []",
@@ -183,7 +182,7 @@ def test_a_server_key_whose_part_is_not_built_is_refused(tmp_path: Path, key: st
     assert found[0].startswith(f"F:3:30: '{key.split(':')[0]}' is not in this version")
 
 
-@pytest.mark.parametrize("key", ["auth: anonymous", "discovery: {mode: search}"])
+@pytest.mark.parametrize("key", ["discovery: {mode: search}"])
 def test_an_endpoint_key_whose_part_is_not_built_is_refused(tmp_path: Path, key: str) -> None:
     found = problems(tmp_path, HEAD + f"endpoints:\n  a: {{{key}}}\n")
     assert found[0].startswith(f"F:5:7: '{key.split(':')[0]}' is not in this version")

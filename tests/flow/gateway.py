@@ -180,6 +180,9 @@ class Running:
     settings: Mapping[str, Any] = field(default_factory=dict)
     holdings: Holdings | None = None
     """What servers are shown."""
+    identify: Callable[[Snapshot], Any] | None = None
+    """Makes the identity of a snapshot that has one."""
+    wall: Callable[[], float] = time.time
     late_s: float = 0.0
     key: bytes = field(default_factory=lambda: os.urandom(32))
     """Of its handles: a second gateway with the same one opens them."""
@@ -199,7 +202,8 @@ class Running:
         bridge = AsgiBridge(public_app(lambda: taken, dict))
         self.front = Front(
             taken, self.fleet, self.sessions, self.accounts, None, bridge,
-            handles=handles, clock=self.clock, new_id=lambda: next(ids),
+            handles=handles, clock=self.clock, new_id=lambda: next(ids), now=self.wall,
+            identity=self.identify(taken) if self.identify is not None else None,
         )  # fmt: skip
         self.shared = Shared(
             taken.limits, self.held, self.front.handle, clock=self.clock, now=time.time, new_id=lambda: next(ids)

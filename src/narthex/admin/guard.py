@@ -1,4 +1,6 @@
-"""Who may talk to the admin side: Host and Origin against DNS rebinding, a bounded body, a token for writes.
+"""Who may talk to the admin side: Host and Origin against DNS rebinding, a bounded body, a token or role for writes.
+
+Where other machines reach it, reads of the API need the same; probes and metrics need nothing.
 
 In: every request, before any route. Out: the request, or a refusal as JSON.
 Cases: `tests/admin/test_guard.py`, one row a rule.
@@ -7,7 +9,7 @@ Cases: `tests/admin/test_guard.py`, one row a rule.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import cast
 from urllib.parse import urlsplit
@@ -17,11 +19,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from narthex.admin.reply import error_reply
+from narthex.config.values import is_loopback
 from narthex.types import Snapshot
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_BODY = 64 * 1024
 _READS = frozenset({"GET", "HEAD"})
+_OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Guard:
@@ -30,17 +34,26 @@ class Guard:
     Args:
         snapshot: The configuration in force, asked for at each request.
         token: The admin token that writes need.
+        is_admin: Has whoever sends this value of `Authorization` the admin role?
     """
 
-    def __init__(self, app: ASGIApp, snapshot: Callable[[], Snapshot], token: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        snapshot: Callable[[], Snapshot],
+        token: str,
+        is_admin: Callable[[str], Awaitable[bool]],
+    ) -> None:
         self._app = app
         self._snapshot = snapshot
+        self._is_admin = is_admin
+        self._is_far = not is_loopback(snapshot().admin_listen[0])
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        refusal = self._refusal(scope)
+        refusal = self._refusal(scope) or await self._unauthorized(scope)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -59,10 +72,16 @@ class Guard:
         origins = headers.getlist("origin")
         if origins and not (len(origins) == 1 and self._is_origin(origins[0], hosts[0])):
             return error_reply(403, "origin_not_allowed", "this Origin may not call here")
-        if scope["method"] not in _READS and not self._may_write(headers.getlist("authorization")):
-            challenge = {"www-authenticate": "Bearer"}
-            return error_reply(401, "token_required", "writes need the token in the file admin.token", challenge)
         return None
+
+    async def _unauthorized(self, scope: Scope) -> Response | None:
+        if scope["method"] in _READS and (not self._is_far or scope["path"] in _OPEN):
+            return None
+        given = Headers(scope=scope).getlist("authorization")
+        if len(given) == 1 and (self._is_token(given[0]) or await self._is_admin(given[0])):
+            return None
+        challenge = {"www-authenticate": "Bearer"}
+        return error_reply(401, "token_required", "this needs the token in the file admin.token", challenge)
 
     def _is_ours(self, host: str, scope: Scope) -> bool:
         """Names of loopback, what the operator names, and the very address that the request came to.
@@ -85,10 +104,8 @@ class Guard:
         name = host_name(rest)
         return name is not None and (rest == host.lower() or _is_named(name, rest, self._snapshot()))
 
-    def _may_write(self, given: list[str]) -> bool:
-        if len(given) != 1:
-            return False
-        scheme, _, token = given[0].partition(" ")
+    def _is_token(self, given: str) -> bool:
+        scheme, _, token = given.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
 
 

@@ -47,11 +47,13 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         status = "journal_unavailable"
     else:
         refused = last is not None and last.status == "refused"
-        status = "degraded" if degraded or refused or gateway.missing_secrets else "ready"
+        short = bool(degraded or gateway.silent_issuers() or gateway.missing_secrets)
+        status = "degraded" if short or refused else "ready"
     return {
         "status": status,
         "revision": gateway.snapshot.revision,
         "degraded": degraded,
+        "silent_issuers": list(gateway.silent_issuers()),
         "missing_secrets": gateway.missing_secrets,
         "last_reload": msgspec.to_builtins(last) if last is not None else None,
     }

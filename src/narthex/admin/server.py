@@ -45,7 +45,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
     routes = [*health_routes(gateway), *server_routes(gateway), *endpoint_routes(gateway), *config_routes(gateway)]
     app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_error, Exception: on_failure})
     app.router.redirect_slashes = False
-    return Guard(app, lambda: gateway.snapshot, token)
+    return Guard(app, lambda: gateway.snapshot, token, gateway.is_admin)
 
 
 class AdminServer:

@@ -72,6 +72,12 @@ class GatewayView(Protocol):
     def missing_secrets(self) -> int:
         """How many secrets that the configuration refers to have no value."""
 
+    def silent_issuers(self) -> Sequence[str]:
+        """Issuers of tokens that could not be asked the last time, by name."""
+
+    async def is_admin(self, authorization: str) -> bool:
+        """Has whoever sends this value of `Authorization` the admin role? Never, while no identity is configured."""
+
     @property
     def draining(self) -> bool:
         """The gateway is about to stop."""

@@ -192,5 +192,14 @@ def check_address(address: str, host: str, port: int, allowed: Allowed) -> None:
         raise Refused(f"the name leads to an address that is refused: {reason}")
 
 
+def same_origin(one: str, other: str) -> bool:
+    """Do two URLs lead to the same server? What is no URL leads nowhere."""
+    try:
+        (parts, host, port), (others, its_host, its_port) = split(one), split(other)
+    except Refused:
+        return False
+    return (parts.scheme, host, port) == (others.scheme, its_host, its_port)
+
+
 def _is_address(host: str) -> bool:
     return ":" in host or _NUMBER.fullmatch(host.rpartition(".")[2]) is not None

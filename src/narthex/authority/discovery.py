@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
+from narthex.flow.identity.discovery import metadata_urls
 
 MAX_DOCUMENT = 256 * 1024
 """Bytes of a metadata document or a token answer."""
@@ -156,12 +157,7 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
 
 def server_urls(issuer: str) -> tuple[str, ...]:
     """Where an issuer's metadata may be, in the order that MCP asks for: RFC 8414, then OpenID Connect."""
-    parts = urlsplit(issuer)
-    base, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
-    oauth, oidc = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
-    if not path:
-        return (base + oauth, base + oidc)
-    return (base + oauth + path, base + oidc + path, base + path + oidc)
+    return metadata_urls(issuer)
 
 
 def read_server(document: bytes, issuer: str) -> Server:

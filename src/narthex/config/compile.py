@@ -18,12 +18,14 @@ from typing import Any
 
 import msgspec
 
+from narthex.authority.addresses import Allowed
 from narthex.config import values
 from narthex.config.client import workspace_of
 from narthex.config.credentials import compile_credentials, compile_table
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
+from narthex.config.identity import IdentityCompiler
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
@@ -149,6 +151,9 @@ class _Compiler:
         for name, server in servers.items():
             if isinstance(server.target, HttpTarget) and _is_ours(server.target, listen, settings.public_url):
                 self.reading.fault(("servers", name, "url"), f"'{name}' is this gateway itself: a call would go round")
+        egress = self._egress()
+        allowed = Allowed(egress.allow_private, egress.allow_http)
+        identity = IdentityCompiler(self.reading, allowed, self._file).compile(settings.identity)
         endpoints = self._endpoints()
         self._remarks(endpoints)
         places = places_of(self.loaded, self.env)
@@ -169,7 +174,8 @@ class _Compiler:
             public_url=settings.public_url,
             allowed_hosts=settings.allowed_hosts,
             trusted_proxies=settings.trusted_proxies,
-            egress=self._egress(),
+            egress=egress,
+            identity=identity,
             limits=self._limits(),
             log_calls=settings.log.calls,
             log_format=settings.log.format,
@@ -180,16 +186,23 @@ class _Compiler:
     # -- addresses and files -------------------------------------------------------------------------------------
 
     def _address(self, path: KeyPath, address: Address, option: str, override: str | None) -> Address:
-        """Without an identity anybody who reaches the listener may call: only this machine may reach it (design §6)."""
+        """Without an identity anybody who reaches the listener may call: only this machine may reach it (design §6).
+
+        With issuers, clients must be told the URL that tokens are for: another machine's `Host` may not decide it.
+        """
         try:
             address = values.parse_address(override) if override is not None else address
         except ValueError as error:
             self.reading.problems.append(Problem(option, None, str(error)))
             return address
-        if not values.is_loopback(address[0]):
-            text = (
-                f"{values.show_address(address)} can be reached from other machines; without a configured identity"
-                " Narthex binds loopback only (127.0.0.1, [::1] or localhost)"
+        identity = self.settings.identity
+        if not values.is_loopback(address[0]) and (
+            identity is None or (path == ("listen",) and identity.issuers and not self.settings.public_url)
+        ):
+            text = f"{values.show_address(address)} can be reached from other machines; " + (
+                "without a configured identity Narthex binds loopback only (127.0.0.1, [::1] or localhost)"
+                if identity is None
+                else "with issuers of tokens `public_url` must say which URL clients use"
             )
             if override is not None:
                 self.reading.problems.append(Problem(option, None, text))
@@ -343,6 +356,10 @@ class _Compiler:
             resources=self._selection((*here, "resources"), endpoint.resources, servers),
             resource_uris=endpoint.resources.uris,
             headers=endpoint.headers,
+            auth=endpoint.auth,
+            base_scopes=endpoint.base_scopes,
+            scopes=self._scopes((*here, "scopes"), endpoint.scopes, servers),
+            hide_unscoped=endpoint.hide_unscoped,
         )
 
     def _members(self, here: KeyPath, endpoint: EndpointSettings) -> None:
@@ -360,6 +377,14 @@ class _Compiler:
             seen.add(name)
         if endpoint.servers == () and (*at, "0") not in self.reading.marks:
             self.reading.fault(at, f"endpoint '{here[-1]}' names no server")
+
+    def _scopes(
+        self, here: KeyPath, scopes: Mapping[str, tuple[str, ...]], servers: tuple[str, ...]
+    ) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        for pattern in scopes:
+            if not any(_may_match(pattern, server) for server in servers):
+                self.reading.warn((*here, pattern), f"'{pattern}' matches nothing: patterns are on `<server>__<name>`")
+        return tuple(scopes.items())
 
     def _selection(self, here: KeyPath, selection: SelectionSettings, servers: tuple[str, ...]) -> Selection:
         for key in ("include", "exclude"):

@@ -364,6 +364,7 @@ SECRET_TEXT = Template("a text; `${secret:NAME}` stays a reference", values.pars
 SECRET_HEADER = Template("a text; `${secret:NAME}` stays a reference", values.parse_header_value, secrets=True)
 GLOB = Scalar("a pattern", values.parse_glob)
 GLOBS = Listed(GLOB, "patterns")
+SCOPE = Scalar("a scope", values.parse_scope)
 NAME = Scalar("a name", values.parse_name, json={"pattern": "^[a-z0-9-]{1,24}$"})
 ENV_NAME = Scalar("a variable", values.parse_env_name)
 HEADER_NAME = Scalar("a header", values.parse_header_name)

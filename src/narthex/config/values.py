@@ -268,3 +268,40 @@ def show_store(path: str) -> str:
 
 def parse_text(text: str) -> str:
     return text
+
+
+def parse_issuer(text: str) -> str:
+    """The name of an issuer, as its tokens say it: compared character by character, so nothing is normalised."""
+    if not re.fullmatch(r"[\x21-\x7e]{1,512}", text) or re.search(r'["\\<>]', text):
+        raise ValueError("an issuer is 1 to 512 characters of ASCII without spaces, exactly as it stands in `iss`")
+    return text
+
+
+def parse_claim_path(text: str) -> tuple[str, ...]:
+    """The way to a claim: `realm_access.roles`; `\\.` is a dot of a name, and what holds `://` is one name."""
+    if not text or len(text) > 256 or re.search(r"[\x00-\x20\x7f]", text):
+        raise ValueError(f"{quote(text)} is not a claim: 1 to 256 characters without spaces")
+    if "://" in text:
+        return (text,)
+    path = tuple(part.replace("\0", ".") for part in text.replace("\\.", "\0").split("."))
+    if not all(path):
+        raise ValueError(f"{quote(text)} is not a claim: a name is missing beside a dot")
+    return path
+
+
+def show_claim_path(path: tuple[str, ...]) -> str:
+    return path[0] if len(path) == 1 and "://" in path[0] else ".".join(name.replace(".", "\\.") for name in path)
+
+
+def parse_label(text: str) -> str:
+    """A role, scope, group, audience: what others made up, in one line."""
+    if not text or len(text) > 512 or re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError(f"{quote(text)} is not 1 to 512 characters in one line")
+    return text
+
+
+def parse_scope(text: str) -> str:
+    """A scope of OAuth (RFC 6749 §3.3)."""
+    if re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}", text) is None:
+        raise ValueError(f"{quote(text)} is not a scope: 1 to 256 characters of ASCII without spaces and quotes")
+    return text

@@ -8,7 +8,7 @@ Cases: `tests/flow/test_walk.py`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator
+from collections.abc import Callable, Container, Generator
 from typing import Any
 
 import msgspec
@@ -59,6 +59,8 @@ class Ask(msgspec.Struct, frozen=True):
     required: InputRequired
 
 
+Admit = Callable[[str, str], bool]
+"""May the caller call this tool (its server, its name there)? False: nor see it. Raises InsufficientScope."""
 Need = Find | Open | Send | Ask
 Walk = Generator[Need, Any, None]
 
@@ -77,13 +79,20 @@ _NAMED_BY = {**NAMED_BY, "tasks/result": "taskId"}
 """The parameter that a server gets its own name in."""
 
 
-def exchange(call: Call, found: Target | None, channel: Channel | None = None, said: Said | None = None) -> Walk:
+def exchange(
+    call: Call,
+    found: Target | None,
+    channel: Channel | None = None,
+    said: Said | None = None,
+    admit: Admit | None = None,
+) -> Walk:
     """Take one call to its server and its answer back.
 
     Args:
         found: Where its name leads by what is in memory; None asks.
         channel: An open one to that server; None asks.
         said: The client's headers, where arguments of the call may go into headers; None: they do not.
+        admit: What a call of a tool is checked by; None: nothing.
     Raises:
         NotVisible: No such tool, prompt or resource here.
         InvalidParams: The name is missing, or no string.
@@ -96,7 +105,7 @@ def exchange(call: Call, found: Target | None, channel: Channel | None = None, s
         key = _NAMED_BY[call.method]
         if found is None:
             found = yield Find(KIND_OF[call.method], call.name)
-        if found is None:
+        if found is None or (admit is not None and not admit(found.server, found.name)):
             raise not_visible(call, call.name)
         target, params = found, {**call.params, key: Raw(found.name_json)}
     sent_name = target.name if call.method in NAMED_BY else None
@@ -148,7 +157,15 @@ def about_task(call: Call, task: Task) -> Walk:
     yield from exchange(call, Target(task.server, task.id, encode(task.id)), channel)
 
 
-def as_task(call: Call, found: Target | None, said: Said | None, alone: Container[str], *, offered: bool) -> Walk:
+def as_task(
+    call: Call,
+    found: Target | None,
+    said: Said | None,
+    alone: Container[str],
+    admit: Admit | None = None,
+    *,
+    offered: bool,
+) -> Walk:
     """Take a call that is to run as a task (`params.task`) to its server.
 
     Args:
@@ -161,7 +178,7 @@ def as_task(call: Call, found: Target | None, said: Said | None, alone: Containe
     """
     if found is None:
         found = yield Find("tools", call.name)
-    if found is None:
+    if found is None or (admit is not None and not admit(found.server, found.name)):
         raise not_visible(call, call.name)
     channel = yield Open(found.server)
     if not may_run_as_task(call, channel.dialect, alone=found.server in alone):

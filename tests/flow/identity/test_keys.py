@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from narthex.flow.identity.keys import FAMILY, MAX_DOCUMENT, read_keys
+from narthex.flow.identity.keys import MAX_DOCUMENT, read_keys
+from narthex.flow.identity.tokens import FAMILY
 from tests.flow.identity.issuer import jwks, key, keys, public
 
 

@@ -7,7 +7,21 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from narthex.config.document import Fault, Node, Path, Reading
-from narthex.config.kinds import GLOBS, NAME, Choice, Count, Group, JsonSchema, Listed, Setting, later
+from narthex.config.kinds import (
+    GLOB,
+    GLOBS,
+    NAME,
+    SCOPE,
+    Choice,
+    Count,
+    Flag,
+    Group,
+    JsonSchema,
+    Listed,
+    Mapped,
+    Setting,
+    later,
+)
 
 
 class SelectionSettings(msgspec.Struct, frozen=True):
@@ -82,5 +96,24 @@ class EndpointSettings(msgspec.Struct, frozen=True):
             "`lenient` serves modern clients that leave out `Mcp-Method` or `Mcp-Name`; a wrong one is always refused.",
         ),
     ] = "strict"
-    auth: Annotated[None, later("Who may use it.")] = None
+    auth: Annotated[
+        Literal["required", "anonymous"],
+        Setting(
+            Choice(("required", "anonymous")),
+            "`required` asks for a credential, as soon as `identity` is configured; `anonymous` does not.",
+        ),
+    ] = "required"
+    base_scopes: Annotated[
+        tuple[str, ...], Setting(Listed(SCOPE, "scopes"), "What every token needs here; told to clients at sign-in.")
+    ] = ()
+    scopes: Annotated[
+        dict[str, tuple[str, ...]],
+        Setting(
+            Mapped(GLOB, Listed(SCOPE, "scopes"), "patterns"),
+            "Pattern on a tool's canonical name to scopes that a call of it needs besides; all that match count.",
+        ),
+    ] = {}
+    hide_unscoped: Annotated[
+        bool, Setting(Flag(), "Do not list tools whose scopes the caller lacks; otherwise it may ask for them.")
+    ] = False
     discovery: Annotated[None, later("How its tools are found.")] = None

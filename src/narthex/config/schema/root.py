@@ -25,6 +25,7 @@ from narthex.config.schema.audit import AUDIT, AuditSettings
 from narthex.config.schema.credentials import CREDENTIALS, CredentialSettings
 from narthex.config.schema.egress import EgressSettings
 from narthex.config.schema.endpoints import EndpointSettings
+from narthex.config.schema.identity import IdentitySettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
 from narthex.config.schema.log import LogSettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
@@ -72,7 +73,11 @@ class Settings(msgspec.Struct, frozen=True):
     ] = ()
     tls: Annotated[TlsSettings | None, Setting(TLS, "TLS on `listen`.", nullable=True)] = None
     trusted_proxies: Annotated[
-        tuple[Network, ...], Setting(Listed(NETWORK, "networks"), "`X-Forwarded-*` is believed only from these.")
+        tuple[Network, ...],
+        Setting(
+            Listed(NETWORK, "networks"),
+            "`X-Forwarded-*` and client certificates in headers are believed only from these.",
+        ),
     ] = ()
     egress: Annotated[
         EgressSettings,
@@ -111,9 +116,14 @@ class Settings(msgspec.Struct, frozen=True):
         ),
     ] = None
     shared: Annotated[None, later("Valkey or Redis, where several processes share limits and cache.")] = None
-    identity: Annotated[None, later("Who may call: API keys and issuers of tokens.")] = None
     secrets: Annotated[dict[str, SecretSource], SOURCES] = {}
     vault: Annotated[VaultSettings | None, VAULT] = None
+    identity: Annotated[
+        IdentitySettings | None,
+        Setting(
+            Group(IdentitySettings, "a map `{api_keys, issuers, certificates, …}`"), "Who may call.", nullable=True
+        ),
+    ] = None
     credentials: Annotated[dict[str, CredentialSettings], CREDENTIALS] = {}
     grants: Annotated[None, later("Who may call what.")] = None
     policy: Annotated[None, later("Rules in Rego.")] = None

@@ -108,6 +108,7 @@ class Slot:
         self.exchange: Exchanging | None = None
         self.status = 200
         self.body = b""
+        self.peer = batch.peer
         self._batch = batch
         self._parts: list[bytes] = []
         self._size = 0

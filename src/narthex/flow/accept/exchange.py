@@ -41,7 +41,7 @@ from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Send, Walk, exchange
+from narthex.flow.walk import KIND_OF, LOST, Admit, Ask, Find, Need, Open, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.types import Call
@@ -97,6 +97,9 @@ class Exchange(msgspec.Struct, eq=False):
     _inputs: Inputs | None = None
     only_server: str = ""
     """The one whose state a retry brings."""
+    admit: Admit | None = None
+    metadata_url: str = ""
+    """What a call of a tool is checked by, and what its challenge says, where tools need scopes."""
 
     # --- driving the walk
 
@@ -112,7 +115,7 @@ class Exchange(msgspec.Struct, eq=False):
         else:
             if request.params or target is None or target.params:
                 said = Said(request.headers, request.repeated, request.params)
-            self._walk = walk = exchange(call, target, channel, said)
+            self._walk = walk = exchange(call, target, channel, said, self.admit)
             self._step(walk, walk.send, None)
 
     def _reach(self, name: str) -> Channel | None:
@@ -622,7 +625,9 @@ class Exchange(msgspec.Struct, eq=False):
             connection.abort()  # a length was promised: the client must see that it was not kept
         else:
             status = self.front.status_of(error, self.call.era)
-            connection.respond(status, JSON, (body,), len(body), self.front.retry_header(error, status))
+            connection.respond(
+                status, JSON, (body,), len(body), self.front.error_lines(error, status, self.metadata_url)
+            )
 
     def _close(self) -> None:
         if self.over:

@@ -11,8 +11,11 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from random import random as draw
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,6 +28,7 @@ from narthex.errors import (
     MethodNotFound,
     MissingCapability,
     Overloaded,
+    Unauthorized,
 )
 from narthex.flow.accept.asgi import AsgiBridge
 from narthex.flow.accept.batches import Batch
@@ -64,6 +68,8 @@ from narthex.flow.codec.revisions import (
 )
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.tasks import ABOUT_A_TASK
+from narthex.flow.identity.challenge import challenge_line
+from narthex.flow.identity.scopes import Scopes
 from narthex.flow.notify.hub import Hub
 from narthex.flow.notify.levels import Levels
 from narthex.flow.notify.settings import SETTINGS, Setting
@@ -77,6 +83,10 @@ from narthex.telemetry.log import Logs
 from narthex.telemetry.record import Entry
 from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Snapshot
 
+if TYPE_CHECKING:
+    from narthex.authority.identify import Identity
+    from narthex.flow.accept.gate import Gate, Identifying
+
 _log = logging.getLogger("narthex.front")
 _OK = OUTCOME["ok"]
 _TAKES: dict[bytes | None, tuple[bool, bool]] = {None: (True, True)}
@@ -86,7 +96,7 @@ class Front:
     """Everything the public listener does, for one process. `snapshot` and `fleet` are swapped by a reload.
 
     Args:
-        clock: Monotonic seconds. new_id: a decision id, lower-case UUID.
+        clock: Monotonic seconds. now: wall clock. new_id: a decision id, lower-case UUID.
     """
 
     def __init__(
@@ -101,14 +111,17 @@ class Front:
         handles: Handles,
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        now: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
         chance: Callable[[], float] = draw,
+        identity: Identity | None = None,
     ) -> None:
         self.fleet = fleet
         self.sessions = sessions
         self.accounts = accounts
         self.logs = logs
         self.clock = clock
+        self.now = now
         self.tick = clock()
         self.new_id = new_id
         self.calls = Calls()
@@ -119,10 +132,18 @@ class Front:
         self.snapshot = snapshot
         self.levels = Levels()
         self.hub = Hub(self, random=random, chance=chance)
-        self.apply(snapshot)
+        self.gate: Gate | None = None
+        self.identifying: set[Identifying] = set()
+        self.apply(snapshot, identity)
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Take over a new snapshot; running calls keep what they have."""
+    def apply(self, snapshot: Snapshot, identity: Identity | None = None) -> None:
+        """Take over a new snapshot, and who may call by it; running calls keep what they have.
+
+        Raises:
+            ValueError: The snapshot has an identity, and none came with it: that would let everybody in.
+        """
+        if (snapshot.identity is None) != (identity is None):
+            raise ValueError("a snapshot and another one's identity")
         self.snapshot = snapshot
         self._log_calls = snapshot.log_calls
         self._max_calls = snapshot.limits.max_calls
@@ -135,6 +156,13 @@ class Front:
         for name, endpoint in snapshot.endpoints.items():
             for path in (f"/mcp/{name}", *(["/mcp"] if name == "default" else [])):
                 self._paths[path.encode()] = self._paths[path.encode() + b"/"] = endpoint
+        self.gate = None
+        self.scoped: Mapping[str, Scopes] = {}
+        if identity is not None:
+            from narthex.flow.accept.gate import Gate  # signatures and their library: only where they are needed
+
+            self.gate = Gate(identity, snapshot, self._hosts, self._paths)
+            self.scoped = self.gate.scoped
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
         }
@@ -153,16 +181,61 @@ class Front:
                     return
                 path = self._hosts.check(connection.peer[0], request)
                 endpoint = self._paths.get(path)
+            gate, principal = self.gate, LOCAL  # who calls: all that follows takes it from here
             if endpoint is None:
-                self._bridge.handle(connection, request, path)
+                if gate is None or not gate.answer_document(connection, request, path):
+                    self._bridge.handle(connection, request, path)
                 return
-            principal = LOCAL  # who calls, as far as anybody can tell: all that follows takes it from here
+            if gate is not None:
+                header = headers.get(b"authorization")
+                known = gate.known(header, endpoint.name) if header is not None and not request.query else None
+                if known is None:
+                    self._identify(gate, connection, request, endpoint, path)
+                    return
+                principal = known
             if request.method == b"POST":
                 self._post(connection, request, endpoint, principal)
             else:
                 self._get_or_delete(connection, request, endpoint, principal)
         except Exception as error:
             self._failed(connection, error, "modern")
+
+    def serve(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
+        """Answer a request whose principal was not known at once. Never raises."""
+        try:
+            if request.method == b"POST":
+                self._post(connection, request, endpoint, principal)
+            else:
+                self._get_or_delete(connection, request, endpoint, principal)
+        except Exception as error:
+            self._failed(connection, error, "modern")
+
+    def _identify(
+        self, gate: Gate, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, path: bytes
+    ) -> None:
+        """Find out who calls: at once, or after asking an issuer."""
+        try:
+            found = gate.identify(connection, request, endpoint)
+        except GatewayError as error:
+            self.turn_away(connection, request, endpoint, path, error)
+            return
+        if isinstance(found, Principal):
+            self.serve(connection, request, endpoint, found)
+        else:
+            gate.wait(self, connection, request, endpoint, path, found)
+
+    def turn_away(
+        self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, path: bytes, error: Exception
+    ) -> None:
+        """Refuse a request because of its credential, or the lack of one, with what to come back with."""
+        gate = self.gate
+        if gate is None or not isinstance(error, Unauthorized):
+            self._failed(connection, error, "modern")
+            return
+        _log.debug("not let in: %s %s", error.public, error.detail)
+        if not error.scopes:
+            error.scopes = endpoint.base_scopes
+        self.refuse(connection, None, error, "modern", gate.metadata_url(connection, request, path))
 
     def _failed(self, connection: Connection, error: Exception, era: Era) -> None:
         """Refuse a request of which no more is known than that it went wrong."""
@@ -267,6 +340,8 @@ class Front:
             one.only_server = only_server
             if self.record is not None:
                 one.source = connection.peer[0]
+            if self.scoped and method == "tools/call" and (scopes := self.scoped.get(endpoint.name)) is not None:
+                self._scope(one, scopes, connection, request)
             connection.exchange = one
             active.add(one)
             if session is not None:
@@ -296,6 +371,12 @@ class Front:
 
         connection.exchange = batch = Batch(connection, split_batch(request.body), take, self.new_id)
         batch.start()
+
+    def _scope(self, one: Exchange, scopes: Scopes, connection: Connection, request: HttpRequest) -> None:
+        """A call of a tool that may need scopes: what it is checked by, and what a refusal says."""
+        one.admit = partial(scopes.admits, one.call.principal)
+        if self.gate is not None:
+            one.metadata_url = self.gate.metadata_url(connection, request, request.path)
 
     # --- answered here
 
@@ -381,16 +462,20 @@ class Front:
         return error.status
 
     @staticmethod
-    def retry_header(error: GatewayError, status: int) -> bytes:
-        """Retry-After for a refusal by status (RFC 9110 §10.2.3)."""
+    def error_lines(error: GatewayError, status: int, metadata_url: str = "") -> bytes:
+        """Header lines of a refusal by status: when to come again (RFC 9110 §10.2.3), or what with (RFC 6750 §3)."""
+        if isinstance(error, Unauthorized):
+            return challenge_line(error, metadata_url)
         seconds = (error.data or {}).get("retryAfterSeconds")
         return b"Retry-After: %d\r\n" % math.ceil(seconds) if seconds is not None and status >= 400 else b""
 
-    def refuse(self, connection: Connection, id_: Id | None, error: GatewayError, era: Era) -> None:
-        """Answer with an error, by its HTTP status."""
+    def refuse(
+        self, connection: Connection, id_: Id | None, error: GatewayError, era: Era, metadata_url: str = ""
+    ) -> None:
+        """Answer with an error, by its HTTP status; `metadata_url` is for the challenge of one that has one."""
         body = encode_error(id_, for_era(error, era), self.new_id())
         status = self.status_of(error, era)
-        extra = self.retry_header(error, status)
+        extra = self.error_lines(error, status, metadata_url)
         if isinstance(error, HttpRefusal):
             extra += "".join(f"{name}: {value}\r\n" for name, value in error.headers).encode()
         connection.respond(status, JSON, (body,), len(body), extra)

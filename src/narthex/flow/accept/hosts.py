@@ -31,6 +31,8 @@ class HostCheck:
             names.add(urlsplit(snapshot.public_url).netloc)
         self._names = frozenset(name.lower() for name in names)
         self._trusted = snapshot.trusted_proxies
+        self._public_url = snapshot.public_url
+        self._scheme = "https" if snapshot.tls is not None else "http"
         self._hosts: set[bytes] = set()
         self.passed: Set[bytes] = frozenset() if self._trusted else self._hosts
         """Host values that need no further look; none where a proxy's word could count instead."""
@@ -58,6 +60,20 @@ class HostCheck:
         if origin is not None and origin not in self._origins and not self._is_origin(origin):
             raise HttpRefusal(403, "origin_not_allowed", "this Origin may not call here", detail=repr(origin[:200]))
         return path
+
+    def base_url(self, peer: str, request: HttpRequest) -> str:
+        """What stands before the paths of this gateway, as the client of a request that passed `check` sees it."""
+        if self._public_url is not None:
+            return self._public_url
+        headers, scheme = request.headers, self._scheme
+        host = headers.get(b"host", b"")
+        if request.path[:1] != b"/":
+            host = _absolute(request)[0] or b""
+        if self._trusted and is_trusted(peer, self._trusted):
+            host = headers.get(b"x-forwarded-host", host).partition(b",")[0].strip()
+            said = headers.get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower()
+            scheme = said.decode() if said in (b"http", b"https") else scheme
+        return f"{scheme}://{host.decode('ascii').lower()}"
 
     def _is_ours(self, host: bytes) -> bool:
         try:

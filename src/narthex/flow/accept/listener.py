@@ -19,6 +19,7 @@ from narthex.errors import HttpRefusal, Overloaded
 from narthex.flow.accept.reading import Reading
 from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.held import Held
+from narthex.flow.identity.certificates import Certificate
 from narthex.flow.outbox import Outbox
 from narthex.flow.whole import MOST, HttpRequest, RequestReader
 from narthex.types import Limits
@@ -102,7 +103,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_chunked", "_head_only", "_keep_alive", "_kept", "_old", "_plain", "_queue", "_reading", "_refusal",
         "_refused", "_shared", "_waiters",
-        "busy", "closing", "deadline", "exchange", "fresh", "paused", "peer", "transport", "under_way",
+        "busy", "certificate", "closing", "deadline", "exchange", "fresh", "paused", "peer", "transport", "under_way",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -126,6 +127,8 @@ class Connection(asyncio.Protocol):
         self.fresh = True
         self.paused = False
         self.exchange: Exchanging | None = None
+        self.certificate: Certificate | None = None
+        """Of the TLS peer, once somebody has asked for it."""
         self.peer: tuple[str, int] = ("", 0)
         self.deadline = 0.0
 

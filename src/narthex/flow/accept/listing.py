@@ -18,6 +18,7 @@ from narthex.flow.accept.listener import Connection
 from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.jsonrpc import read_string
 from narthex.flow.route.caching import list_head, ms_left
+from narthex.flow.route.index import Index
 from narthex.flow.upstream.viewers import View, Viewer
 from narthex.flow.walk import LISTS
 from narthex.telemetry.accounts import OUTCOME
@@ -31,8 +32,9 @@ TTL_MS = 10_000
 """The longest that a modern client may keep a list or an offer, whatever the servers say: a reload makes another."""
 CURSOR_S = 3600.0
 """How long a cursor opens: longer than a client takes from one page to the next."""
-_EVERYTHING = ""
-"""What a cursor's list was made for: there is no identity yet, so everybody is shown everything."""
+_VIEW = ""
+"""What a cursor's list was made for: nothing but its owner. What the owner may see may change between two pages: an
+item that stays is shown once all the same (`route.fragments`)."""
 _OK = OUTCOME["ok"]
 _log = logging.getLogger("narthex.front")
 
@@ -111,7 +113,7 @@ class Listing(Answering[View]):
         kind = LISTS[call.method]
         if "cursor" in call.params and bytes(call.params["cursor"]) != b"null":
             cursor, owner = read_string(call.params, "cursor"), owner_of(call.principal, call.endpoint)
-            self.after = self.front.handles.open_cursor(cursor, owner, kind, _EVERYTHING)
+            self.after = self.front.handles.open_cursor(cursor, owner, kind, _VIEW)
         return self.front.fleet.fresh(self.viewer, kind)
 
     async def ask(self) -> View:
@@ -119,11 +121,11 @@ class Listing(Answering[View]):
 
     def answer(self, found: View) -> None:
         front, call, index, after = self.front, self.call, found.index, self.after
-        body, last = found.page(None, after)
+        body, last = found.page(self._shown(index), after)
         cursor = None
         if last is not None:
             owner = owner_of(call.principal, call.endpoint)
-            cursor = front.handles.cursor(owner, index.kind, _EVERYTHING, last, ttl_s=CURSOR_S)
+            cursor = front.handles.cursor(owner, index.kind, _VIEW, last, ttl_s=CURSOR_S)
         head = list_head(
             call.era,
             ttl_ms=0 if index.missing else ms_left(found.expires_at, front.clock(), TTL_MS),
@@ -134,3 +136,10 @@ class Listing(Answering[View]):
             missing=index.missing,
         )
         self.respond(head, body)
+
+    def _shown(self, index: Index) -> int | None:
+        """Which items this caller may see, as bits; None for all."""
+        scopes = self.front.scoped.get(self.call.endpoint)
+        if scopes is None or not scopes.hides or index.kind != "tools":
+            return None
+        return scopes.shown(self.call.principal, index.fragments.digest(), index.targets.values())

@@ -76,7 +76,7 @@ class Tasking(Exchange, eq=False):
         if call.method == "tools/call":
             said = Said(request.headers, request.repeated, request.params)
             found = fleet.find_now(viewer, "tools", call.name) if call.name else None
-            return as_task(call, found, said, alone, offered=self._was_offered(alone))
+            return as_task(call, found, said, alone, self.admit, offered=self._was_offered(alone))
         check_speaks(call)
         self.handle = call.name or read_string(call.params, "taskId")
         self.about = self._opened(alone)

@@ -20,18 +20,22 @@ NEVER = "offline_access"
 """Not a scope of any operation: a client asks for it, or not, on its own account (MCP, authorization)."""
 
 
-def challenge(error: Unauthorized, metadata_url: str, scopes: Iterable[str] = ()) -> str:
+def challenge_line(error: Unauthorized, metadata_url: str) -> bytes:
+    """The header line of a 401 or 403."""
+    return f"WWW-Authenticate: {challenge(error, metadata_url)}\r\n".encode("ascii")
+
+
+def challenge(error: Unauthorized, metadata_url: str) -> str:
     """The value of `WWW-Authenticate`.
 
     Args:
         metadata_url: Of the endpoint; empty where no issuer could give a token.
-        scopes: What to ask for where the error itself names none.
     """
     parts = []
     if error.error:
         parts.append(f'error="{error.error}"')
         parts.append(f'error_description="{_QUOTABLE.sub("?", error.public)}"')
-    asked = scope_text(error.scopes or scopes)
+    asked = scope_text(error.scopes)
     if asked:
         parts.append(f'scope="{asked}"')
     if metadata_url:

@@ -16,14 +16,8 @@ from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
+from narthex.flow.identity.tokens import FAMILY
 
-FAMILY = {
-    "RS256": ("RSA", ""), "RS384": ("RSA", ""), "RS512": ("RSA", ""),
-    "PS256": ("RSA", ""), "PS384": ("RSA", ""), "PS512": ("RSA", ""),
-    "ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"),
-    "EdDSA": ("OKP", "Ed25519"), "Ed25519": ("OKP", "Ed25519"),
-}  # fmt: skip
-"""Algorithm -> key type and curve. There is no other: neither `none` nor one whose key would be a shared secret."""
 MAX_DOCUMENT = 256 * 1024
 MOST_KEYS = 100
 LEAST_RSA = 2048

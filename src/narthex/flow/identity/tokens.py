@@ -17,6 +17,13 @@ import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
 
+FAMILY = {
+    "RS256": ("RSA", ""), "RS384": ("RSA", ""), "RS512": ("RSA", ""),
+    "PS256": ("RSA", ""), "PS384": ("RSA", ""), "PS512": ("RSA", ""),
+    "ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"),
+    "EdDSA": ("OKP", "Ed25519"), "Ed25519": ("OKP", "Ed25519"),
+}  # fmt: skip
+"""Algorithm -> key type and curve. There is no other: neither `none` nor one whose key would be a shared secret."""
 LEEWAY_S = 60
 MAX_TOKEN = 16 * 1024
 MAX_HEADER = 2048
@@ -207,6 +214,27 @@ def binding_of(claims: Mapping[str, Any]) -> str:
     """The thumbprint of the certificate that a token is bound to (RFC 8705 §3.1); empty for none."""
     bound = claims.get("cnf")
     return str(bound["x5t#S256"]) if isinstance(bound, dict) else ""
+
+
+def check_introspected(claims: Claims, rules: TokenRules, now: float, *, audience: str) -> None:
+    """What an issuer's answer must say that is true of a JWT by its signature (RFC 7662 §2.2: most of it is optional).
+
+    Args:
+        audience: `optional` accepts an answer that names no audience; one that names another never is.
+    Raises:
+        TokenRefused: As `check`.
+    """
+    jwt = Jwt(Header(""), claims, b"", b"")
+    if "iss" in claims:
+        check_issuer(jwt, rules, now)
+    if "aud" in claims or audience != "optional":
+        check_audience(jwt, rules, now)
+    if claims.get("exp") is not None:
+        check_times(jwt, rules, now)
+    kind = claims.get("token_type")
+    if kind is not None and str(kind).lower() not in ("bearer", "access_token"):
+        raise TokenRefused("type", "not a bearer token")
+    check_binding(jwt, rules, now)
 
 
 Check = Callable[[Jwt, TokenRules, float], str]

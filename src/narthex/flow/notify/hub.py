@@ -22,6 +22,7 @@ from narthex.flow.codec.offers import offered
 from narthex.flow.codec.revisions import LATEST_LEGACY
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.subscriptions import LIST_KINDS, ListKind, Notification, Wanted
+from narthex.flow.identity.tokens import LEEWAY_S
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
 from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
@@ -456,6 +457,9 @@ class Hub:
         """Once a second."""
         self.logs.sweep(now)
         self._forget(self.live.idle(now))
+        wall = self.front.now() - LEEWAY_S
+        for stream in [one for one in self.streams if 0 < one.listener.principal.expires_at <= wall]:
+            stream.end()  # its token says no longer whose it is
         quiet_s = self.front.snapshot.limits.sse_comment_s
         for stream in [one for one in self.streams if now - one.written_at >= quiet_s]:
             stream.comment(now)

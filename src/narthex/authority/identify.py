@@ -1,0 +1,395 @@
+"""Who calls: the credential of a request to a principal, from memory where it was seen before.
+
+In: what a request brought (`Presented`), an endpoint. Out: the `Principal`, at once or once an issuer has answered; or
+`Unauthorized`, `InsufficientScope`, a refusal of HTTP. A known token costs a hash and a look-up; a new one whose key is
+known is verified on the spot; only an unknown key and an opaque token make the request wait. Nothing of the credential
+goes further than this. Cases: `tests/authority/test_identify.py`, abuse: `tests/security/`.
+Source: RFC 6750 §2 (one method a request, never the query), RFC 8705 §3; MCP 2026-07-28, authorization.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from narthex.authority.fetch import Fetch
+from narthex.authority.introspection import Introspector
+from narthex.authority.issuers import Issuer
+from narthex.authority.port import KnownKeys, Secrets
+from narthex.errors import AuthorityUnavailable, GatewayError, HttpRefusal, Unauthorized
+from narthex.flow.identity.api_keys import PREFIX
+from narthex.flow.identity.certificates import Certificate
+from narthex.flow.identity.certificates import principal_of as principal_of_certificate
+from narthex.flow.identity.claims import principal_of
+from narthex.flow.identity.keys import is_signed
+from narthex.flow.identity.presets import PRESETS
+from narthex.flow.identity.scopes import Scopes
+from narthex.flow.identity.tokens import (
+    LEEWAY_S,
+    TID,
+    Claims,
+    Jwt,
+    TokenRefused,
+    TokenRules,
+    binding_of,
+    check,
+    check_introspected,
+    is_issuer,
+    looks_like_jwt,
+    parse,
+)
+from narthex.flow.identity.verified import Known, Verified
+from narthex.types import ANONYMOUS, EndpointSpec, IdentitySpec, IssuerSpec, Principal, Proof
+
+PATIENCE_S = 15.0
+"""A request waits this long for its issuer."""
+_KEY = b"Bearer " + PREFIX
+_IN_QUERY = frozenset({b"access_token", b"id_token", b"token", b"api_key", b"apikey", b"x-api-key", b"authorization"})
+Found = Principal | Coroutine[Any, Any, Principal]
+"""At once, or what is to be awaited."""
+_log = logging.getLogger("narthex.identity")
+
+
+class Presented(msgspec.Struct, frozen=True):
+    """What a request brought.
+
+    Args:
+        header: The value of `Authorization`, None where there is none. The listener refuses two.
+        query: As it came.
+        certificate: Of the TLS peer, or told by a trusted proxy; `by` says which.
+        audiences: The endpoint's own URL in the forms that its clients use.
+    """
+
+    header: bytes | None
+    query: bytes = b""
+    certificate: Certificate | None = None
+    by: Proof = "mtls"
+    audiences: frozenset[str] = frozenset()
+
+
+class Identity:
+    """Knows everybody, by one `identity:` section. A reload hands over what has not changed.
+
+    Args:
+        endpoints: Those of the snapshot.
+        keys: API keys; None where they are not configured.
+        now: Wall clock, Unix seconds. clock: Monotonic. chance: 0 ≤ x < 1.
+        before: The one whose place this takes; it is not to be used any more.
+    """
+
+    def __init__(
+        self,
+        spec: IdentitySpec,
+        endpoints: Mapping[str, EndpointSpec],
+        *,
+        keys: KnownKeys | None,
+        fetch: Fetch,
+        secrets: Secrets | None,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        before: Identity | None = None,
+    ) -> None:
+        self.spec = spec
+        self.keys = keys if spec.api_keys else None
+        self.verified: Verified = before.verified if before is not None else Verified()
+        self.scopes = {name: Scopes(endpoint) for name, endpoint in endpoints.items()}
+        self._fetch: Fetch = fetch
+        self._now = now
+        self._base = {name: one.base for name, one in self.scopes.items() if one.base}
+        kept = before.issuers if before is not None and before._fetch == fetch else {}
+        same = before is not None and before.spec.scope_includes == spec.scope_includes
+        self.issuers: dict[str, Issuer] = {}
+        for name, one in spec.issuers.items():
+            issuer = kept.get(name)
+            if issuer is None or issuer.spec != one or not same:
+                issuer = Issuer(one, fetch, clock=clock, chance=chance)
+            self.issuers[name] = issuer
+        for issuer in (before.issuers if before is not None else {}).values():
+            if issuer not in self.issuers.values():
+                issuer.close()
+        self._rules = {name: rules_of(one) for name, one in spec.issuers.items()}
+        self._by_text = {text: self.issuers[name] for name, one in self._rules.items() for text in one.issuers}
+        self._asked = {
+            name: Introspector(self.issuers[name], one.introspection, fetch, secrets)
+            for name, one in spec.issuers.items()
+            if one.introspection is not None
+        }
+        self._background: set[asyncio.Task[None]] = set()
+
+    # --- the path of a call
+
+    def known(self, header: bytes, endpoint: str) -> Principal | None:
+        """The principal of a key, or of a token that was seen before and needs no second look; None: `identify`."""
+        if header.startswith(_KEY):
+            principal = self.keys.find(header[7:]) if self.keys is not None else None
+            if principal is None:
+                return None
+        else:
+            known = self.verified.get(header, self._now())
+            if known is None or known.bound or (known.endpoint and known.endpoint != endpoint):
+                return None
+            principal = known.principal
+        base = self._base.get(endpoint)
+        return principal if base is None or base <= principal.scopes else None
+
+    def identify(self, presented: Presented, endpoint: EndpointSpec) -> Found:
+        """Who this is.
+
+        Raises:
+            Unauthorized, InsufficientScope: With what the challenge needs.
+            HttpRefusal: A credential where none may be.
+        """
+        if presented.query:
+            _refuse_in_query(presented.query)
+        header = presented.header
+        if header is None:
+            return self._allowed(self._without_token(presented, endpoint), endpoint)
+        known = self.verified.get(header, self._now())
+        if known is not None and known.endpoint in ("", endpoint.name):
+            _check_binding(known.bound, presented.certificate)
+            return self._allowed(known.principal, endpoint)
+        token = bearer_of(header)
+        if token.startswith(PREFIX):
+            principal = self.keys.find(token) if self.keys is not None else None
+            if principal is None:
+                raise Unauthorized("the key is not accepted", error="invalid_token", detail="API key")
+            return self._allowed(principal, endpoint)
+        try:
+            return self._of_token(token, presented, endpoint)
+        except TokenRefused as refused:
+            raise unauthorized(refused) from None
+
+    async def has_role(self, header: str, role: str) -> bool:
+        """Does this value of `Authorization` prove somebody with a role, by tokens that name a configured audience?"""
+        nowhere = EndpointSpec("", ())
+        try:
+            found = self.identify(Presented(header.encode("latin-1")), nowhere)
+            principal = found if isinstance(found, Principal) else await found
+        except GatewayError as error:
+            _log.debug("not let in: %s %s", error.public, error.detail)
+            return False
+        return role in principal.roles
+
+    def _without_token(self, presented: Presented, endpoint: EndpointSpec) -> Principal:
+        if presented.certificate is not None and self.spec.certificates is not None:
+            found = principal_of_certificate(presented.certificate, self.spec.certificates, presented.by)
+            if found is not None:
+                return found
+        if endpoint.auth == "anonymous":
+            return ANONYMOUS
+        raise Unauthorized("a credential is needed")
+
+    def _allowed(self, principal: Principal, endpoint: EndpointSpec) -> Principal:
+        scopes = self.scopes.get(endpoint.name)
+        if scopes is not None:
+            scopes.check_base(principal)
+        return principal
+
+    # --- tokens
+
+    def _of_token(self, token: bytes, presented: Presented, endpoint: EndpointSpec) -> Found:
+        if not looks_like_jwt(token):
+            issuer = self.of_opaque()
+            if issuer is None:
+                raise TokenRefused("form", "an opaque token, and no issuer is asked about those (`introspection`)")
+            return self._wait(partial(self._introspected, token, issuer, presented, endpoint))
+        jwt = parse(token)
+        issuer = self.of_jwt(jwt)
+        rules = self.rules(issuer, presented.audiences)
+        check(jwt, rules, self._now())
+        always = issuer.spec.introspection is not None and issuer.spec.introspection.use == "always"
+        key = issuer.find(jwt.header.kid, jwt.header.alg)
+        if key is None and not issuer.may_ask(jwt.header.kid):
+            if issuer.keys is None:
+                raise AuthorityUnavailable("the issuer of the token cannot be asked", detail=issuer.last_error)
+            raise TokenRefused("key", "its issuer has no key of this kid for this algorithm")
+        if key is None or always:
+            return self._wait(partial(self._after_keys, jwt, token, issuer, rules, presented, endpoint, always))
+        return self._signed(jwt, issuer, rules, presented, endpoint)
+
+    def of_jwt(self, jwt: Jwt) -> Issuer:
+        """The issuer that a token names. Raises TokenRefused."""
+        text = jwt.claims.get("iss")
+        if isinstance(text, str):
+            if (found := self._by_text.get(text)) is not None:
+                return found
+            for name, rules in self._rules.items():
+                if is_issuer(text, jwt.claims, rules):
+                    return self.issuers[name]
+        subject = jwt.claims.get("sub")
+        if text is None and isinstance(subject, str):
+            for name, rules in self._rules.items():
+                if not rules.needs_issuer and subject.startswith(self.spec.issuers[name].issuer + "/"):
+                    return self.issuers[name]
+        raise TokenRefused("issuer", "no configured issuer has this iss, character by character")
+
+    def of_opaque(self) -> Issuer | None:
+        """The issuer that is asked about opaque tokens; the configuration has at most one."""
+        return next((self.issuers[name] for name in self._asked), None)
+
+    def rules(self, issuer: Issuer, audiences: frozenset[str]) -> TokenRules:
+        """What its tokens must say; without configured audiences they must name the endpoint itself."""
+        rules = self._rules[issuer.spec.name]
+        return rules if rules.audiences else msgspec.structs.replace(rules, audiences=audiences)
+
+    async def _wait(self, work: Callable[[], Coroutine[Any, Any, Principal]]) -> Principal:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await work()
+        except TimeoutError:
+            raise AuthorityUnavailable("the issuer of the token did not answer in time") from None
+        except TokenRefused as refused:
+            raise unauthorized(refused) from None
+
+    async def _after_keys(
+        self,
+        jwt: Jwt,
+        token: bytes,
+        issuer: Issuer,
+        rules: TokenRules,
+        presented: Presented,
+        endpoint: EndpointSpec,
+        always: bool,
+    ) -> Principal:
+        if issuer.find(jwt.header.kid, jwt.header.alg) is None:
+            await issuer.refresh()
+        if not always:
+            return self._signed(jwt, issuer, rules, presented, endpoint)
+        self._check_signature(jwt, issuer, rules)
+        await self._asked[issuer.spec.name].claims(token)
+        return self._take(jwt.claims, issuer, "jwt", presented, endpoint)
+
+    def _check_signature(self, jwt: Jwt, issuer: Issuer, rules: TokenRules) -> None:
+        header = jwt.header
+        key = issuer.find(header.kid, header.alg)
+        if key is None:
+            raise TokenRefused("key", "its issuer has no key of this kid for this algorithm")
+        if not is_signed(jwt.signing_input, jwt.signature, header.alg, key, rules.algorithms):
+            raise TokenRefused("signature", "not signed by its issuer")
+        check_key_issuer(key.issuer, jwt.claims, rules)
+
+    def _signed(
+        self, jwt: Jwt, issuer: Issuer, rules: TokenRules, presented: Presented, endpoint: EndpointSpec
+    ) -> Principal:
+        self._check_signature(jwt, issuer, rules)
+        workload = issuer.preset.needs_subjects
+        return self._take(jwt.claims, issuer, "workload" if workload else "jwt", presented, endpoint)
+
+    async def _introspected(
+        self, token: bytes, issuer: Issuer, presented: Presented, endpoint: EndpointSpec
+    ) -> Principal:
+        claims = await self._asked[issuer.spec.name].claims(token)
+        spec = issuer.spec.introspection
+        assert spec is not None
+        check_introspected(claims, self.rules(issuer, presented.audiences), self._now(), audience=spec.audience)
+        return self._take(claims, issuer, "introspection", presented, endpoint)
+
+    def _take(
+        self, claims: Claims, issuer: Issuer, method: Proof, presented: Presented, endpoint: EndpointSpec
+    ) -> Principal:
+        """Everything is checked: make the principal, and keep it."""
+        spec = issuer.spec
+        principal = principal_of(
+            claims, spec.claims, issuer=issuer_name(spec, claims), method=method, includes=self.spec.scope_includes
+        )
+        bound = binding_of(claims)
+        _check_binding(bound, presented.certificate)
+        until = principal.expires_at + LEEWAY_S if principal.expires_at else float("inf")
+        asked = spec.introspection
+        if asked is not None and (method == "introspection" or asked.use == "always"):
+            until = min(until, self._now() + asked.ttl_s)
+        assert presented.header is not None
+        only = "" if spec.audiences else endpoint.name
+        self.verified.put(presented.header, Known(principal, until, issuer.vouch, bound, only))
+        return self._allowed(principal, endpoint)
+
+    # --- upkeep
+
+    def sweep(self) -> None:
+        """Once a second: ask issuers again whose keys have grown old, off the path of any call."""
+        for issuer in self.issuers.values():
+            if issuer.is_due():
+                task = asyncio.ensure_future(_refreshed(issuer))
+                self._background.add(task)
+                task.add_done_callback(self._background.discard)
+
+    def close(self) -> None:
+        for issuer in self.issuers.values():
+            issuer.close()
+        for asked in self._asked.values():
+            asked.close()
+        for task in self._background:
+            task.cancel()
+
+
+async def _refreshed(issuer: Issuer) -> None:
+    try:
+        await issuer.refresh()
+    except AuthorityUnavailable as error:
+        _log.debug("%s", error.detail)  # `Issuer` has said so once
+
+
+def rules_of(spec: IssuerSpec) -> TokenRules:
+    """What the tokens of an issuer must say, as far as the configuration alone tells."""
+    preset = PRESETS[spec.preset]
+    return TokenRules(
+        issuers=(spec.issuer, *spec.aliases),
+        tenants=frozenset(spec.tenants),
+        audiences=frozenset(spec.audiences),
+        algorithms=frozenset(spec.algorithms),
+        typ=frozenset(spec.typ),
+        claim_typ=frozenset(preset.claim_typ),
+        needs_issuer=preset.needs_issuer,
+    )
+
+
+def issuer_name(spec: IssuerSpec, claims: Claims) -> str:
+    """The issuer in a principal: as configured, whichever of its forms a token uses, with the tenant in its place."""
+    return spec.issuer.replace(TID, str(claims.get("tid", ""))) if TID in spec.issuer else spec.issuer
+
+
+def check_key_issuer(issuer: str, claims: Claims, rules: TokenRules) -> None:
+    """A key that its document gives to one issuer alone signs for no other (Entra's common document has such keys)."""
+    if not issuer:
+        return
+    tid = claims.get("tid")
+    said = issuer.replace("{tenantid}", tid) if isinstance(tid, str) else issuer
+    if not is_issuer(said, claims, rules):
+        raise TokenRefused("key", "the key belongs to another issuer")
+
+
+def bearer_of(header: bytes) -> bytes:
+    """The token in `Authorization`. Raises Unauthorized for another scheme, HttpRefusal for what is no one token."""
+    scheme, _, token = header.partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise Unauthorized("a bearer token is needed", detail="another scheme in Authorization")
+    token = token.strip(b" ")
+    if not token or b" " in token or b"," in token:
+        raise HttpRefusal(400, "invalid_request", "Authorization must hold one bearer token")
+    return token
+
+
+def unauthorized(refused: TokenRefused) -> Unauthorized:
+    """What a refused token becomes on the wire."""
+    return Unauthorized(refused.public, error="invalid_token", detail=f"{refused.check}: {refused.text}")
+
+
+def _check_binding(bound: str, certificate: Certificate | None) -> None:
+    if bound and (certificate is None or certificate.thumbprint != bound):
+        raise Unauthorized(
+            "the token is bound to a client certificate", error="invalid_token", detail="binding: not this certificate"
+        )
+
+
+def _refuse_in_query(query: bytes) -> None:
+    """A query ends up in logs, histories and referrers (RFC 6750 §5.3; MCP: MUST NOT)."""
+    for pair in query.split(b"&"):
+        if unquote_to_bytes(pair.partition(b"=")[0]).lower() in _IN_QUERY:
+            raise HttpRefusal(400, "credential_in_query", "a credential travels in Authorization, never in the URL")

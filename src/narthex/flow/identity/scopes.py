@@ -1,0 +1,85 @@
+"""Which scopes a call needs: those of its endpoint, and those that the configuration asks for its tool.
+
+In: a principal, a tool's canonical name. Out: nothing, or the refusal that names all that is needed, in one challenge.
+Cases: `tests/flow/identity/test_scopes.py`. Source: MCP 2026-07-28, authorization ("Scope Challenge Handling").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from narthex.errors import Unauthorized
+from narthex.flow.identity.challenge import missing_scopes
+from narthex.flow.route.index import Target
+from narthex.flow.route.names import canonical
+from narthex.flow.route.patterns import compile_globs
+from narthex.types import EndpointSpec, Principal
+
+MOST_NAMES = 10_000
+MOST_LISTS = 256
+
+
+class Scopes:
+    """The scopes of one endpoint."""
+
+    def __init__(self, endpoint: EndpointSpec) -> None:
+        self.base = frozenset(endpoint.base_scopes)
+        self.by_tool = bool(endpoint.scopes)
+        self.hides = endpoint.hide_unscoped and self.by_tool
+        self._rules = [(compile_globs((pattern,)), frozenset(scopes)) for pattern, scopes in endpoint.scopes]
+        self._needed: dict[tuple[str, str], frozenset[str]] = {}
+        self._shown: dict[tuple[bytes, frozenset[str]], int] = {}
+
+    def check_base(self, principal: Principal) -> None:
+        """May this principal do anything here? Raises InsufficientScope; Unauthorized for who came without a token."""
+        if not self.base <= principal.scopes:
+            raise _refusal(principal, self.base)
+
+    def needed(self, server: str, name: str) -> frozenset[str]:
+        """What a call of this tool needs beyond the base."""
+        found = self._needed.get((server, name))
+        if found is None:
+            full = canonical(server, name)
+            found = frozenset().union(*(scopes for matches, scopes in self._rules if matches(full)))
+            if len(self._needed) >= MOST_NAMES:
+                self._needed.clear()
+            self._needed[server, name] = found
+        return found
+
+    def admits(self, principal: Principal, server: str, name: str) -> bool:
+        """May this principal call this tool?
+
+        Returns:
+            False where it may not even see it.
+        Raises:
+            InsufficientScope: It may see it, and with more scopes call it; Unauthorized for who came without a token.
+        """
+        needed = self.needed(server, name)
+        if needed <= principal.scopes:
+            return True
+        if self.hides:
+            return False
+        raise _refusal(principal, self.base | needed)
+
+    def shown(self, principal: Principal, digest: bytes, tools: Iterable[Target]) -> int:
+        """Which of these tools the principal is shown, as bits in their order.
+
+        Args:
+            digest: Of the list, so that principals with the same scopes are worked out once.
+        """
+        key = (digest, principal.scopes)
+        bits = self._shown.get(key)
+        if bits is None:
+            allowed = (self.needed(tool.server, tool.name) <= principal.scopes for tool in tools)
+            bits = sum(1 << at for at, one in enumerate(allowed) if one)
+            if len(self._shown) >= MOST_LISTS:
+                self._shown.clear()
+            self._shown[key] = bits
+        return bits
+
+
+def _refusal(principal: Principal, needed: frozenset[str]) -> Unauthorized:
+    scopes = tuple(sorted(needed))
+    if principal.method == "anonymous":
+        return Unauthorized("a credential is needed", scopes=scopes)
+    return missing_scopes(scopes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -160,3 +162,19 @@ def everybody(credential: Credential | None) -> tuple[Use, ...]:
 
 def service(authority: Authority, **more: Any) -> TokenCredential:
     return TokenCredential("api", "client_credentials", authority, **more)
+
+
+@contextlib.contextmanager
+def in_thread(issuer: Issuer) -> Iterator[Issuer]:
+    """An issuer on a loop of its own, for a test without one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="issuer", daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(issuer.__aenter__(), loop).result(10)
+    try:
+        yield issuer
+    finally:
+        asyncio.run_coroutine_threadsafe(issuer.__aexit__(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

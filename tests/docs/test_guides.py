@@ -1,0 +1,33 @@
+"""What a guide shows is a configuration that can be used."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from narthex.config.compile import examine
+from narthex.config.schema.credentials import KINDS
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "upstream-credentials.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+SERVER = "servers: {one: {url: 'https://mcp.example.com/mcp'}}\n"
+NAMED = re.compile(r"use: (crm[a-z-]*)")
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[1].strip()[:40])
+def test_an_example_can_be_used(block: str, tmp_path: Path) -> None:
+    text = "version: 1\n" + block + ("" if "servers:" in block else SERVER)
+    if "credentials:" not in block:
+        rows = (f"  {name}: {{kind: header, name: X, value: '${{secret:s}}'}}\n" for name in NAMED.findall(block))
+        text += "credentials:\n" + "".join(rows)
+    path = tmp_path / "narthex.yaml"
+    path.write_text(text)
+    examined = examine(path, env={"PATH": "/usr/bin:/bin"})
+    assert not examined.problems, [str(one) for one in examined.problems]
+    assert not any("a secret stands in this file" in str(one) for one in examined.warnings)
+
+
+def test_every_kind_has_an_example() -> None:
+    assert {kind for kind in KINDS if not any(f"kind: {kind}" in block for block in BLOCKS)} == set()

@@ -33,7 +33,7 @@ from narthex.config.values import is_loopback
 from narthex.errors import ConfigError
 from narthex.flow.accept.asgi import AsgiBridge
 from narthex.flow.accept.front import Front
-from narthex.flow.accept.listener import Connection, Shared
+from narthex.flow.accept.listener import Shared
 from narthex.flow.accept.public import public_app
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.codec.handles import Handles
@@ -142,7 +142,7 @@ class Gateway:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
         self._server = await loop.create_server(
-            lambda: Connection(self.shared), host, port, backlog=BACKLOG, ssl=self._context,
+            self.shared.connect, host, port, backlog=BACKLOG, ssl=self._context,
             ssl_handshake_timeout=HANDSHAKE_S if self._context is not None else None,
         )  # fmt: skip
         self.listening: Address = self._server.sockets[0].getsockname()[:2]

@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from narthex.call import Call as Call
+
 Address = tuple[str, int]
 Network = IPv4Network | IPv6Network
 Era = Literal["legacy", "modern"]
@@ -67,27 +69,6 @@ class Session(msgspec.Struct, frozen=True):
     expires_at: int
     capabilities: int = 0
     """What the client declared, as bits (`codec.capabilities.ClientCaps`)."""
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One request of a client that goes to a server. A rewrite makes a new one.
-
-    `params` maps names to raw JSON, `_meta` included; `meta` is `_meta` decoded one level. `id_json` is the client's
-    id as it goes back; `name` is what is called: a shown name, a URI, or empty. `session` is None for a modern or a
-    sessionless client. `log_level` is the least severe log message that the client has asked for; empty for none.
-    """
-
-    method: str
-    params: dict[str, msgspec.Raw]
-    meta: dict[str, msgspec.Raw]
-    id_json: bytes
-    era: Era
-    version: str
-    principal: Principal
-    endpoint: str
-    name: str = ""
-    session: Session | None = None
-    log_level: str = ""
 
 
 class SecretName(msgspec.Struct, frozen=True):

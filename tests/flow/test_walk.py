@@ -61,6 +61,10 @@ class Line:
         return self.ids
 
 
+def asks_to_open(need: object, server: str) -> bool:
+    return isinstance(need, Open) and need.server == server
+
+
 def target(name: str, server: str = "s") -> Target:
     return Target(server, name, json.dumps(name).encode())
 
@@ -528,7 +532,7 @@ OURS = Task("s", "t1", "modern")
 
 def test_a_request_about_a_task_goes_to_the_server_that_made_it_under_its_own_id() -> None:
     walk = about_task(call("tasks/get", "handle", "modern", taskId="handle"), OURS)
-    assert next(walk) == Open("s")
+    assert asks_to_open(next(walk), "s")
     need = walk.send(Line("modern"))
     assert isinstance(need, Send)
     assert (need.out.name, json.loads(need.out.body)["params"]["taskId"]) == ("t1", "t1")
@@ -555,7 +559,7 @@ def test_a_legacy_call_that_is_to_run_as_a_task(alone: set[str], offered: bool, 
     line = Line()
     line.dialect = Dialect("legacy", "2025-11-25", {"tasks": {"requests": {"tools": {"call": {}}}}})
     walk = as_task(call("tools/call", "x", task={"ttl": 1}), target("x"), None, alone, offered=offered)
-    assert next(walk) == Open("s")
+    assert asks_to_open(next(walk), "s")
     if expected is MethodNotFound:
         with pytest.raises(MethodNotFound):
             walk.send(line)

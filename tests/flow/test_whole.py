@@ -28,9 +28,17 @@ def read(data: bytes) -> tuple[bytes, dict[bytes, bytes], bytes] | None:
     return None if request is None else (request.path, request.headers, request.body)
 
 
+def told(request: HttpRequest | None) -> tuple[object, ...] | None:
+    """All that a request says."""
+    if request is None:
+        return None
+    one = request
+    return one.method, one.path, one.query, one.headers, one.repeated, one.body, one.params
+
+
 def test_a_plain_request() -> None:
     headers = {b"host": b"localhost", b"content-length": b"2"}
-    assert RequestReader().read(REQUEST) == HttpRequest(b"POST", b"/mcp", b"", headers, frozenset(), b"{}")
+    assert told(RequestReader().read(REQUEST)) == (b"POST", b"/mcp", b"", headers, frozenset(), b"{}", ())
 
 
 def test_parameters_are_told_with_each_request_that_has_them_and_no_other() -> None:
@@ -203,4 +211,4 @@ def test_any_bytes(data: bytes) -> None:
 def test_what_came_before_changes_nothing(before: list[bytes]) -> None:
     reader = RequestReader()
     for data in before:
-        assert reader.read(data) == RequestReader().read(data)
+        assert told(reader.read(data)) == told(RequestReader().read(data))

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-_log = logging.getLogger("narthex.outbox")
+_log: Final = logging.getLogger("narthex.outbox")
 
 
 def _at_the_end_of_this_turn(flush: Callable[[], None]) -> object:

@@ -9,7 +9,7 @@ Cases: `tests/flow/test_walk.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Generator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -26,37 +26,49 @@ from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind
 
-MOST_ROUNDS = 32
+MOST_ROUNDS: Final = 32
 """Questions that a server may put to a legacy client, one after the other, for one call."""
-LOST = "lost"
+LOST: Final = "lost"
 """`Send`'s answer when the server had forgotten our session: nothing was done, a new one may be opened."""
 
 
-class Find(msgspec.Struct, frozen=True):
+class Find:
     """Needs the target that a shown name leads to. Answer: `Target`, or None where there is none."""
 
-    kind: Kind
-    name: str
+    __slots__ = ("kind", "name")
+
+    def __init__(self, kind: Kind, name: str) -> None:
+        self.kind: Final = kind
+        self.name: Final = name
 
 
-class Open(msgspec.Struct, frozen=True):
+class Open:
     """Needs a channel to a server that can take a request. Answer: `Channel`."""
 
-    server: str
+    __slots__ = ("server",)
+
+    def __init__(self, server: str) -> None:
+        self.server: Final = server
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send:
     """Needs `out` sent and its answer relayed to the client. Answer: None when it was, `LOST`, or `InputRequired`."""
 
-    channel: Channel
-    out: Outgoing
-    target: Target
+    __slots__ = ("channel", "out", "target")
+
+    def __init__(self, channel: Channel, out: Outgoing, target: Target) -> None:
+        self.channel: Final = channel
+        self.out: Final = out
+        self.target: Final = target
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask:
     """Needs the client's answers to what a modern server asks. Answer: a `RawMap` of them, by the server's keys."""
 
-    required: InputRequired
+    __slots__ = ("required",)
+
+    def __init__(self, required: InputRequired) -> None:
+        self.required: Final = required
 
 
 Admit = Callable[[str, str], bool]
@@ -64,8 +76,8 @@ Admit = Callable[[str, str], bool]
 Need = Find | Open | Send | Ask
 Walk = Generator[Need, Any, None]
 
-KIND_OF: dict[str, Kind] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
-LISTS: dict[str, Kind] = {
+KIND_OF: Final[dict[str, Kind]] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
+LISTS: Final[dict[str, Kind]] = {
     "tools/list": "tools",
     "prompts/list": "prompts",
     "resources/list": "resources",
@@ -73,9 +85,9 @@ LISTS: dict[str, Kind] = {
 }
 
 
-SERVED = frozenset({*KIND_OF, "completion/complete"})
+SERVED: Final = frozenset({*KIND_OF, "completion/complete"})
 """What goes to a server, call by call."""
-_NAMED_BY = {**NAMED_BY, "tasks/result": "taskId"}
+_NAMED_BY: Final = {**NAMED_BY, "tasks/result": "taskId"}
 """The parameter that a server gets its own name in."""
 
 
@@ -185,7 +197,7 @@ def as_task(
         if offered:
             raise MethodNotFound("this tool does not run as a task")
         if call.era == "legacy" or channel.dialect.era == "legacy":
-            call = msgspec.structs.replace(call, params=without_task(call.params))
+            call = call.but(params=without_task(call.params))
     yield from exchange(call, found, channel, said)
 
 

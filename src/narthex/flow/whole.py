@@ -12,79 +12,63 @@ names are made lower-case together, behind it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import httptools
-import msgspec
 
-MOST = 64 * 1024
+MOST: Final = 64 * 1024
 """Bytes of a message above this are read piece by piece, against the budget of held bytes."""
-MOST_HEADERS = 100
-MOST_TARGET = 8192
-NO_REPEATS: frozenset[bytes] = frozenset()
-PARAM = b"mcp-param-"
+MOST_HEADERS: Final = 100
+MOST_TARGET: Final = 8192
+NO_REPEATS: Final[frozenset[bytes]] = frozenset()
+PARAM: Final = b"mcp-param-"
 Headers = dict[bytes, bytes]
-_MOST_NAMES = 1024
-_LONGEST_NAME = 64
-_FAULTS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+_MOST_NAMES: Final = 1024
+_LONGEST_NAME: Final = 64
+_FAULTS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 
-class HttpRequest(msgspec.Struct):
+class HttpRequest:
     """One whole request. `headers`: lower-case names and the first value of each; `repeated`: names given again;
     `params`: those that begin with `Mcp-Param-`."""
 
-    method: bytes
-    path: bytes
-    query: bytes
-    headers: Headers
-    repeated: frozenset[bytes]
-    body: bytes
-    params: tuple[bytes, ...] = ()
+    __slots__ = ("body", "headers", "method", "params", "path", "query", "repeated")
 
-
-class _Names(dict[bytes, bytes]):
-    """Header names as written, to lower case: few names are ever seen, so each is made lower-case once."""
-
-    def __missing__(self, name: bytes) -> bytes:
-        lower = name.lower()
-        if len(self) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
-            self[name] = lower
-        return lower
-
-
-class _RequestNames(_Names):
-    """Those of parameters are not kept, so that they are seen each time: they go to `params`, until it is emptied."""
-
-    def __init__(self, params: list[bytes]) -> None:
-        self._params = params
-
-    def __missing__(self, name: bytes) -> bytes:
-        lower = name.lower()
-        if not lower.startswith(PARAM):
-            return super().__missing__(name)
-        self._params.append(lower)
-        return lower
+    def __init__(
+        self,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: Headers,
+        repeated: frozenset[bytes],
+        body: bytes,
+        params: tuple[bytes, ...] = (),
+    ) -> None:
+        self.method: Final = method
+        self.path: Final = path
+        self.query: Final = query
+        self.headers: Final = headers
+        self.repeated: Final = repeated
+        self.body: Final = body
+        self.params: Final = params
 
 
 class _Reader:
     """llhttp, and what it has found: emptied after each message, so that one serves all connections of a listener."""
 
-    __slots__ = ("_feed", "_found", "_lower", "_params", "_targets", "on_header", "on_url")
+    __slots__ = ("_feed", "_found", "_names", "_params", "_targets", "on_header", "on_url")
 
     def __init__(self) -> None:
         self._found: Headers = {}
         self._targets: list[bytes] = []
         self._params: list[bytes] = []
-        self._lower = self._new_names().__getitem__
+        self._names: Headers = {}  # as written, to lower case: few are ever seen, so each is made lower-case once
         self.on_header = self._found.setdefault
         self.on_url = self._targets.append
         self._feed = self._new_parser().feed_data
 
     def _new_parser(self) -> Any:
         raise NotImplementedError
-
-    def _new_names(self) -> _Names:
-        return _Names()
 
     def _read(self, data: bytes) -> tuple[Headers, bytes] | None:
         """Headers by lower-case name, and the body, of a message that ends where `data` ends."""
@@ -95,7 +79,10 @@ class _Reader:
         except _FAULTS:
             self._forget()
             return None
-        headers = dict(zip(map(self._lower, found), found.values()))  # noqa: B905
+        headers: Headers = {}
+        names = self._names
+        for name, value in found.items():
+            headers[names.get(name) or self._lower(name)] = value
         if (
             not end
             or headers.get(b"content-length") != b"%d" % len(body)
@@ -108,6 +95,15 @@ class _Reader:
             return None
         found.clear()
         return headers, body
+
+    def _lower(self, name: bytes) -> bytes:
+        """A name that is not known yet. Those of parameters never are, so that all are seen, and stand in `_params`."""
+        lower = name.lower()
+        if lower.startswith(PARAM):
+            self._params.append(lower)
+        elif len(self._names) < _MOST_NAMES and len(name) <= _LONGEST_NAME:
+            self._names[name] = lower
+        return lower
 
     def _forget(self) -> None:
         """Begin anew: the parser may stand in the middle of something."""
@@ -124,9 +120,6 @@ class RequestReader(_Reader):
 
     def _new_parser(self) -> Any:
         return httptools.HttpRequestParser(self)
-
-    def _new_names(self) -> _Names:
-        return _RequestNames(self._params)
 
     def read(self, data: bytes) -> HttpRequest | None:
         """The request that `data` is. Its path has no query."""

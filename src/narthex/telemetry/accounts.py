@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Final, Literal
 
 from narthex import __version__
 from narthex.errors import GatewayError
@@ -22,7 +22,7 @@ Labels = tuple[tuple[str, str], ...]
 Reading = float | Iterable[tuple[Labels, float]]
 MetricType = Literal["gauge", "counter"]
 
-OUTCOMES = (
+OUTCOMES: Final = (
     "ok",
     "tool_error",
     "rpc_error",
@@ -38,9 +38,9 @@ OUTCOMES = (
     "other",
 )
 """`tool_error`: a result with `isError`; `rpc_error`: a JSON-RPC error of the server; from the fifth on our reasons."""
-OUTCOME = {name: index for index, name in enumerate(OUTCOMES)}
-OTHER = "other"
-METHODS = frozenset(
+OUTCOME: Final = {name: index for index, name in enumerate(OUTCOMES)}
+OTHER: Final = "other"
+METHODS: Final = frozenset(
     {
         "initialize",
         "ping",
@@ -64,11 +64,11 @@ METHODS = frozenset(
 """Methods with a label of their own; a client may send any text as a method, so all else is `other`. `refused` stands
 for what was turned away before it was known to be a call."""
 
-_TICK = float(1 << 20)
-_BUCKETS = 64
+_TICK: Final = float(1 << 20)
+_BUCKETS: Final = 64
 _FIRST, _LAST = 7, 27  # 2**-13 s (122 µs) to 2**7 s (128 s)
-_SLICE = 64
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_SLICE: Final = 64
+_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 class Counter:
@@ -273,8 +273,8 @@ def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-_BUILD: Labels = (("version", __version__), ("python", sys.version.split()[0]))
-RESERVED = frozenset(
+_BUILD: Final[Labels] = (("version", __version__), ("python", sys.version.split()[0]))
+RESERVED: Final = frozenset(
     {
         "narthex_build_info",
         "narthex_calls_total",

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -313,7 +312,7 @@ def test_a_modern_client_can_be_asked_what_it_says(declared: str) -> None:
 
 
 def test_a_legacy_client_can_be_asked_what_it_said_when_its_session_began() -> None:
-    one = msgspec.structs.replace(call("legacy"), session=SESSION)
+    one = call("legacy").but(session=SESSION)
     assert json.loads(bytes(client_capabilities(one))) == {"elicitation": {"form": {}}, "roots": {}}
     assert client_bits(one) == SESSION.capabilities
     assert sent(one, "modern")["params"]["_meta"][META_CAPABILITIES] == {"elicitation": {"form": {}}, "roots": {}}

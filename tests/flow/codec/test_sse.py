@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.errors import ParseError
-from narthex.flow.codec.sse import Event, EventParser, encode_event
+from narthex.flow.codec.sse import EventParser, encode_event
 
 Seen = list[tuple[str, bytes, str | None, int | None]]
 
@@ -144,7 +144,8 @@ def test_last_id_and_retry_outlive_an_event() -> None:
     assert (parser.last_id, parser.retry_ms) == ("5", 100)
     assert parser.feed(b"id: 6\ndata: x\n") == []
     assert parser.last_id == "5", "an id counts once its event is dispatched"
-    assert parser.feed(b"\n") == [Event("message", b"x", "6")]
+    (event,) = parser.feed(b"\n")
+    assert (event.event, event.data, event.id, event.retry) == ("message", b"x", "6", None)
     assert parser.last_id == "6"
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from narthex.errors import CodecError, ContentBlocked, GatewayError
-from narthex.flow.accept.listener import Connection, Exchanging
+from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.batch import join_batch
 from narthex.flow.codec.jsonrpc import UNSET, Id, decode_request, encode_error
 from narthex.flow.held import Held
@@ -33,16 +33,16 @@ class Batch:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Replying,
         messages: Sequence[bytes],
-        take: Callable[[Connection, bytes], None],
+        take: Callable[[Replying, bytes], None],
         new_id: Callable[[], str],
     ) -> None:
         self.held: Held = connection.held
         self.peer = connection.peer
         self.size = 0
         self.new_id = new_id
-        self._connection: Connection | None = connection
+        self._connection: Replying | None = connection
         self._take = take
         self._slots = [Slot(self, message) for message in messages]
         self._waiting = list(reversed(self._slots))
@@ -53,7 +53,7 @@ class Batch:
         slot = self._waiting.pop()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self.start)
-        self._take(cast(Connection, slot), slot.message)  # all that is asked of it while no stream of events is begun
+        self._take(slot, slot.message)
 
     def hold(self, size: int) -> None:
         """Raises ContentBlocked, Overloaded where so many bytes more are too many."""
@@ -97,15 +97,13 @@ class Batch:
     def resume(self) -> None: ...
 
 
-class Slot:
-    """What answers one message of a batch takes this for a `Connection`. Its client never takes events."""
-
-    paused = False
+class Slot(Replying):
+    """The place of one message in a batch. Its client never takes events."""
 
     def __init__(self, batch: Batch, message: bytes) -> None:
+        super().__init__()
         self.message = message
         self.peer = batch.peer
-        self.exchange: Exchanging | None = None
         self.status = 200
         self.body = b""
         self.peer = batch.peer
@@ -113,6 +111,10 @@ class Slot:
         self._parts: list[bytes] = []
         self._size = 0
         self._done = False
+
+    @property
+    def held(self) -> Held:
+        return self._batch.held
 
     def respond(self, status: int, content_type: bytes, parts: Sequence[Any], size: int, extra: bytes = b"") -> None:
         self._begin(status, size)

@@ -11,14 +11,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.forms import JSON, Events, Splice, splice
 from narthex.flow.accept.inputs import Inputs
-from narthex.flow.accept.listener import Connection
+from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.bridge import (
     GoesOn,
     NeedsInput,
@@ -49,57 +47,73 @@ from narthex.types import Call
 if TYPE_CHECKING:
     from narthex.flow.accept.front import Front
 
-OVERFLOW = 1024 * 1024
+OVERFLOW: Final = 1024 * 1024
 """Unread bytes that one slow reader may pile up before its call fails: a shared pipe is never paused for it."""
-LINGER_S = 2.0
+LINGER_S: Final = 2.0
 """How long a server may keep a stream open behind its response."""
-STATE_PAUSE_S = 0.2
-_OK, _TOOL_ERROR, _RPC_ERROR, _CANCELLED = (OUTCOME[n] for n in ("ok", "tool_error", "rpc_error", "cancelled"))
-_FAILED = -1
-_TRUE = Raw(b"true")
-_PARKED: Any = object()
-_WAITING: Any = object()
-_log = logging.getLogger("narthex.call")
+STATE_PAUSE_S: Final = 0.2
+_OK: Final = OUTCOME["ok"]
+_TOOL_ERROR: Final = OUTCOME["tool_error"]
+_RPC_ERROR: Final = OUTCOME["rpc_error"]
+_CANCELLED: Final = OUTCOME["cancelled"]
+_FAILED: Final = -1
+_TRUE: Final = Raw(b"true")
+_PARKED: Final[Any] = object()
+_WAITING: Final[Any] = object()
+_log: Final = logging.getLogger("narthex.call")
 
 
-class Exchange(msgspec.Struct, eq=False):
-    """A call that goes to a server. A struct, because a struct is made in C."""
+class Exchange:
+    """A call that goes to a server. `only_server` is the one whose state a retry brings."""
 
-    front: Front
-    _connection: Connection | None
-    call: Call
-    viewer: Viewer
-    size_in: int
-    takes_events: bool
-    began_at: float
-    deadline: float
-    answered: bool = False
-    over: bool = False
-    server_name: str = ""
-    target_name: str = ""
-    code: int = 0
-    source: str = ""
-    sse_at: float = 0.0
-    _walk: Walk | None = None
-    _task: asyncio.Future[Any] | None = None
-    _server: Server | None = None
-    _channel: Channel | None = None
-    _flight: Flight | None = None
-    _out: Outgoing | None = None
-    _ending: Any = _WAITING
-    _sending: bool = False
-    _events: Events | None = None
-    _splice: Splice | None = None
-    """The answer's form, where it is more than one JSON body."""
-    _answer_size: int = 0
-    _outcome: int = _OK
-    _status: int = 200
-    _inputs: Inputs | None = None
-    only_server: str = ""
-    """The one whose state a retry brings."""
-    admit: Admit | None = None
-    metadata_url: str = ""
-    """What a call of a tool is checked by, and what its challenge says, where tools need scopes."""
+    __slots__ = (
+        "_answer_size", "_channel", "_connection", "_ending", "_events", "_flight", "_inputs", "_out", "_outcome",
+        "_sending", "_server", "_splice", "_status", "_task", "_walk",
+        "admit", "answered", "began_at", "call", "code", "deadline", "front", "metadata_url", "only_server", "over",
+        "server_name", "size_in", "source", "sse_at", "takes_events", "target_name", "viewer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        front: Front,
+        connection: Replying | None,
+        call: Call,
+        viewer: Viewer,
+        size_in: int,
+        takes_events: bool,
+        began_at: float,
+        deadline: float,
+    ) -> None:
+        self.front = front
+        self._connection = connection
+        self.call = call
+        self.viewer = viewer
+        self.size_in = size_in
+        self.takes_events = takes_events
+        self.began_at = began_at
+        self.deadline = deadline
+        self.answered = False
+        self.over = False
+        self.only_server = self.server_name = self.target_name = ""
+        self.code = 0
+        self.source = ""
+        self.sse_at = 0.0
+        self._walk: Walk | None = None
+        self._task: asyncio.Future[Any] | None = None
+        self._server: Server | None = None
+        self._channel: Channel | None = None
+        self._flight: Flight | None = None
+        self._out: Outgoing | None = None
+        self._ending: Any = _WAITING
+        self._sending = False
+        self._events: Events | None = None  # these two: the answer's form, where it is more than one JSON body
+        self._splice: Splice | None = None
+        self._answer_size = 0
+        self._outcome = _OK
+        self._status = 200
+        self._inputs: Inputs | None = None
+        self.admit: Admit | None = None  # these two: what a call of a tool is checked by, and what its challenge says,
+        self.metadata_url = ""  # where tools need scopes
 
     # --- driving the walk
 
@@ -369,7 +383,7 @@ class Exchange(msgspec.Struct, eq=False):
         if (walk := self._walk) is not None and not self.over:
             self._step(walk, walk.send, answers)
 
-    def attach(self, connection: Connection, call: Call, size_in: int, *, takes_events: bool, answers: RawMap) -> None:
+    def attach(self, connection: Replying, call: Call, size_in: int, *, takes_events: bool, answers: RawMap) -> None:
         """A modern client is back with a retry of this call, which has gone on without it."""
         assert self._inputs is not None
         self._connection, self.call, self.size_in, self.takes_events = connection, call, size_in, takes_events
@@ -437,7 +451,7 @@ class Exchange(msgspec.Struct, eq=False):
         connection.write(data)
         self._answer_size += len(event)
         self.sse_at = self.front.clock()
-        if connection.paused and connection.transport.get_write_buffer_size() > OVERFLOW:
+        if connection.paused and connection.unread() > OVERFLOW:
             self._end(ContentBlocked("the client reads too slowly"))
 
     def _respond(self, parts: Sequence[Any]) -> None:
@@ -459,7 +473,7 @@ class Exchange(msgspec.Struct, eq=False):
         assert self._events is not None
         self._events.log = log
 
-    def resumed(self, connection: Connection, missed: bytes) -> None:
+    def resumed(self, connection: Replying, missed: bytes) -> None:
         """A legacy client that lost the connection is back on another one, and gets what it has missed."""
         events = self._events
         assert events is not None and events.log is not None
@@ -617,7 +631,7 @@ class Exchange(msgspec.Struct, eq=False):
                 self._events.keep(body, self.front.clock())
         self._close()
 
-    def _write_error(self, connection: Connection, error: GatewayError, body: bytes) -> None:
+    def _write_error(self, connection: Replying, error: GatewayError, body: bytes) -> None:
         events = self._events
         if events is not None and events.begun:
             events.respond(connection, 200, (body,), len(body), self.front.clock())

@@ -9,25 +9,23 @@ Source: MCP 2026-07-28 and 2025-11-25, Streamable HTTP transport ("Sending Messa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-import msgspec
-
-from narthex.flow.accept.listener import Connection
+from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.bridge import COMPLETE, missing_members
 from narthex.flow.codec.sse import encode_event
 from narthex.flow.notify.resumability import Stream
 from narthex.types import Call, Era
 
-TAIL = 64
+TAIL: Final = 64
 """Bytes of a spliced body that are kept back where something is to stand at its end."""
-JSON = b"application/json"
-SSE = b"text/event-stream"
-SSE_HEADERS = b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
-_EVENT_HEAD = b"event: message\ndata: "
+JSON: Final = b"application/json"
+SSE: Final = b"text/event-stream"
+SSE_HEADERS: Final = b"Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+_EVENT_HEAD: Final = b"event: message\ndata: "
 
 
-class Events(msgspec.Struct, eq=False):
+class Events:
     """An answer as an event stream, which begins with the first thing that is to be said.
 
     Attributes:
@@ -35,10 +33,13 @@ class Events(msgspec.Struct, eq=False):
         log: What is sent is kept here, for a client that lost its connection; None for clients that cannot come back.
     """
 
-    begun: bool = False
-    log: Stream | None = None
+    __slots__ = ("begun", "log")
 
-    def head(self, connection: Connection) -> bytes:
+    def __init__(self, begun: bool = False, log: Stream | None = None) -> None:
+        self.begun = begun
+        self.log = log
+
+    def head(self, connection: Replying) -> bytes:
         """What is to be written ahead of the first event; empty once it was."""
         if self.begun:
             return b""
@@ -54,7 +55,7 @@ class Events(msgspec.Struct, eq=False):
         if self.log is not None and message:
             self.log.append(message, now)
 
-    def respond(self, connection: Connection, status: int, parts: Sequence[Any], size: int, now: float) -> None:
+    def respond(self, connection: Replying, status: int, parts: Sequence[Any], size: int, now: float) -> None:
         """Write the response, which ends the stream; as one JSON body where its HTTP status can still be said."""
         if status != 200 and not self.begun:
             connection.respond(status, JSON, parts, size)
@@ -65,25 +66,27 @@ class Events(msgspec.Struct, eq=False):
             event = b"".join((_EVENT_HEAD, body, b"\n\n"))
         connection.end_body(self.head(connection) + connection.frame(event))
 
-    def resume(self, connection: Connection, missed: bytes) -> None:
+    def resume(self, connection: Replying, missed: bytes) -> None:
         """Go on with the stream on another connection, behind what its client has missed."""
         connection.write(connection.begin_body(200, SSE, None, SSE_HEADERS) + connection.frame(missed))
 
 
-class Splice(msgspec.Struct, eq=False):
+class Splice:
     """An answer whose result is handed on as it arrives, behind the client's id in the place of ours.
 
-    Attributes:
+    Args:
         skip: Bytes of the server's body that are left out at its start: another start was written.
         extra: Members to be added to the result, at its end: of a name that stands twice, readers take the last.
-        tail: What was kept back to find that end in.
     """
 
-    skip: int
-    extra: bytes
-    tail: bytes = b""
+    __slots__ = ("extra", "skip", "tail")
 
-    def piece(self, connection: Connection, data: bytes) -> None:
+    def __init__(self, skip: int, extra: bytes) -> None:
+        self.skip = skip
+        self.extra = extra
+        self.tail = b""  # what is kept back to find the result's end in
+
+    def piece(self, connection: Replying, data: bytes) -> None:
         """Write what has arrived, as far as it is surely not the end."""
         if self.skip:
             data, self.skip = data[self.skip :], 0
@@ -92,7 +95,7 @@ class Splice(msgspec.Struct, eq=False):
             data, self.tail = data[:-TAIL], data[-TAIL:]
         connection.write(data)
 
-    def end(self, connection: Connection) -> None:
+    def end(self, connection: Replying) -> None:
         """Every byte has arrived: write the rest, with what is to be added."""
         if not self.extra:
             connection.end_body()

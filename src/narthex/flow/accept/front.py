@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import random as draw
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -41,6 +41,7 @@ from narthex.flow.accept.leniency import Leniency
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.listing import Listing
 from narthex.flow.accept.recording import entry_of
+from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.accept.tasking import Tasking, TaskListing
 from narthex.flow.accept.unanswered import take_unanswered
@@ -87,9 +88,9 @@ if TYPE_CHECKING:
     from narthex.authority.identify import Identity
     from narthex.flow.accept.gate import Gate, Identifying
 
-_log = logging.getLogger("narthex.front")
-_OK = OUTCOME["ok"]
-_TAKES: dict[bytes | None, tuple[bool, bool]] = {None: (True, True)}
+_log: Final = logging.getLogger("narthex.front")
+_OK: Final = OUTCOME["ok"]
+_TAKES: Final[dict[bytes | None, tuple[bool, bool]]] = {None: (True, True)}
 
 
 class Front:
@@ -237,7 +238,7 @@ class Front:
             error.scopes = endpoint.base_scopes
         self.refuse(connection, None, error, "modern", gate.metadata_url(connection, request, path))
 
-    def _failed(self, connection: Connection, error: Exception, era: Era) -> None:
+    def _failed(self, connection: Replying, error: Exception, era: Era) -> None:
         """Refuse a request of which no more is known than that it went wrong."""
         if not isinstance(error, GatewayError):
             _log.error("a request failed in the gateway", exc_info=error)
@@ -268,7 +269,7 @@ class Front:
         self.hub.end_session(session.id)
         connection.respond_empty(204)
 
-    def _post(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
+    def _post(self, connection: Replying, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
         headers = request.headers
         kind = headers.get(b"content-type", b"")
         if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
@@ -334,7 +335,7 @@ class Front:
             bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
             viewer = self.fleet.viewer(endpoint, principal, session, bits)
             if (session is not None and session.id in self.hub.live.by_id) or META_LOG_LEVEL in meta:
-                call = msgspec.structs.replace(call, log_level=self.hub.level(call))
+                call = call.but(log_level=self.hub.level(call))
             now = self.clock()
             one = make(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)
             one.only_server = only_server
@@ -350,9 +351,7 @@ class Front:
         except GatewayError as error:
             self.refuse(connection, id_, error, era)
 
-    def _batch(
-        self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal
-    ) -> None:
+    def _batch(self, connection: Replying, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
         """Several messages in one body: each takes the way of a request of its own, with the headers of this one."""
         headers = request.headers
         version, era = era_of(headers.get(b"mcp-protocol-version"), Request("2.0"), b"")
@@ -362,7 +361,7 @@ class Front:
             raise CodecError("batches are not part of this revision")
         headers = {**headers, b"accept": JSON}
 
-        def take(slot: Connection, message: bytes) -> None:
+        def take(slot: Replying, message: bytes) -> None:
             one = HttpRequest(b"POST", request.path, b"", headers, request.repeated, message)
             try:
                 self._post(slot, one, endpoint, principal)
@@ -372,7 +371,7 @@ class Front:
         connection.exchange = batch = Batch(connection, split_batch(request.body), take, self.new_id)
         batch.start()
 
-    def _scope(self, one: Exchange, scopes: Scopes, connection: Connection, request: HttpRequest) -> None:
+    def _scope(self, one: Exchange, scopes: Scopes, connection: Replying, request: HttpRequest) -> None:
         """A call of a tool that may need scopes: what it is checked by, and what a refusal says."""
         one.admit = partial(scopes.admits, one.call.principal)
         if self.gate is not None:
@@ -380,7 +379,7 @@ class Front:
 
     # --- answered here
 
-    def _answer(self, connection: Connection, call: Call, endpoint: EndpointSpec) -> None:
+    def _answer(self, connection: Replying, call: Call, endpoint: EndpointSpec) -> None:
         if call.method in LISTS:
             Listing(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
         elif call.method == "initialize":
@@ -414,7 +413,7 @@ class Front:
         state = self.handles.open_state(read_state(call.params), owner, origin_of(call))
         if isinstance(state, Relayed):
             params = {**call.params, "requestState": Raw(state.state)}
-            return msgspec.structs.replace(call, params=params), state.server, None
+            return call.but(params=params), state.server, None
         held = self.calls.held.get(state.call)
         if held is None:
             raise SealError("the call is over")
@@ -470,7 +469,7 @@ class Front:
         return b"Retry-After: %d\r\n" % math.ceil(seconds) if seconds is not None and status >= 400 else b""
 
     def refuse(
-        self, connection: Connection, id_: Id | None, error: GatewayError, era: Era, metadata_url: str = ""
+        self, connection: Replying, id_: Id | None, error: GatewayError, era: Era, metadata_url: str = ""
     ) -> None:
         """Answer with an error, by its HTTP status; `metadata_url` is for the challenge of one that has one."""
         body = encode_error(id_, for_era(error, era), self.new_id())

@@ -19,6 +19,7 @@ from narthex.errors import GatewayError, HttpRefusal, Overloaded
 from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.hosts import HostCheck, is_trusted
 from narthex.flow.accept.listener import Connection
+from narthex.flow.accept.replying import Replying
 from narthex.flow.identity.certificates import Certificate, of_peer, read_xfcc
 from narthex.flow.identity.challenge import WELL_KNOWN, metadata_path, resource_document
 from narthex.flow.identity.tokens import TID
@@ -117,7 +118,7 @@ class Gate:
 
     # --- challenges and documents
 
-    def metadata_url(self, connection: Connection, request: HttpRequest, path: bytes) -> str:
+    def metadata_url(self, connection: Replying, request: HttpRequest, path: bytes) -> str:
         """Where the metadata of the endpoint at this path is; empty where no issuer could give a token."""
         if not self._issuers:
             return ""

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Final, cast
 
 from narthex.errors import HttpRefusal, Overloaded
 from narthex.flow.accept.reading import Reading
+from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.held import Held
 from narthex.flow.identity.certificates import Certificate
@@ -24,29 +25,17 @@ from narthex.flow.outbox import Outbox
 from narthex.flow.whole import MOST, HttpRequest, RequestReader
 from narthex.types import Limits
 
-KEPT = 64 * 1024
+KEPT: Final = 64 * 1024
 """Bytes kept unparsed while a call runs; then reading pauses."""
-PIPELINED = 256
+PIPELINED: Final = 256
 """Requests parsed from one read and waiting for their turn."""
-HIGH_WATER = 64 * 1024
-_COPIED = 16 * 1024
+HIGH_WATER: Final = 64 * 1024
+_COPIED: Final = 16 * 1024
 """Up to here an answer's pieces are joined; larger ones are handed to the kernel as they are."""
-_LARGE_WRITE = 64 * 1024
-LINGER_S = 2.0
-_NEVER = float("inf")
-_STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
-
-
-class Exchanging(Protocol):
-    """What is running for a connection's current request: it is told what happens to the client's side."""
-
-    def client_gone(self) -> None:
-        """The client closed the connection."""
-
-    def pause(self) -> None:
-        """The client reads too slowly."""
-
-    def resume(self) -> None: ...
+_LARGE_WRITE: Final = 64 * 1024
+LINGER_S: Final = 2.0
+_NEVER: Final = float("inf")
+_STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
 
 class Shared:
@@ -80,6 +69,10 @@ class Shared:
         self.draining = False
         self.sweep()
 
+    def connect(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        return cast(asyncio.Protocol, Connection(self))
+
     def apply(self, limits: Limits) -> None:
         """Take over new bounds. A request of at most `small` bytes needs none of its own."""
         self.limits = limits
@@ -97,18 +90,19 @@ class Shared:
             connection.expire()
 
 
-class Connection(asyncio.Protocol):
-    """One client connection: parses requests, one call at a time, and writes answers."""
+class Connection(Replying):
+    """One client connection: parses requests, one call at a time, and writes answers. It is an `asyncio.Protocol`."""
 
     __slots__ = (
         "_chunked", "_head_only", "_keep_alive", "_kept", "_old", "_plain", "_queue", "_reading", "_refusal",
         "_refused", "_shared", "_waiters",
-        "busy", "certificate", "closing", "deadline", "exchange", "fresh", "paused", "peer", "transport", "under_way",
+        "busy", "certificate", "closing", "deadline", "fresh", "transport", "under_way",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
     def __init__(self, shared: Shared) -> None:
+        super().__init__()
         self._shared = shared
         self._reading: Reading | None = None
         self._kept: list[bytes] = []
@@ -125,11 +119,8 @@ class Connection(asyncio.Protocol):
         self.closing = False
         self.under_way = False
         self.fresh = True
-        self.paused = False
-        self.exchange: Exchanging | None = None
         self.certificate: Certificate | None = None
         """Of the TLS peer, once somebody has asked for it."""
-        self.peer: tuple[str, int] = ("", 0)
         self.deadline = 0.0
 
     # --- the transport's side
@@ -160,6 +151,9 @@ class Connection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
+
+    def eof_received(self) -> bool | None:
+        return None  # the transport closes itself
 
     def data_received(self, data: bytes) -> None:
         shared = self._shared
@@ -244,18 +238,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def held(self) -> Held:
-        """The bytes that large bodies hold, of all connections together."""
         return self._shared.held
 
     def write(self, data: bytes) -> None:
-        """Write bytes of the answer that was begun."""
         outbox = self._shared.outbox
         outbox.put(self.transport.write, data)
         if len(data) >= _LARGE_WRITE:
             outbox.flush()  # so that a reader that is too slow is seen at once
 
     def respond(self, status: int, content_type: bytes, parts: Sequence[Any], size: int, extra: bytes = b"") -> None:
-        """Write a whole answer: bytes-like `parts`, `size` their length together, `extra` header lines with CRLF."""
         shared = self._shared
         head = b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
             _STATUS[status], shared.date, content_type, size, extra,
@@ -272,16 +263,11 @@ class Connection(asyncio.Protocol):
         self.done()
 
     def respond_empty(self, status: int, extra: bytes = b"") -> None:
-        """Write an answer without a body (202, 204 …)."""
         length = b"" if status == 204 else b"Content-Length: 0\r\n"
         self.write(b"%b%b%b%b%b\r\n" % (_STATUS[status], self._shared.date, length, extra, self._connection_header()))
         self.done()
 
     def begin_body(self, status: int, content_type: bytes, size: int | None, extra: bytes = b"") -> bytes:
-        """Start an answer whose body follows in pieces; returns the head, to be written with the first of them.
-
-        `size` None: chunked, or for HTTP/1.0 until the connection closes.
-        """
         self._chunked = size is None and not self._old
         if size is None and self._old:
             self._keep_alive = self._plain = False
@@ -293,11 +279,9 @@ class Connection(asyncio.Protocol):
         )  # fmt: skip
 
     def frame(self, data: bytes) -> bytes:
-        """`data` as one piece of the body begun: a chunk, where chunks are used."""
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
 
     def end_body(self, before: bytes = b"") -> None:
-        """End the body begun; `before` is written (framed already) ahead of the end in one piece."""
         if self._chunked:
             before += b"0\r\n\r\n"
         if before:
@@ -305,13 +289,15 @@ class Connection(asyncio.Protocol):
         self.done()
 
     def abort(self) -> None:
-        """Break off: the client must not take what it has for a whole answer."""
         self.exchange = None
         self.fresh = False
         if not self.closing:
             self.closing = True
             self._shared.outbox.flush()
             self.transport.abort()
+
+    def unread(self) -> int:
+        return self.transport.get_write_buffer_size()
 
     def _connection_header(self) -> bytes:
         if not self._keep_alive or self._shared.draining:

@@ -14,7 +14,7 @@ import msgspec
 
 from narthex.errors import GatewayError, Overloaded
 from narthex.flow.accept.forms import JSON
-from narthex.flow.accept.listener import Connection
+from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.jsonrpc import read_string
 from narthex.flow.route.caching import list_head, ms_left
@@ -43,7 +43,7 @@ class Answering(msgspec.Struct, Generic[T], eq=False):
     """A request under way. It is the connection's `Exchanging` while it waits. A struct, because one is made in C."""
 
     front: Front
-    _connection: Connection | None
+    _connection: Replying | None
     call: Call
     viewer: Viewer
     began_at: float

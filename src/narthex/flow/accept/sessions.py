@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from itertools import islice
-
-import msgspec
+from typing import Final
 
 from narthex.errors import SessionNotFound
 from narthex.flow.codec.handles import SessionHandle, owner_of
@@ -25,10 +24,13 @@ MOST_OPENED = 10_000
 MOST_ENDED = 100_000
 
 
-class _Opened(msgspec.Struct, frozen=True):
-    session: Session
-    endpoint: str
-    principal: Principal
+class _Opened:
+    __slots__ = ("endpoint", "principal", "session")
+
+    def __init__(self, session: Session, endpoint: str, principal: Principal) -> None:
+        self.session: Final = session
+        self.endpoint: Final = endpoint
+        self.principal: Final = principal
 
 
 class Sessions:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -41,9 +41,9 @@ from narthex.flow.upstream.server import Server
 from narthex.flow.walk import Send, Walk, about_task, as_task
 from narthex.flow.whole import HttpRequest
 
-_VIEW = ""
+_VIEW: Final = ""
 """What a cursor's list was made for: nothing but the caller decides what is in it."""
-SLICE = 100
+SLICE: Final = 100
 """Tasks sealed between two pauses: well under a millisecond."""
 
 
@@ -55,7 +55,7 @@ def session_servers(fleet: Fleet, viewer: Viewer) -> tuple[str, ...]:
     )
 
 
-class Tasking(Exchange, eq=False):
+class Tasking(Exchange):
     """A request about one task, or a call that is to run as one. It sees every message whole."""
 
     about: Task | None = None

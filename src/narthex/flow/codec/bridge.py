@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,7 @@ from narthex.flow.codec.failures import code_for
 from narthex.flow.codec.handshake import CLIENT_INFO
 from narthex.flow.codec.inputs import InputRequired, asks_for_input, input_members, url_required
 from narthex.flow.codec.jsonrpc import BAD_JSON, Answered, Incoming, Raw, RawMap, decode_map, encode
+from narthex.flow.codec.messages import ErrorObject
 from narthex.flow.codec.revisions import (
     META_CAPABILITIES,
     META_CLIENT,
@@ -31,15 +33,15 @@ from narthex.flow.codec.tasks import is_task
 from narthex.flow.upstream.port import Dialect
 from narthex.types import Call, Era
 
-COMPLETE = b'"resultType":"complete"'
-UNCACHED = b'"ttlMs":0,"cacheScope":"private"'
-_QUOTED = {version: Raw(encode(version)) for version in MODERN}
-_NO_CAPABILITIES = Raw(b"{}")
-_COMPLETE = Raw(b'"complete"')
-_TRUE = Raw(b"true")
-_CLIENT_INFO = Raw(encode(CLIENT_INFO))
-_URL_REQUIRED = -32042
-_KNOWN = (
+COMPLETE: Final = b'"resultType":"complete"'
+UNCACHED: Final = b'"ttlMs":0,"cacheScope":"private"'
+_QUOTED: Final = {version: Raw(encode(version)) for version in MODERN}
+_NO_CAPABILITIES: Final = Raw(b"{}")
+_COMPLETE: Final = Raw(b'"complete"')
+_TRUE: Final = Raw(b"true")
+_CLIENT_INFO: Final = Raw(encode(CLIENT_INFO))
+_URL_REQUIRED: Final = -32042
+_KNOWN: Final = (
     METHODS["legacy"]
     | METHODS["modern"]
     | {
@@ -183,13 +185,7 @@ def _read_type(call: Call, era: Era, members: RawMap) -> None:
         raise GoesOn(members)
 
 
-class _Error(msgspec.Struct):
-    code: int
-    message: str = ""
-    data: Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-_decode_error = msgspec.json.Decoder(_Error).decode
+_decode_error: Final = msgspec.json.Decoder(ErrorObject).decode
 
 
 def error_code(error: Raw) -> int:

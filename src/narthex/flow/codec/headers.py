@@ -12,10 +12,11 @@ import binascii
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 from narthex.errors import HeaderMismatch
 
-NAMED_BY = {
+NAMED_BY: Final = {
     "tools/call": "name",
     "prompts/get": "name",
     "resources/read": "uri",
@@ -25,12 +26,12 @@ NAMED_BY = {
 }
 """Which parameter `Mcp-Name` repeats; of tasks by their extension ("Routing Headers")."""
 
-OWS = b" \t"
+OWS: Final = b" \t"
 """What may stand around a header's value without being part of it (RFC 9110 §5.5). llhttp leaves what is behind it."""
-_PLAIN = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
-_SENTINEL = re.compile(rb"=\?base64\?.*\?=")
-_MOST = 8192
-_MOST_KEPT = 256
+_PLAIN: Final = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
+_SENTINEL: Final = re.compile(rb"=\?base64\?.*\?=")
+_MOST: Final = 8192
+_MOST_KEPT: Final = 256
 
 
 def check_routing_headers(
@@ -110,4 +111,4 @@ def _lines(method: str, name: str | None) -> bytes:
     return lines if name is None else lines + b"Mcp-Name: %b\r\n" % encode_value(name)
 
 
-_kept_lines = lru_cache(maxsize=4096)(_lines)
+_kept_lines: Final = lru_cache(maxsize=4096)(_lines)

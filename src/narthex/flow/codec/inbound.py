@@ -8,6 +8,7 @@ that one decides. Cases: `tests/flow/codec/test_inbound.py`; the rules: `revisio
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from narthex.flow.codec.headers import NAMED_BY, check_routing_headers, is_plain
 from narthex.flow.codec.jsonrpc import Raw, RawMap, Request, read_string
@@ -22,13 +23,13 @@ from narthex.flow.codec.revisions import (
 )
 from narthex.types import Era
 
-_VERSION = {version: Raw(f'"{version}"'.encode()) for version in MODERN}
-_NO_CAPABILITIES = Raw(b"{}")
-_MOST_KEPT = 4096
-_LONGEST_KEPT = 256
-_plain: dict[str, bytes] = {}
+_VERSION: Final = {version: Raw(f'"{version}"'.encode()) for version in MODERN}
+_NO_CAPABILITIES: Final = Raw(b"{}")
+_MOST_KEPT: Final = 4096
+_LONGEST_KEPT: Final = 256
+_plain: Final[dict[str, bytes]] = {}
 """Names that are their own header values, as those: no look at their characters is needed again."""
-_UNKNOWN = b"\n"  # says no header
+_UNKNOWN: Final = b"\n"  # says no header
 
 
 def read_params(

@@ -7,56 +7,29 @@ Cases: `tests/flow/codec/test_jsonrpc.py`. Source: JSON-RPC 2.0; MCP 2026-07-28,
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from narthex.errors import CodecError, GatewayError, InvalidParams, ParseError
 from narthex.flow.codec.crowds import ROOMY, refuse_crowd, refuse_crowds
+from narthex.flow.codec.messages import UNSET as UNSET
+from narthex.flow.codec.messages import Answered as Answered
+from narthex.flow.codec.messages import Id as Id
+from narthex.flow.codec.messages import Incoming as Incoming
+from narthex.flow.codec.messages import Raw as Raw
+from narthex.flow.codec.messages import RawMap as RawMap
+from narthex.flow.codec.messages import Request as Request
+from narthex.flow.codec.messages import UnsetType as UnsetType
 
-Raw = msgspec.Raw
-UNSET = msgspec.UNSET
-UnsetType = msgspec.UnsetType
-RawMap = dict[str, msgspec.Raw]
-Id = int | str
-
-
-class Request(msgspec.Struct):
-    """One message from a client. A notification has no `id` (UNSET); a response `result` or `error`, and no method."""
-
-    jsonrpc: str
-    method: str = ""
-    id: Id | UnsetType | None = UNSET
-    params: RawMap = {}
-    result: Raw = Raw()
-    error: Raw = Raw()
-
-
-class Incoming(msgspec.Struct):
-    """One message of an upstream: a response (`result` or `error`), a request (`method`, `id`), or a notification."""
-
-    jsonrpc: str = ""
-    id: Id | UnsetType | None = UNSET
-    method: str = ""
-    params: Raw = Raw()
-    result: Raw = Raw()
-    error: Raw = Raw()
-
-
-class Answered(Incoming):
-    """A response whose `result` has been read one level deep already."""
-
-    members: RawMap = {}
-
-
-decode_map = msgspec.json.Decoder(RawMap).decode
-_decode_request = msgspec.json.Decoder(Request).decode
-_decode_incoming = msgspec.json.Decoder(Incoming).decode
-_decode_string = msgspec.json.Decoder(str).decode
-encode = msgspec.json.Encoder().encode
-_KEY = re.compile(rb'("(?:[^"\\]++|\\.)*+"):')
-_NOTHING = Raw()
-BAD_JSON = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+decode_map: Final = msgspec.json.Decoder(RawMap).decode
+_decode_request: Final = msgspec.json.Decoder(Request).decode
+_decode_incoming: Final = msgspec.json.Decoder(Incoming).decode
+_decode_string: Final = msgspec.json.Decoder(str).decode
+encode: Final = msgspec.json.Encoder().encode
+_KEY: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+"):')
+_NOTHING: Final = Raw()
+BAD_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def decode_request(body: bytes) -> Request:
@@ -85,8 +58,8 @@ def decode_request(body: bytes) -> Request:
         return request
     # The length of the shortest form: a longer body has white space, unknown keys, or a key twice.
     length = 29 + len(request.method)  # {"jsonrpc":"2.0","method":""}
-    if params:  # ,"params":{} less a comma, and "": and a comma for each member
-        length += 11 + 4 * len(params) + sum(map(len, params)) + sum(map(len, params.values()))
+    if params:  # ,"params":
+        length += 10 + compact_length(params)
     if id_ is not UNSET:
         length += 6 + len(encode(id_))  # ,"id":
     if len(body) != length:
@@ -111,8 +84,10 @@ def _no_request(body: bytes, detail: str) -> CodecError:
 
 def compact_length(members: RawMap) -> int:
     """The length of an object in its shortest form: what has white space, or a key twice, is longer."""
-    # {} less the comma that the last member does not have, and "": and a comma for each
-    return 1 + (not members) + 4 * len(members) + sum(map(len, members)) + sum(map(len, members.values()))
+    length = 1 + (not members)  # {} less the comma that the last member does not have
+    for key, value in members.items():
+        length += 4 + len(key) + len(value)  # "": and a comma
+    return length
 
 
 def refuse_duplicate_keys(body: bytes, depth: int) -> None:

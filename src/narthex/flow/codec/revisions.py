@@ -18,6 +18,7 @@ Source: MCP 2026-07-28, basic/versioning and Streamable HTTP; MCP 2025-11-25, tr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from narthex.errors import HeaderMismatch, InvalidParams, MethodNotFound, UnsupportedVersion
 from narthex.flow.codec.crowds import refuse_crowd
@@ -32,26 +33,26 @@ from narthex.flow.codec.jsonrpc import (
 )
 from narthex.types import Era
 
-MODERN = ("2026-07-28",)
-LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
-LATEST_LEGACY = LEGACY[0]
-ASSUMED = "2025-03-26"
+MODERN: Final = ("2026-07-28",)
+LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+LATEST_LEGACY: Final = LEGACY[0]
+ASSUMED: Final = "2025-03-26"
 """What a request without a version header speaks (2025-11-25, transports)."""
 
-META_VERSION = "io.modelcontextprotocol/protocolVersion"
-META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
-META_CLIENT = "io.modelcontextprotocol/clientInfo"
-META_SERVER = "io.modelcontextprotocol/serverInfo"
-META_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
-META_PREFIX = "io.modelcontextprotocol/"
-_META_VERSION_BYTES = META_VERSION.encode()
+META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+META_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+META_CLIENT: Final = "io.modelcontextprotocol/clientInfo"
+META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
+META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
+META_PREFIX: Final = "io.modelcontextprotocol/"
+_META_VERSION_BYTES: Final = META_VERSION.encode()
 
-ERA_OF_HEADER: Mapping[bytes | None, tuple[str, Era]] = {
+ERA_OF_HEADER: Final[Mapping[bytes | None, tuple[str, Era]]] = {
     **{version.encode(): (version, "modern") for version in MODERN},
     **{version.encode(): (version, "legacy") for version in LEGACY},
 }
-_QUOTED = {version: f'"{version}"'.encode() for version in MODERN}
-_SHARED_METHODS = frozenset(
+_QUOTED: Final = {version: f'"{version}"'.encode() for version in MODERN}
+_SHARED_METHODS: Final = frozenset(
     {
         "tools/list",
         "tools/call",
@@ -63,7 +64,7 @@ _SHARED_METHODS = frozenset(
         "completion/complete",
     }
 )
-METHODS: dict[Era, frozenset[str]] = {
+METHODS: Final[dict[Era, frozenset[str]]] = {
     "modern": _SHARED_METHODS
     | {"server/discover", "subscriptions/listen"}
     | {"tasks/get", "tasks/update", "tasks/cancel"},

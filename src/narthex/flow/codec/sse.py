@@ -9,23 +9,28 @@ goes line by line, in time linear in the bytes, however they are cut.
 
 from __future__ import annotations
 
-import msgspec
+from typing import Final
 
 from narthex.errors import ParseError
 
-BOM = b"\xef\xbb\xbf"
-PLAIN = b"data: "
-NAMED = b"event: message\ndata: "
-NAMED_CRLF = b"event: message\r\ndata: "
+BOM: Final = b"\xef\xbb\xbf"
+PLAIN: Final = b"data: "
+NAMED: Final = b"event: message\ndata: "
+NAMED_CRLF: Final = b"event: message\r\ndata: "
 
 
-class Event(msgspec.Struct, gc=False):
+class Event:
     """One event. `id` and `retry` (milliseconds) are what this event said itself, None where it said nothing."""
 
-    event: str = "message"
-    data: bytes = b""
-    id: str | None = None
-    retry: int | None = None
+    __slots__ = ("data", "event", "id", "retry")
+
+    def __init__(
+        self, event: str = "message", data: bytes = b"", id: str | None = None, retry: int | None = None
+    ) -> None:
+        self.event: Final = event
+        self.data: Final = data
+        self.id: Final = id
+        self.retry: Final = retry
 
 
 class EventParser:

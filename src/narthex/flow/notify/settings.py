@@ -54,7 +54,7 @@ class Setting(Answering[bool]):
 
     def _tell_servers(self) -> None:
         """Those that are open now; others before their first call."""
-        fleet, call = self.front.fleet, msgspec.structs.replace(self.call, log_level=self.value)
+        fleet, call = self.front.fleet, self.call.but(log_level=self.value)
         for name, scope in self.viewer.scopes.items():
             server = fleet.servers.get(name)
             channel = server.ready(scope) if server is not None else None
@@ -102,4 +102,4 @@ class Setting(Answering[bool]):
 
 def _no_resource(call: Call, uri: str) -> NotVisible:
     """The same as for reading it (2025-11-25, server/resources, "Error Handling")."""
-    return not_visible(msgspec.structs.replace(call, method="resources/read"), uri)
+    return not_visible(call.but(method="resources/read"), uri)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from narthex.errors import GatewayError, HttpRefusal, Overloaded, SessionNotFound, UnsupportedVersion
 from narthex.flow.accept.forms import SSE, SSE_HEADERS
-from narthex.flow.accept.listener import Connection
+from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.codec.offers import SERVER_INFO
@@ -47,12 +47,12 @@ _log = logging.getLogger("narthex.front")
 class Telling(ABC):
     """One open stream. It is its connection's `Exchanging`."""
 
-    def __init__(self, front: Front, connection: Connection, listener: Listener) -> None:
+    def __init__(self, front: Front, connection: Replying, listener: Listener) -> None:
         self.front = front
         self.hub = front.hub
         self.listener = listener
         self.written_at = front.clock()
-        self._connection: Connection | None = connection
+        self._connection: Replying | None = connection
         self._paused_at: float | None = None
         connection.exchange = self
 
@@ -145,7 +145,7 @@ class Listen(Telling):
         InvalidParams, MissingCapability: as `read_listen`.
     """
 
-    def __init__(self, front: Front, connection: Connection, call: Call) -> None:
+    def __init__(self, front: Front, connection: Replying, call: Call) -> None:
         listener = Listener(call.endpoint, call.principal, None, client_bits(call), read_listen(call.params, call.meta))
         super().__init__(front, connection, listener)
         self._call = call
@@ -193,7 +193,7 @@ class Standalone(Telling):
     """A legacy session's GET. A session has one: the next one takes over, because a client that lost its connection is
     back before we see that it had gone. What it sent can be asked for again (`Last-Event-ID`)."""
 
-    def __init__(self, front: Front, connection: Connection, live: LiveSession, handle: bytes, who: Listener) -> None:
+    def __init__(self, front: Front, connection: Replying, live: LiveSession, handle: bytes, who: Listener) -> None:
         super().__init__(front, connection, who)
         self._live = live
         self._handle = handle
@@ -249,7 +249,7 @@ class Standalone(Telling):
 
 def open_standalone(
     front: Front,
-    connection: Connection,
+    connection: Replying,
     request: HttpRequest,
     endpoint: EndpointSpec,
     principal: Principal,

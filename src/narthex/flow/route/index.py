@@ -15,6 +15,7 @@ from narthex.flow.codec.param_headers import BadAnnotation, Plan, is_annotated, 
 from narthex.flow.route.fragments import PAGE, Fragments, PageBound, Preparing
 from narthex.flow.route.names import canonical, shown_name
 from narthex.flow.route.patterns import Selector
+from narthex.flow.route.target import Target as Target
 from narthex.flow.route.uri_templates import MAX_URI, Template, prefix_uri, scheme_authority, unprefix_uri
 from narthex.types import EndpointSpec, Kind, Selection
 
@@ -29,19 +30,6 @@ MEMBER: Mapping[Kind, str] = {
 """Which member of a list result holds the items."""
 SLICE = 50
 """Items merged between two pauses, of 4 KiB at most; larger ones count for more. Well under a millisecond."""
-
-
-class Target(msgspec.Struct, frozen=True):
-    """Where a shown name leads: the server, and the name as that server gives it (also as JSON).
-
-    `params` are the arguments of a tool that go into headers, too. `mirrored`: the server gets such headers, if modern.
-    """
-
-    server: str
-    name: str
-    name_json: bytes
-    params: Plan = ()
-    mirrored: bool = True
 
 
 class Missing(msgspec.Struct, frozen=True):

@@ -10,23 +10,23 @@ over. Then one call goes as a probe (half-open) while the others wait: its succe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 State = Literal["closed", "open", "half_open"]
 
-IN_A_ROW = 5
-OF_LAST = 20
-SHARE = 10
+IN_A_ROW: Final = 5
+OF_LAST: Final = 20
+SHARE: Final = 10
 """Failures among the last `OF_LAST` outcomes that open it: half of them."""
-FIRST_S = 1.0
-LONGEST_S = 30.0
-PROBE_S = 30.0
+FIRST_S: Final = 1.0
+LONGEST_S: Final = 30.0
+PROBE_S: Final = 30.0
 """A probe whose outcome nobody reported by then counts as lost, and another call may go."""
-ASK_AGAIN_S = 1.0
+ASK_AGAIN_S: Final = 1.0
 """What others are told to wait while a probe is under way."""
 
-_WINDOW = (1 << OF_LAST) - 1
-_LATEST = (1 << IN_A_ROW) - 1
+_WINDOW: Final = (1 << OF_LAST) - 1
+_LATEST: Final = (1 << IN_A_ROW) - 1
 
 
 class Breaker:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
 from weakref import WeakValueDictionary
 
 import httptools
@@ -22,9 +22,9 @@ from narthex.flow.upstream.port import Certificate, Shown
 from narthex.flow.whole import AnswerReader
 from narthex.types import HttpTarget, ServerSpec
 
-IDLE_S = 4.0
+IDLE_S: Final = 4.0
 """An idle connection is dropped after this long, or the server's `Keep-Alive` if that is shorter (design §5)."""
-MOST_HEADERS = 64 * 1024
+MOST_HEADERS: Final = 64 * 1024
 
 
 class Receiver(Protocol):
@@ -46,8 +46,8 @@ class Receiver(Protocol):
         """The connection died: `sent` once a byte was written, `begun` once the answer's head was read."""
 
 
-class HttpConnection(asyncio.Protocol):
-    """One connection to an origin; at most one request on it."""
+class HttpConnection:
+    """One connection to an origin; at most one request on it. It is an `asyncio.Protocol`."""
 
     __slots__ = (
         "_begun", "_bodied", "_closes_body", "_complete", "_head_size", "_headers", "_informational", "_parser",
@@ -113,6 +113,13 @@ class HttpConnection(asyncio.Protocol):
             receiver.end()
         else:
             receiver.lost(str(exc) if exc else "the server closed the connection", sent=True, begun=self._begun)
+
+    def eof_received(self) -> bool | None:
+        return None  # the transport closes itself
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
@@ -290,18 +297,20 @@ class HttpPool:
                 return connection
         return None
 
+    def _made(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, HttpConnection(self))
+
     async def dial(self) -> HttpConnection:
         """A new connection. Raises UpstreamUnavailable(sent=False)."""
         target, timeout_s = self.target, self.spec.connect_timeout_s
         try:
             _, protocol = await self.dialer.dial(
-                target.scheme, target.host, target.port, lambda: HttpConnection(self), connect_timeout_s=timeout_s,
+                target.scheme, target.host, target.port, self._made, connect_timeout_s=timeout_s,
                 check=self._check, certificate=self._certificate,
             )  # fmt: skip
         except UpstreamUnavailable as error:
             raise UpstreamUnavailable(f"server {self.spec.name} cannot be reached", detail=error.detail) from None
-        assert isinstance(protocol, HttpConnection)
-        return protocol
+        return cast(HttpConnection, protocol)
 
     def release(self, connection: HttpConnection) -> None:
         connection.idle_since = self.tick
@@ -423,13 +432,15 @@ async def ask(pool: HttpPool, data: bytes, *, max_answer: int, events: bool = Tr
         kept = pool.take()
         connection = kept or await pool.dial()
         connection.send(answer, data)
+        stale = False
         try:
             await answer.done
         except UpstreamUnavailable:
-            if kept is not None and not answer.status:
-                continue  # it had gone stale; these requests may be sent again
-            raise
+            if kept is None or answer.status:
+                raise
+            stale = True  # these requests may be sent again
         finally:
             if connection.receives(answer):
                 connection.abandon()
-        return answer
+        if not stale:
+            return answer

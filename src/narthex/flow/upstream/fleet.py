@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from narthex.authority.mapping import account_of, told_apart
 from narthex.errors import GatewayError, UpstreamUnavailable
@@ -27,10 +27,10 @@ from narthex.flow.upstream.viewers import Viewer as Viewer
 from narthex.types import LOCAL, EndpointSpec, Kind, Principal, ServerSpec, Session, Snapshot, StdioTarget
 
 T = TypeVar("T")
-_log = logging.getLogger("narthex.upstream")
-MOST_TOLD = 20
+_log: Final = logging.getLogger("narthex.upstream")
+MOST_TOLD: Final = 20
 """Names hidden by a clash that are logged at a time."""
-MISSING_TTL_S = 1.0
+MISSING_TTL_S: Final = 1.0
 """A list with a server missing is asked for again after this long: it may be back."""
 
 

@@ -10,9 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
-from typing import Any
-
-import msgspec
+from typing import Any, Final
 
 from narthex.errors import ContentBlocked, GatewayError, Overloaded, ParseError, UpstreamUnavailable
 from narthex.flow.codec.handshake import cancelled_body
@@ -25,9 +23,9 @@ from narthex.flow.upstream.notice import MOST_NOTICES, Notice
 from narthex.flow.upstream.port import NOBODY, NOTHING_SHOWN, Behalf, Dialect, Outgoing, SessionLost, Sink
 from narthex.types import ServerSpec
 
-SPLICE = 64 * 1024
+SPLICE: Final = 64 * 1024
 """JSON bodies above this are offered to the sink as they arrive."""
-_log = logging.getLogger("narthex.upstream")
+_log: Final = logging.getLogger("narthex.upstream")
 
 
 class HttpChannel:
@@ -112,27 +110,34 @@ class HttpChannel:
         self.alive = False
 
 
-class HttpCall(msgspec.Struct, eq=False):
+class HttpCall:
     """One request under way: reads the answer as MCP. It is the channel's `Flight` and the connection's `Receiver`."""
 
-    channel: HttpChannel
-    sink: Sink | None
-    _out: Outgoing
-    _wire: bytes
-    connection: HttpConnection | None = None
-    dialing: asyncio.Future[None] | None = None
-    retry_after_s: float | None = None
-    _resent: bool = False
-    _status: int = 0
-    _chunks: list[bytes | bytearray] = []
-    _size: int = 0
-    _held: int = 0
-    _spliced: bool = False
-    _json: bool = False
-    _events: EventParser | None = None
-    _answered: bool = False
-    _challenge: bytes = b""
-    _shown_twice: bool = False
+    __slots__ = (
+        "_answered", "_challenge", "_chunks", "_events", "_held", "_json", "_out", "_resent", "_shown_twice", "_size",
+        "_spliced", "_status", "_wire",
+        "channel", "connection", "dialing", "retry_after_s", "sink",
+    )  # fmt: skip
+
+    def __init__(self, channel: HttpChannel, sink: Sink, out: Outgoing, wire: bytes) -> None:
+        self.channel = channel
+        self.sink: Sink | None = sink
+        self._out = out
+        self._wire = wire
+        self.connection: HttpConnection | None = None
+        self.dialing: asyncio.Future[None] | None = None
+        self.retry_after_s: float | None = None
+        self._resent = False
+        self._status = 0
+        self._chunks: list[bytes | bytearray] = []
+        self._size = 0
+        self._held = 0
+        self._spliced = False
+        self._json = False
+        self._events: EventParser | None = None
+        self._answered = False
+        self._challenge = b""
+        self._shown_twice = False
 
     # --- Flight
 
@@ -422,7 +427,7 @@ def request_head(spec: ServerSpec, pool: HttpPool, dialect: Dialect) -> bytes:
     return ("\r\n".join(lines) + "\r\n").encode("latin-1")
 
 
-_tasks: set[asyncio.Future[None]] = set()
+_tasks: Final[set[asyncio.Future[None]]] = set()
 
 
 def _spawn(coroutine: Any) -> None:

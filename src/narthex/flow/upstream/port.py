@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import msgspec
 
 from narthex.errors import GatewayError
-from narthex.flow.codec.jsonrpc import Incoming
+from narthex.flow.codec.messages import Incoming
+from narthex.flow.upstream.outgoing import Outgoing as Outgoing
 from narthex.types import Era, ServerSpec
 
 
@@ -137,23 +138,6 @@ class Dialect(msgspec.Struct, frozen=True):
     server_info: dict[str, Any] = {}
     instructions: str | None = None
     session_id: str | None = None
-
-
-class Outgoing(msgspec.Struct):
-    """One request to an upstream.
-
-    `id` is ours, unique on its channel (`Channel.next_id`), and stands in `body`. A progress token in `body`, if any,
-    equals `id`: so a shared pipe knows whose progress it is. `name` is what `Mcp-Name` says, None where it is not sent.
-    `resend` allows a second sending when the connection dies after bytes were written. `lines` are further
-    headers, each with its CRLF, sent by modern HTTP alone.
-    """
-
-    id: int
-    method: str
-    body: bytes
-    name: str | None = None
-    resend: bool = False
-    lines: bytes = b""
 
 
 class Sink(Protocol):

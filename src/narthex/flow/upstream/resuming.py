@@ -28,7 +28,7 @@ MOST_IN_VAIN = 5
 """Tries in a row that bring no byte of the stream."""
 
 
-class ResumableCall(HttpCall, eq=False):
+class ResumableCall(HttpCall):
     """See the module. Tries are bounded by `MOST_IN_VAIN`, and by whoever waits: by the deadline of the call."""
 
     _asking: bool = False

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from narthex.errors import CredentialUnavailable, GatewayError, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.codec.bridge import error_code
@@ -46,12 +46,12 @@ from narthex.flow.upstream.secrets import hide, secrets_of
 from narthex.types import HttpTarget, Kind, ServerSpec
 
 T = TypeVar("T")
-_log = logging.getLogger("narthex.upstream")
+_log: Final = logging.getLogger("narthex.upstream")
 MOST_CHANNELS = 1024
-START_S = 30.0
+START_S: Final = 30.0
 """How long a stdio server may take to start and negotiate; a list does not wait for it longer than its own deadline."""
-SESSION_IDLE_S = 600.0
-USED_S = 60.0
+SESSION_IDLE_S: Final = 600.0
+USED_S: Final = 60.0
 """A channel that was used in the last of these is in use."""
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable
 from operator import is_
-from typing import Any
-
-import msgspec
+from typing import Any, Final
 
 from narthex.flow.codec.capabilities import IN_ERA, ClientCaps, capabilities_of
 from narthex.flow.route.bodies import Bodies, Body
@@ -21,12 +19,12 @@ from narthex.types import EndpointSpec, Kind, Principal, Session, Sharing
 
 MOST_VIEWERS = 256
 """Viewers whose merged lists are kept; the one made longest ago goes first."""
-MOST_CALLERS = 4096
+MOST_CALLERS: Final = 4096
 """Callers whose viewer is found at once; another's scopes are worked out anew."""
 
 Scope = tuple[str, ...]
-_OF_SESSION = 7  # parts of a scope of `sharing: session`
-_NOT_CARRIED = (
+_OF_SESSION: Final = 7  # parts of a scope of `sharing: session`
+_NOT_CARRIED: Final = (
     ClientCaps.TASKS
     | ClientCaps.TASKS_LIST
     | ClientCaps.TASKS_CANCEL
@@ -66,21 +64,34 @@ def declared(scope: Hashable) -> dict[str, Any]:
     return capabilities_of(int(scope[-1]) & IN_ERA["legacy"] & ~_NOT_CARRIED)
 
 
-class View(msgspec.Struct):
+class View:
     """A merged list as last built. `whole` once every server was asked; times are monotonic seconds.
 
     `lists` are what it was merged from, `pages` where the bytes of its pages are kept. It may be kept by others until
     `expires_at`, and is by us until `fresh_until`.
     """
 
-    index: Index
-    generation: int
-    fresh_until: float
-    expires_at: float
-    whole: bool
-    tenant: str
-    lists: tuple[Items, ...]
-    pages: Bodies
+    __slots__ = ("expires_at", "fresh_until", "generation", "index", "lists", "pages", "tenant", "whole")
+
+    def __init__(
+        self,
+        index: Index,
+        generation: int,
+        fresh_until: float,
+        expires_at: float,
+        whole: bool,
+        tenant: str,
+        lists: tuple[Items, ...],
+        pages: Bodies,
+    ) -> None:
+        self.index = index
+        self.generation = generation
+        self.fresh_until = fresh_until
+        self.expires_at = expires_at
+        self.whole = whole
+        self.tenant = tenant
+        self.lists = lists
+        self.pages = pages
 
     def page(self, shown: int | None = None, after: bytes | None = None) -> Body:
         """The items of a selection of the list, behind a place in it, as bytes made once (`Bodies.page`)."""

@@ -1,0 +1,179 @@
+"""Make machine code of the modules on the path of a call, of the same typed Python source, with mypyc.
+
+`python tools/compile.py [--check] [--out FOLDER]`: writes `src/narthex/_compiled/` with a manifest of the sources that
+it was made of (`narthex/compiled.py` reads it), and nothing where that is there already. `--check`: only whether it
+could be compiled. Needs a C compiler, Python's headers and mypy. `NARTHEX_COMPILE`: `0` does nothing, `1` fails where
+something is missing, else that is said in one line and the sources run.
+In: `MODULES`. Out: exit code 0, or 1. Proof: `tests/test_compiled.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+WISH = os.environ.pop("NARTHEX_COMPILE", None)  # the package that is imported here need not be compiled
+
+from narthex import compiled  # noqa: E402
+
+if TYPE_CHECKING:
+    from setuptools import Extension
+
+PACKAGE = ROOT / "src" / "narthex"
+GROUP = "narthex_compiled"
+MODULES = (
+    "call",
+    "flow.accept.exchange",
+    "flow.accept.forms",
+    "flow.accept.front",
+    "flow.accept.listener",
+    "flow.accept.replying",
+    "flow.accept.sessions",
+    "flow.accept.tasking",
+    "flow.codec.bridge",
+    "flow.codec.headers",
+    "flow.codec.inbound",
+    "flow.codec.jsonrpc",
+    "flow.codec.revisions",
+    "flow.codec.sse",
+    "flow.outbox",
+    "flow.route.target",
+    "flow.upstream.breaker",
+    "flow.upstream.connection",
+    "flow.upstream.fleet",
+    "flow.upstream.http",
+    "flow.upstream.outgoing",
+    "flow.upstream.resuming",
+    "flow.upstream.server",
+    "flow.upstream.viewers",
+    "flow.walk",
+    "flow.whole",
+    "telemetry.accounts",
+)
+"""What a call passes. No `msgspec.Struct` stands in one of them: as a part of compiled code it is slower than a class,
+and it no longer knows the types of its members."""
+OPTIMIZE = "2"
+FLAGS = ["-fvisibility=hidden", "-fno-semantic-interposition"]
+"""Calls from one function of ours to another need no look-up by the loader."""
+
+
+class Missing(Exception):
+    """What it takes is not here; the text says what, and what helps."""
+
+
+def source_of(module: str) -> Path:
+    return PACKAGE / (module.replace(".", "/") + ".py")
+
+
+def need_compiler() -> None:
+    """Raises Missing where no extension module can be made."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        raise Missing(f"no C compiler ({compiler}; Debian: apt-get install gcc libc6-dev)")
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        raise Missing("no headers of Python (Debian: apt-get install python3-dev)")
+
+
+def sources_of(modules: Iterable[str]) -> list[Path]:
+    """The modules' files and all of ours that they import, at whatever distance: code of any of them may be inlined."""
+    found: set[Path] = set()
+    waiting = [source_of(module) for module in modules]
+    while waiting:
+        path = waiting.pop()
+        if path.is_file() and path not in found:
+            found.add(path)
+            waiting += [one for name in _imports(path) for one in (source_of(name), source_of(f"{name}.__init__"))]
+    return sorted(found)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Modules of ours that a file names in its imports, without the package's own name."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("narthex."):
+            name = node.module.removeprefix("narthex.")
+            yield name
+            yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def translate(target: Path) -> list[Extension]:
+    """Have mypyc write C into `target`; the extensions to be made of it. Ends the program where it cannot."""
+    os.environ["MYPY_CACHE_DIR"] = str(ROOT / ".mypy_cache" / "compile")
+    from mypyc.build import mypycify
+
+    paths = [str(source_of(module).relative_to(ROOT)) for module in MODULES]
+    return mypycify(
+        ["--config-file", "pyproject.toml", *paths],
+        opt_level=OPTIMIZE, debug_level="0", target_dir=str(target), group_name=GROUP,
+    )  # fmt: skip
+
+
+def build(out: Path) -> None:
+    """Write the compiled modules and their manifest to `out`, all or nothing."""
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    began = time.monotonic()
+    sources = {path: compiled.digest_of(str(path)) for path in sources_of(MODULES)}
+    with tempfile.TemporaryDirectory(prefix="narthex-compile-") as scratch:
+        folder = Path(scratch)
+        extensions = translate(folder / "c")
+        for one in extensions:
+            one.extra_compile_args += FLAGS
+        command = build_ext(Distribution({"ext_modules": extensions}))
+        command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "o")
+        command.parallel = True
+        command.ensure_finalized()
+        command.run()
+        made = folder / "made"
+        made.mkdir()
+        modules = {}
+        for extension in command.extensions:
+            modules[extension.name] = f"{extension.name}{EXTENSION_SUFFIXES[0]}"
+            shutil.copy(command.get_ext_fullpath(extension.name), made / modules[extension.name])
+        manifest = {
+            "suffix": EXTENSION_SUFFIXES[0],
+            "modules": modules,
+            "sources": {str(path.relative_to(PACKAGE)): digest for path, digest in sources.items()},
+        }
+        (made / compiled.MANIFEST).write_text(json.dumps(manifest, indent=1))
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(made, out)
+    print(f"compiled {len(MODULES)} modules in {time.monotonic() - began:.0f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only whether mypyc takes the sources; nothing is made")
+    parser.add_argument("--out", type=Path, default=Path(compiled.FOLDER))
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    if given.check:
+        with tempfile.TemporaryDirectory(prefix="narthex-compile-") as scratch:
+            translate(Path(scratch))
+        return 0
+    if WISH == "0" or compiled.look(str(given.out), str(PACKAGE))[0].name == "compiled":
+        return 0
+    try:
+        need_compiler()
+        build(given.out)
+    except Missing as error:
+        print(f"runs interpreted, at about the double cost of a call: {error}", file=sys.stderr)
+        return 1 if WISH == "1" else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

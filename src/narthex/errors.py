@@ -156,11 +156,12 @@ class AuthorityUnavailable(GatewayError):
     """
 
     code, status, reason = -31005, 503, "authority_unavailable"
+    RETRY_AFTER_S = 5
 
     def __init__(
         self, public: str = "an authority cannot be asked", *, detail: str = "", refused: bool = False
     ) -> None:
-        super().__init__(public, detail=detail)
+        super().__init__(public, detail=detail, data={"retryAfterSeconds": self.RETRY_AFTER_S})
         self.refused = refused
 
 

@@ -217,3 +217,11 @@ def test_closed_it_vouches_for_nothing() -> None:
         assert not vouch.valid
 
     run(work)
+
+
+def test_the_addresses_of_an_issuer_of_many_tenants_are_not_learnt() -> None:
+    """Its metadata names its keys on its own server, which the operator has named."""
+    spec = IssuerSpec("entra", "entra", "https://login.corp.internal/{tid}/v2.0", ClaimRules())
+    one = Issuer(spec, fetcher().fetch, clock=FakeClock(), chance=lambda: 1.0)
+    assert not one.is_learnt("https://login.corp.internal/organizations/discovery/v2.0/keys")
+    assert one.is_learnt("https://login.evil.example/organizations/discovery/v2.0/keys")

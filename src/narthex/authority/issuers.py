@@ -17,9 +17,10 @@ from pathlib import Path
 from narthex.authority.addresses import same_origin
 from narthex.authority.fetch import Fetch
 from narthex.errors import AuthorityUnavailable
-from narthex.flow.identity.discovery import MAX_DOCUMENT, Metadata, metadata_urls, read_metadata
+from narthex.flow.identity.discovery import COMMON, MAX_DOCUMENT, Metadata, metadata_urls, read_metadata
 from narthex.flow.identity.keys import Key, KeySet, read_keys
 from narthex.flow.identity.presets import PRESETS
+from narthex.flow.identity.tokens import TID
 from narthex.flow.identity.verified import Vouch
 from narthex.types import IssuerSpec
 
@@ -172,7 +173,7 @@ class Issuer:
 
     def is_learnt(self, url: str) -> bool:
         """Did somebody else supply this address? Whoever names an issuer has named its server too."""
-        return not same_origin(url, self.spec.metadata_url or self.spec.issuer)
+        return not same_origin(url, self.spec.metadata_url or self.spec.issuer.replace(TID, COMMON))
 
     async def document(self, url: str, *, learnt: bool) -> bytes:
         """A JSON document. Raises AuthorityUnavailable."""

@@ -94,13 +94,15 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _early(request: pytest.FixtureRequest, run_folder: Path) -> None:
     """What is slow to come up starts before the first test that needs it; until then others run."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    if "keycloak" in wanted and keycloak_install.installed():
+    if "keycloak" in wanted and "NARTHEX_TEST_KEYCLOAK" not in os.environ and keycloak_install.installed():
         keycloak_server.start(run_folder)
 
 
 @pytest.fixture(scope="session")
 def keycloak(run_folder: Path) -> Keycloak:
-    """The realm `corp` of the one Keycloak of this run."""
+    """The realm `corp` of the one Keycloak of this run. `NARTHEX_TEST_KEYCLOAK` is the URL of one that runs already."""
+    if url := os.environ.get("NARTHEX_TEST_KEYCLOAK"):
+        return Keycloak(url)
     if not keycloak_install.installed():
         missing("Keycloak", keycloak_install.NEEDED)
     return Keycloak(keycloak_server.start(run_folder).url())

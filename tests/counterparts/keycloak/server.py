@@ -87,6 +87,11 @@ class Keycloak:
         secret = {"client_id": "narthex", "client_secret": "narthex-secret"}
         return str(self.grant({"grant_type": EXCHANGE, **secret, **subject, **form})["access_token"])
 
+    def revoke(self, token: str, client: str = "agent") -> None:
+        """End what the token belongs to (RFC 7009)."""
+        form = {"token": token, "client_id": client, "client_secret": f"{client}-secret"}
+        self._ask("POST", f"/realms/{self.realm}/protocol/openid-connect/revoke", form=form)
+
     def grant(self, form: Mapping[str, str]) -> Any:
         """The answer of the token endpoint."""
         return self._ask("POST", f"/realms/{self.realm}/protocol/openid-connect/token", form=form)

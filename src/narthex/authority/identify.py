@@ -101,7 +101,7 @@ class Identity:
         self.verified: Verified = before.verified if before is not None else Verified()
         self.scopes = {name: Scopes(endpoint) for name, endpoint in endpoints.items()}
         self._fetch: Fetch = fetch
-        self._now = now
+        self.now = now
         self._base = {name: one.base for name, one in self.scopes.items() if one.base}
         kept = before.issuers if before is not None and before._fetch == fetch else {}
         same = before is not None and before.spec.scope_includes == spec.scope_includes
@@ -132,7 +132,7 @@ class Identity:
             if principal is None:
                 return None
         else:
-            known = self.verified.get(header, self._now())
+            known = self.verified.get(header, self.now())
             if known is None or known.bound or (known.endpoint and known.endpoint != endpoint):
                 return None
             principal = known.principal
@@ -151,7 +151,7 @@ class Identity:
         header = presented.header
         if header is None:
             return self._allowed(self._without_token(presented, endpoint), endpoint)
-        known = self.verified.get(header, self._now())
+        known = self.verified.get(header, self.now())
         if known is not None and known.endpoint in ("", endpoint.name):
             _check_binding(known.bound, presented.certificate)
             return self._allowed(known.principal, endpoint)
@@ -203,7 +203,7 @@ class Identity:
         jwt = parse(token)
         issuer = self.of_jwt(jwt)
         rules = self.rules(issuer, presented.audiences)
-        check(jwt, rules, self._now())
+        check(jwt, rules, self.now())
         always = issuer.spec.introspection is not None and issuer.spec.introspection.use == "always"
         key = issuer.find(jwt.header.kid, jwt.header.alg)
         if key is None and not issuer.may_ask(jwt.header.kid):
@@ -234,6 +234,10 @@ class Identity:
         """The issuer that is asked about opaque tokens; the configuration has at most one."""
         return next((self.issuers[name] for name in self._asked), None)
 
+    async def ask(self, issuer: Issuer, token: bytes) -> Claims:
+        """What an issuer says of a token. Raises TokenRefused, AuthorityUnavailable."""
+        return await self._asked[issuer.spec.name].claims(token)
+
     def rules(self, issuer: Issuer, audiences: frozenset[str]) -> TokenRules:
         """What its tokens must say; without configured audiences they must name the endpoint itself."""
         rules = self._rules[issuer.spec.name]
@@ -263,7 +267,7 @@ class Identity:
         if not always:
             return self._signed(jwt, issuer, rules, presented, endpoint)
         self._check_signature(jwt, issuer, rules)
-        await self._asked[issuer.spec.name].claims(token)
+        await self.ask(issuer, token)
         return self._take(jwt.claims, issuer, "jwt", presented, endpoint)
 
     def _check_signature(self, jwt: Jwt, issuer: Issuer, rules: TokenRules) -> None:
@@ -285,10 +289,10 @@ class Identity:
     async def _introspected(
         self, token: bytes, issuer: Issuer, presented: Presented, endpoint: EndpointSpec
     ) -> Principal:
-        claims = await self._asked[issuer.spec.name].claims(token)
+        claims = await self.ask(issuer, token)
         spec = issuer.spec.introspection
         assert spec is not None
-        check_introspected(claims, self.rules(issuer, presented.audiences), self._now(), audience=spec.audience)
+        check_introspected(claims, self.rules(issuer, presented.audiences), self.now(), audience=spec.audience)
         return self._take(claims, issuer, "introspection", presented, endpoint)
 
     def _take(
@@ -304,7 +308,7 @@ class Identity:
         until = principal.expires_at + LEEWAY_S if principal.expires_at else float("inf")
         asked = spec.introspection
         if asked is not None and (method == "introspection" or asked.use == "always"):
-            until = min(until, self._now() + asked.ttl_s)
+            until = min(until, self.now() + asked.ttl_s)
         assert presented.header is not None
         only = "" if spec.audiences else endpoint.name
         self.verified.put(presented.header, Known(principal, until, issuer.vouch, bound, only))

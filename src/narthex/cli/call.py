@@ -17,6 +17,7 @@ import msgspec
 from narthex.cli.client import (
     HEADER_MISMATCH,
     ClientError,
+    Credential,
     EraChoice,
     McpClient,
     Response,
@@ -47,6 +48,7 @@ def call(
     config: Path | None,
     as_json: bool,
     era: EraChoice,
+    credential: Credential,
 ) -> None:
     """Call TOOL and print what it answers.
 
@@ -55,7 +57,7 @@ def call(
     """
     arguments = _whole(whole)
     named = [_pair(one) for one in pairs]
-    with McpClient(find_url(url, config, endpoint), era) as client:
+    with McpClient(find_url(url, config, endpoint), era, credential) as client:
         schema = find_schema(client, tool) if named else None
         for name, text in named:
             arguments[name] = typed(text, property_of(schema or {}, name))

@@ -7,9 +7,11 @@ Cases: `tests/cli/test_client.py`. Source: MCP 2026-07-28 and 2025-11-25, Stream
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import ssl
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -86,9 +88,10 @@ class Response(msgspec.Struct):
 class McpClient:
     """A conversation with one endpoint. Close it: a legacy session is then ended politely."""
 
-    def __init__(self, url: str, era: EraChoice = "auto") -> None:
+    def __init__(self, url: str, era: EraChoice = "auto", credential: Credential = "") -> None:
         parts = urlsplit(url)
         self.url = url
+        self._credential = credential
         self.era: Era = "legacy" if era == "legacy" else "modern"
         self._version = LATEST_LEGACY if era == "legacy" else MODERN[0]
         self._session: str | None = None
@@ -182,6 +185,8 @@ class McpClient:
             headers["MCP-Protocol-Version"] = self._version
         if self._session is not None:
             headers["Mcp-Session-Id"] = self._session
+        if self._credential:
+            headers["Authorization"] = f"Bearer {self._credential}"
         if self.era == "modern":
             headers["Mcp-Method"] = method
             if method in NAMED_BY:
@@ -285,8 +290,12 @@ def safe_url(url: str) -> str:
 
 
 def _said(status: int, url: str) -> str:
-    if status in (401, 403):
-        return f"{safe_url(url)} does not let this client in (HTTP {status})"
+    if status == 401:
+        return (
+            f"{safe_url(url)} does not let this client in (HTTP 401): give --key or --token; `narthex whoami` explains"
+        )
+    if status == 403:
+        return f"{safe_url(url)} does not let this client in (HTTP 403): the credential lacks a scope"
     return f"{safe_url(url)} did not answer with MCP (HTTP {status}): is this the URL of an MCP endpoint?"
 
 
@@ -305,8 +314,37 @@ def one_line(text: str, most: int = 500) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+Credential = str
+"""A key or token, empty for none."""
+
+
+def credential_options(command: F) -> F:
+    """`--key` and `--token`, one of which becomes `credential`; `-` reads it from stdin."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, key: str | None, token: str | None, **rest: Any) -> Any:
+        if key is not None and token is not None:
+            raise click.UsageError("--key or --token, not both")
+        return command(*args, credential=_credential(key if token is None else token), **rest)
+
+    for option in (
+        click.option("--token", metavar="TOKEN", help="An access token; - reads it from stdin."),
+        click.option("--key", metavar="KEY", help="An API key (nx_…); - reads it from stdin."),
+    ):
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+def _credential(given: str | None) -> Credential:
+    text = (sys.stdin.readline() if given == "-" else given or "").strip()
+    if given is not None and (not text or not text.isascii() or not text.isprintable() or " " in text):
+        raise click.UsageError("a key or token is one word of ASCII")
+    return text
+
+
 def target_options(command: F) -> F:
     """The options that say where to connect, and how."""
+    command = credential_options(command)
     for option in (
         click.option(
             "--era", type=click.Choice(["auto", "modern", "legacy"]), default="auto", help="The MCP era to speak."

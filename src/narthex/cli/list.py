@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from narthex.cli.client import EraChoice, McpClient, find_url, one_line, safe_url, target_options
+from narthex.cli.client import Credential, EraChoice, McpClient, find_url, one_line, safe_url, target_options
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, encode
 
 LISTS = (
@@ -27,7 +27,9 @@ _WIDEST_NAME = 60
 
 @click.command("list")
 @target_options
-def list_(url: str | None, endpoint: str, config: Path | None, as_json: bool, era: EraChoice) -> None:
+def list_(
+    url: str | None, endpoint: str, config: Path | None, as_json: bool, era: EraChoice, credential: Credential
+) -> None:
     """List tools, prompts and resources of a gateway or server.
 
     The URL comes from --url, else from --config, ./narthex.yaml or ./.mcp.json, else it is http://127.0.0.1:8080/mcp.
@@ -36,7 +38,7 @@ def list_(url: str | None, endpoint: str, config: Path | None, as_json: bool, er
     target = find_url(url, config, endpoint)
     found: dict[str, list[Raw]] = {}
     missing: list[str] = []
-    with McpClient(target, era) as client:
+    with McpClient(target, era, credential) as client:
         for member, method, _ in LISTS:
             found[member], lost = client.listed(method, member)
             missing += [one for one in lost if one not in missing]

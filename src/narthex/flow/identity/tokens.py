@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ FAMILY = {
 }  # fmt: skip
 """Algorithm -> key type and curve. There is no other: neither `none` nor one whose key would be a shared secret."""
 LEEWAY_S = 60
+LAST_S = 253_402_300_799
+"""The last second of the year 9999: nothing lasts longer."""
 MAX_TOKEN = 16 * 1024
 MAX_HEADER = 2048
 TID = "{tid}"
@@ -187,7 +190,7 @@ def check_times(jwt: Jwt, rules: TokenRules, now: float) -> str:
         begins = seconds(claims, name)
         if begins is not None and begins > now + LEEWAY_S:
             raise TokenRefused("times", f"{name} lies {begins - now:.0f} s in the future")
-    return f"expires in {expires - now:.0f} s"
+    return f"until {datetime.fromtimestamp(expires, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def seconds(claims: Mapping[str, Any], name: str) -> float | None:
@@ -195,7 +198,7 @@ def seconds(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_S:
         raise TokenRefused("times", f"{name} is not a time")
     return float(value)
 

@@ -52,6 +52,8 @@ class Hearer:
         self.lists: list[str] = []
         self.uris: list[str] = []
         self.tasks: list[tuple[str, Any]] = []
+        self.logs: list[bytes] = []
+        self.opened: list[Hashable] = []
 
     def on_list_changed(self, server: str, kind: ListKind) -> None:
         self.lists.append(kind)
@@ -62,6 +64,12 @@ class Hearer:
 
     def on_task(self, server: str, scope: Hashable, task_id: str, params: bytes | None) -> None:
         self.tasks.append((task_id, json.loads(params)["status"] if params else None))
+
+    def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
+        self.logs.append(params)
+
+    def on_opened(self, server: str, scope: Hashable, channel: Any) -> None:
+        self.opened.append(scope)
 
     def clear(self) -> None:
         for one in (self.lists, self.uris, self.tasks):
@@ -712,21 +720,38 @@ def _call(channel: Any, heard: Heard) -> Any:
     return channel.request(Outgoing(id_, "tools/call", body), heard)
 
 
-def test_what_is_said_to_nobody_goes_to_whoever_takes_it() -> None:
-    taken: list[str] = []
-
+def test_what_is_logged_outside_of_calls_is_heard() -> None:
     async def main() -> None:
-        async with (
-            Telling() as server,
-            ears(server.url, on_push=lambda channel, message: taken.append(message.method)) as one,
-        ):
+        async with Telling() as server, ears(server.url) as one:
             await one.listen(ALL)
+            assert len(one.hearer.opened) == 1
             server.tell("notifications/message", level="info", data="x")
-            server.tell(UPDATED, uri="file:///a")
+            server.streams[0].send({"method": "notifications/message", "params": [1]})
+            server.streams[0].send({"method": "notifications/message"})
             server.streams[0].send({"id": 9, "result": {}})
             server.tell("notifications/elicitation/complete", elicitationId="e")
-            await until(lambda: len(taken) == 2)
-            assert taken == ["notifications/message", "notifications/elicitation/complete"]
+            server.tell("notifications/message", level="error", data="y")
+            await until(lambda: len(one.hearer.logs) == 2)
+            assert [json.loads(params)["data"] for params in one.hearer.logs] == ["x", "y"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("sharing", ["tenant", "principal"])
+def test_a_log_message_is_nobodys_where_several_principals_share_the_channel(sharing: Any) -> None:
+    async def main() -> None:
+        async with Telling() as server, ears(server.url, settings={"sharing": sharing}) as one:
+            one.server.used_by(SCOPE, "one")
+            one.server.used_by(SCOPE, "one")
+            await one.listen(ALL)
+            server.tell("notifications/message", level="info", data="x")
+            await until(lambda: one.hearer.logs)
+            one.server.used_by(SCOPE, "another")
+            one.server.used_by(SCOPE, "one")
+            server.tell("notifications/message", level="info", data="y")
+            server.tell(UPDATED, uri="file:///a")
+            await until(lambda: one.hearer.uris)
+            assert len(one.hearer.logs) == (1 if sharing == "tenant" else 2), "else the scope is one principal's"
 
     run(main)
 

@@ -131,7 +131,7 @@ class Tasking(Exchange):
         """What the client calls a task of this server."""
         if self.about is not None and id_ == self.about.id:
             return self.handle
-        return self.front.handles.task_of(self.call, self.server_name, id_)
+        return self.front.hub.beside.task_name(self.call, self.server_name, id_)
 
     def reply(self, body: bytes) -> None:
         """The client's answer to what a task asks says which task that is; nothing else holds this text."""
@@ -195,7 +195,7 @@ class TaskListing(Answering[tuple[list[Raw], bytes | None]]):
             return None  # its own tasks are missing, the others are there
 
     async def _known_as(self, server: str, found: list[dict[str, Raw]]) -> list[Raw]:
-        handle, tasks = partial(self.front.handles.task_of, self.call, server), []
+        handle, tasks = partial(self.front.hub.beside.task_name, self.call, server), []
         for number, task in enumerate(found, 1):
             tasks.append(Raw(encode(known_as(task, handle))))
             if number % SLICE == 0:

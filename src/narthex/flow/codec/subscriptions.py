@@ -58,6 +58,12 @@ class TaskChanged(msgspec.Struct, frozen=True):
     params: bytes
 
 
+class Logged(msgspec.Struct, frozen=True):
+    """A log message of a server that belongs to no call; `params` as they came. For legacy clients alone."""
+
+    params: bytes
+
+
 class Acknowledged(msgspec.Struct, frozen=True):
     """The upstream listens, for this much of what was asked."""
 
@@ -70,7 +76,7 @@ class Ended(msgspec.Struct, frozen=True):
     error: bytes | None = None
 
 
-Notification = ListChanged | Updated | TaskChanged
+Notification = ListChanged | Updated | TaskChanged | Logged
 
 
 class _Filter(msgspec.Struct, omit_defaults=True):
@@ -166,6 +172,8 @@ def encode_notification(what: Notification, subscription: bytes | None) -> bytes
         return _notification(_LIST_CHANGED[what.kind], {}, {}, subscription)
     if isinstance(what, Updated):
         return _notification("notifications/resources/updated", {"uri": what.uri}, {}, subscription)
+    if isinstance(what, Logged):
+        return b'{"jsonrpc":"2.0","method":"notifications/message","params":%b}' % what.params
     method = "notifications/tasks/status" if subscription is None else "notifications/tasks"
     meta = _decode_stamped(what.params).meta
     meta.pop(META_SUBSCRIPTION, None)  # it names our own request

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Generator, Hashable, Iterable
+from collections.abc import Callable, Collection, Coroutine, Generator, Hashable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,11 @@ from narthex.flow.codec.revisions import LATEST_LEGACY
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.subscriptions import LIST_KINDS, ListKind, Notification, Wanted
 from narthex.flow.identity.tokens import LEEWAY_S
+from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
 from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
+from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.viewers import Viewer
 from narthex.types import Call, Kind, Principal, Session
 
@@ -102,6 +104,7 @@ class Hub:
         self._applied = 0
         self._rejoining: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
+        self.beside = Beside(self)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in the background, kept until it is done."""
@@ -288,11 +291,25 @@ class Hub:
         self.spawn(self._in_slices(marking))
 
     def on_updated(self, server: str, scope: Hashable, uri: str) -> None:
-        self._wake(self.interests.updated(server, scope, uri))
+        self.wake(self.interests.updated(server, scope, uri))
 
     def on_task(self, server: str, scope: Hashable, task_id: str, params: bytes | None) -> None:
         if params is not None:
-            self._wake(self.interests.task(server, scope, task_id, params))
+            self.wake(self.interests.task(server, scope, task_id, params))
+            self.beside.task(server, scope, task_id, params)
+
+    def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
+        self.beside.log(server, scope, params)
+
+    def on_opened(self, server: str, scope: Hashable, channel: Channel) -> None:
+        self.beside.opened(server, scope, channel)
+
+    def listening(self, server: str, scope: Hashable) -> Iterator[tuple[Subscriber, Listener]]:
+        """Those who see what a server lists on this scope. Between two of them, some may leave."""
+        for subscriber in self.interests.listening(server, scope):
+            listener = self._listeners.get(subscriber)
+            if listener is not None:
+                yield subscriber, listener
 
     async def _in_slices(self, marking: Generator[None, None, None]) -> None:
         for _ in marking:
@@ -333,7 +350,7 @@ class Hub:
                     digest = await self._digest(viewer, kind)
                 for start in range(0, len(waiting), SLICE):
                     some = waiting[start : start + SLICE]
-                    self._wake([one for one in some if self.interests.hashed(one, kind, digest)])
+                    self.wake([one for one in some if self.interests.hashed(one, kind, digest)])
                     await asyncio.sleep(0)
         finally:
             del self._hashing[key]
@@ -355,7 +372,8 @@ class Hub:
 
     # --- streams
 
-    def _wake(self, subscribers: Iterable[Subscriber]) -> None:
+    def wake(self, subscribers: Iterable[Subscriber]) -> None:
+        """These have news: tell them soon, where they have a stream."""
         was_quiet = not self._woken
         for subscriber in subscribers:
             listener = self._listeners.get(subscriber)
@@ -420,6 +438,7 @@ class Hub:
     async def _enlist(self, live: LiveSession, listener: Listener) -> None:
         try:
             await self.join(listener)
+            self.beside.ask_level(listener)
         finally:
             live.joining = None
             if live.over:

@@ -20,6 +20,7 @@ from narthex.flow.codec.subscriptions import (
     LIST_KINDS,
     ListChanged,
     ListKind,
+    Logged,
     Notification,
     TaskChanged,
     Updated,
@@ -117,6 +118,7 @@ class Interests:
         self._asked: dict[str, dict[Scope, dict[Item, _Holders]]] = {}
         self._marks: Debounce[tuple[Subscriber, ListKind]] = Debounce(*bounds.debounce_s)
         self._news: News[Subscriber] = News(bounds.queue, bounds.all_queues)
+        self._logs = 0
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -283,6 +285,22 @@ class Interests:
         for subscriber, shown in self._items((server, scope)).get(("task", id), ()):
             woken += self._news.put(subscriber, ("task", shown), TaskChanged(shown, params))
         return list(dict.fromkeys(woken))
+
+    def listening(self, server: str, scope: Scope) -> list[Subscriber]:
+        """Those who see lists of this source: who may hear what it says outside of calls."""
+        items = self._items((server, scope))
+        return list(dict.fromkeys(one for (what, _), held in items.items() if what == "list" for one, _ in held))
+
+    def task_of(self, subscriber: Subscriber, shown: str, params: bytes) -> list[Subscriber]:
+        """The state of a task that this one has made, by the name that it knows. Who is woken."""
+        return self._news.put(subscriber, ("task", shown), TaskChanged(shown, params))
+
+    def logged(self, subscriber: Subscriber, params: bytes, room: int) -> list[Subscriber] | None:
+        """A log message for this one. Who is woken; None where it has not read what is there: it is left out."""
+        if not self._news.has_room(subscriber, len(params), room):
+            return None
+        self._logs += 1
+        return self._news.put(subscriber, ("log", str(self._logs)), Logged(params))
 
     def list_changed(
         self, server: str, kind: ListKind, *, now: float, chance: Callable[[], float], scope: Scope | None = None

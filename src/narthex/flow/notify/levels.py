@@ -30,7 +30,8 @@ class Levels:
     def due(self, server: Server, channel: Channel, call: Call) -> bool:
         """Is `settle` needed before `call` can be sent on this channel?"""
         known = self._asked.get(channel)
-        return self._level_for(server, channel, call) is not None or (known is not None and not known[1].done())
+        level = self._level_for(channel, call.log_level, _alone(server, call))
+        return level is not None or (known is not None and not known[1].done())
 
     async def settle(self, server: Server, channel: Channel, call: Call) -> None:
         """Have the server log what the call's client wants. What it refuses, or takes too long for, it is not asked
@@ -42,19 +43,23 @@ class Levels:
 
     def ask(self, server: Server, channel: Channel, call: Call) -> None:
         """Ask for the level, and wait for nothing."""
-        level = self._level_for(server, channel, call)
-        if level is not None:
-            self._asked[channel] = (level, asyncio.ensure_future(self._set(server, channel, level)))
+        self.want(server, channel, call.log_level, alone=_alone(server, call))
 
-    def _level_for(self, server: Server, channel: Channel, call: Call) -> str | None:
-        """The level that the channel is to have for this call, None where it has that, or can have none."""
+    def want(self, server: Server, channel: Channel, level: str, *, alone: bool) -> None:
+        """The same for a client that makes no call now. `alone`: the channel serves it alone."""
+        wanted = self._level_for(channel, level, alone)
+        if wanted is not None:
+            self._asked[channel] = (wanted, asyncio.ensure_future(self._set(server, channel, wanted)))
+
+    def _level_for(self, channel: Channel, wanted: str, alone: bool) -> str | None:
+        """The level that the channel is to have for a client that wants this, None where it has that, or can have
+        none."""
         dialect = channel.dialect
-        if dialect.era == "modern" or not call.log_level or "logging" not in dialect.capabilities:
+        if dialect.era == "modern" or not wanted or "logging" not in dialect.capabilities:
             return None
         known = self._asked.get(channel)
         has = known[0] if known is not None else ""
-        alone = call.session is not None and server.spec.sharing == "session"
-        level = call.log_level if alone else most_verbose(has, call.log_level)
+        level = wanted if alone else most_verbose(has, wanted)
         return level if level != has else None
 
     async def _set(self, server: Server, channel: Channel, level: str) -> None:
@@ -63,3 +68,7 @@ class Levels:
                 await server.request(channel, "logging/setLevel", {"level": level})
         except (GatewayError, TimeoutError):
             return
+
+
+def _alone(server: Server, call: Call) -> bool:
+    return call.session is not None and server.spec.sharing == "session"

@@ -3,9 +3,9 @@
 In: notifications, each with the item that it is about. Out: per reader what is new, in order, or that it read too
 slowly. Pure. Cases: `tests/flow/notify/test_news.py`.
 
-There is one entry at most for each item that a reader listens for, so the number needs no bound of its own. What tasks
-carry does. A state of a task that is left out would be lost silently, so a reader whose news are too many loses all of
-them, and is told so.
+There is one entry at most for each item that a reader listens for, so the number needs no bound of its own; of log
+messages there are as many as have room. What tasks carry has a bound. A state of a task that is left out would be lost
+silently, so a reader whose news are too many loses all of them, and is told so.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from narthex.errors import Overloaded
-from narthex.flow.codec.subscriptions import Notification, TaskChanged
+from narthex.flow.codec.subscriptions import Logged, Notification, TaskChanged
 
-Item = tuple[Literal["list", "uri", "task"], str]
-"""A list by its kind, a resource by its URI, a task by its id."""
+Item = tuple[Literal["list", "uri", "task", "log"], str]
+"""A list by its kind, a resource by its URI, a task by its id, a log message by a number."""
 Reader = TypeVar("Reader", bound=Hashable)
 
 
@@ -32,7 +32,7 @@ class News(Generic[Reader]):
     """The queues of all readers. One that has no news has no queue.
 
     Args:
-        most_each, most: Bytes that tasks' states may take, of one reader and in all.
+        most_each, most: Bytes that tasks' states and log messages may take, of one reader and in all.
     """
 
     __slots__ = ("_lost", "_most", "_most_each", "_queues", "size")
@@ -64,6 +64,11 @@ class News(Generic[Reader]):
         while self.size > self._most:
             self._lose(max(self._queues, key=lambda one: self._queues[one].size), woken)
         return woken
+
+    def has_room(self, reader: Reader, size: int, most: int) -> bool:
+        """Could so many bytes be put, with at most `most` in its queue, and nobody lose news for it?"""
+        queue = self._queues.get(reader)
+        return size + (queue.size if queue is not None else 0) <= most and self.size + size <= self._most
 
     def take(self, reader: Reader) -> list[Notification]:
         """What is new, in the order in which it came first; nothing is, then.
@@ -103,4 +108,4 @@ class News(Generic[Reader]):
 
 
 def _size(what: Notification | None) -> int:
-    return len(what.params) if isinstance(what, TaskChanged) else 0
+    return len(what.params) if isinstance(what, TaskChanged | Logged) else 0

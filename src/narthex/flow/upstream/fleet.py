@@ -186,6 +186,8 @@ class Fleet:
                 name: scope_of(one.sharing, principal, session, bits, account_of(one.accounts, principal))
                 for name, one in specs.items()
             }
+            for name, scope in scopes.items():
+                self.servers[name].used_by(scope, principal.key)
             viewer = self._viewers.add(key, spec, scopes)
         return viewer
 

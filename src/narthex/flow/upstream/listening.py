@@ -45,6 +45,12 @@ class Hears(Protocol):
     def on_task(self, server: str, scope: Hashable, task_id: str, params: bytes | None) -> None:
         """A task's state as the server says it; None: it may have changed unheard, ask."""
 
+    def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
+        """A log message that belongs to no call, of a channel that one principal alone uses; `params` are an object."""
+
+    def on_opened(self, server: str, scope: Hashable, channel: Channel) -> None:
+        """There is a new channel: what is set for a whole conversation has to be said again."""
+
 
 class Listening:
     """What one scope wants to hear of one server.

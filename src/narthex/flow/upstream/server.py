@@ -37,7 +37,6 @@ from narthex.flow.upstream.era import DOUBT_S, Verdict, is_strange
 from narthex.flow.upstream.listening import Hears, Listening
 from narthex.flow.upstream.lists import CHANGES_S, Listed, Lists
 from narthex.flow.upstream.lists import RECHECK_S as RECHECK_S
-from narthex.flow.upstream.multiplex import ChannelPush
 from narthex.flow.upstream.negotiate import is_refusal
 from narthex.flow.upstream.opening import Opener
 from narthex.flow.upstream.port import NOTHING_SHOWN, Behalf, Channel, Outgoing, Own, SessionLost, Shown
@@ -51,6 +50,7 @@ MOST_CHANNELS = 1024
 START_S: Final = 30.0
 """How long a stdio server may take to start and negotiate; a list does not wait for it longer than its own deadline."""
 SESSION_IDLE_S: Final = 600.0
+_SEVERAL: Final[Any] = object()
 USED_S: Final = 60.0
 """A channel that was used in the last of these is in use."""
 
@@ -63,8 +63,7 @@ class Server:
         on_change: Called when one of its lists has other contents than before, or may have.
         declares: The capabilities that we declare on a channel of this scope.
         shown: What such a channel shows the server of us.
-        on_push: Gets a notification that belongs to no call and says of no change.
-        hears: Is told of changes.
+        hears: Is told of changes, and of what else the server says outside of calls.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class Server:
         now: Callable[[], float] = time.time,
         declares: Callable[[Hashable], Mapping[str, Any]] = lambda scope: NONE,
         shown: Callable[[Any], Shown] = lambda scope: NOTHING_SHOWN,
-        on_push: ChannelPush | None = None,
         hears: Hears | None = None,
     ) -> None:
         self.spec = spec
@@ -96,7 +94,7 @@ class Server:
         self._declares = declares
         self._shown = shown
         self._opened_with: dict[Channel, tuple[Shown, int]] = {}
-        self._on_push = on_push
+        self._users: dict[Hashable, Hashable] = {}
         self._on_change = on_change
         self._opening: dict[Hashable, asyncio.Task[Channel]] = {}
         self._lists = Lists(self, on_change=on_change)
@@ -188,6 +186,8 @@ class Server:
         self.breaker.success(self.clock())
         channel.last_used = self.clock()
         self.channels[scope] = channel
+        if self.hears is not None:
+            self.hears.on_opened(self.spec.name, scope, channel)
         if self.spec.accounts:
             self._opened_with[channel] = (behalf.shown, epoch)
         self._stir(scope)
@@ -299,11 +299,22 @@ class Server:
 
     def pushed(self, scope: Hashable, channel: Channel, message: Incoming) -> None:
         """A notification that belongs to no call."""
-        if message.method not in CHANGES:
-            if self._on_push is not None:
-                self._on_push(channel, message)
-        elif isinstance(event := read_event(message), (ListChanged, Updated, TaskChanged)):
+        if message.method == "notifications/message":
+            self._logged(scope, bytes(message.params))
+            return
+        event = read_event(message) if message.method in CHANGES else None
+        if isinstance(event, (ListChanged, Updated, TaskChanged)):
             self.heard(scope, event)
+
+    def used_by(self, scope: Hashable, principal: Hashable) -> None:
+        """This principal is among those who share `scope`."""
+        if self.spec.sharing == "tenant" and self._users.setdefault(scope, principal) != principal:
+            self._users[scope] = _SEVERAL
+
+    def _logged(self, scope: Hashable, params: bytes) -> None:
+        """A log message says nothing of whose it is: where several principals share the channel, it is nobody's."""
+        if self.hears is not None and params[:1] == b"{" and self._users.get(scope) is not _SEVERAL:
+            self.hears.on_log(self.spec.name, scope, params)
 
     def heard(self, scope: Hashable, what: Notification) -> None:
         """The server says that something has changed."""

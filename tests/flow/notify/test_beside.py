@@ -1,0 +1,265 @@
+"""What legacy sessions are told beside their calls: logs at their level, and the states of their own tasks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from narthex.flow.codec.handles import Task, owner_of
+from narthex.flow.notify import beside
+from narthex.flow.notify.log_lines import MOST_BYTES, MOST_LINES
+from narthex.types import LOCAL
+from tests.flow.gateway import Client, Running, run, until
+from tests.flow.notify.hearing import Hearing, Teller, get, listen
+from tests.flow.notify.test_levels import asked, set_level
+
+SHARING = pytest.mark.parametrize("sharing", ["tenant", "principal", "session"])
+RELATED = "io.modelcontextprotocol/related-task"
+
+
+async def hearing(gateway: Running, level: str = "") -> tuple[Client, Hearing]:
+    """A legacy session with a GET stream, which wants to hear this and listens."""
+    listeners = gateway.front.hub._listeners
+    before = len(listeners)
+    client = await gateway.client(session=True)
+    if level:
+        await set_level(client, level)
+    stream = await get(gateway, client.session)
+    await stream.event()
+    await until(lambda: len(listeners) > before)
+    return client, stream
+
+
+async def heard(server: Teller, count: int = 1) -> None:
+    """The gateway listens to so many streams of the server."""
+    await until(lambda: len(server.streams) == count)
+
+
+def log(server: Teller, level: str, data: Any, **more: Any) -> None:
+    server.tell("notifications/message", level=level, data=data, **more)
+
+
+async def logged(stream: Hearing) -> Any:
+    message = await stream.message()
+    assert message["method"] == "notifications/message"
+    return message["params"]["data"]
+
+
+@SHARING
+def test_a_log_message_outside_of_calls_reaches_who_asked_for_it_at_its_level(sharing: Any) -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over(sharing=sharing) as gateway:
+            _, careful = await hearing(gateway, "warning")
+            _, curious = await hearing(gateway, "debug")
+            await heard(server, 2 if sharing == "session" else 1)
+            for level in ("debug", "warning", "error"):
+                log(server, level, level)
+            assert [await logged(curious) for _ in range(3)] == ["debug", "warning", "error"]
+            assert [await logged(careful) for _ in range(2)] == ["warning", "error"]
+
+    run(main)
+
+
+@SHARING
+def test_who_has_not_asked_hears_nothing(sharing: Any) -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over(sharing=sharing) as gateway:
+            _, silent = await hearing(gateway)
+            modern = await listen(await gateway.client(), toolsListChanged=True)
+            await modern.message()
+            await until(lambda: all(s.agreed.kinds for s in gateway.fleet.servers["one"].listenings.values()))
+            log(server, "emergency", "x")
+            server.has("b")
+            for one in (silent, modern):
+                assert (await one.told())[0] == "tools/list_changed", "the first that comes is what came behind it"
+
+    run(main)
+
+
+def test_a_message_is_passed_on_as_it_came() -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over() as gateway:
+            _, stream = await hearing(gateway, "debug")
+            await heard(server)
+            log(server, "info", {"a": [1.50, None]}, logger="db", _meta={"x": 1}, other="kept")
+            message = await stream.message()
+            assert message["params"] == {
+                "level": "info", "data": {"a": [1.50, None]}, "logger": "db", "_meta": {"x": 1}, "other": "kept",
+            }  # fmt: skip
+
+    run(main)
+
+
+def test_several_principals_of_one_channel_hear_none_of_it() -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over(sharing="tenant") as gateway:
+            _, stream = await hearing(gateway, "debug")
+            await heard(server)
+            other = msgspec.structs.replace(LOCAL, subject="somebody else")
+            gateway.fleet.viewer(gateway.front.snapshot.endpoints["default"], other, None)
+            log(server, "error", "a secret of somebody else")
+            server.has("b")
+            assert (await stream.told())[0] == "tools/list_changed"
+
+    run(main)
+
+
+@SHARING
+def test_a_server_is_told_the_level_before_any_call_and_again_after_a_loss(sharing: Any) -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over(sharing=sharing) as gateway:
+            await hearing(gateway, "notice")
+            await until(lambda: asked(server) == ["notice"])
+            server.sessions.clear()
+            server.cut()
+            await until(lambda: asked(server) == ["notice", "notice"])
+
+    run(main)
+
+
+def test_a_flood_is_bounded_and_says_what_it_left_out() -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over() as gateway:
+            _, stream = await hearing(gateway, "debug")
+            await heard(server)
+            for number in range(3 * MOST_LINES):
+                log(server, "info", number)
+            said = []
+            while len(said) < MOST_LINES or not isinstance(said[-1], str):
+                said.append(await logged(stream))
+            numbers = [one for one in said if isinstance(one, int)]
+            lost = sum(int(one.split()[0]) for one in said if isinstance(one, str))
+            assert numbers == sorted(set(numbers))
+            assert numbers[-1] + 1 <= len(numbers) + lost <= 3 * MOST_LINES
+
+    run(main)
+
+
+def test_who_does_not_read_loses_logs_and_not_its_stream() -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over() as gateway:
+            _, stream = await hearing(gateway, "debug")
+            await heard(server)
+            hub = gateway.front.hub
+            (listener,) = hub._listeners.values()
+            subscriber, telling = listener.subscriber, listener.stream
+            assert subscriber is not None
+            assert telling is not None
+            assert telling._connection is not None
+            telling._connection.paused = True  # its client does not read
+            for _ in range(9):
+                log(server, "info", "x" * (MOST_BYTES // 4 - 100))
+            server.has("b")
+            queues = hub.interests._news._queues
+            await until(lambda: subscriber in queues and ("list", "tools") in queues[subscriber].news)
+            assert queues[subscriber].size < 2 * MOST_BYTES
+            telling._connection.paused = False
+            telling.resume()
+            said = []
+            while (message := await stream.message())["method"] == "notifications/message":
+                said.append(message["params"]["data"])
+            assert message["method"] == "notifications/tools/list_changed"
+            told = sum(one.startswith("x") for one in said)
+            assert told <= 4
+            assert told + sum(int(one.split()[0]) for one in said if "left out" in one) == 9
+
+    run(main)
+
+
+# --- tasks
+
+
+async def made(client: Client, server: Teller, id_: str) -> str:
+    """The client calls the tool as a task; what it knows that as."""
+    calls = len(server.calls)
+    client.send("tools/call", {"name": "a", "arguments": {}, "task": {"ttl": 1000}})
+    await until(lambda: len(server.calls) > calls)
+    message, stream = server.calls[-1]
+    stream.send({"id": message["id"], "result": {"task": {"taskId": id_, "status": "working"}}})
+    stream.close()
+    return str((await client.read()).result["task"]["taskId"])
+
+
+class Tasking(Teller):
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = {**self.capabilities, "tasks": {"list": {}, "requests": {"tools": {"call": {}}}}}
+        self.answers["tasks/list"] = {"tasks": [{"taskId": "t-1", "status": "working"}]}
+        self.answers["tasks/get"] = {"taskId": "t-1", "status": "working"}
+
+
+def test_a_legacy_client_is_told_of_its_task_by_the_name_that_it_knows() -> None:
+    async def main() -> None:
+        async with Tasking() as server, server.over(sharing="session") as gateway:
+            client, stream = await hearing(gateway)
+            await heard(server)
+            name = await made(client, server, "t-1")
+            assert gateway.front.handles.open_task(name, owner_of(LOCAL, "default")) == Task("one", "t-1", "legacy")
+            server.tell("notifications/tasks/status", taskId="t-1", status="completed", ttl=None, _meta={"x": 1})
+            message = await stream.message()
+            assert message["method"] == "notifications/tasks/status"
+            assert message["params"] == {"_meta": {"x": 1}, "taskId": name, "status": "completed", "ttl": None}
+            assert (await client.legacy("tasks/list")).result["tasks"][0]["taskId"] == name
+            assert (await client.legacy("tasks/get", {"taskId": name})).result["taskId"] == name
+
+    run(main)
+
+
+def test_nobody_else_is_told_of_it() -> None:
+    async def main() -> None:
+        async with Tasking() as server, server.over(sharing="session") as gateway:
+            client, stream = await hearing(gateway)
+            _, other = await hearing(gateway)
+            await heard(server, 2)
+            await made(client, server, "t-1")
+            mine = next(
+                one for one in server.streams if one.headers["mcp-session-id"] in server.calls[0][1].headers.values()
+            )
+            mine.send({"method": "notifications/tasks/status", "params": {"taskId": "t-1", "status": "completed"}})
+            assert (await stream.message())["params"]["status"] == "completed"
+            server.has("b")
+            assert (await other.told())[0] == "tools/list_changed"
+
+    run(main)
+
+
+def test_a_task_of_a_shared_channel_is_nobodys() -> None:
+    async def main() -> None:
+        async with Tasking() as server, server.over(sharing="principal") as gateway:
+            _, stream = await hearing(gateway)
+            await heard(server)
+            server.tell("notifications/tasks/status", taskId="t-1", status="completed")
+            server.has("b")
+            assert (await stream.told())[0] == "tools/list_changed"
+
+    run(main)
+
+
+def test_what_a_task_logs_names_it_as_its_client_does() -> None:
+    async def main() -> None:
+        async with Tasking() as server, server.over(sharing="session") as gateway:
+            client, stream = await hearing(gateway, "debug")
+            await heard(server)
+            name = await made(client, server, "t-1")
+            log(server, "info", "half way", _meta={RELATED: {"taskId": "t-1"}})
+            assert (await stream.message())["params"]["_meta"] == {RELATED: {"taskId": name}}
+            log(server, "info", "odd", _meta={RELATED: {"taskId": 7}})
+            assert json.loads(json.dumps(await stream.message()))["params"]["_meta"] == {RELATED: {"taskId": 7}}
+
+    run(main)
+
+
+def test_the_batch_of_many_listeners_is_told_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "SLICE", 1)
+
+    async def main() -> None:
+        async with Teller() as server, server.over() as gateway:
+            streams = [(await hearing(gateway, "info"))[1] for _ in range(3)]
+            await heard(server)
+            log(server, "info", "x")
+            assert [await logged(one) for one in streams] == ["x"] * 3
+
+    run(main)

@@ -13,7 +13,6 @@ from narthex.errors import CodecError
 from narthex.flow.codec.capabilities import ClientCaps
 from narthex.flow.codec.jsonrpc import Request
 from narthex.flow.codec.revisions import read_meta
-from narthex.flow.upstream.fleet import Viewer
 from narthex.types import EndpointSpec, Era, Principal, Session
 
 if TYPE_CHECKING:
@@ -46,12 +45,15 @@ def take_unanswered(
     elif message.method == "notifications/progress" and "progressToken" in params:
         front.calls.progressed(session, params)
     elif message.method == "notifications/roots/list_changed" and session.capabilities & ClientCaps.ROOTS_CHANGED:
-        _roots_changed(front, front.fleet.viewer(endpoint, principal, session, session.capabilities))
+        _roots_changed(front, session, endpoint, principal)
 
 
-def _roots_changed(front: Front, viewer: Viewer) -> None:
+def _roots_changed(front: Front, session: Session, endpoint: EndpointSpec, principal: Principal) -> None:
     """A legacy client's folders are others. That was promised to the servers of its own sessions alone, when they were
     opened; a modern server knows no such notification, and asks again when it needs them."""
+    if endpoint.name not in front.fleet.by_session:
+        return
+    viewer = front.fleet.viewer(endpoint, principal, session, session.capabilities)
     for name, scope in viewer.scopes.items():
         server = front.fleet.servers.get(name)
         channel = server.ready(scope) if server is not None and server.serves_one_session(scope) else None

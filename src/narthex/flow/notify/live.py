@@ -65,9 +65,14 @@ class LiveSessions:
         """The session's live state, if it has any; it is used now."""
         live = self.by_id.get(session.id)
         if live is not None:
-            live.last_used = now
-            self.by_id.move_to_end(session.id)
+            self.use(live, now)
         return live
+
+    def use(self, live: LiveSession, now: float) -> None:
+        """It is used now. Nothing where it was forgotten meanwhile."""
+        if self.by_id.get(live.session.id) is live:
+            live.last_used = now
+            self.by_id.move_to_end(live.session.id)
 
     def of(self, session: Session, now: float) -> tuple[LiveSession, list[LiveSession]]:
         """The same, made at the first need, and who had to go for it: the longest unused without an open stream.
@@ -99,8 +104,7 @@ class LiveSessions:
             if now - live.last_used < self._idle_s:
                 break
             if live.stream is not None:
-                live.last_used = now
-                self.by_id.move_to_end(id_)
+                self.use(live, now)
             else:
                 gone.append(self.by_id.pop(id_))
         return gone

@@ -242,7 +242,7 @@ class Standalone(Telling):
         self._log.detach(self, now)
         if self._live.stream is self:
             self._live.stream = None
-            self._live.last_used = now
+            self.hub.live.use(self._live, now)
         if self.listener.stream is self:
             self.listener.stream = None
 

@@ -4,6 +4,7 @@ way in which a token endpoint can be broken."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def test_a_used_token_is_renewed_beside_the_calls() -> None:
             account = shown(one, service(issuer.authority))
             await account.obtain()
             one.later(3500)
-            account.keep_fresh()
+            account.keep(used=True)
             assert len(issuer.forms) == 1
             one.later(50)
             assert account.lines == b"Authorization: Bearer token-1\r\n", "calls go on with the old one"
@@ -138,6 +139,40 @@ def test_another_secret_makes_another_token() -> None:
             one.secrets.set("client", "PLANTED-third")
             one.later(1)
             assert b"token-3" in await account.obtain(), "at once: the failure was another secret's"
+
+    run(main)
+
+
+def test_a_secret_that_changes_during_a_fetch_makes_the_token() -> None:
+    async def main() -> None:
+        async with Issuer(held=asyncio.Event()) as issuer, Holdings() as one:
+            account = shown(one, service(issuer.authority))
+            waiting = asyncio.ensure_future(account.obtain())
+            await until(lambda: issuer.heads)
+            one.secrets.set("client", "PLANTED-second")
+            one.later(1)
+            assert issuer.held is not None
+            issuer.held.set()
+            await waiting
+            basic = base64.b64encode(b"gateway:PLANTED-second").decode()
+            assert basic in issuer.heads[-1], "not one that the old secret was good for"
+
+    run(main)
+
+
+def test_a_revoked_secret_ends_what_was_opened_with_it() -> None:
+    async def main() -> None:
+        async with Issuer() as issuer, Holdings() as one:
+            account = shown(one, service(issuer.authority))
+            await account.obtain()
+            epoch = account.epoch
+            one.secrets.set("client", "PLANTED-second")
+            one.later(1)
+            await account.obtain()
+            assert account.epoch == epoch
+            one.secrets.set("client", None)
+            one.later(1)
+            assert account.epoch != epoch
 
     run(main)
 
@@ -279,6 +314,17 @@ def test_what_the_server_says_is_learnt_and_kept() -> None:
     run(main)
 
 
+def test_metadata_that_cannot_be_had_is_no_harm_where_the_issuer_is_known() -> None:
+    async def main() -> None:
+        async with Issuer() as issuer, Holdings() as one:
+            account = shown(one, service(issuer.authority))
+            request = request_with(await account.obtain())
+            lines = await account.again(401, challenge("https://nowhere.invalid/prm"), request)
+            assert lines == b"Authorization: Bearer token-2\r\n"
+
+    run(main)
+
+
 def test_a_servers_metadata_about_another_resource_ends_it() -> None:
     async def main() -> None:
         async with Issuer() as issuer, Issuer() as upstream, Holdings() as one:
@@ -409,7 +455,7 @@ def test_a_failed_renewal_leaves_the_old_token_in_use() -> None:
             await account.obtain()
             issuer.reply = FAULTS["HTTP 500"][0]
             one.later(3500)
-            account.keep_fresh()
+            account.keep(used=True)
             one.later(50)
             await until(lambda: list(one.credentials.errors("one")))
             assert b"token-1" in (account.lines or b"")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from narthex.authority import credentials
 from narthex.authority.credentials import IDLE_S, made_of
-from narthex.errors import CredentialUnavailable
+from narthex.errors import CredentialUnavailable, Overloaded
 from narthex.flow.upstream.port import NOTHING_SHOWN, Certificate
 from narthex.types import (
     BasicCredential,
@@ -101,7 +103,7 @@ def test_a_changed_secret_is_shown_within_a_second() -> None:
             assert account.lines == b"X-Key: two\r\n" and account.epoch == 0, "the channel goes on"
             one.secrets.set("pat", None)
             one.later(1)
-            assert account.lines is None
+            assert account.lines is None and account.epoch == 1, "revoked: what was opened with it ends"
             assert [name for name, _ in one.credentials.errors("s")] == ["a"]
             with pytest.raises(CredentialUnavailable, match="no credential for this server at present"):
                 await account.obtain()
@@ -168,13 +170,30 @@ def test_idle_accounts_and_those_of_no_table_are_forgotten() -> None:
             one.credentials.apply([server])
             account = one.credentials.shown(server, ("default", "a"))
             one.later(IDLE_S - 1)
-            account.keep_fresh()
+            account.keep(used=True)
             one.later(2)
             assert one.credentials.shown(server, ("default", "a")) is account
+            for _ in range(5):
+                one.later(IDLE_S - 1)
+                account.keep(used=False)
+            assert one.credentials.shown(server, ("default", "a")) is account, "an idle program holds it for a week"
             one.later(IDLE_S + 1)
             assert one.credentials.shown(server, ("default", "a")) is not account
             one.credentials.apply([])
             assert not one.credentials._accounts and not one.credentials._turn
+
+    run(main)
+
+
+def test_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(credentials, "MOST", 3)
+        async with Holdings(Known(pat="one")) as one:
+            for number in range(4):
+                table = everybody(HeaderCredential("a", "X-Key", SecretText((str(number), SecretName("pat")))))
+                server = spec("s", "http://127.0.0.1:9/", accounts=table)
+                with nullcontext() if number < 3 else pytest.raises(Overloaded):
+                    one.credentials.shown(server, ("default", "a"))
 
     run(main)
 

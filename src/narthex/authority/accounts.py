@@ -59,8 +59,9 @@ class TokenAccount(ShowsNothing):
         on_change: Callable[[TokenAccount], None],
     ) -> None:
         self.spec = spec
-        self.used_at = means.clock()
+        self.used_at = self.held_at = means.clock()
         self.lines: bytes | None = None
+        self.epoch = 0
         self._place = place
         self._means = means
         self._subject = subject
@@ -94,8 +95,10 @@ class TokenAccount(ShowsNothing):
         except (Untrusted, AuthorityUnavailable) as error:
             raise self._failed(_why(error)) from None
 
-    def keep_fresh(self) -> None:
-        self.used_at = self._means.clock()
+    def keep(self, *, used: bool) -> None:
+        self.held_at = self._means.clock()
+        if used:
+            self.used_at = self.held_at
 
     # --- upkeep
 
@@ -115,10 +118,12 @@ class TokenAccount(ShowsNothing):
 
     def secrets_changed(self) -> None:
         """Some secret is another: if it is one of ours, what was made of it is void."""
-        if self._made_of is not None and self._material() != self._made_of:
+        material = self._material()
+        if self._made_of is not None and material != self._made_of:
             self._lease.forget()
             self._made_of = None
             self._denied = frozenset()
+            self.epoch += not material  # revoked: streams that were opened with it end too
             self._show()
 
     def close(self) -> None:
@@ -137,7 +142,11 @@ class TokenAccount(ShowsNothing):
         elif self._lease.wait(self._means.clock()) > 0:
             raise self._unavailable()
         if not self._place.known or asked.metadata:
-            await self._place.look(asked)
+            try:
+                await self._place.look(asked)
+            except AuthorityUnavailable:
+                if not self._place.known:
+                    raise
         if self._asked is None:
             self._asked = asked.scopes or self._place.scopes
         if self.lines == b"":
@@ -194,14 +203,22 @@ class TokenAccount(ShowsNothing):
     async def _fetch(self) -> None:
         clock = self._means.clock
         try:
-            self._made_of, self._made_for = self._material(), self._caller()
-            grant = await self._grant()
+            grant = await self._grant_of_now()
         except Refusal as error:
             raise self._failed(error.text, lasting=error.lasting, retry_after_s=error.retry_after_s) from None
         except (Untrusted, AuthorityUnavailable, CredentialUnavailable) as error:
             raise self._failed(_why(error)) from None
         self._lease.granted(grant, clock())
         self._show()
+
+    async def _grant_of_now(self) -> Grant:
+        """A token that is made of what is in force when it comes, not of a secret that was changed meanwhile."""
+        while True:
+            self._made_of, self._made_for = of = self._material(), self._caller()
+            grant = await self._grant()
+            if self._material() == of[0]:
+                self._made_of = of[0]
+                return grant
 
     async def _grant(self) -> Grant:
         spec, place = self.spec, self._place

@@ -19,7 +19,7 @@ from narthex.authority.accounts import Means, TokenAccount
 from narthex.authority.mapping import NOBODY, NOTHING, alias_of
 from narthex.authority.places import Place
 from narthex.authority.subjects import Subjects
-from narthex.errors import CredentialUnavailable
+from narthex.errors import CredentialUnavailable, Overloaded
 from narthex.flow.upstream.port import NOTHING_SHOWN, Certificate, Shown, ShowsNothing
 from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import (
@@ -34,7 +34,9 @@ from narthex.types import (
 )
 
 IDLE_S = 900.0
-"""An account that no channel has used for this long is forgotten: longer than an idle channel lives."""
+"""An account that no channel has held for this long is forgotten, and with it for how long nobody is to be asked."""
+MOST = 20_000
+"""Accounts at one time."""
 _VALUE = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 _STATIC = HeaderCredential | BasicCredential | QueryCredential | EnvCredential | CertificateCredential
 
@@ -44,7 +46,7 @@ class StaticAccount(ShowsNothing):
 
     def __init__(self, spec: _STATIC, means: Means) -> None:
         self.spec = spec
-        self.used_at = means.clock()
+        self.held_at = means.clock()
         self.lines: bytes | None = None
         self.epoch = 0
         self.error = ""
@@ -67,8 +69,8 @@ class StaticAccount(ShowsNothing):
         found: Certificate | None = self._made_for(CertificateCredential)
         return found
 
-    def keep_fresh(self) -> None:
-        self.used_at = self._means.clock()
+    def keep(self, *, used: bool) -> None:
+        self.held_at = self._means.clock()
 
     def secrets_changed(self) -> None:
         """Some secret is another."""
@@ -87,6 +89,7 @@ class StaticAccount(ShowsNothing):
             self._made, self.error = None, error.detail
         if isinstance(self.spec, (HeaderCredential, BasicCredential)):
             self.lines = self._made
+            self.epoch += before is not None and self._made is None  # revoked: streams opened with it end too
         else:
             self.lines = b"" if self._made is not None else None
             self.epoch += before != self._made
@@ -192,10 +195,12 @@ class Credentials:
 
     def _kept(self, key: Hashable, server: str, make: Callable[[Hashable], Account]) -> Account:
         kept = self._accounts.get(key)
+        if kept is None and len(self._accounts) >= MOST:
+            raise Overloaded("the gateway has too many accounts with servers")
         if kept is None:
             kept = self._accounts[key] = (server, make(key))
             self._later(key, self._means.clock() + IDLE_S)
-        kept[1].keep_fresh()
+        kept[1].keep(used=True)
         return kept[1]
 
     def _token_account(
@@ -251,11 +256,11 @@ class Credentials:
 
     def _tend(self, key: Hashable, account: Account, now: float) -> None:
         at = account.tend() if isinstance(account, TokenAccount) else None
-        if at is None and now - account.used_at >= IDLE_S:
+        if at is None and now - account.held_at >= IDLE_S:
             self._forget(key)
             return
         # A fetch under way says itself when to come back; never sooner than the next look.
-        self._later(key, max(now + 1.0, account.used_at + IDLE_S if at is None else at))
+        self._later(key, max(now + 1.0, account.held_at + IDLE_S if at is None else at))
 
     def errors(self, server: str) -> Iterator[tuple[str, str]]:
         """The accounts with a server that cannot be shown now: the credential's name, and why."""

@@ -56,8 +56,8 @@ class Shown(Protocol):
 
     def certificate(self) -> Certificate | None: ...
 
-    def keep_fresh(self) -> None:
-        """A channel has been used just now: what it shows is renewed before it ends."""
+    def keep(self, *, used: bool) -> None:
+        """There is a channel that shows it; where that was used just now, what it shows is renewed before it ends."""
 
 
 class ShowsNothing:
@@ -81,7 +81,7 @@ class ShowsNothing:
     def certificate(self) -> Certificate | None:
         return None
 
-    def keep_fresh(self) -> None:
+    def keep(self, *, used: bool) -> None:
         return
 
 

@@ -405,7 +405,8 @@ class Server:
         return closing
 
     def _look_at_accounts(self) -> None:
-        """Channels that are used keep what they show fresh; one that was opened with what is void now is not used."""
+        """Channels keep what they show, and fresh while they are used; one that was opened with what is void now is
+        used no more."""
         now = self.clock()
         for scope, channel in list(self.channels.items()):
             if (opened_with := self._opened_with.get(channel)) is None:
@@ -413,8 +414,8 @@ class Server:
             shown, epoch = opened_with
             if shown.epoch != epoch:
                 self._retire(scope, channel)
-            elif channel.open_calls or now - channel.last_used < USED_S:
-                shown.keep_fresh()
+            else:
+                shown.keep(used=channel.open_calls > 0 or now - channel.last_used < USED_S)
         alive = {*self.channels.values(), *(channel for channel, _ in self._retired)}
         self._opened_with = {one: with_ for one, with_ in self._opened_with.items() if one in alive}
 

@@ -302,7 +302,8 @@ class Gateway:
             before.verified.forget(lambda known: bool(known.endpoint))  # for that URL they were meant
         self.identity = Identity(
             snapshot.identity, snapshot.endpoints, keys=self.upkeep.keys, fetch=self._fetch,
-            secrets=self.upkeep.secrets, now=time.time, clock=time.monotonic, chance=random.random, before=before,
+            secrets=self.upkeep.secrets, now=time.time, clock=time.monotonic, chance=random.random,
+            subjects=self.subjects, before=before,
         )  # fmt: skip
         return self.identity
 

@@ -11,6 +11,7 @@ import pytest
 
 from narthex.authority.fetch import Fetcher
 from narthex.authority.identify import Identity, Presented
+from narthex.authority.subjects import Subjects
 from narthex.errors import AuthorityUnavailable, GatewayError, HttpRefusal, InsufficientScope, Unauthorized
 from narthex.flow.identity.certificates import Certificate
 from narthex.testing import FakeClock
@@ -53,6 +54,7 @@ class World:
     def __init__(self, live: LiveIssuer, fetch: Fetcher) -> None:
         self.live, self.fetch, self.clock = live, fetch, FakeClock(epoch=NOW)
         self.endpoints = {"default": DEFAULT}
+        self.subjects = Subjects(now=self.clock.wall)
 
     def issuer(self, **more: Any) -> IssuerSpec:
         base = {"audiences": (AUDIENCE,), "claims": ClaimRules(roles=(("roles",),), role_map={"gw": ("support",)})}
@@ -62,7 +64,7 @@ class World:
         spec = IdentitySpec(issuers={one.name: one for one in issuers or (self.issuer(),)}, **more)
         return Identity(
             spec, self.endpoints, keys=Keys(), fetch=self.fetch.fetch, secrets=Book(), now=self.clock.wall,
-            clock=self.clock, chance=lambda: 0.5, before=before,
+            clock=self.clock, chance=lambda: 0.5, subjects=self.subjects, before=before,
         )  # fmt: skip
 
     def token(self, by: str = "rsa", **more: Any) -> bytes:
@@ -107,6 +109,22 @@ def test_a_token_waits_once_for_the_keys_then_never() -> None:
         other = identity.identify(Presented(world.token(sub="bob")), DEFAULT)
         assert isinstance(other, Principal), "its key is known: verified on the spot"
         assert world.live.count("/keys") == 1
+
+    run(work)
+
+
+def test_a_token_is_kept_for_credentials_where_any_is_made_of_it() -> None:
+    async def work(world: World) -> None:
+        header = world.token(scope="b a")
+        first = world.identity()
+        caller = await who(first, header)
+        assert world.subjects.find(caller.key, "a b") == "", "nobody needs it"
+        world.subjects.want(True)
+        second = world.identity(before=first)
+        assert second.known(header, "default") is None, "what was verified before is verified again, and then kept"
+        await who(second, header)
+        assert world.subjects.find(caller.key, "a b") == header.decode().removeprefix("Bearer ")
+        assert world.identity(before=second).known(header, "default") is not None
 
     run(work)
 

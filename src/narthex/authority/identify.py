@@ -22,6 +22,7 @@ from narthex.authority.fetch import Fetch
 from narthex.authority.introspection import Introspector
 from narthex.authority.issuers import Issuer
 from narthex.authority.port import KnownKeys, Secrets
+from narthex.authority.subjects import Subjects
 from narthex.errors import AuthorityUnavailable, GatewayError, HttpRefusal, Unauthorized
 from narthex.flow.identity.api_keys import PREFIX
 from narthex.flow.identity.certificates import Certificate
@@ -80,6 +81,7 @@ class Identity:
         endpoints: Those of the snapshot.
         keys: API keys; None where they are not configured.
         now: Wall clock, Unix seconds. clock: Monotonic. chance: 0 ≤ x < 1.
+        subjects: Keeps tokens for the credentials that are made of them; None where there are none.
         before: The one whose place this takes; it is not to be used any more.
     """
 
@@ -94,11 +96,16 @@ class Identity:
         now: Callable[[], float],
         clock: Callable[[], float],
         chance: Callable[[], float],
+        subjects: Subjects | None = None,
         before: Identity | None = None,
     ) -> None:
         self.spec = spec
         self.keys = keys if spec.api_keys else None
-        self.verified: Verified = before.verified if before is not None else Verified()
+        self.subjects = subjects
+        self.kept = subjects is not None and subjects.wanted
+        """Has every token that is known been kept for credentials? Else they are verified again, and then they are."""
+        known = before is not None and (before.kept or not self.kept)
+        self.verified: Verified = before.verified if before is not None and known else Verified()
         self.scopes = {name: Scopes(endpoint) for name, endpoint in endpoints.items()}
         self._fetch: Fetch = fetch
         self.now = now
@@ -310,6 +317,8 @@ class Identity:
         if asked is not None and (method == "introspection" or asked.use == "always"):
             until = min(until, self.now() + asked.ttl_s)
         assert presented.header is not None
+        if self.subjects is not None:
+            self.subjects.keep(principal, bearer_of(presented.header).decode("latin-1"))
         only = "" if spec.audiences else endpoint.name
         self.verified.put(presented.header, Known(principal, until, issuer.vouch, bound, only))
         return self._allowed(principal, endpoint)

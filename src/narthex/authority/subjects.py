@@ -7,6 +7,7 @@ Proof: `tests/authority/test_subjects.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from narthex.types import Principal
 
@@ -45,8 +46,7 @@ class Subjects:
             self._kept[key] = before
             return
         self._kept[key] = (token, principal.expires_at)
-        if len(self._kept) > MOST:
-            del self._kept[next(iter(self._kept))]
+        self._drop_old()
 
     def find(self, who: tuple[str, str, str, str], scopes: str) -> str:
         """The token of a principal (by its key, and its scopes sorted in one text); empty where there is none."""
@@ -59,8 +59,10 @@ class Subjects:
             return ""
         return token
 
-    def sweep(self) -> None:
-        """Now and then: let go of those that have ended."""
+    def _drop_old(self) -> None:
+        """With each that comes, up to two go: the oldest, if they have ended or there are too many."""
         now = self._now()
-        for key in [key for key, (_, expires_at) in self._kept.items() if expires_at and expires_at < now]:
-            del self._kept[key]
+        for key in list(islice(self._kept, 2)):
+            expires_at = self._kept[key][1]
+            if len(self._kept) > MOST or (expires_at and expires_at < now):
+                del self._kept[key]

@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import uvloop
 from canned import answer
+from kept import looked_up, recorded
 from report import RESULTS, facts_line, steps_table, write_results
 from rig import MEASURED, BenchError, facts
 from rooms import Rooms, quick_reply, rooms, zero_first
@@ -218,7 +219,13 @@ async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
             r.connection.data_received(r.request)
             if b"call 7" not in r.client.last:
                 raise BenchError(f"not an answer: {r.client.last!r}")
-            return in_place(r, repeats), [*alone(r, repeats), injected(r, repeats)]
+            placed, by_itself = in_place(r, repeats), alone(r, repeats)
+
+            def plain(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+                return least([Timed("", "", run) for run in runs], repeats)
+
+            records = recorded(r, plain, repeats, Path(folder) / "audit")
+            return placed, [*by_itself, looked_up(plain, repeats), injected(r, repeats), records]
         finally:
             r.server.silent = True
             await r.gateway.stop()

@@ -7,6 +7,7 @@ Source: the members that SOC 2 CC7.2, ISO 27001 A.8.15 and HIPAA §164.312(b) as
 
 from __future__ import annotations
 
+import functools
 import time
 
 import msgspec
@@ -166,4 +167,10 @@ def id_of(at_ms: int, number: int, chance: bytes) -> str:
 def stamp(at: float) -> str:
     """RFC 3339, UTC, microseconds."""
     whole = int(at)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((at - whole) * 1_000_000):06d}Z"
+    return f"{_second(whole)}.{int((at - whole) * 1_000_000):06d}Z"
+
+
+@functools.lru_cache(64)
+def _second(at: int) -> str:
+    """Many records are of one second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))

@@ -1,0 +1,49 @@
+"""What is asked of memory beside the way of a call: whose key this is, and the record of the call. For `steps.py`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rooms import Rooms
+
+from narthex.authority.api_keys import KeyTable
+from narthex.flow.identity.api_keys import make_key
+from narthex.store.port import ApiKey
+from narthex.telemetry.journal import Journal
+
+KEYS = 10_000
+Least = Callable[[Sequence[Callable[[], Any]], int], list[float]]
+
+
+def looked_up(least: Least, repeats: int) -> dict[str, Any]:
+    """Whose key is this, among ten thousand?"""
+    made = [make_key(os.urandom) for _ in range(KEYS)]
+    table = KeyTable(time.time)
+    table.load([ApiKey(one.id, f"service-{number}", one.digest, 1) for number, one in enumerate(made)])
+    presented = made[KEYS // 2].text.encode()
+    assert table.find(presented) is not None
+    (us,) = least([lambda: table.find(presented)], repeats)
+    return {"room": "identity", "step": f"`KeyTable.find` among {KEYS:,}", "us": us}
+
+
+def recorded(r: Rooms, least: Least, repeats: int, folder: Path) -> dict[str, Any]:
+    """What a call costs more when it is recorded; its line is written by another thread."""
+    journal, front = Journal(folder), r.gateway.front
+
+    def taken_by(record: Any) -> Callable[[], None]:
+        def call() -> None:
+            front.record = record
+            r.connection.data_received(r.request)
+
+        return call
+
+    try:
+        without, with_it = least([taken_by(None), taken_by(journal.add)], max(repeats, 100))
+    finally:
+        front.record = None
+        journal.close()
+    return {"room": "telemetry", "step": "the record of a call", "us": max(0.0, with_it - without)}

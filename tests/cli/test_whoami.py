@@ -71,6 +71,55 @@ def test_a_good_token(here: Path, live: LiveIssuer) -> None:
         assert said in done.stdout
 
 
+def with_table(here: Path) -> None:
+    path = here / "narthex.yaml"
+    path.write_text(
+        path.read_text().replace(
+            "{url: 'http://127.0.0.1:1/mcp'}",
+            "{url: 'http://127.0.0.1:1/mcp', credential: [{who: {role: support}, use: desk},"
+            " {who: {subject: carol}, use: hers}, {who: {subject: bob}, use: none}]}",
+        )
+        + "credentials:\n  desk: {kind: header, name: X-Key, value: '${secret:never-looked-up}'}\n"
+        "  hers: {kind: token_exchange, issuer: 'https://as.example.com', client_id: gw}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("who", "account", "shown"),
+    [
+        pytest.param({}, ("desk", 1, True), "it is shown       desk", id="by role"),
+        pytest.param(
+            {"sub": "carol", "groups": []}, ("hers", 2, True), "made of the caller's own token", id="by subject"
+        ),
+        pytest.param({"sub": "bob", "groups": []}, (None, 3, True), "it is shown       nothing", id="use: none"),
+        pytest.param({"sub": "dave", "groups": []}, (None, None, False), "not for this caller", id="no row"),
+    ],
+)
+def test_which_account_a_caller_has(here: Path, live: LiveIssuer, who: Any, account: Any, shown: str) -> None:
+    with_table(here)
+    done = whoami("--token", bearer(live, **who), "--server", "one", "--json")
+    found = json.loads(done.stdout)["server"]
+    assert (found["credential"], found["row"], found["for_it"]) == account
+    assert done.exit_code == (0 if account[2] else 1)
+    assert shown in whoami("--token", bearer(live, **who), "--server", "one").stdout
+
+
+def test_accounts_without_an_identity(here: Path, live: LiveIssuer) -> None:
+    (here / "narthex.yaml").write_text(
+        "version: 1\nservers: {one: {url: 'http://127.0.0.1:1/mcp', credential: key}}\n"
+        "credentials: {key: {kind: header, name: X-Key, value: '${secret:s}'}}\n"
+    )
+    done = whoami("--server", "one", "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["server"]["credential"] == "key"
+    assert "it is shown       key" in whoami("--server", "one").stdout
+    misspelt = whoami("--server", "oen")
+    assert misspelt.exit_code == 2 and "did you mean 'one'" in misspelt.output
+
+
+def test_a_caller_must_be_named_where_callers_differ(here: Path, live: LiveIssuer) -> None:
+    assert whoami("--server", "one").exit_code == 2
+
+
 def test_as_one_document(here: Path, live: LiveIssuer) -> None:
     text = bearer(live, exp=2_000_000_000)
     first, second = whoami("--token", text, "--json"), whoami("--token", "-", "--json", stdin=text + "\n")

@@ -20,7 +20,7 @@ from narthex.cli.kept import config_option, find_file, json_option, say, stamp
 
 if TYPE_CHECKING:
     from narthex.authority.explain import Reading, Step
-    from narthex.types import Principal, Snapshot
+    from narthex.types import Principal, ServerSpec, Snapshot
 
 _SIGNS = {True: ("ok", "green"), False: ("NO", "red"), None: ("", "")}
 
@@ -28,35 +28,51 @@ _SIGNS = {True: ("ok", "green"), False: ("NO", "red"), None: ("", "")}
 @click.command()
 @credential_options
 @click.option("--endpoint", default="default", show_default=True, help="The endpoint that it is to be used at.")
+@click.option("--server", metavar="NAME", help="Show too which account this caller has with a server.")
 @config_option
 @json_option
 @click.pass_context
-def whoami(ctx: click.Context, credential: Credential, endpoint: str, config: Path | None, as_json: bool) -> None:
+def whoami(
+    ctx: click.Context, credential: Credential, endpoint: str, server: str | None, config: Path | None, as_json: bool
+) -> None:
     """Show how a token or key is read, and why.
 
     Each check by its name; then what the claims make of its bearer: subject, tenant, roles, scopes. `-` reads the
     credential from stdin, so that it stays out of the list of processes.
 
-    Exits 0 where a call with it would be let in, 1 where not.
+    Exits 0 where a call with it would be let in, 1 where not; with --server also 1 where the server is not for it.
     """
-    if not credential:
+    if not credential and server is None:
         raise click.UsageError("--token or --key says whose reading is wanted; - reads it from stdin")
     from narthex.config.compile import load_snapshot
 
     snapshot = load_snapshot(find_file(ctx, config), env=os.environ)
+    if server is not None and server not in snapshot.servers:
+        from narthex.config.document import suggest
+
+        raise click.BadParameter(f"no server '{server}'{suggest(server, snapshot.servers)}")
+    if snapshot.identity is None and server is not None:
+        ctx.exit(_of_local(snapshot.servers[server], as_json=as_json))
     if snapshot.identity is None:
         click.echo("no identity is configured: every call comes from the principal 'local'", err=True)
         ctx.exit(1)
+    if not credential:
+        raise click.UsageError("--token or --key says whose account is wanted; - reads it from stdin")
     if endpoint not in snapshot.endpoints:
         from narthex.config.document import suggest
 
         raise click.BadParameter(f"no endpoint '{endpoint}'{suggest(endpoint, snapshot.endpoints)}")
     reading = asyncio.run(_read(snapshot, credential, endpoint))
+    account: dict[str, Any] | None = None
+    if server is not None and reading.principal is not None:
+        account = _account(snapshot.servers[server], reading.principal)
     if as_json:
-        say(_document(reading))
+        say(_document(reading) | ({"server": account} if account is not None else {}))
     else:
         _show(reading)
-    ctx.exit(0 if reading.accepted else 1)
+        if account is not None:
+            _show_account(account)
+    ctx.exit(0 if reading.accepted and (account is None or account["for_it"]) else 1)
 
 
 async def _read(snapshot: Snapshot, credential: str, endpoint: str) -> Reading:
@@ -84,6 +100,47 @@ async def _read(snapshot: Snapshot, credential: str, endpoint: str) -> Reading:
     finally:
         await upkeep.close()
         fetcher.close()
+
+
+def _of_local(server: ServerSpec, *, as_json: bool) -> int:
+    """The account of everybody, while no identity is configured. Returns the exit code."""
+    from narthex.types import LOCAL
+
+    account = _account(server, LOCAL)
+    if as_json:
+        say({"accepted": True, "principal": _principal(LOCAL), "server": account})
+    else:
+        click.echo("no identity is configured: every call comes from the principal 'local'")
+        _show_account(account)
+    return 0 if account["for_it"] else 1
+
+
+def _account(server: ServerSpec, principal: Principal) -> dict[str, Any]:
+    """The caller's account with a server, and the row of its table that says so. No secret is looked up."""
+    from narthex.authority.mapping import row_for
+
+    row = row_for(server.accounts, principal)
+    credential = row.credential if row is not None else None
+    number = server.accounts.index(row) + 1 if row is not None else None
+    return {
+        "name": server.name,
+        "credential": credential.name if credential is not None else None,
+        "row": number,
+        "of_callers_token": bool(getattr(credential, "of_caller", False)),
+        "for_it": row is not None or not server.accounts,
+    }
+
+
+def _show_account(account: dict[str, Any]) -> None:
+    click.echo(f"\nServer {account['name']}")
+    if not account["for_it"]:
+        click.secho("  no row of its table fits: the server is not for this caller", fg="red")
+        return
+    shown = account["credential"] or "nothing"
+    more = ", made of the caller's own token" if account["of_callers_token"] else ""
+    click.echo(f"  it is shown       {shown}{more}")
+    if account["row"] is not None:
+        click.echo(f"  by row            {account['row']}")
 
 
 def _show(reading: Reading) -> None:

@@ -635,8 +635,15 @@ class Gateway:
                 assert code == 0, f"exit {code}; stderr:\n{self.log()}"
                 self.assert_nothing_left(below)
             assert "Traceback" not in self.log(), self.log()
+            self.assert_no_secret_was_written()
         finally:
             self.kill()
+
+    def assert_no_secret_was_written(self) -> None:
+        """Neither a token, nor an API key, nor what its environment was given, stands in what it wrote to stderr."""
+        log = self.log()
+        assert not re.search(r"\beyJ[\w-]{8,}\.[\w-]{8,}|\bnx_[0-9A-Za-z]{8}_[0-9A-Za-z]{8,}", log), log
+        assert not [name for name, value in self.env.items() if len(value) > 8 and value in log], log
 
     def _draining(self) -> bool:
         try:

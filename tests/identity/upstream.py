@@ -1,0 +1,37 @@
+"""An MCP server that wants a bearer token, and keeps the ones that it was shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jwt
+
+from narthex.testing.server import Asked, FakeServer, _write
+
+
+@dataclass
+class Guarded(FakeServer):
+    """`accepts` says which tokens are good; others get 401 with a challenge. `shown` keeps those of calls."""
+
+    tools: list[dict[str, Any]] = field(default_factory=lambda: [{"name": "echo", "inputSchema": {"type": "object"}}])
+    accepts: Callable[[str], bool] = bool
+    shown: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    challenge: str = 'Bearer error="invalid_token"'
+
+    async def _serve(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        scheme, _, token = asked.headers.get("authorization", "").partition(" ")
+        good = scheme == "Bearer" and self.accepts(token)
+        if asked.method == "tools/call":
+            (self.shown if good else self.refused).append(token)
+        if good:
+            await super()._serve(asked, writer)
+        else:
+            await _write(writer, 401, b"{}", {"WWW-Authenticate": self.challenge})
+
+    def last(self) -> Any:
+        """The claims of the token that came with the last call."""
+        return jwt.decode(self.shown[-1], options={"verify_signature": False})

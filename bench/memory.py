@@ -23,6 +23,7 @@ from subjects import Subject, gateway, many, upstream
 
 MB, KB = 1e6, 1e3
 TOOL = "s0__echo"
+TOKENS = 50_000
 
 
 def rss(subject: Subject) -> int:
@@ -149,6 +150,12 @@ def measure(rig: Rig, connections: int, left: int) -> list[dict[str, Any]]:
     some = max(100, connections // 4)
     per = uvloop.run(idle(third, some, trust))
     lines.append({"label": f"per idle TLS connection, of {some:,}", "value": per / KB, "unit": "kB"})
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("identity.py")), "--tokens", str(TOKENS)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    label = f"{TOKENS:,} distinct tokens that are known, together"
+    lines.append({"label": label, "value": int(done.stdout) / MB, "target": 60.0, "unit": "MB"})
     return lines
 
 

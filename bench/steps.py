@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import identity
 import uvloop
 from canned import answer
 from kept import looked_up, recorded
@@ -210,6 +211,13 @@ def injected(r: Rooms, repeats: int) -> Line:
     return {"room": "upstream", "step": "a credential shown to the server", "us": max(0.0, with_it - without)}
 
 
+def identified(repeats: int) -> list[Line]:
+    """What it costs to know who calls, beside a call without an identity."""
+    timed = [Timed("identity", step, run) for step, run in identity.steps()]
+    costs = least(timed, repeats, number=20)
+    return [{"room": one.room, "step": one.step, "us": us} for one, us in zip(timed, costs, strict=True)]
+
+
 async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
     """In place, and alone."""
     with tempfile.TemporaryDirectory(prefix="narthex-steps-") as folder:
@@ -225,7 +233,7 @@ async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
                 return least([Timed("", "", run) for run in runs], repeats)
 
             records = recorded(r, plain, repeats, Path(folder) / "audit")
-            return placed, [*by_itself, looked_up(plain, repeats), injected(r, repeats), records]
+            return placed, [*by_itself, looked_up(plain, repeats), injected(r, repeats), records, *identified(repeats)]
         finally:
             r.server.silent = True
             await r.gateway.stop()

@@ -16,6 +16,7 @@ from typing import Any
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from fuzz.credentials import fuzz_challenge, fuzz_token_answer
+from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import bridge, handshake, headers, revisions
@@ -255,6 +256,7 @@ def fuzz_connect(data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     "answers": fuzz_answers,
     "batch": fuzz_batch,
+    "bearer": fuzz_bearer,
     "capabilities": fuzz_capabilities,
     "challenge": fuzz_challenge,
     "config": fuzz_config,
@@ -264,7 +266,10 @@ TARGETS: dict[str, Target] = {
     "headers": fuzz_headers,
     "incoming": fuzz_incoming,
     "jsonrpc": fuzz_jsonrpc,
+    "jwks": fuzz_jwks,
+    "jwt": fuzz_jwt,
     "listener": fuzz_listener,
+    "metadata": fuzz_metadata,
     "names": fuzz_names,
     "param_headers": fuzz_param_headers,
     "seal": fuzz_seal,
@@ -273,4 +278,5 @@ TARGETS: dict[str, Target] = {
     "upstream": fuzz_upstream,
     "uri_templates": fuzz_uri_templates,
     "whole": fuzz_whole,
+    "xfcc": fuzz_xfcc,
 }

@@ -77,7 +77,7 @@ class Sessions:
         """The session that `handle` stands for. Raises SessionNotFound, whatever the reason."""
         known = self._opened.get(handle)
         now = self._now()
-        if known is not None and known.endpoint == endpoint and known.principal == principal:
+        if known is not None and known.endpoint == endpoint and known.principal.key == principal.key:
             if now < known.session.expires_at:
                 return known.session
             del self._opened[handle]

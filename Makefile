@@ -22,11 +22,11 @@ install = $(BIN)/uv pip install --quiet --require-hashes --python
 # ---- for users ------------------------------------------------------------------------------------------------------
 
 .PHONY: run
-run: .venv/.core $(DEMO)/.installed ## Start the gateway in front of three real MCP servers; PORT=8080 by default
+run: .venv/.core $(DEMO)/.installed compile ## Start the gateway in front of three real MCP servers; PORT=8080 by default
 	@exec $(BIN)/python tools/demo.py --port $(PORT)
 
 .PHONY: test
-test: lint types docs fuzz-ci pytest ## Check everything: linters, types, documentation, a short fuzz run, all tests
+test: lint types compile docs fuzz-ci pytest pytest-interpreted ## Check everything: linters, types, documentation, a short fuzz run, all tests
 
 # ---- the parts of `make test` ---------------------------------------------------------------------------------------
 
@@ -45,6 +45,7 @@ format: .venv/.dev ## Let ruff format and mend what it can
 types: .venv/.dev ## mypy --strict
 	$(say) "types"
 	@$(BIN)/mypy
+	@$(BIN)/python tools/compile.py --check
 
 .PHONY: docs
 docs: .venv/.dev ## Is what is generated fresh, and does the documentation build?
@@ -54,14 +55,23 @@ docs: .venv/.dev ## Is what is generated fresh, and does the documentation build
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir .cache/site
 
 .PHONY: fuzz-ci
-fuzz-ci: .venv/.dev ## A short run of every fuzz target over the corpus
+fuzz-ci: .venv/.dev compile ## A short run of every fuzz target over the corpus
 	$(say) "fuzz, short"
 	@$(BIN)/python fuzz/run.py --seconds 5
 
 .PHONY: pytest
-pytest: .venv/.dev $(DEMO)/.installed counterparts ## All tests; WORKERS=0 runs them in one process
+pytest: .venv/.dev $(DEMO)/.installed counterparts compile ## All tests; WORKERS=0 runs them in one process
 	$(say) "tests"
 	@$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile
+
+INTERPRETED = tests/flow/test_walk.py tests/flow/test_whole.py tests/flow/codec/test_bridge.py \
+	tests/flow/codec/test_jsonrpc.py tests/flow/accept/test_exchange.py tests/flow/accept/test_front.py \
+	tests/flow/accept/test_listener.py tests/flow/upstream/test_http.py tests/e2e/test_requests.py
+
+.PHONY: pytest-interpreted
+pytest-interpreted: .venv/.dev ## The tests of what is compiled, on the sources themselves
+	$(say) "tests of the interpreted form"
+	@NARTHEX_COMPILE=0 $(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile $(INTERPRETED)
 
 .PHONY: counterparts
 counterparts: .venv/.core
@@ -80,7 +90,7 @@ conformance: .venv/.dev counterparts ## The official conformance suite; UPSTREAM
 # ---- for those who work on it ---------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: .venv/.dev ## The gateway against nginx and FastMCP's proxy; needs nginx and wrk; writes bench/results
+bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; needs nginx and wrk; writes bench/results
 	@$(BIN)/python bench/run.py
 	@$(BIN)/python bench/steps.py
 	@$(BIN)/python bench/memory.py
@@ -88,15 +98,15 @@ bench: .venv/.dev ## The gateway against nginx and FastMCP's proxy; needs nginx 
 	@$(BIN)/python bench/report.py
 
 .PHONY: soak
-soak: .venv/.dev ## A million calls by clients that never say goodbye: does memory stay flat? CALLS=1000000
+soak: .venv/.dev compile ## A million calls by clients that never say goodbye: does memory stay flat? CALLS=1000000
 	@$(BIN)/python bench/soak.py --calls $(CALLS)
 
 .PHONY: profile
-profile: .venv/.dev ## Where the CPU of a gateway under load goes
+profile: .venv/.dev compile ## Where the CPU of a gateway under load goes
 	@$(BIN)/python bench/hotpath.py
 
 .PHONY: bench-steps
-bench-steps: .venv/.dev ## Where the microseconds of one call go, by room
+bench-steps: .venv/.dev compile ## Where the microseconds of one call go, by room
 	@$(BIN)/python bench/steps.py
 
 .PHONY: go
@@ -120,26 +130,36 @@ reference: .venv/.dev ## Write docs/reference anew from the schema and the comma
 changelog: .venv/.dev ## Write CHANGELOG.md anew from changes/
 	@$(BIN)/python tools/changelog.py
 
-compile = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+resolve = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .PHONY: lock
 lock: .venv/.bootstrap ## Resolve all dependencies again and write the hashed files in requirements/
-	$(compile) pyproject.toml --group test --group lint --group docs -o requirements/dev.txt
-	$(compile) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
-	$(compile) --group bootstrap -o requirements/bootstrap.txt
-	$(compile) --group demo -o requirements/demo.txt
-	$(compile) --group go -o requirements/go.txt
+	$(resolve) pyproject.toml --group test --group lint --group docs -o requirements/dev.txt
+	$(resolve) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
+	$(resolve) --group compile -c requirements/dev.txt -o requirements/compile.txt
+	$(resolve) --group bootstrap -o requirements/bootstrap.txt
+	$(resolve) --group demo -o requirements/demo.txt
+	$(resolve) --group go -o requirements/go.txt
 
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's state
-	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf .venv .cache src/narthex/_compiled .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
 	rm -rf tests/counterparts/node_modules tests/counterparts/go/bin
 	find src tests tools bench fuzz -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .PHONY: help
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+# ---- machine code of what a call passes: of the same sources, refused when they change --------------------------------
+
+.PHONY: compile
+compile: .venv/.core requirements/compile.txt ## Machine code of what a call passes, where there is a C compiler; NARTHEX_COMPILE=0: none
+	@$(BIN)/python tools/compile.py --wanted; case $$? in \
+	0) printf '==> machine code of what a call passes: about a minute, once\n' && \
+	$(install) $(BIN)/python -r requirements/compile.txt && $(BIN)/python tools/compile.py ;; \
+	3) ;; *) exit 1 ;; esac
 
 # ---- environments: a stamp file says that the lock file of the same name is installed --------------------------------
 

@@ -1,16 +1,17 @@
 """Make machine code of the modules on the path of a call, of the same typed Python source, with mypyc.
 
-`python tools/compile.py [--check] [--out FOLDER]`: writes `src/narthex/_compiled/` with a manifest of the sources that
-it was made of (`narthex/compiled.py` reads it), and nothing where that is there already. `--check`: only whether it
-could be compiled. Needs a C compiler, Python's headers and mypy. `NARTHEX_COMPILE`: `0` does nothing, `1` fails where
-something is missing, else that is said in one line and the sources run.
-In: `MODULES`. Out: exit code 0, or 1. Proof: `tests/test_compiled.py`.
+`python tools/compile.py [--check | --wanted] [--out FOLDER]`: writes `src/narthex/_compiled/` with a manifest of the
+sources that it was made of (`narthex/compiled.py` reads it), and nothing where that is there already. `--check`: only
+whether mypyc takes them. Needs a C compiler, Python's headers and mypy. `NARTHEX_COMPILE`: `0` does nothing, `1` fails
+where something is missing, else that is said in one line and the sources run.
+In: `MODULES`. Out: exit code 0; 3, nothing to make or nothing to make it with; 1. Proof: `tests/test_compiled.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import json
 import os
 import shutil
@@ -23,16 +24,23 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
-WISH = os.environ.pop("NARTHEX_COMPILE", None)  # the package that is imported here need not be compiled
-
-from narthex import compiled  # noqa: E402
-
 if TYPE_CHECKING:
     from setuptools import Extension
 
+    from narthex import compiled
+else:  # by its file: the package itself may ask for what is not made yet
+
+    def _by_its_file(path):
+        spec = importlib.util.spec_from_file_location("narthex_form", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    compiled = _by_its_file(Path(__file__).resolve().parent.parent / "src" / "narthex" / "compiled.py")
+
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "narthex"
+WISH = os.environ.get(compiled.VARIABLE)
 GROUP = "narthex_compiled"
 MODULES = (
     "call",
@@ -66,8 +74,6 @@ MODULES = (
 """What a call passes. No `msgspec.Struct` stands in one of them: as a part of compiled code it is slower than a class,
 and it no longer knows the types of its members."""
 OPTIMIZE = "2"
-FLAGS = ["-fvisibility=hidden", "-fno-semantic-interposition"]
-"""Calls from one function of ours to another need no look-up by the loader."""
 
 
 class Missing(Exception):
@@ -129,10 +135,7 @@ def build(out: Path) -> None:
     sources = {path: compiled.digest_of(str(path)) for path in sources_of(MODULES)}
     with tempfile.TemporaryDirectory(prefix="narthex-compile-") as scratch:
         folder = Path(scratch)
-        extensions = translate(folder / "c")
-        for one in extensions:
-            one.extra_compile_args += FLAGS
-        command = build_ext(Distribution({"ext_modules": extensions}))
+        command = build_ext(Distribution({"ext_modules": translate(folder / "c")}))
         command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "o")
         command.parallel = True
         command.ensure_finalized()
@@ -154,9 +157,18 @@ def build(out: Path) -> None:
     print(f"compiled {len(MODULES)} modules in {time.monotonic() - began:.0f} s")
 
 
+def wanted(out: Path) -> bool:
+    """Is there something to be made? Raises Missing where there is, and it cannot be."""
+    if WISH == "0" or compiled.look(str(out), str(PACKAGE))[0].name == "compiled":
+        return False
+    need_compiler()
+    return True
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only whether mypyc takes the sources; nothing is made")
+    parser.add_argument("--wanted", action="store_true", help="only whether there is something to make: 0 yes, 3 no")
     parser.add_argument("--out", type=Path, default=Path(compiled.FOLDER))
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -164,14 +176,14 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="narthex-compile-") as scratch:
             translate(Path(scratch))
         return 0
-    if WISH == "0" or compiled.look(str(given.out), str(PACKAGE))[0].name == "compiled":
-        return 0
     try:
-        need_compiler()
-        build(given.out)
+        if not wanted(given.out):
+            return 3 if given.wanted else 0
     except Missing as error:
-        print(f"runs interpreted, at about the double cost of a call: {error}", file=sys.stderr)
-        return 1 if WISH == "1" else 0
+        print(f"==> Narthex runs interpreted, at a third more CPU a call: {error}", file=sys.stderr)
+        return 1 if WISH == "1" else 3
+    if not given.wanted:
+        build(given.out)
     return 0
 
 

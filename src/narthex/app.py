@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from narthex import __version__
+from narthex import FORM, __version__
 from narthex.admin.view import CredentialProblem, Health, ServerStatus
 from narthex.authority.accounts import Means
 from narthex.authority.credentials import Credentials
@@ -462,7 +462,11 @@ async def serve(snapshot: Snapshot, overrides: Overrides, logs: Logs, path: Path
     urls = [f"mcp={url}" for url in gateway.endpoint_urls().values()]
     if len(urls) > SHOWN:
         urls[SHOWN:] = [f"({len(urls) - SHOWN} more)"]
-    logs.emit("INFO", "narthex", start_line(__version__, urls, f"admin={gateway.admin_url}", len(snapshot.servers)))
+    logs.emit(
+        "INFO",
+        "narthex",
+        start_line(f"{__version__} ({FORM.name})", urls, f"admin={gateway.admin_url}", len(snapshot.servers)),
+    )
     for warning in snapshot.warnings:
         logs.emit("WARNING", "narthex", warning)
     watching = asyncio.ensure_future(gateway.watch())

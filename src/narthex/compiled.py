@@ -1,9 +1,10 @@
 """Which form of the package runs: machine code where it was made of exactly these sources, else the sources themselves.
 
 In: `_compiled/` beside this file, with extension modules and `manifest.json`, which names every source that they were
-made of and its SHA-256. Out: `FORM`, and a finder ahead of Python's own that loads them. A source that differs, another
-Python, anything that cannot be read: the sources run, and `FORM` says why. So machine code never stands for other text
-than is there to be read. `tools/compile.py` makes the folder; `docs/decisions/compiled-from-the-same-source.md`.
+made of and its SHA-256. Out: the `Form` that runs, and a finder ahead of Python's own that loads them. A source that
+differs, another Python, anything that cannot be read: the sources run, and the form says why. So machine code never
+stands for other text than is there to be read. `tools/compile.py` makes the folder;
+`docs/decisions/compiled-from-the-same-source.md`.
 Cases: `tests/test_compiled.py`.
 """
 
@@ -51,7 +52,12 @@ def _loader(name: str, file: str) -> ExtensionFileLoader:
     return ExtensionFileLoader(name, file)
 
 
-def use(folder: str = FOLDER, package: str = PACKAGE, wish: str | None = None) -> Form:
+def wish() -> str | None:
+    """What `NARTHEX_COMPILE` says."""
+    return os.environ.get(VARIABLE)
+
+
+def use(wish: str | None, folder: str = FOLDER, package: str = PACKAGE) -> Form:
     """Have the compiled modules found from now on, if they are of these very sources.
 
     Args:
@@ -89,7 +95,3 @@ def digest_of(path: str) -> str:
     """SHA-256 of a file, as hex."""
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
-
-
-FORM = use(wish=os.environ.get(VARIABLE))
-"""What runs. Found out once, before any other module of the package is imported."""

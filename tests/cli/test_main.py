@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from narthex import __version__
+from narthex import FORM, __version__
 from narthex.cli.main import COMMANDS, cli
 
 SOURCE = str(Path(__file__).parents[2] / "src")
@@ -25,7 +25,7 @@ def narthex(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_version(tmp_path: Path) -> None:
     done = narthex("--version", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, f"narthex {__version__}\n")
+    assert (done.returncode, done.stdout) == (0, f"narthex {__version__} ({FORM})\n")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from narthex import __version__
+from narthex import FORM, __version__
 from narthex.admin.reply import error_reply, json_reply
 from narthex.admin.view import GatewayView
 
@@ -19,6 +19,7 @@ def config_routes(gateway: GatewayView) -> list[Route]:
         snapshot, last = gateway.snapshot, gateway.last_reload
         document: dict[str, Any] = {
             "version": __version__,
+            "form": {"name": FORM.name, "why": FORM.why},
             "revision": snapshot.revision,
             "source": snapshot.source,
             "warnings": snapshot.warnings,

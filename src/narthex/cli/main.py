@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from narthex import __version__
+from narthex import FORM, __version__
 
 COMMANDS = {
     "serve": ("narthex.cli.serve:serve", "Run the gateway."),
@@ -78,7 +78,7 @@ def show_problems(problems: list[str]) -> None:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "-V", "--version", prog_name="narthex", message="%(prog)s %(version)s")
+@click.version_option(f"{__version__} ({FORM})", "-V", "--version", prog_name="narthex", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Narthex, the MCP gateway: one governed URL between AI agents and MCP servers."""

@@ -166,12 +166,15 @@ def test_what_is_only_unusual_is_answered(
     check_the_other_is_well(client)
 
 
+UNDECLARED = [-32602, -32601, -32601]
+"""For elicitation, sampling and roots, none of which was declared (2025-11-25, "Error Handling" of each)."""
+
+
 def test_a_server_that_asks_back_is_answered(gateway: Gateway, faulty: FaultyServer) -> None:
     faulty.replies.clear()
     attempt(gateway, "asks-back", "call", "legacy")
     assert faulty.replies["d"]["result"] == {}
-    for refused in "abc":
-        assert faulty.replies[refused]["error"]["code"] == -32601
+    assert [faulty.replies[refused]["error"]["code"] for refused in "abc"] == UNDECLARED
 
 
 def test_a_lost_session_is_opened_anew_once(gateway: Gateway, faulty: FaultyServer) -> None:
@@ -519,7 +522,7 @@ def test_a_stdio_server_that_is_only_unusual_is_answered(over_stdio: Gateway, ki
 def test_what_a_stdio_server_asks_is_refused_in_the_code_of_the_protocol(over_stdio: Gateway) -> None:
     over_stdio.client("asks-back").call("asks-back__echo")
     replies = {one["id"]: one for one in received(over_stdio, "asks-back") if "method" not in one and "id" in one}
-    assert [replies[f"ask-{n}"]["error"]["code"] for n in range(3)] == [-32601] * 3
+    assert [replies[f"ask-{n}"]["error"]["code"] for n in range(3)] == UNDECLARED
     assert replies["ask-3"]["result"] == {}
 
 

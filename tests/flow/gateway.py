@@ -190,13 +190,16 @@ class Running:
     def clock(self) -> float:
         return time.monotonic() + self.late_s
 
+    def now(self) -> float:
+        return time.time() + self.late_s
+
     async def __aenter__(self) -> Running:
         taken = snapshot(self.servers, self.endpoints, **self.settings)
         self.accounts = Accounts()
         self.held = Held(taken.limits.max_held)
         ring = KeyRing((self.key,))
-        self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=3600)
-        handles = Handles(ring, now=time.time, random=os.urandom)
+        self.sessions = Sessions(ring, now=self.now, random=os.urandom, ttl_s=3600)
+        handles = Handles(ring, now=self.now, random=os.urandom)
         self.fleet = Fleet(taken, self.held, clock=self.clock, chance=lambda: 0.5, accounts=self.holdings)
         ids = (f"00000000-0000-4000-8000-{number:012}" for number in itertools.count())
         bridge = AsgiBridge(public_app(lambda: taken, dict))
@@ -230,6 +233,10 @@ class Running:
         if session:
             await client.initialize()
         return client
+
+    def leave(self, client: Client) -> None:
+        """Forget a client that has gone."""
+        self._clients.remove(client)
 
     def pass_time(self, seconds: float) -> None:
         self.late_s += seconds

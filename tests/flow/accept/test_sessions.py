@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 from narthex.errors import SessionNotFound
-from narthex.flow.accept.sessions import Sessions
+from narthex.flow.accept.sessions import OPENED_S, Sessions
 from narthex.flow.codec.seal import KeyRing
 from narthex.testing import FakeClock
 from narthex.types import LOCAL, Principal
@@ -40,6 +40,19 @@ def test_a_handle_opens_again_and_again_with_what_was_negotiated() -> None:
     first, second = (sessions.find(handle, ALICE, "default") for _ in range(2))
     assert first == second
     assert (first.version, first.expires_at) == ("2025-06-18", int(NOW + TTL_S))
+
+
+def test_what_was_opened_is_forgotten_after_a_time_and_opens_again() -> None:
+    clock = FakeClock(epoch=NOW)
+    sessions = gateway(clock)
+    handle = sessions.create(ALICE, "default", "2025-06-18").encode()
+    first = sessions.find(handle, ALICE, "default")
+    sessions.sweep()
+    assert sessions.find(handle, ALICE, "default") is first
+    clock.advance(OPENED_S)
+    sessions.sweep()
+    assert not sessions._opened
+    assert sessions.find(handle, ALICE, "default") == first
 
 
 def test_sessions_are_counted_and_differ() -> None:

@@ -116,12 +116,12 @@ async def listen(client: Client, **wanted: Any) -> Hearing:
     return Hearing(client, *(await client.read_head()))
 
 
-async def get(gateway: Running, session: str | None, **headers: str | None) -> Hearing:
+async def get(gateway: Running, session: str | None, path: str = "/mcp", **headers: str | None) -> Hearing:
     """A GET of a legacy client on a connection of its own. Header names have `_` for `-`."""
     client = await gateway.client()
     lines: dict[str, str | None] = {"Accept": "text/event-stream", "MCP-Protocol-Version": LEGACY}
     lines |= {"Mcp-Session-Id": session} | {name.replace("_", "-"): value for name, value in headers.items()}
-    client.http("GET", "/mcp", lines)
+    client.http("GET", path, lines)
     return Hearing(client, *(await client.read_head()))
 
 

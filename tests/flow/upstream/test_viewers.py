@@ -92,17 +92,21 @@ SPECS = {name: EndpointSpec(name, ("a",)) for name in "xy"}
 CALLERS = st.tuples(st.sampled_from("xy"), st.sampled_from(["t", "u"]), st.integers(0, 9), st.integers(0, 4))
 
 
-@given(asked=st.lists(CALLERS, max_size=60), most=st.integers(1, 4), most_callers=st.integers(1, 6))
+@given(asked=st.lists(CALLERS | st.none(), max_size=60), most=st.integers(1, 4), most_callers=st.integers(1, 6))
 def test_viewers_are_bounded_and_shared_by_the_same_scopes(
-    asked: list[tuple[str, str, int, int]], most: int, most_callers: int
+    asked: list[tuple[str, str, int, int] | None], most: int, most_callers: int
 ) -> None:
-    """Each asks for endpoint, tenant, who it is, and the scope that it shares with others."""
+    """Each asks for endpoint, tenant, who it is, and the scope that it shares with others; None lets time pass."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MOST_VIEWERS", most)
         patch.setattr(module, "MOST_CALLERS", most_callers)
         viewers = Viewers()
         latest: dict[tuple[str, str, int], Viewer] = {}
-        for endpoint, tenant, who, group in asked:
+        for one_asks in asked:
+            if one_asks is None:
+                viewers.age()
+                continue
+            endpoint, tenant, who, group = one_asks
             caller: Caller = (endpoint, (tenant, "i", f"{who} of {group}", ""), "", 0)
             known = viewers.of.get(caller)
             found = known or viewers.add(caller, SPECS[endpoint], {"a": (tenant, str(group))})
@@ -113,5 +117,23 @@ def test_viewers_are_bounded_and_shared_by_the_same_scopes(
             latest[endpoint, tenant, group] = found
             assert len(viewers.of) <= most_callers
             assert len({id(one) for one in viewers.of.values()}) <= most
+            everybody = viewers._before | viewers.of
             for one in latest.values():
-                assert one.callers == {key for key, value in viewers.of.items() if value is one}
+                assert one.callers == {key for key, value in everybody.items() if value is one}
+            assert {id(one) for one in viewers._shared.values()} == {id(one) for one in everybody.values()}
+
+
+def test_who_does_not_come_again_is_forgotten_and_who_does_keeps_its_viewer() -> None:
+    viewers, scopes = Viewers(), {"a": ("t", "1")}
+    one: Caller = ("x", ("t", "i", "one", ""), "", 0, None)
+    two: Caller = ("x", ("t", "i", "two", ""), "", 0, None)
+    first = viewers.add(one, SPECS["x"], scopes)
+    other = viewers.add(two, SPECS["x"], {"a": ("t", "2")})
+    for _ in range(3):
+        viewers.age()
+        assert viewers.of == {}
+        assert viewers.add(one, SPECS["x"], scopes) is first
+    assert viewers.add(two, SPECS["x"], {"a": ("t", "2")}) is not other and not other.callers
+    viewers.age()
+    viewers.age()
+    assert not (viewers.of or viewers._before or viewers._shared)

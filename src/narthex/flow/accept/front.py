@@ -491,6 +491,7 @@ class Front:
         now = self.tick = self.clock()
         self.calls.sweep(now, self.snapshot.limits.sse_comment_s)
         self.hub.sweep(now)
+        self.sessions.sweep()
 
 
 def takes(accept: bytes | None) -> tuple[bool, bool]:

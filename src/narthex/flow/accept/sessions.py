@@ -21,6 +21,8 @@ from narthex.flow.codec.seal import KeyRing, SealError
 from narthex.types import Principal, Session
 
 MOST_OPENED = 10_000
+OPENED_S: Final = 1800.0
+"""For so long what was opened is kept at most: then it is opened again, for those who still come."""
 MOST_ENDED = 100_000
 
 
@@ -58,12 +60,20 @@ class Sessions:
         self._ttl_s = ttl_s
         self._slot = slot
         self._opened: dict[bytes, _Opened] = {}
+        self._forgot_at = now()
         self._ended: dict[str, None] = {}
 
     def take_keys(self, ring: KeyRing) -> None:
         """Use these keys from now on. What was opened with one that is gone is to be opened again, in vain."""
         self._sealer = ring.sealer("session")
         self._opened.clear()
+
+    def sweep(self) -> None:
+        """Once a second: forget whoever may never come again. A clock that was set back forgets too."""
+        now = self._now()
+        if not 0.0 <= now - self._forgot_at < OPENED_S:
+            self._forgot_at = now
+            self._opened.clear()
 
     def create(self, principal: Principal, endpoint: str, version: str, capabilities: int = 0) -> str:
         """A new session's handle: visible ASCII, at most 512 characters. `capabilities` are the client's, as bits."""

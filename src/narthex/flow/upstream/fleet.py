@@ -30,6 +30,8 @@ T = TypeVar("T")
 _log: Final = logging.getLogger("narthex.upstream")
 MOST_TOLD: Final = 20
 """Names hidden by a clash that are logged at a time."""
+VIEWER_S: Final = 1800.0
+"""A caller that has not come for so long, up to twice that, is forgotten with what it alone saw."""
 MISSING_TTL_S: Final = 1.0
 """A list with a server missing is asked for again after this long: it may be back."""
 
@@ -56,6 +58,7 @@ class Fleet:
         self.tick = clock()
         self._chance = chance
         self._viewers = Viewers()
+        self._aged_at = clock()
         self.by_session: frozenset[str] = frozenset()
         """Endpoints with a server of which each client session has a session of its own."""
         self.by_account: frozenset[str] = frozenset()
@@ -130,6 +133,9 @@ class Fleet:
     def sweep(self) -> None:
         """Once a second: close what is idle."""
         self.tick = self._clock()
+        if self.tick - self._aged_at >= VIEWER_S:
+            self._aged_at = self.tick
+            self._viewers.age()
         self._accounts.sweep()
         for server in self.servers.values():
             for closing in server.sweep():

@@ -125,30 +125,57 @@ class Viewer:
 
 
 class Viewers:
-    """The viewers of all endpoints, within bounds. Whoever holds one that went goes on with it."""
+    """The viewers of all endpoints, within bounds. Whoever holds one that went goes on with it.
+
+    Attributes:
+        of: Those of the callers that came lately; another's may still be known to `add`.
+    """
 
     def __init__(self) -> None:
         self.of: dict[Caller, Viewer] = {}
+        self._before: dict[Caller, Viewer] = {}
         self._shared: dict[tuple[Any, ...], Viewer] = {}
 
     def add(self, caller: Caller, spec: EndpointSpec, scopes: dict[str, Scope]) -> Viewer:
         """The viewer of a caller that is not in `of`."""
-        key = (spec.name, caller[1][0], *scopes.items())  # the tenant too, where no scope says it
+        if len(self.of) >= MOST_CALLERS:
+            first = next(iter(self.of))
+            self._leave(first, self.of.pop(first))
+        key = _key(spec, caller, scopes)
         viewer = self._shared.get(key)
         if viewer is None:
             if len(self._shared) >= MOST_VIEWERS:
                 gone = self._shared.pop(next(iter(self._shared))).callers
                 while gone:
-                    del self.of[gone.pop()]
+                    one = gone.pop()
+                    self.of.pop(one, None)
+                    self._before.pop(one, None)
             viewer = self._shared[key] = Viewer(spec, scopes)
-        if len(self.of) >= MOST_CALLERS:
-            first = next(iter(self.of))
-            self.of.pop(first).callers.remove(first)
+        before = self._before.pop(caller, viewer)
+        if before is not viewer:
+            self._leave(caller, before)
         self.of[caller] = viewer
         viewer.callers.add(caller)
         return viewer
 
+    def age(self) -> None:
+        """Forget the callers that have not come since the last time, and what nobody else sees."""
+        gone, self._before, self.of = self._before, self.of, {}
+        for caller, viewer in gone.items():
+            self._leave(caller, viewer)
+
+    def _leave(self, caller: Caller, viewer: Viewer) -> None:
+        viewer.callers.remove(caller)
+        if not viewer.callers:
+            del self._shared[_key(viewer.spec, caller, viewer.scopes)]
+
     def clear(self) -> None:
         """Forget them all: the configuration is another one."""
         self.of.clear()
+        self._before.clear()
         self._shared.clear()
+
+
+def _key(spec: EndpointSpec, caller: Caller, scopes: dict[str, Scope]) -> tuple[Any, ...]:
+    """What makes a viewer: who have the same share one."""
+    return (spec.name, caller[1][0], *scopes.items())  # the tenant too, where no scope says it

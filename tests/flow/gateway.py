@@ -198,7 +198,7 @@ class Running:
         self.accounts = Accounts()
         self.held = Held(taken.limits.max_held)
         ring = KeyRing((self.key,))
-        self.sessions = Sessions(ring, now=self.now, random=os.urandom, ttl_s=3600)
+        self.sessions = Sessions(ring, now=self.now, random=os.urandom, ttl_s=86_400)
         handles = Handles(ring, now=self.now, random=os.urandom)
         self.fleet = Fleet(taken, self.held, clock=self.clock, chance=lambda: 0.5, accounts=self.holdings)
         ids = (f"00000000-0000-4000-8000-{number:012}" for number in itertools.count())

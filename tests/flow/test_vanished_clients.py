@@ -26,7 +26,7 @@ PATIENCE_S = 300.0
 """For a machine that does much else; a quiet one takes a tenth of it."""
 WAIT_S = 20.0
 IDLE_S = 4000.0
-"""More than anything waits for anybody: live state half an hour, a session's handle an hour."""
+"""More than anything waits for anybody: live state half an hour, what is seen an hour."""
 Way = Callable[[Running, Asker, Client], Awaitable[None]]
 
 

@@ -17,7 +17,8 @@ from narthex.call import Call as Call
 Address = tuple[str, int]
 Network = IPv4Network | IPv6Network
 Era = Literal["legacy", "modern"]
-Kind = Literal["tools", "prompts", "resources", "templates"]
+Kind = Literal["tools", "prompts", "resources", "templates", "skills"]
+"""What a server lists. Skills are an extension's (SEP-2640): directories of resources, each named by its `SKILL.md`."""
 Sharing = Literal["tenant", "principal", "session"]
 ClaimPath = tuple[str, ...]
 Proof = Literal["none", "anonymous", "api_key", "jwt", "introspection", "mtls", "xfcc", "workload"]

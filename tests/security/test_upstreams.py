@@ -10,7 +10,8 @@ import pytest
 
 from narthex.flow.codec import headers
 from narthex.flow.codec.jsonrpc import Raw, decode_request
-from narthex.flow.route.index import Items, find_resource, merge
+from narthex.flow.route.index import Items, merge
+from narthex.flow.route.resources import find_resource
 from narthex.flow.upstream.breaker import IN_A_ROW
 from narthex.flow.upstream.links import NOTHING
 from narthex.types import EndpointSpec
@@ -188,8 +189,9 @@ def test_a_uri_of_a_client_is_bounded_before_it_is_kept_anywhere() -> None:
             except StopIteration as done:
                 indexes.append(done.value)
                 break
-    assert find_resource(endpoint, *indexes, "file:///" + "b" * 100) is not None
-    assert find_resource(endpoint, *indexes, "file:///" + "b" * 5000) is None
+    known = dict(zip(("resources", "templates"), indexes, strict=True))
+    assert find_resource(endpoint, known, "file:///" + "b" * 100) is not None  # type: ignore[arg-type]
+    assert find_resource(endpoint, known, "file:///" + "b" * 5000) is None  # type: ignore[arg-type]
     before = headers._kept_lines.cache_info().currsize
     headers.routing_headers("resources/read", "file:///" + "b" * 4000)
     assert headers._kept_lines.cache_info().currsize == before

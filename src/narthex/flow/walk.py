@@ -20,6 +20,7 @@ from narthex.flow.codec.handles import Task
 from narthex.flow.codec.headers import NAMED_BY
 from narthex.flow.codec.inputs import InputRequired, with_round
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_string
+from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.route.index import Target
@@ -76,19 +77,33 @@ Admit = Callable[[str, str], bool]
 Need = Find | Open | Send | Ask
 Walk = Generator[Need, Any, None]
 
-KIND_OF: Final[dict[str, Kind]] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
+KIND_OF: Final[dict[str, Kind]] = {
+    "tools/call": "tools",
+    "prompts/get": "prompts",
+    "resources/read": "resources",
+    "skills/get": "skills",
+    "resources/directory/read": "skills",
+}
 LISTS: Final[dict[str, Kind]] = {
     "tools/list": "tools",
     "prompts/list": "prompts",
     "resources/list": "resources",
     "resources/templates/list": "templates",
+    "skills/list": "skills",
 }
 
 
 SERVED: Final = frozenset({*KIND_OF, "completion/complete"})
 """What goes to a server, call by call."""
-_NAMED_BY: Final = {**NAMED_BY, "tasks/result": "taskId"}
+_NAMED_BY: Final = {**NAMED_BY, "tasks/result": "taskId", "skills/get": "uri", "resources/directory/read": "uri"}
 """The parameter that a server gets its own name in."""
+_OF_SKILLS: Final = frozenset({"skills/get", "resources/directory/read"})
+_WHAT: Final = {
+    "tools/call": "tool",
+    "prompts/get": "prompt",
+    "skills/get": "skill",
+    "resources/directory/read": "directory",
+}
 
 
 def exchange(
@@ -131,6 +146,8 @@ def exchange(
         if channel is None:
             channel = yield Open(target.server)
             assert channel is not None
+        if call.method in _OF_SKILLS:
+            _check_skills(call, channel)
         id_ = channel.next_id()
         dialect, told = channel.dialect, params
         if dialect.era != call.era:
@@ -154,6 +171,13 @@ def exchange(
         else:
             lost = True
         channel = None
+
+
+def _check_skills(call: Call, channel: Channel) -> None:
+    """A server that does not declare what is asked must not be asked (SEP-2640, "Capability Declaration")."""
+    directory = call.method == "resources/directory/read"
+    if not (reads_directories if directory else has_skills)(channel.dialect):
+        raise MethodNotFound(f"the server of this URI does not know {call.method}")
 
 
 def about_task(call: Call, task: Task) -> Walk:
@@ -237,5 +261,5 @@ def not_visible(call: Call, name: str) -> NotVisible:
         if call.era == "legacy":
             error.code = -32002
         return error
-    what = {"tools/call": "tool", "prompts/get": "prompt"}.get(call.method, "reference")
+    what = _WHAT.get(call.method, "reference")
     return NotVisible(f"unknown {what}: {name[:128]}")

@@ -300,7 +300,7 @@ SESSION = Session("s", "2025-11-25", 2**40, int(ClientCaps.ELICITATION_FORM | Cl
     "declared",
     [
         pytest.param("{}", id="nothing"),
-        pytest.param('{ "elicitation":{"com.example/x":1}, "com.example/y":[1.50] }', id="unknown keys"),
+        pytest.param('{ "elicitation":{"com.example/x":1.50} }', id="unknown keys of what we carry"),
         pytest.param(json.dumps({"roots": {}, "extensions": {TASKS_EXTENSION: {}}}), id="tasks"),
     ],
 )

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mcp_types import ClientCapabilities
 
 from narthex.errors import InvalidParams
-from narthex.flow.codec.capabilities import IN_ERA, ClientCaps, bits_of, capabilities_of
+from narthex.flow.codec.capabilities import IN_ERA, ClientCaps, bits_of, capabilities_of, carried
+from narthex.flow.codec.jsonrpc import Raw
 
 C = ClientCaps
 APPS = {"io.modelcontextprotocol/ui": {"mimeTypes": ["text/html;profile=mcp-app"]}}
@@ -133,3 +134,51 @@ def test_no_capabilities_at_all(raw: bytes) -> None:
 
 def test_large_ones_are_read_too() -> None:
     assert bits({"experimental": {"x": {"y": "y" * 5000}}, "sampling": {}}) == C.SAMPLING
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        pytest.param({}, None, id="nothing"),
+        pytest.param(
+            {"elicitation": {"form": {}, "x": 1}, "sampling": {}, "roots": {}}, None, id="what the revision knows"
+        ),
+        pytest.param(
+            {
+                "extensions": {
+                    "io.modelcontextprotocol/ui": {"mimeTypes": ["a"], "x": 1},
+                    "io.modelcontextprotocol/tasks": {},
+                }
+            },
+            None,
+            id="extensions that are carried, with their settings",
+        ),
+        pytest.param({"extensions": {}}, None, id="no extensions"),
+        pytest.param(
+            {"extensions": {"com.example/x": {}, "io.modelcontextprotocol/ui": {"y": 1.50}}, "roots": {}},
+            {"extensions": {"io.modelcontextprotocol/ui": {"y": 1.50}}, "roots": {}},
+            id="another extension is not declared in the client's name",
+        ),
+        pytest.param({"extensions": {"com.example/x": {}}}, {"extensions": {}}, id="nor if it is the only one"),
+        pytest.param({"experimental": {"x": {}}, "sampling": {}}, {"sampling": {}}, id="nor what nobody knows"),
+        pytest.param({"tasks": {"list": {}}}, {}, id="nor what the revision has not"),
+        pytest.param(
+            {"extensions": {f"x/{n}": {"y": "z" * 99} for n in range(30)}}, {"extensions": {}}, id="however large"
+        ),
+    ],
+)
+def test_what_servers_are_told_of_a_modern_client(declared: Any, told: Any) -> None:
+    raw = Raw(json.dumps(declared).encode())
+    found = carried(raw)
+    if told is None:
+        assert found is raw
+    else:
+        assert json.loads(bytes(found)) == told
+
+
+@pytest.mark.parametrize(
+    "raw", [b"[]", b'"x"', b"12", b'{"extensions":[]}', b'{"extensions":7}', b"{" + b" " * 70_000 + b"}"]
+)
+def test_declarations_of_another_form_are_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidParams):
+        carried(Raw(raw))

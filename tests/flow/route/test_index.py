@@ -17,16 +17,14 @@ from narthex.flow.route.index import (
     Index,
     Items,
     Missing,
-    find_resource,
     merge,
     read_items,
 )
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import Selector
-from narthex.flow.route.uri_templates import prefix_uri
 from narthex.types import EndpointSpec, Kind, Selection
 
-KINDS: list[Kind] = ["tools", "prompts", "resources", "templates"]
+KINDS: list[Kind] = ["tools", "prompts", "resources", "templates", "skills"]
 Lists = Mapping[str, Sequence[str]]
 
 
@@ -278,10 +276,6 @@ def test_what_is_listed_is_found_and_leads_to_its_server(spec: EndpointSpec, kin
     for target in index.targets.values():
         assert target.name in lists[target.server]
         assert json.loads(target.name_json) == target.name
-    if kind == "resources":
-        nothing = merged(spec, "templates", {})
-        for name in names:
-            assert find_resource(spec, index, nothing, name) == index.targets[name]
 
 
 @given(spec=SPECS, kind=EACH, lists=LISTS)
@@ -292,71 +286,6 @@ def test_every_item_is_listed_excluded_or_reported(spec: EndpointSpec, kind: Kin
     found = {(target.server, target.name) for target in index.targets.values()}
     assert found | set(index.hidden) == allowed
     assert not found & set(index.hidden)
-
-
-@given(
-    spec=SPECS,
-    lists=LISTS,
-    templates=LISTS,
-    uri=st.text("abx.:/", min_size=1, max_size=6),
-    server=st.sampled_from("ab"),
-)
-def test_what_is_excluded_is_found_by_no_way(
-    spec: EndpointSpec, lists: Lists, templates: Lists, uri: str, server: str
-) -> None:
-    resources, by_template = merged(spec, "resources", lists), merged(spec, "templates", templates)
-    for asked in (uri, prefix_uri(server, uri), *(name for names in lists.values() for name in names)):
-        target = find_resource(spec, resources, by_template, asked)
-        if target is not None:
-            select = Selector(spec.resources.include, spec.resources.exclude)
-            assert select.allows(canonical(target.server, target.name))
-
-
-# --- resources ----------------------------------------------------------------------------------------------------
-
-RESOURCES = {"a": ["file:///r/1", "db://one/t", "narthex+b+file:///r/9"], "b": ["db://two/t", "file:///r/1", "mem:x"]}
-TEMPLATES = {"a": ["log://{day}/x", "bad{"], "b": ["log://{day}/{name}", "db://one/v/{id}"]}
-
-
-@pytest.mark.parametrize(
-    ("spec", "uri", "expected"),
-    [
-        pytest.param(endpoint(), "file:///r/1", ("a", "file:///r/1"), id="listed: the first server's"),
-        pytest.param(endpoint(), "mem:x", ("b", "mem:x"), id="listed, without authority"),
-        pytest.param(endpoint(), "log://1/x", ("a", "log://1/x"), id="by template, the first that fits"),
-        pytest.param(endpoint(), "log://1/y", ("b", "log://1/y"), id="by the next template"),
-        pytest.param(endpoint(), "db://one/v/7", ("b", "db://one/v/7"), id="a template before the authority"),
-        pytest.param(endpoint(), "db://one/other", ("a", "db://one/other"), id="by scheme and authority"),
-        pytest.param(endpoint(), "DB://TWO/u", ("b", "DB://TWO/u"), id="in any case, and sent as asked"),
-        pytest.param(endpoint(), "db://three/u", None, id="another authority"),
-        pytest.param(endpoint(), "http://one/t", None, id="another scheme"),
-        pytest.param(endpoint(), "bad{", None, id="what is no template matches nothing"),
-        pytest.param(endpoint(), "", None, id="nothing"),
-        pytest.param(endpoint(exclude=("a__file:*",)), "file:///r/1", ("b", "file:///r/1"), id="the next server's"),
-        pytest.param(
-            endpoint(exclude=("a__db:*", "b__db:*")), "db://one/t", None, id="excluded, though its server has it"
-        ),
-        pytest.param(endpoint(exclude=("?__log://1/*",)), "log://1/x", None, id="excluded, though a template fits"),
-        pytest.param(
-            endpoint(exclude=("a__db://one/secret",)), "db://one/secret", None, id="excluded, though the authority fits"
-        ),
-        pytest.param(endpoint(uris="prefix"), "narthex+b+file:///r/1", ("b", "file:///r/1"), id="prefixed: listed"),
-        pytest.param(
-            endpoint(uris="prefix"), "narthex+b+log://1/x", ("b", "log://1/x"), id="prefixed: its own template"
-        ),
-        pytest.param(endpoint(uris="prefix"), "file:///r/1", None, id="prefixed: no URI without its server"),
-        pytest.param(endpoint(uris="prefix"), "narthex+a+db://one/other", None, id="prefixed: no way by authority"),
-        pytest.param(
-            endpoint(uris="prefix", exclude=("b__log:*",)), "narthex+b+log://1/y", None, id="prefixed: excluded"
-        ),
-    ],
-)
-def test_find_resource(spec: EndpointSpec, uri: str, expected: tuple[str, str] | None) -> None:
-    resources, templates = merged(spec, "resources", RESOURCES), merged(spec, "templates", TEMPLATES)
-    target = find_resource(spec, resources, templates, uri)
-    assert (target and (target.server, target.name)) == expected
-    if target:
-        assert json.loads(target.name_json) == target.name
 
 
 # --- arguments that go into headers

@@ -36,9 +36,10 @@ class Greeting(Answering[Known]):
 
     def offers(self, found: Known) -> dict[str, Any]:
         """The members of the result that come from the servers."""
+        plain = self.viewer.spec.resource_uris == "plain"
         alone = session_servers(self.front.fleet, self.viewer)
         dialects, of_sessions = [one for _, one in found], [one for name, one in found if name in alone]
-        offers: dict[str, Any] = {"capabilities": offered(self.call.era, dialects, of_sessions)}
+        offers: dict[str, Any] = {"capabilities": offered(self.call.era, dialects, of_sessions, skills=plain)}
         if (text := instructions(found)) is not None:
             offers["instructions"] = text
         return offers

@@ -121,6 +121,8 @@ class Listing(Answering[View]):
 
     def answer(self, found: View) -> None:
         front, call, index, after = self.front, self.call, found.index, self.after
+        if index.kind == "skills":
+            front.fleet.check_skills(self.viewer, found)
         body, last = found.page(self._shown(index), after)
         cursor = None
         if last is not None:

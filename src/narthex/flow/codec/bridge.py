@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from narthex.errors import UpstreamUnavailable
-from narthex.flow.codec.capabilities import IN_ERA, ClientCaps, bits_of, capabilities_of
+from narthex.flow.codec.capabilities import IN_ERA, ClientCaps, bits_of, capabilities_of, carried
 from narthex.flow.codec.failures import code_for
 from narthex.flow.codec.handshake import CLIENT_INFO
 from narthex.flow.codec.inputs import InputRequired, asks_for_input, input_members, url_required
@@ -40,6 +40,7 @@ _NO_CAPABILITIES: Final = Raw(b"{}")
 _COMPLETE: Final = Raw(b'"complete"')
 _TRUE: Final = Raw(b"true")
 _CLIENT_INFO: Final = Raw(encode(CLIENT_INFO))
+_KEPT: Final = frozenset({"resources/read", "skills/get", "resources/directory/read"})
 _URL_REQUIRED: Final = -32042
 _KNOWN: Final = (
     METHODS["legacy"]
@@ -85,13 +86,16 @@ def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> byt
 
 def _passes(call: Call, dialect: Dialect) -> bool:
     """Is a modern client's `_meta` already what goes upstream?"""
-    return call.version == dialect.version and META_CLIENT in call.meta
+    meta = call.meta
+    declared = meta[META_CAPABILITIES]
+    return call.version == dialect.version and META_CLIENT in meta and carried(declared) is declared
 
 
 def client_capabilities(call: Call) -> Raw:
-    """What a modern server may know of the client: its own words, or of a legacy client's session what its bits say."""
+    """What a modern server may know of the client: its own words as far as we carry what they say, or of a legacy
+    client's session what its bits say."""
     if call.era == "modern":
-        return call.meta[META_CAPABILITIES]
+        return carried(call.meta[META_CAPABILITIES])
     session = call.session
     return _of_bits(session.capabilities) if session is not None and session.capabilities else _NO_CAPABILITIES
 
@@ -148,9 +152,10 @@ def _error(call: Call, era: Era, message: Incoming) -> bytes:
 
 
 def missing_members(method: str, members: RawMap) -> bytes:
-    """Members of a modern result that a legacy server did not give: `resultType`; for a read `ttlMs`, `cacheScope`."""
+    """Members of a modern result that a legacy server did not give: `resultType`; of what may be kept `ttlMs`,
+    `cacheScope`."""
     extra = b"" if "resultType" in members else COMPLETE
-    if method == "resources/read" and "ttlMs" not in members:
+    if method in _KEPT and "ttlMs" not in members:
         extra = extra + b"," + UNCACHED if extra else UNCACHED
     return extra
 

@@ -16,13 +16,20 @@ from typing import Any
 import msgspec
 
 from narthex.errors import InvalidParams
-from narthex.flow.codec.jsonrpc import BAD_JSON, Raw
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
 from narthex.types import Era
 
 _MOST = 64 * 1024
 _MOST_KEPT = 1024
+APPS_EXTENSION = "io.modelcontextprotocol/ui"
+SKILLS_EXTENSION = "io.modelcontextprotocol/skills"
 TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
+EXTENSIONS = frozenset({APPS_EXTENSION, SKILLS_EXTENSION, TASKS_EXTENSION})
+"""Those that are carried whole. Another's own methods would lead nowhere: so it is declared in neither direction."""
+_NONE = Raw(b"{}")
+_CARRIED = frozenset({"elicitation", "sampling", "roots", "extensions"})
 _APP = "text/html;profile=mcp-app"
+_decode_map = msgspec.json.Decoder(RawMap).decode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -70,7 +77,7 @@ _TABLE: tuple[tuple[ClientCaps, tuple[str, ...], Any], ...] = (
     (ClientCaps.TASKS_SAMPLING, ("tasks", "requests", "sampling", "createMessage"), {}),
     (ClientCaps.TASKS_ELICITATION, ("tasks", "requests", "elicitation", "create"), {}),
     (ClientCaps.TASKS_EXTENSION, ("extensions", TASKS_EXTENSION), {}),
-    (ClientCaps.APPS, ("extensions", "io.modelcontextprotocol/ui", "mimeTypes"), [_APP]),
+    (ClientCaps.APPS, ("extensions", APPS_EXTENSION, "mimeTypes"), [_APP]),
 )
 """Bit, where it stands in a client's capabilities, and what stands there."""
 
@@ -130,3 +137,37 @@ def capabilities_of(bits: int) -> dict[str, Any]:
                 inner = inner.setdefault(key, {})
             inner.setdefault(path[-1], leaf.copy() if isinstance(leaf, (dict, list)) else leaf)
     return capabilities
+
+
+def carried(raw: Raw) -> Raw:
+    """A modern client's capabilities as its servers are told them: those of its revision, with the extensions that we
+    carry, each as it came. The same object where that is all of them.
+
+    Raises:
+        InvalidParams: No object, or a huge one.
+    """
+    if raw == _NONE:
+        return raw
+    size = len(raw)
+    if size > _MOST:
+        raise InvalidParams("the client's capabilities are too large")
+    less = (_kept_less if size <= _MOST_KEPT else _less)(bytes(raw))
+    return raw if less is None else less
+
+
+def _less(raw: bytes) -> Raw | None:
+    """What is left of capabilities, None where nothing has to go."""
+    try:
+        members = _decode_map(raw)
+        extensions = _decode_map(members.get("extensions", b"{}"))
+    except BAD_JSON:
+        raise InvalidParams("the client's capabilities must be an object, and so must its extensions") from None
+    if members.keys() <= _CARRIED and extensions.keys() <= EXTENSIONS:
+        return None
+    kept: dict[str, Any] = {name: value for name, value in members.items() if name in _CARRIED}
+    if "extensions" in kept:
+        kept["extensions"] = {name: value for name, value in extensions.items() if name in EXTENSIONS}
+    return Raw(encode(kept))
+
+
+_kept_less = lru_cache(maxsize=1024)(_less)

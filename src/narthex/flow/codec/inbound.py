@@ -23,6 +23,8 @@ from narthex.flow.codec.revisions import (
 )
 from narthex.types import Era
 
+_NAMED_BY: Final = {**NAMED_BY, "skills/get": "uri", "resources/directory/read": "uri"}
+"""The last two say it in the body alone: their extension knows no header."""
 _VERSION: Final = {version: Raw(f'"{version}"'.encode()) for version in MODERN}
 _NO_CAPABILITIES: Final = Raw(b"{}")
 _MOST_KEPT: Final = 4096
@@ -43,7 +45,7 @@ def read_params(
     """
     method, params = request.method, request.params
     meta = read_meta(params) if "_meta" in params else {}
-    name = read_string(params, NAMED_BY[method]) if method in NAMED_BY else ""
+    name = read_string(params, _NAMED_BY[method]) if method in _NAMED_BY else ""
     if era == "modern":
         if meta.get(META_VERSION) != _VERSION[version] or meta.get(META_CAPABILITIES) != _NO_CAPABILITIES:
             check_modern_meta(meta, version)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from narthex import __version__
-from narthex.flow.codec.capabilities import TASKS_EXTENSION
+from narthex.flow.codec.capabilities import APPS_EXTENSION, SKILLS_EXTENSION, TASKS_EXTENSION
 from narthex.flow.codec.revisions import METHODS
 from narthex.flow.upstream.port import Dialect
 from narthex.types import Era
@@ -20,7 +20,7 @@ from narthex.types import Era
 SERVER_INFO = {"name": "narthex", "title": "Narthex MCP gateway", "version": __version__}
 SUBSCRIPTIONS = True
 """Are clients told of changes? Then `listChanged` and `subscribe` are offered."""
-EXTENSIONS = ("io.modelcontextprotocol/ui",)
+EXTENSIONS = (APPS_EXTENSION,)
 """Those that work when every byte is passed on. Whatever is not named is refused, as the client expects of a server
 that does not have it: an extension's own methods would lead nowhere."""
 MOST_INSTRUCTIONS = 32 * 1024
@@ -31,13 +31,16 @@ _LISTS = ("tools", "prompts", "resources")
 _TASK_PATHS = (("list",), ("cancel",), ("requests", "tools", "call"))
 
 
-def offered(era: Era, dialects: Sequence[Dialect | None], alone: Sequence[Dialect | None] = ()) -> dict[str, Any]:
+def offered(
+    era: Era, dialects: Sequence[Dialect | None], alone: Sequence[Dialect | None] = (), *, skills: bool = True
+) -> dict[str, Any]:
     """The capabilities of all servers together, as far as the gateway carries them to a client of this era.
 
     Args:
         dialects: One for each server. None was not reached yet: it is taken to have lists and completions. They can be
             asked of us whatever it has, and a client that is not offered them now would not ask once it is there.
         alone: Those whose session serves this client alone: of them legacy tasks are offered.
+        skills: May skills be offered? Their entries are full of URIs, which must be those of the server.
     """
     offers: dict[str, Any] = {name: {} for name in _LISTS if any(_has(one, name) for one in dialects)}
     if SUBSCRIPTIONS:
@@ -54,6 +57,9 @@ def offered(era: Era, dialects: Sequence[Dialect | None], alone: Sequence[Dialec
         known.append(TASKS_EXTENSION)
     if known:
         offers["extensions"] = {name: {} for name in known}
+    if skills and any(has_skills(one) for one in dialects):
+        reads = {"directoryRead": True} if any(reads_directories(one) for one in dialects) else {}
+        offers.setdefault("extensions", {})[SKILLS_EXTENSION] = reads
     if era == "legacy" and any(_says(one, "tasks") for one in alone):
         offers["tasks"] = _tasks(alone)
     return offers
@@ -68,6 +74,16 @@ def instructions(servers: Sequence[tuple[str, Dialect | None]]) -> str | None:
         return _cut(said[0][1], MOST_INSTRUCTIONS)
     share = MOST_INSTRUCTIONS // len(said)
     return "\n\n".join(_cut(f"# {name}\n\n{text}", share - 2) for name, text in said)
+
+
+def has_skills(dialect: Dialect | None) -> bool:
+    """Does a server list skills (SEP-2640, "Capability Declaration")?"""
+    return _says(dialect, "extensions", SKILLS_EXTENSION)
+
+
+def reads_directories(dialect: Dialect | None) -> bool:
+    """Does it read directories? No other may be asked to."""
+    return _at(dialect, "extensions", SKILLS_EXTENSION, "directoryRead") is True
 
 
 def _has(dialect: Dialect | None, name: str) -> bool:

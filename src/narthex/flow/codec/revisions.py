@@ -62,6 +62,7 @@ _SHARED_METHODS: Final = frozenset(
         "resources/templates/list",
         "resources/read",
         "completion/complete",
+        *("skills/list", "skills/get", "resources/directory/read"),
     }
 )
 METHODS: Final[dict[Era, frozenset[str]]] = {

@@ -356,8 +356,8 @@ class Hub:
             del self._hashing[key]
 
     async def _digest(self, viewer: Viewer, kind: ListKind) -> bytes:
-        """Templates belong to the resources: they have no notification of their own."""
-        kinds: tuple[Kind, ...] = ("resources", "templates") if kind == "resources" else (kind,)
+        """Templates and skills belong to the resources: they have no notification of their own."""
+        kinds: tuple[Kind, ...] = ("resources", "templates", "skills") if kind == "resources" else (kind,)
         fleet = self.front.fleet
         views = [fleet.fresh(viewer, one) or await fleet.listing(viewer, one) for one in kinds]
         return b"".join(view.index.fragments.digest() for view in views)

@@ -16,16 +16,23 @@ from narthex.flow.route.fragments import PAGE, Fragments, PageBound, Preparing
 from narthex.flow.route.names import canonical, shown_name
 from narthex.flow.route.patterns import Selector
 from narthex.flow.route.target import Target as Target
-from narthex.flow.route.uri_templates import MAX_URI, Template, prefix_uri, scheme_authority, unprefix_uri
+from narthex.flow.route.uri_templates import MAX_URI, Template, prefix_uri, scheme_authority
 from narthex.types import EndpointSpec, Kind, Selection
 
-KEY: Mapping[Kind, str] = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
+KEY: Mapping[Kind, str] = {
+    "tools": "name",
+    "prompts": "name",
+    "resources": "uri",
+    "templates": "uriTemplate",
+    "skills": "uri",
+}
 """Which member names an item of a list."""
 MEMBER: Mapping[Kind, str] = {
     "tools": "tools",
     "prompts": "prompts",
     "resources": "resources",
     "templates": "resourceTemplates",
+    "skills": "skills",
 }
 """Which member of a list result holds the items."""
 SLICE = 50
@@ -53,9 +60,10 @@ class Items(msgspec.Struct, frozen=True):
 class Index(msgspec.Struct, frozen=True):
     """What one endpoint shows of one kind. `fragments` are the items' bytes, the i-th that of the i-th of `targets`.
 
-    `hidden` lost a clash. `templates` and `authorities` (scheme and authority of a listed URI) find the server of an
-    unlisted resource. `public`: every server's list is, and is here with all its items. `refused`: tools that are left
-    out, for their `x-mcp-header` (server, name, reason).
+    `hidden` lost a clash. `templates`, `authorities` (scheme and authority of a listed URI), `roots` (directories of
+    skills) and `apps` (pages that tools name) find the server of an unlisted resource. `public`: every server's list
+    is, and is here with all its items. `refused`: tools that are left out, for their `x-mcp-header` (server, name,
+    reason).
     """
 
     kind: Kind
@@ -65,30 +73,10 @@ class Index(msgspec.Struct, frozen=True):
     hidden: tuple[tuple[str, str], ...]
     templates: tuple[tuple[Template, Target], ...] = ()
     authorities: Mapping[str, Target] = {}
+    roots: Mapping[str, Target] = {}
+    apps: Mapping[str, Target] = {}
     public: bool = False
     refused: tuple[tuple[str, str, str], ...] = ()
-
-
-def find_resource(spec: EndpointSpec, resources: Index, templates: Index, uri: str) -> Target | None:
-    """Which server a URI leads to: listed, else by template, else by scheme and authority of a listed one (design §4).
-
-    What the endpoint's patterns exclude is not found by any of these ways.
-    """
-    target = resources.targets.get(uri)
-    if target is not None:
-        return target
-    if len(uri) > MAX_URI:
-        return None  # it would stand in headers, metrics and caches
-    prefixed = spec.resource_uris == "prefix"
-    found = next((one for template, one in templates.templates if template.matches(uri)), None)
-    if found is None and not prefixed:
-        found = resources.authorities.get(scheme_authority(uri))
-    if found is None:
-        return None
-    split = unprefix_uri(uri) if prefixed else None
-    name = split[1] if split else uri
-    select = Selector(*_patterns(spec.resources))
-    return Target(found.server, name, encode(name)) if select.allows(canonical(found.server, name)) else None
 
 
 def read_items(kind: Kind, server: str, raws: Sequence[Raw], most: int, *, public: bool = False) -> tuple[Items, int]:
@@ -135,6 +123,7 @@ def merge(
     hidden: list[tuple[str, str]] = []
     refused: list[tuple[str, str, str]] = []
     show, key = _shower(spec, kind), KEY[kind]
+    apps: dict[str, Target] = {}
     excluded = False
     count = 0
     for one in lists:
@@ -160,6 +149,10 @@ def merge(
                     if mirrored:
                         refused.append((one.server, name, error.detail))
                         continue
+            page = app_of(raw) if kind == "tools" and _APP in bytes(raw) else None
+            if page and apps.setdefault(page, Target(one.server, page, encode(page))).server != one.server:
+                hidden.append((one.server, page))
+                raw = _without_app(raw)
             targets[shown] = Target(one.server, name, encode(name), params, mirrored)
             prepared.add(shown, raw if shown == name else _renamed(raw, key, shown))
     templates: tuple[tuple[Template, Target], ...] = ()
@@ -172,7 +165,9 @@ def merge(
         tuple(missing),
         tuple(hidden),
         templates,
-        _authorities(targets) if kind == "resources" else {},
+        _authorities(targets) if kind in ("resources", "skills") else {},
+        {uri.removesuffix(_MANIFEST): one for uri, one in targets.items()} if kind == "skills" else {},
+        apps,
         public=bool(lists) and all(one.public for one in lists) and not (missing or hidden or excluded or refused),
         refused=tuple(refused),
     )
@@ -188,6 +183,41 @@ def _authorities(targets: Mapping[str, Target]) -> dict[str, Target]:
     for uri, target in targets.items():
         found.setdefault(scheme_authority(uri), target)
     return found
+
+
+def app_of(tool: Raw) -> str | None:
+    """The page that shows a tool's results (MCP Apps): what its `_meta` says, in either of its forms."""
+    try:
+        found = _decode_app(tool).meta
+    except BAD_JSON:
+        return None
+    page = found.ui.page or found.page
+    return page if page.startswith("ui://") and len(page) <= MAX_URI else None
+
+
+def _without_app(tool: Raw) -> Raw:
+    """The tool without its page, which is another server's: its results are never shown there, but as they are."""
+    members = decode_map(tool)
+    meta = {key: value for key, value in decode_map(members["_meta"]).items() if key not in ("ui", "ui/resourceUri")}
+    return Raw(encode({**members, "_meta": meta}))
+
+
+class _Ui(msgspec.Struct):
+    page: str = msgspec.field(name="resourceUri", default="")
+
+
+class _AppMeta(msgspec.Struct):
+    ui: _Ui = msgspec.field(default_factory=_Ui)
+    page: str = msgspec.field(name="ui/resourceUri", default="")
+
+
+class _AppTool(msgspec.Struct):
+    meta: _AppMeta = msgspec.field(name="_meta", default_factory=_AppMeta)
+
+
+_decode_app = msgspec.json.Decoder(_AppTool).decode
+_APP = b"ui:"  # a slash may be escaped
+_MANIFEST = "/SKILL.md"
 
 
 def _selection(spec: EndpointSpec, kind: Kind) -> Selection:

@@ -13,12 +13,15 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from narthex.authority.mapping import account_of, told_apart
-from narthex.errors import GatewayError, UpstreamUnavailable
+from narthex.errors import GatewayError, MethodNotFound, UpstreamUnavailable
+from narthex.flow.codec.offers import has_skills
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
 from narthex.flow.route.bodies import Bodies
-from narthex.flow.route.index import Index, Items, Missing, Target, find_resource, merge
+from narthex.flow.route.index import Index, Items, Missing, Target, merge
 from narthex.flow.route.names import split_prefix
+from narthex.flow.route.resources import APP, allowed, find_resource, find_skill
+from narthex.flow.route.uri_templates import MAX_URI
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.port import Accounts, Dialect, NoAccounts
 from narthex.flow.upstream.server import RECHECK_S, Server
@@ -208,8 +211,10 @@ class Fleet:
         if view.whole and not self._is_fresh(view):
             self._rebuild(viewer, kind)
         target = view.index.targets.get(name)
-        if target is None and kind == "resources" and (templates := viewer.views.get("templates")) is not None:
-            target = find_resource(viewer.spec, view.index, templates.index, name)
+        if kind == "resources" and (target is None or name.startswith(APP)):
+            return find_resource(viewer.spec, _indexes(viewer), name)
+        if kind == "skills" and target is None:
+            return find_skill(viewer.spec, view.index, name)
         return target
 
     async def find(self, viewer: Viewer, kind: Kind, name: str) -> Target | None:
@@ -217,6 +222,7 @@ class Fleet:
 
         Raises:
             UpstreamUnavailable: It is not in what is known, and a server that may have it is not there.
+            MethodNotFound: It would be a skill, and nobody here has any.
         """
         spec = viewer.spec
         only: str | None = None
@@ -226,8 +232,11 @@ class Fleet:
                 return None
         view = await self._rechecked(viewer, kind, only)
         if kind == "resources":
-            templates = await asyncio.shield(self._rebuild(viewer, "templates"))
-            target = find_resource(spec, view.index, templates.index, name)
+            await self._beside(viewer, name)
+            target = find_resource(spec, _indexes(viewer), name)
+        elif kind == "skills":
+            self.check_skills(viewer, view)
+            target = find_skill(spec, view.index, name) or self._only_with_skills(viewer, name)
         else:
             target = view.index.targets.get(name)
         if target is None:
@@ -236,6 +245,34 @@ class Fleet:
                     server = self.servers.get(one.server)  # None: a reload has removed it meanwhile
                     raise server.unavailable() if server is not None else UpstreamUnavailable(one.reason)
         return target
+
+    async def _beside(self, viewer: Viewer, uri: str) -> None:
+        """Have what says whose an unlisted resource is: templates, and what extensions name."""
+        kinds: list[Kind] = ["templates"]
+        if uri.startswith(APP):
+            kinds.append("tools")
+        if viewer.spec.resource_uris == "plain":
+            kinds.append("skills")
+        await asyncio.gather(*(asyncio.shield(self._rebuild(viewer, kind)) for kind in kinds))
+
+    def check_skills(self, viewer: Viewer, view: View) -> None:
+        """Raise where an endpoint has no skills: `view` is what was found of them.
+
+        Raises:
+            MethodNotFound: No server declares the extension, or the endpoint changes URIs, of which entries are full.
+            UpstreamUnavailable: None of those that are there; others are not.
+        """
+        if viewer.spec.resource_uris == "plain":
+            if any(has_skills(dialect) for _, dialect in self.dialects(viewer)):
+                return
+            for one in view.index.missing:
+                raise UpstreamUnavailable(one.reason)
+        raise MethodNotFound("no server here has skills")
+
+    def _only_with_skills(self, viewer: Viewer, uri: str) -> Target | None:
+        """A server need not list all its skills: where one alone has any, it says itself whether it has this one."""
+        having = [name for name, dialect in self.dialects(viewer) if has_skills(dialect)]
+        return allowed(viewer.spec, having[0], uri) if len(having) == 1 and len(uri) <= MAX_URI else None
 
     async def _rechecked(self, viewer: Viewer, kind: Kind, only: str | None) -> View:
         """The view after its servers (or `only` that one) were asked again; they were just asked: as it is.
@@ -336,6 +373,10 @@ class Fleet:
             _log.warning("endpoint %s leaves out tool %s of server %s: x-mcp-header: %s",
                          viewer.spec.name, name[:128], server, why)  # fmt: skip
         viewer.views[kind] = view
+
+
+def _indexes(viewer: Viewer) -> dict[Kind, Index]:
+    return {kind: view.index for kind, view in viewer.views.items()}
 
 
 def _reached(viewer: Viewer, name: str, task: asyncio.Task[None]) -> None:

@@ -14,7 +14,9 @@ import msgspec
 
 from narthex.errors import UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.codec.bridge import error_code
+from narthex.flow.codec.capabilities import SKILLS_EXTENSION
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, decode_map
+from narthex.flow.codec.offers import has_skills
 from narthex.flow.codec.subscriptions import ListKind
 from narthex.flow.route.caching import Hints, read_hints, strictest
 from narthex.flow.route.index import MEMBER, Items, read_items
@@ -40,14 +42,18 @@ METHOD: dict[Kind, str] = {
     "prompts": "prompts/list",
     "resources": "resources/list",
     "templates": "resources/templates/list",
+    "skills": "skills/list",
 }
 TOLD_BY: dict[Kind, ListKind] = {
     "tools": "tools",
     "prompts": "prompts",
     "resources": "resources",
     "templates": "resources",
+    "skills": "resources",
 }
-"""The capability under which a server has a list, and the word by which it says that it has changed."""
+"""The capability under which a server has a list, and the word by which it says that it has changed. Skills are listed
+by servers of their extension, and have no word of their own."""
+_SKILLS: dict[str, Any] = {"extensions": {SKILLS_EXTENSION: {}}}
 
 
 class Listed(msgspec.Struct):
@@ -186,7 +192,9 @@ class Lists:
         """All pages of a list, within bounds, and for how long (seconds) they are fresh."""
         server, spec = self._server, self._server.spec
         empty = Items(spec.name, ())
-        if TOLD_BY[kind] not in channel.dialect.capabilities:
+        if kind == "skills":
+            capabilities = {**capabilities, **_SKILLS}
+        if not (has_skills(channel.dialect) if kind == "skills" else TOLD_BY[kind] in channel.dialect.capabilities):
             server.breaker.forget(server.clock())  # nothing is asked, so nothing is learnt: another may be the probe
             return empty, spec.list_ttl_s
         raws: list[Raw] = []

@@ -360,6 +360,7 @@ def rules_of(spec: IssuerSpec) -> TokenRules:
         typ=frozenset(spec.typ),
         claim_typ=frozenset(preset.claim_typ),
         needs_issuer=preset.needs_issuer,
+        audience_in=preset.audience_in,
     )
 
 

@@ -183,6 +183,24 @@ def test_what_a_token_of_keycloak_is_for(said: str | None, accepted: bool) -> No
             verify(token(claims(typ=said)), rules)
 
 
+@pytest.mark.parametrize(
+    ("said", "accepted"),
+    [
+        pytest.param({"aud": None, "client_id": "gateway"}, True, id="the app client in its place"),
+        pytest.param({"aud": None, "client_id": "other"}, False, id="another app client"),
+        pytest.param({"aud": "other", "client_id": "gateway"}, False, id="an audience counts first"),
+        pytest.param({"aud": [], "client_id": "gateway"}, False, id="even an empty one"),
+    ],
+)
+def test_where_cognito_says_whom_a_token_is_for(said: dict[str, Any], accepted: bool) -> None:
+    rules = msgspec.structs.replace(RULES, audience_in=("aud", "client_id"))
+    if accepted:
+        verify(token(claims(**said)), rules)
+    else:
+        with pytest.raises(TokenRefused):
+            verify(token(claims(**said)), rules)
+
+
 def test_binding() -> None:
     assert binding_of({"cnf": {"x5t#S256": "abc"}}) == "abc"
     assert binding_of({}) == ""

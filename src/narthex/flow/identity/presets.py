@@ -35,6 +35,7 @@ class Preset(msgspec.Struct, frozen=True):
             or `rejected` unless it fits the scopes.
         exchange: How a token is exchanged for one towards an upstream.
         aliases: From the issuer to other texts in `iss`: `(pattern, replacement)`.
+        audience_in: The claim that says whom a token is for; of several, the first that is there.
         needs_subjects: Must the operator say which subjects are let in? The issuer gives tokens to all that it runs.
     """
 
@@ -56,6 +57,7 @@ class Preset(msgspec.Struct, frozen=True):
     aliases: tuple[tuple[str, str], ...] = ()
     needs_subjects: bool = False
     needs_issuer: bool = True
+    audience_in: tuple[str, ...] = ("aud",)
     algorithms: tuple[str, ...] = ("RS256", "ES256", "PS256", "EdDSA")
 
     def kind_of(self, claims: dict[str, Any], subject: str, client: str) -> Kind:
@@ -142,6 +144,7 @@ PRESETS: dict[str, Preset] = {
             example="https://cognito-idp.eu-central-1.amazonaws.com/<user pool id>",
             client=(("client_id",),),
             groups=(("cognito:groups",),),
+            audience_in=("aud", "client_id"),
             service=(("username", None),),
             resource="audience",
             algorithms=("RS256",),

@@ -81,6 +81,8 @@ class TokenRules(msgspec.Struct, frozen=True):
     """Accepted values of a claim `typ` (Keycloak says there what a token is for); empty: not looked at."""
     needs_issuer: bool = True
     """False where the subject names the issuer (SPIFFE)."""
+    audience_in: tuple[str, ...] = ("aud",)
+    """Where it stands whom a token is for; of several, the first that is there."""
 
 
 def looks_like_jwt(token: bytes) -> bool:
@@ -163,15 +165,15 @@ def is_issuer(issuer: str, claims: Claims, rules: TokenRules) -> bool:
 
 
 def check_audience(jwt: Jwt, rules: TokenRules, now: float) -> str:
-    named = audiences_of(jwt.claims)
+    named = audiences_of(jwt.claims, rules.audience_in)
     if named.isdisjoint(rules.audiences):
         raise TokenRefused("audience", "meant for somebody else: none of its audiences is accepted here")
     return ", ".join(sorted(named & rules.audiences))
 
 
-def audiences_of(claims: Claims) -> frozenset[str]:
+def audiences_of(claims: Claims, places: tuple[str, ...]) -> frozenset[str]:
     """Whom a token is for. Raises TokenRefused where that is neither a text nor a list of texts."""
-    said = claims.get("aud")
+    said = next((claims[name] for name in places if name in claims), None)
     named = [said] if isinstance(said, str) else said
     if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
         raise TokenRefused("audience", "it names no audience")

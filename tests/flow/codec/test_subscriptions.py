@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.errors import GatewayError, InvalidParams, MissingCapability
-from narthex.flow.codec.jsonrpc import RawMap, decode_incoming, decode_map, decode_request
+from narthex.flow.codec.jsonrpc import Incoming, Raw, RawMap, decode_incoming, decode_map, decode_request
 from narthex.flow.codec.revisions import read_meta
 from narthex.flow.codec.subscriptions import (
     LIST_KINDS,
@@ -19,6 +19,7 @@ from narthex.flow.codec.subscriptions import (
     META_SUBSCRIPTION,
     MOST_NAMED,
     Acknowledged,
+    Elicited,
     Ended,
     ListChanged,
     Notification,
@@ -29,6 +30,7 @@ from narthex.flow.codec.subscriptions import (
     encode_notification,
     ended,
     listen_body,
+    read_elicited,
     read_event,
     read_listen,
     read_resource,
@@ -367,3 +369,23 @@ def test_what_one_gateway_sends_another_reads(name: str, id_: int | str) -> None
             assert read.id == name
         else:
             assert read == what
+
+
+@pytest.mark.parametrize(
+    ("params", "id_"),
+    [
+        pytest.param(b'{"elicitationId":"e","_meta":{"x":1.0}}', "e", id="as it came"),
+        pytest.param(b'{"elicitationId":7}', None, id="no id is a number"),
+        pytest.param(b'{"elicitationId":""}', None, id="nor empty"),
+        pytest.param(b'{"elicitationId":"%b"}' % (b"x" * 5000), None, id="nor longer than is kept"),
+        pytest.param(b"{}", None, id="none"),
+        pytest.param(b"[]", None, id="no object"),
+        pytest.param(b"", None, id="no parameters"),
+    ],
+)
+def test_what_was_done_elsewhere(params: bytes, id_: str | None) -> None:
+    found = read_elicited(Incoming("2.0", method="notifications/elicitation/complete", params=Raw(params)))
+    assert found == (None if id_ is None else Elicited(id_, params))
+    if found is not None:
+        said = encode_notification(found, None)
+        assert json.loads(said)["params"] == json.loads(params)

@@ -12,7 +12,7 @@ from narthex.flow.codec.handles import Task, owner_of
 from narthex.flow.notify import beside
 from narthex.flow.notify.log_lines import MOST_BYTES, MOST_LINES
 from narthex.types import LOCAL
-from tests.flow.gateway import Client, Running, run, until
+from tests.flow.gateway import LEGACY, Client, Running, run, until
 from tests.flow.notify.hearing import Hearing, Teller, get, listen
 from tests.flow.notify.test_levels import asked, set_level
 
@@ -248,6 +248,47 @@ def test_what_a_task_logs_names_it_as_its_client_does() -> None:
             assert (await stream.message())["params"]["_meta"] == {RELATED: {"taskId": name}}
             log(server, "info", "odd", _meta={RELATED: {"taskId": 7}})
             assert json.loads(json.dumps(await stream.message()))["params"]["_meta"] == {RELATED: {"taskId": 7}}
+
+    run(main)
+
+
+# --- elicitations
+
+
+async def with_a_browser(gateway: Running, capabilities: Any) -> tuple[Client, Hearing]:
+    """A legacy session that can be sent to a URL, and listens."""
+    client = await gateway.client()
+    params = {"protocolVersion": LEGACY, "capabilities": capabilities, "clientInfo": {"name": "t", "version": "1"}}
+    client.session = (await client.legacy("initialize", params)).headers["mcp-session-id"]
+    listeners = gateway.front.hub._listeners
+    before = len(listeners)
+    stream = await get(gateway, client.session)
+    await stream.event()
+    await until(lambda: len(listeners) > before)
+    return client, stream
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "sharing", "told"),
+    [
+        pytest.param({"elicitation": {"form": {}, "url": {}}}, "session", True, id="who can be sent there"),
+        pytest.param({"elicitation": {}}, "session", False, id="not who cannot"),
+        pytest.param({"elicitation": {"url": {}}}, "principal", False, id="nor on a shared channel: whose is it?"),
+    ],
+)
+def test_what_was_to_be_done_elsewhere_is_done(capabilities: Any, sharing: Any, told: bool) -> None:
+    async def main() -> None:
+        async with Teller() as server, server.over(sharing=sharing) as gateway:
+            _, stream = await with_a_browser(gateway, capabilities)
+            await heard(server)
+            said = {"elicitationId": "e-1", "_meta": {"x": 1.0}}
+            server.tell("notifications/elicitation/complete", elicitationId=7)
+            server.tell("notifications/elicitation/complete", **said)
+            if told:
+                message = await stream.message()
+                assert (message["method"], message["params"]) == ("notifications/elicitation/complete", said)
+            server.has("b")
+            assert (await stream.told())[0] == "tools/list_changed"
 
     run(main)
 

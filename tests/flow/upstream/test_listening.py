@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from narthex.flow.codec.subscriptions import ListKind, Wanted
+from narthex.flow.codec.subscriptions import Elicited, ListKind, Wanted
 from narthex.flow.upstream import links, listening, lists
 from narthex.flow.upstream import server as server_module
 from narthex.flow.upstream.links import NOTHING
@@ -64,6 +64,9 @@ class Hearer:
 
     def on_task(self, server: str, scope: Hashable, task_id: str, params: bytes | None) -> None:
         self.tasks.append((task_id, json.loads(params)["status"] if params else None))
+
+    def on_elicited(self, server: str, scope: Hashable, what: Elicited) -> None:
+        raise AssertionError("nobody was asked")
 
     def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
         self.logs.append(params)

@@ -64,6 +64,13 @@ class Logged(msgspec.Struct, frozen=True):
     params: bytes
 
 
+class Elicited(msgspec.Struct, frozen=True):
+    """What a legacy client was to do at a URL is done: which elicitation, and `params` as they came."""
+
+    id: str
+    params: bytes
+
+
 class Acknowledged(msgspec.Struct, frozen=True):
     """The upstream listens, for this much of what was asked."""
 
@@ -76,7 +83,7 @@ class Ended(msgspec.Struct, frozen=True):
     error: bytes | None = None
 
 
-Notification = ListChanged | Updated | TaskChanged | Logged
+Notification = ListChanged | Updated | TaskChanged | Logged | Elicited
 
 
 class _Filter(msgspec.Struct, omit_defaults=True):
@@ -109,6 +116,10 @@ class _TaskParams(msgspec.Struct):
     id: str = msgspec.field(name="taskId")
 
 
+class _ElicitedParams(msgspec.Struct):
+    id: str = msgspec.field(name="elicitationId")
+
+
 class _CancelledParams(msgspec.Struct):
     id: int | str = msgspec.field(name="requestId")
 
@@ -119,6 +130,7 @@ _decode_stamped = msgspec.json.Decoder(_Stamped).decode
 _decode_acknowledged = msgspec.json.Decoder(_AcknowledgedParams).decode
 _decode_updated = msgspec.json.Decoder(_UpdatedParams).decode
 _decode_task = msgspec.json.Decoder(_TaskParams).decode
+_decode_elicited = msgspec.json.Decoder(_ElicitedParams).decode
 _decode_cancelled = msgspec.json.Decoder(_CancelledParams).decode
 _LIST_CHANGED: dict[ListKind, str] = {kind: f"notifications/{kind}/list_changed" for kind in LIST_KINDS}
 _KIND_OF = {method: kind for kind, method in _LIST_CHANGED.items()}
@@ -174,6 +186,8 @@ def encode_notification(what: Notification, subscription: bytes | None) -> bytes
         return _notification("notifications/resources/updated", {"uri": what.uri}, {}, subscription)
     if isinstance(what, Logged):
         return b'{"jsonrpc":"2.0","method":"notifications/message","params":%b}' % what.params
+    if isinstance(what, Elicited):
+        return b'{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":%b}' % what.params
     method = "notifications/tasks/status" if subscription is None else "notifications/tasks"
     meta = _decode_stamped(what.params).meta
     meta.pop(META_SUBSCRIPTION, None)  # it names our own request
@@ -243,6 +257,15 @@ def _read_event(message: Incoming, listen_id: int | None) -> Notification | Ackn
         agreed = _decode_acknowledged(params).agreed
         return None if _problem(agreed) else Acknowledged(_wanted(agreed))
     return None
+
+
+def read_elicited(message: Incoming) -> Elicited | None:
+    """A legacy server's `notifications/elicitation/complete`; None for one that cannot be read."""
+    try:
+        id_ = _decode_elicited(message.params).id
+    except BAD_JSON:
+        return None
+    return Elicited(id_, bytes(message.params)) if 0 < len(id_) <= LONGEST else None
 
 
 # --- both

@@ -1,11 +1,13 @@
-"""What legacy clients are told outside of their calls, beside changes: what servers log, and how their tasks go on.
+"""What legacy clients are told outside of their calls, beside changes: logs, and how what they began elsewhere goes on.
 
-In: log messages and states of tasks, by the scope of the channel on which they came. Out: news for the sessions that
-may see them. A log message says nothing of whose it is: it goes to those who asked for logs, at their level, and only
-from channels that one principal uses (`Server.used_by`). A legacy task lives in a session of one client's own: it is
-that client's. Modern clients hear logs on the streams of their calls alone, and of tasks that they listen for.
+In: log messages, states of tasks and ends of elicitations, by the scope of the channel on which they came. Out: news
+for the sessions that may see them. A log message says nothing of whose it is: it goes to those who asked for logs, at
+their level, and only from channels that one principal uses (`Server.used_by`). A legacy task lives in a session of one
+client's own: it is that client's, and so is what it was asked to do at a URL. Modern clients hear logs on the streams
+of their calls alone, and of tasks that they listen for.
 Cases: `tests/flow/notify/test_beside.py`.
-Source: MCP 2025-11-25, server/utilities/logging; basic/utilities/tasks ("Task Status Notification").
+Source: MCP 2025-11-25, server/utilities/logging; basic/utilities/tasks ("Task Status Notification");
+client/elicitation ("Completion Notifications for URL Mode Elicitation").
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from narthex.errors import GatewayError
+from narthex.flow.codec.capabilities import ClientCaps
 from narthex.flow.codec.handles import TASK_S, Task, owner_of
 from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.codec.log_levels import most_verbose, passes
+from narthex.flow.codec.subscriptions import Elicited
 from narthex.flow.codec.tasks import RELATED, related
 from narthex.flow.notify.interests import Source, Subscriber
 from narthex.flow.notify.log_lines import MOST_BYTES, Batch, LogLines, left_out
@@ -111,6 +115,16 @@ class Beside:
                 shown = self._name(listener, name, id_)
                 news = self._named(listener, name, params)
                 self._hub.wake(self._hub.interests.task_of(subscriber, shown, news))
+
+    def elicited(self, name: str, scope: Hashable, what: Elicited) -> None:
+        """What a client was to do at a URL is done: it is the session's that alone uses this scope."""
+        server = self._hub.front.fleet.servers.get(name)
+        if server is None or not server.serves_one_session(scope):
+            return
+        for subscriber, listener in self._hub.listening(name, scope):
+            session = listener.session
+            if session is not None and session.capabilities & ClientCaps.ELICITATION_URL:
+                self._hub.wake(self._hub.interests.elicited(subscriber, what))
 
     def task_name(self, call: Call, server: str, id_: str) -> str:
         """What the client of `call` knows a task of a server as."""

@@ -21,7 +21,7 @@ from narthex.flow.codec.log_levels import asked_level
 from narthex.flow.codec.offers import offered
 from narthex.flow.codec.revisions import LATEST_LEGACY
 from narthex.flow.codec.seal import SealError
-from narthex.flow.codec.subscriptions import LIST_KINDS, ListKind, Notification, Wanted
+from narthex.flow.codec.subscriptions import LIST_KINDS, Elicited, ListKind, Notification, Wanted
 from narthex.flow.identity.tokens import LEEWAY_S
 from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
@@ -297,6 +297,9 @@ class Hub:
         if params is not None:
             self.wake(self.interests.task(server, scope, task_id, params))
             self.beside.task(server, scope, task_id, params)
+
+    def on_elicited(self, server: str, scope: Hashable, what: Elicited) -> None:
+        self.beside.elicited(server, scope, what)
 
     def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
         self.beside.log(server, scope, params)

@@ -18,6 +18,7 @@ import msgspec
 from narthex.errors import InvalidParams, Overloaded
 from narthex.flow.codec.subscriptions import (
     LIST_KINDS,
+    Elicited,
     ListChanged,
     ListKind,
     Logged,
@@ -294,6 +295,10 @@ class Interests:
     def task_of(self, subscriber: Subscriber, shown: str, params: bytes) -> list[Subscriber]:
         """The state of a task that this one has made, by the name that it knows. Who is woken."""
         return self._news.put(subscriber, ("task", shown), TaskChanged(shown, params))
+
+    def elicited(self, subscriber: Subscriber, what: Elicited) -> list[Subscriber]:
+        """What this one was to do elsewhere is done. Who is woken."""
+        return self._news.put(subscriber, ("elicitation", what.id), what)
 
     def logged(self, subscriber: Subscriber, params: bytes, room: int) -> list[Subscriber] | None:
         """A log message for this one. Who is woken; None where it has not read what is there: it is left out."""

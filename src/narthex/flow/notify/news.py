@@ -16,10 +16,10 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from narthex.errors import Overloaded
-from narthex.flow.codec.subscriptions import Logged, Notification, TaskChanged
+from narthex.flow.codec.subscriptions import Elicited, Logged, Notification, TaskChanged
 
-Item = tuple[Literal["list", "uri", "task", "log"], str]
-"""A list by its kind, a resource by its URI, a task by its id, a log message by a number."""
+Item = tuple[Literal["list", "uri", "task", "log", "elicitation"], str]
+"""A list by its kind, a resource by its URI, a task or an elicitation by its id, a log message by a number."""
 Reader = TypeVar("Reader", bound=Hashable)
 
 
@@ -108,4 +108,4 @@ class News(Generic[Reader]):
 
 
 def _size(what: Notification | None) -> int:
-    return len(what.params) if isinstance(what, TaskChanged | Logged) else 0
+    return len(what.params) if isinstance(what, TaskChanged | Logged | Elicited) else 0

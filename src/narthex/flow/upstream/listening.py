@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from narthex.errors import GatewayError
-from narthex.flow.codec.subscriptions import MOST_NAMED, ListKind, Notification, TaskChanged, Updated, Wanted
+from narthex.flow.codec.subscriptions import MOST_NAMED, Elicited, ListKind, Notification, TaskChanged, Updated, Wanted
 from narthex.flow.upstream.links import NOTHING, Ended, Link, Refused, link_for
 from narthex.flow.upstream.negotiate import is_refusal
 from narthex.flow.upstream.port import Channel
@@ -44,6 +44,9 @@ class Hears(Protocol):
 
     def on_task(self, server: str, scope: Hashable, task_id: str, params: bytes | None) -> None:
         """A task's state as the server says it; None: it may have changed unheard, ask."""
+
+    def on_elicited(self, server: str, scope: Hashable, what: Elicited) -> None:
+        """What a client was to do at a URL is done."""
 
     def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
         """A log message that belongs to no call, of a channel that one principal alone uses; `params` are an object."""

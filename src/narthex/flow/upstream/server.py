@@ -26,6 +26,7 @@ from narthex.flow.codec.subscriptions import (
     TaskChanged,
     Updated,
     Wanted,
+    read_elicited,
     read_event,
 )
 from narthex.flow.held import Held
@@ -301,6 +302,10 @@ class Server:
         """A notification that belongs to no call."""
         if message.method == "notifications/message":
             self._logged(scope, bytes(message.params))
+            return
+        if message.method == "notifications/elicitation/complete":
+            if self.hears is not None and (elicited := read_elicited(message)) is not None:
+                self.hears.on_elicited(self.spec.name, scope, elicited)
             return
         event = read_event(message) if message.method in CHANGES else None
         if isinstance(event, (ListChanged, Updated, TaskChanged)):

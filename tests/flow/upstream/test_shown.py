@@ -213,6 +213,11 @@ def test_a_query_goes_with_every_request_of_its_own_connections() -> None:
                 running.pass_time(61)
                 await running.fleet.servers["one"].open(running.fleet.viewer(endpoint, ALICE, None).scopes["one"])
                 assert server.asked and {asked.path for asked in server.asked} == {"/mcp?a=b&api_key=PLANTED-2"}
+                pool: Any = running.fleet.servers["one"].pool
+                assert len(pool._apart) == 2
+                running.pass_time(10)
+                running.pass_time(901)
+                assert not pool._apart, "nobody uses them: they are looked after no more"
 
     run(main)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
-from weakref import WeakValueDictionary
 
 import httptools
 import msgspec
@@ -24,6 +23,8 @@ from narthex.types import HttpTarget, ServerSpec
 
 IDLE_S: Final = 4.0
 """An idle connection is dropped after this long, or the server's `Keep-Alive` if that is shorter (design §5)."""
+APART_S: Final = 900.0
+"""Connections of one account that were not used for this long are looked after no more: an idle channel ends before."""
 MOST_HEADERS: Final = 64 * 1024
 
 
@@ -248,6 +249,7 @@ class HttpPool:
 
     Args:
         check: What a new connection's addresses must pass (`Dialer.dial`); None where the operator wrote the address.
+        query, certificate: Of the account whose connections these are (`under`).
     """
 
     def __init__(
@@ -258,11 +260,15 @@ class HttpPool:
         clock: Callable[[], float],
         *,
         check: Check | None = None,
+        query: str = "",
         certificate: Certificate | None = None,
     ) -> None:
         self.spec = spec
+        self._query = query
         self._certificate = certificate
-        self._apart: WeakValueDictionary[tuple[str, Certificate | None], HttpPool] = WeakValueDictionary()
+        self._apart: dict[tuple[str, Certificate | None], HttpPool] = {}
+        self._within: HttpPool | None = None
+        self._seen_at = 0.0
         self.target = target
         self._check = check
         self.dialer = dialer
@@ -284,9 +290,17 @@ class HttpPool:
         pool = self._apart.get((query, certificate))
         if pool is None:
             target = msgspec.structs.replace(self.target, path=with_query(self.target.path, query))
-            pool = HttpPool(self.spec, target, self.dialer, self.clock, check=self._check, certificate=certificate)
-            self._apart[query, certificate] = pool
+            pool = HttpPool(
+                self.spec, target, self.dialer, self.clock, check=self._check, query=query, certificate=certificate
+            )
+            pool._within = self
+        self._look_after(pool)
         return pool
+
+    def _look_after(self, pool: HttpPool) -> None:
+        """Sweep and close it too, as long as it is used."""
+        self._apart[pool._query, pool._certificate] = pool
+        pool._seen_at = self.tick
 
     def take(self) -> HttpConnection | None:
         """An idle connection that should still be open, or None."""
@@ -303,6 +317,8 @@ class HttpPool:
     async def dial(self) -> HttpConnection:
         """A new connection. Raises UpstreamUnavailable(sent=False)."""
         target, timeout_s = self.target, self.spec.connect_timeout_s
+        if self._within is not None:
+            self._within._look_after(self)
         try:
             _, protocol = await self.dialer.dial(
                 target.scheme, target.host, target.port, self._made, connect_timeout_s=timeout_s,
@@ -323,8 +339,12 @@ class HttpPool:
     def sweep(self) -> None:
         """Drop what has been idle for too long: called once a second, so it drops a second early rather than late."""
         now = self.tick = self.clock()
-        for pool in list(self._apart.values()):
+        for key, pool in list(self._apart.items()):
+            if pool.idle:
+                pool._seen_at = now
             pool.sweep()
+            if now - pool._seen_at > APART_S:
+                del self._apart[key]
         for connection in [one for one in self.idle if now - one.idle_since > one.keep_s - 1.0]:
             self.idle.remove(connection)
             connection.alive = False

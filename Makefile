@@ -93,6 +93,7 @@ conformance: .venv/.dev counterparts ## The official conformance suite; UPSTREAM
 bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; needs nginx and wrk; writes bench/results
 	@$(BIN)/python bench/run.py
 	@$(BIN)/python bench/steps.py
+	@NARTHEX_COMPILE=0 $(BIN)/python bench/bridges.py
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/startup.py
 	@$(BIN)/python bench/report.py
@@ -106,8 +107,9 @@ profile: .venv/.dev compile ## Where the CPU of a gateway under load goes
 	@$(BIN)/python bench/hotpath.py
 
 .PHONY: bench-steps
-bench-steps: .venv/.dev compile ## Where the microseconds of one call go, by room
+bench-steps: .venv/.dev compile ## Where the microseconds of one call go, by room and by eras
 	@$(BIN)/python bench/steps.py
+	@NARTHEX_COMPILE=0 $(BIN)/python bench/bridges.py
 
 .PHONY: go
 go: $(GO)/.installed ## What the tests with the Go SDK need, where the machine has no new Go

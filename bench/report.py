@@ -104,9 +104,19 @@ def steps_table(results: Results) -> str:
     return f"A call of the {results['era']} era.\n\n{placed}\n\n{table(('room', 'function alone', 'µs'), alone)}"
 
 
+def bridges_table(results: Results) -> str:
+    """A call in each pair of eras; where they are one, what the code that could bridge adds."""
+    rows = []
+    for line in results["lines"]:
+        added = against(line["added"], line["target"], "{:.2f}".format) if "added" in line else ""
+        rows.append([f"{line['client']} → {line['server']}", line["transport"], f"{line['us']:.1f}", added])
+    return table(("client → server", "transport", "µs a call", "of them for bridging"), rows)
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("calls", "What a call costs", calls_table),
     ("steps", "One call by room", steps_table),
+    ("bridges", "One call by eras", bridges_table),
     ("memory", "Memory", figures_table),
     ("soak", "A soak", figures_table),
     ("startup", "Start", figures_table),

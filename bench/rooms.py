@@ -1,7 +1,7 @@
 """A whole gateway in this process whose two sockets lead nowhere: what `steps.py` takes apart.
 
-In: an era. Out: `Rooms`, with a client connection that bytes can be given to, and a server that answers at once or not
-at all. Everything between is what `narthex serve` runs. Proof: `tests/bench/test_tools.py`.
+In: the client's era and the server's. Out: `Rooms`, with a client connection that bytes can be given to, and a server
+that answers at once or not at all. Everything between is what `narthex serve` runs. Proof: `tests/bench/test_tools.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from canned import answer
 from clients import call as wire_call
-from rig import ROOT, BenchError
+from rig import BENCH, ROOT, BenchError
 from subjects import gateway_config, http_servers
 
 sys.path.insert(0, str(ROOT / "src"))
@@ -26,6 +26,7 @@ from narthex.config.compile import load_snapshot
 from narthex.flow.accept.listener import Connection
 from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.connection import HttpPool
+from narthex.flow.upstream.stdio import StdioChannel
 from narthex.types import LOCAL
 
 TOOL = "server__echo"
@@ -90,6 +91,20 @@ class Server(Nowhere):
         asyncio.get_running_loop().call_soon(self.protocol.data_received, whole)
 
 
+class Pipe:
+    """A stdio server's process, as its channel sees it: answers within `write`, with a line made ready."""
+
+    def __init__(self, channel: StdioChannel, quick: bytes) -> None:
+        self._channel = channel
+        self._quick = quick
+
+    def write(self, data: bytes) -> None:
+        self._channel._received(quick_body(self._quick, data, 0) + b"\n")
+
+    def unwritten(self) -> int:
+        return 0
+
+
 @dataclass
 class Rooms:
     """A gateway whose sockets lead nowhere, and what a call of it looks like at each step."""
@@ -99,6 +114,17 @@ class Rooms:
     client: Nowhere
     server: Server
     pool: HttpPool
+    request: bytes
+    session: bytes | None
+
+
+@dataclass
+class Call:
+    """A gateway in front of one server, a client's connection that leads nowhere, and a call that it makes."""
+
+    gateway: Gateway
+    connection: Connection
+    client: Nowhere
     request: bytes
     session: bytes | None
 
@@ -121,29 +147,44 @@ class _Replaced:
         return self.server, protocol
 
 
-async def rooms(folder: Path, era: str) -> Rooms:
+async def rooms(folder: Path, era: str, server_era: str | None = None) -> Rooms:
     """Start a gateway on loopback ports, give it a client connection and a server that lead nowhere, make one call."""
-    config, port, _ = gateway_config(folder, http_servers(9, {"server": f"/{era}/10"}))
+    server_era = server_era or era
+    config, port, _ = gateway_config(folder, http_servers(9, {"server": f"/{server_era}/10"}))
     gateway = Gateway(load_snapshot(config))
     await gateway.start()
     pool = gateway.fleet.servers["server"].pool
     assert pool is not None
-    dialer = _Replaced(pool.dialer, era)
+    dialer = _Replaced(pool.dialer, server_era)
     pool.dialer = cast(Any, dialer)
     gateway.shared.outbox = pool.outbox = Outbox(lambda flush: flush())
+    made = await first_call(gateway, port, era)
+    return Rooms(gateway, made.connection, made.client, dialer.server, pool, made.request, made.session)
+
+
+async def piped(folder: Path, era: str, server_era: str) -> Call:
+    """The same over a stdio server of an era, whose process answers the first call alone."""
+    command = {"command": sys.executable, "args": [str(BENCH / "stdio_server.py"), "10"], "era": server_era}
+    config, port, _ = gateway_config(folder, {"server": command})
+    gateway = Gateway(load_snapshot(config))
+    await gateway.start()
+    gateway.shared.outbox = Outbox(lambda flush: flush())
+    return await first_call(gateway, port, era)
+
+
+async def first_call(gateway: Gateway, port: int, era: str) -> Call:
+    """A client's connection, and a call on it that was answered."""
     client = Nowhere()
     connection = Connection(gateway.shared)
     connection.connection_made(client)
     handle = gateway.sessions.create(LOCAL, "default", "2025-11-25") if era == "legacy" else None
     request = wire_call(port, TOOL, 7, handle)
     connection.data_received(request)
-    for _ in range(200):
+    for _ in range(500):
         if b"call 7" in client.last:
-            break
+            return Call(gateway, connection, client, request, handle.encode() if handle else None)
         await asyncio.sleep(0.01)
-    else:
-        raise BenchError(f"the gateway does not answer: {client.last!r}")
-    return Rooms(gateway, connection, client, dialer.server, pool, request, handle.encode() if handle else None)
+    raise BenchError(f"the gateway does not answer: {client.last!r}")
 
 
 def zero_first(body: bytes) -> bytes:
@@ -153,6 +194,11 @@ def zero_first(body: bytes) -> bytes:
 
 def quick_reply(quick: bytes, data: bytes) -> bytes:
     """The answer to the request in `data`: `quick` with its id."""
-    at = data.index(b'"id":', data.index(b"\r\n\r\n")) + 5
-    body = quick.replace(b"0", data[at : data.index(b",", at)], 1)
+    body = quick_body(quick, data, data.index(b"\r\n\r\n"))
     return REPLY % (len(body), body)
+
+
+def quick_body(quick: bytes, data: bytes, start: int) -> bytes:
+    """Its body alone; the request's own begins at `start`."""
+    at = data.index(b'"id":', start) + 5
+    return quick.replace(b"0", data[at : data.index(b",", at)], 1)

@@ -80,9 +80,10 @@ def http_servers(upstream_port: int, paths: dict[str, str]) -> dict[str, Any]:
 
 
 def merged(upstream_port: int) -> dict[str, Any]:
-    """The everyday configuration: three servers on one endpoint, one of each kind."""
+    """The everyday configuration: servers on one endpoint, one of each kind."""
     pipe = {"command": sys.executable, "args": [str(BENCH / "stdio_server.py"), "10", str(OTHERS)]}
-    return {**http_servers(upstream_port, {"modern": "/modern/10/a", "legacy": "/legacy/10/a"}), "pipe": pipe}
+    over_http = http_servers(upstream_port, {"modern": "/modern/10/a", "legacy": "/legacy/10/a"})
+    return {**over_http, "pipe": pipe, "oldpipe": {**pipe, "era": "legacy"}}
 
 
 def many(upstream_port: int, servers: int, tools: int) -> dict[str, Any]:

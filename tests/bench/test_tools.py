@@ -145,7 +145,8 @@ def test_run_measures_and_every_answer_is_right(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     rows = {row["key"]: row for row in json.loads(out.read_text())["rows"]}
-    assert {"nginx", "modern", "legacy", "bridge", "pipe"} <= rows.keys()
+    bridged = {"bridge", "bridge-up", "pipe-bridge", "pipe-bridge-up"}
+    assert {"nginx", "modern", "legacy", "pipe"} | bridged <= rows.keys()
     assert all(row["calls"] > 0 and row["failures"] == 0 for row in rows.values())
 
 
@@ -162,6 +163,20 @@ def test_steps_take_a_call_apart(tmp_path: Path) -> None:
         said = json.loads(out.read_text())
         assert {line["room"] for line in said["steps"]} == {"accept", "codec", "walk", "upstream", "telemetry"}
         assert {"route", "codec"} <= {line["room"] for line in said["alone"]}
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@linux_with_two_cores
+def test_each_pair_of_eras_is_timed_over_each_transport(tmp_path: Path) -> None:
+    out = tmp_path / "bridges.json"
+    command = [sys.executable, str(BENCH / "bridges.py"), "--repeats", "1", "--out", str(out)]
+    environment = {**os.environ, "NARTHEX_COMPILE": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = json.loads(out.read_text())["lines"]
+    assert len({(line["client"], line["server"], line["transport"]) for line in lines}) == len(lines) == 8
+    assert all(("added" in line) == (line["client"] == line["server"]) and line["us"] > 0 for line in lines)
 
 
 @pytest.mark.e2e

@@ -75,6 +75,7 @@ from narthex.flow.notify.hub import Hub
 from narthex.flow.notify.levels import Levels
 from narthex.flow.notify.settings import SETTINGS, Setting
 from narthex.flow.notify.streams import Listen, open_standalone
+from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet, Viewer
 from narthex.flow.walk import LISTS, SERVED
@@ -376,6 +377,13 @@ class Front:
         one.admit = partial(scopes.admits, one.call.principal)
         if self.gate is not None:
             one.metadata_url = self.gate.metadata_url(connection, request, request.path)
+
+    def shown(self, endpoint: str, principal: Principal, index: Index) -> int | None:
+        """Which items of a list this principal may see, as bits; None for all."""
+        scopes = self.scoped.get(endpoint)
+        if scopes is None or not scopes.hides or index.kind != "tools":
+            return None
+        return scopes.shown(principal, index.fragments.digest(), index.targets.values())
 
     # --- answered here
 

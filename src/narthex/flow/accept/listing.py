@@ -18,7 +18,6 @@ from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.jsonrpc import read_string
 from narthex.flow.route.caching import list_head, ms_left
-from narthex.flow.route.index import Index
 from narthex.flow.upstream.viewers import View, Viewer
 from narthex.flow.walk import LISTS
 from narthex.telemetry.accounts import OUTCOME
@@ -123,7 +122,7 @@ class Listing(Answering[View]):
         front, call, index, after = self.front, self.call, found.index, self.after
         if index.kind == "skills":
             front.fleet.check_skills(self.viewer, found)
-        body, last = found.page(self._shown(index), after)
+        body, last = found.page(front.shown(call.endpoint, call.principal, index), after)
         cursor = None
         if last is not None:
             owner = owner_of(call.principal, call.endpoint)
@@ -138,10 +137,3 @@ class Listing(Answering[View]):
             missing=index.missing,
         )
         self.respond(head, body)
-
-    def _shown(self, index: Index) -> int | None:
-        """Which items this caller may see, as bits; None for all."""
-        scopes = self.front.scoped.get(self.call.endpoint)
-        if scopes is None or not scopes.hides or index.kind != "tools":
-            return None
-        return scopes.shown(self.call.principal, index.fragments.digest(), index.targets.values())

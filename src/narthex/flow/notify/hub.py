@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Generator, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Generator, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
 from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
+from narthex.flow.route.index import Index
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.viewers import Viewer
 from narthex.types import Call, Kind, Principal, Session
@@ -140,7 +141,7 @@ class Hub:
             raise Overloaded("the configuration has changed; try again")
         wanted, applied = listener.wanted, self._applied
         places = await self.places(viewer, wanted.uris)
-        seen = await self._baseline(viewer, wanted.kinds)
+        seen = await self._baseline(viewer, listener)
         kinds = self._offered(viewer, wanted.kinds)
         tasks = self._tasks(viewer, listener)
         interest = Interest(kinds, frozenset(viewer.scopes.items()), places, tasks)
@@ -208,14 +209,14 @@ class Hub:
         offers = offered("modern", [dialect for _, dialect in self.front.fleet.dialects(viewer)])
         return frozenset(kind for kind in kinds if kind in offers)
 
-    async def _baseline(self, viewer: Viewer, kinds: Iterable[ListKind]) -> dict[ListKind, bytes]:
+    async def _baseline(self, viewer: Viewer, listener: Listener) -> dict[ListKind, bytes]:
         """What the lists are now; of one that is not there in time the first change is told whatever it is."""
         seen: dict[ListKind, bytes] = {}
 
         async def look(kind: ListKind) -> None:
-            seen[kind] = await self._digest(viewer, kind)
+            seen[kind] = self._digest(listener, await self._lists(viewer, kind))
 
-        await _in_time([look(kind) for kind in kinds])
+        await _in_time([look(kind) for kind in listener.wanted.kinds])
         return dict(seen)
 
     # --- what servers are asked for
@@ -344,26 +345,37 @@ class Hub:
         self._arm()
 
     async def _rehash(self, viewer: Viewer, kind: ListKind) -> None:
-        """Make a view for all who wait for it; for those that came while it was made, once more."""
+        """Make a view for all who wait for it, and see what each of them is shown; for those that came while it was
+        made, once more."""
         key = (viewer, kind)
         try:
             while waiting := self._hashing[key]:
                 async with self._gate:
                     self._hashing[key] = []
-                    digest = await self._digest(viewer, kind)
+                    lists = await self._lists(viewer, kind)
                 for start in range(0, len(waiting), SLICE):
-                    some = waiting[start : start + SLICE]
-                    self.wake([one for one in some if self.interests.hashed(one, kind, digest)])
+                    some = [(one, self._listeners.get(one)) for one in waiting[start : start + SLICE]]
+                    self.wake(
+                        [
+                            one
+                            for one, listener in some
+                            if listener is not None and self.interests.hashed(one, kind, self._digest(listener, lists))
+                        ]
+                    )
                     await asyncio.sleep(0)
         finally:
             del self._hashing[key]
 
-    async def _digest(self, viewer: Viewer, kind: ListKind) -> bytes:
+    def _digest(self, listener: Listener, lists: Sequence[Index]) -> bytes:
+        """Of what this one is shown of them, by its rights."""
+        shown = self.front.shown
+        return b"".join(one.fragments.digest(shown(listener.endpoint, listener.principal, one)) for one in lists)
+
+    async def _lists(self, viewer: Viewer, kind: ListKind) -> list[Index]:
         """Templates and skills belong to the resources: they have no notification of their own."""
         kinds: tuple[Kind, ...] = ("resources", "templates", "skills") if kind == "resources" else (kind,)
         fleet = self.front.fleet
-        views = [fleet.fresh(viewer, one) or await fleet.listing(viewer, one) for one in kinds]
-        return b"".join(view.index.fragments.digest() for view in views)
+        return [(fleet.fresh(viewer, one) or await fleet.listing(viewer, one)).index for one in kinds]
 
     async def _mark_all(self) -> None:
         for start, subscriber in enumerate(list(self._listeners), 1):

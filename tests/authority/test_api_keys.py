@@ -96,6 +96,25 @@ def test_a_revoked_key_is_not_known_once_the_table_is_loaded_anew() -> None:
     assert known.find(TEXT) is None and len(known) == 0
 
 
+def test_who_came_by_a_key_is_known_until_it_ends() -> None:
+    clock = FakeClock(1000.0)
+    other = make_key(os.urandom)
+    known = table(row(), row(other, name="other", expires_at=2000), clock=clock)
+    came, later = known.find(TEXT), known.find(other.text.encode())
+    assert came is not None and later is not None
+    assert known.holds(came) and known.holds(later) and known.holds(LOCAL)
+    known.load([row(expires_at=1500), row(other, name="other", expires_at=2000)])
+    assert known.holds(came), "a rotated key still proves whom it did"
+    before = known.version
+    known.sweep()
+    assert known.version == before
+    clock.advance(500.0)
+    known.sweep()
+    assert not known.holds(came) and known.holds(later) and known.version > before
+    known.load([row(other, name="other", revoked_at=1500)])
+    assert not known.holds(later)
+
+
 def test_the_last_use_is_told_once_even_of_a_key_that_went() -> None:
     other = make_key(os.urandom)
     clock = FakeClock(1000.0)

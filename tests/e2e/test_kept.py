@@ -154,3 +154,25 @@ def test_a_plain_gateway_opens_no_store_and_records_nothing(start_gateway: Start
     assert {path.name for path in (gateway.folder / ".narthex").iterdir()} == {"narthex.key", "admin.token"}
     maps = Path(f"/proc/{gateway.process.pid}/maps").read_text()
     assert "_sqlite3" not in maps, "not even its module"
+
+
+def test_a_stream_ends_with_the_key_that_opened_it(start_gateway: StartGateway, server: FakeServer) -> None:
+    config = {"version": 1, "servers": {"one": {"url": server.url}}, "identity": {"api_keys": True}}
+    gateway = start_gateway(config)
+    keys = {name: json.loads(command(gateway, "keys", "create", name, "--json"))["key"] for name in ("one", "two")}
+    becomes(gateway, keys["two"], 200)
+    streams, heads = {}, {}
+    for name, key in keys.items():
+        body = message("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+        wire = streams[name] = Wire(gateway.mcp)
+        wire.send(gateway.client().render(body, extra=[("authorization", f"Bearer {key}")]))
+        heads[name] = wire.read_head()
+        assert heads[name].status == 200
+    command(gateway, "keys", "revoke", "one")
+    assert list(streams["one"].read_body(heads["one"])), "it ends in good order"
+    streams["two"]._socket.settimeout(0.0)
+    with pytest.raises(BlockingIOError):  # and nobody else's: nothing more has come on it
+        while streams["two"]._socket.recv(1):
+            pass
+    for wire in streams.values():
+        wire.close()

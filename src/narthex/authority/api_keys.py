@@ -42,7 +42,11 @@ class KeyTable:
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
+        self.version = 0
+        """Goes up when keys may have come or gone."""
         self._now = now
+        self._proved: set[tuple[tuple[str, str, str, str], float]] = set()
+        self._next_end = inf
         self._by_id: dict[bytes, _Entry] = {}
         self._used: dict[str, int] = {}
 
@@ -53,7 +57,25 @@ class KeyTable:
         """Know these from now on, and no others."""
         now = self._now()
         self._gather()
-        self._by_id = {key.id.encode(): _entry(key) for key in keys if key.valid_at(now)}
+        self._know({key.id.encode(): _entry(key) for key in keys if key.valid_at(now)})
+
+    def sweep(self) -> None:
+        """Now and then: forget keys that have ended."""
+        now = self._now()
+        if now >= self._next_end:
+            self._gather()
+            self._know({id_: entry for id_, entry in self._by_id.items() if now < entry.until})
+
+    def holds(self, principal: Principal) -> bool:
+        """Is the key by which this principal once came still one? True for who came otherwise."""
+        return principal.method != "api_key" or (principal.key, principal.authenticated_at) in self._proved
+
+    def _know(self, entries: dict[bytes, _Entry]) -> None:
+        self._by_id = entries
+        # Not the whole principal: a key whose end was brought forward still proves whom it did.
+        self._proved = {(one.key, one.authenticated_at) for entry in entries.values() if (one := entry.principal)}
+        self._next_end = min((entry.until for entry in entries.values()), default=inf)
+        self.version += 1
 
     def find(self, presented: bytes) -> Principal | None:
         """Whose key it is, None where it is no key of ours or not one any more."""

@@ -132,6 +132,7 @@ class Upkeep:
                 self._set_problem("")
             except (StoreError, ConfigError) as error:
                 self._set_problem(error.problem if isinstance(error, StoreError) else "; ".join(error.problems))
+        self.keys.sweep()
         await self._read_files()
         self._tell()
 

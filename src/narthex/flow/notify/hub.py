@@ -440,6 +440,7 @@ class Hub:
             wanted = Wanted(kinds=frozenset(LIST_KINDS))
             live.listener = Listener(endpoint, principal, live.session, live.session.capabilities, wanted)
             live.listener.stream = live.stream
+        live.listener.principal = principal  # the same one, who may have come with a newer proof
         return live.listener
 
     async def enlist(self, live: LiveSession, listener: Listener) -> None:
@@ -486,6 +487,11 @@ class Hub:
         self.ask(sources)
 
     # --- upkeep
+
+    def end_streams(self, holds: Callable[[Principal], bool]) -> None:
+        """End the streams of everybody of whom this is not so any more: whose key was revoked."""
+        for stream in [one for one in self.streams if not holds(one.listener.principal)]:
+            stream.end()
 
     def sweep(self, now: float) -> None:
         """Once a second."""

@@ -17,6 +17,7 @@ from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from fuzz.credentials import fuzz_challenge, fuzz_token_answer
 from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
+from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import bridge, handshake, headers, revisions
@@ -255,12 +256,14 @@ def fuzz_connect(data: bytes) -> None:
 
 TARGETS: dict[str, Target] = {
     "answers": fuzz_answers,
+    "api_key": fuzz_api_key,
     "batch": fuzz_batch,
     "bearer": fuzz_bearer,
     "capabilities": fuzz_capabilities,
     "challenge": fuzz_challenge,
     "config": fuzz_config,
     "connect": fuzz_connect,
+    "envelope": fuzz_envelope,
     "handles": fuzz_handles,
     "handshake": fuzz_handshake,
     "headers": fuzz_headers,
@@ -277,6 +280,7 @@ TARGETS: dict[str, Target] = {
     "token_answer": fuzz_token_answer,
     "upstream": fuzz_upstream,
     "uri_templates": fuzz_uri_templates,
+    "vault": fuzz_vault,
     "whole": fuzz_whole,
     "xfcc": fuzz_xfcc,
 }

@@ -144,6 +144,36 @@ def test_a_server_says_whose_tokens_it_takes(eras: Any) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("eras", ["modern", "legacy"])
+def test_a_call_that_wants_more_scopes_gets_them_and_no_more_than_is_allowed(eras: Any) -> None:
+    async def main() -> None:
+        async with Issuer() as issuer, FakeServer(tools=tools("x", "y"), eras=eras) as server, Holdings() as holdings:
+
+            def wants(asked: Asked) -> tuple[int, dict[str, str]] | None:
+                token = asked.headers.get("authorization", "").removeprefix("Bearer token-")
+                scopes = issuer.forms[int(token) - 1]["scope"].split() if token else []
+                needed = {"x": "write", "y": "admin"}.get(asked.params.get("name", ""), "read")
+                if needed in scopes:
+                    return None
+                error = f'Bearer error="insufficient_scope", scope="{needed}"'
+                return (403, {"WWW-Authenticate": error}) if token else (401, {"WWW-Authenticate": "Bearer"})
+
+            server.guard = wants
+            credential = service(issuer.authority, scopes=("read",), step_up=("write",))
+            async with gateway(spec("one", server.url, accounts=everybody(credential)), holdings) as running:
+                client = await running.client()
+                assert (await client.modern("tools/call", {"name": "one__x", "arguments": {}})).text == "{}"
+                assert [form["scope"] for form in issuer.forms] == ["read", "read write"]
+                for _ in range(3):
+                    error = (await client.modern("tools/call", {"name": "one__y", "arguments": {}})).error
+                    assert error["code"] == -31005
+                assert len(issuer.forms) == 2, "admin is nobody's to ask for"
+                assert (await client.modern("tools/call", {"name": "one__x", "arguments": {}})).text == "{}"
+                assert running.settled()
+
+    run(main)
+
+
 def test_accounts_share_neither_sessions_nor_lists() -> None:
     async def main() -> None:
         other = HeaderCredential("other", "X-Key", secret("other"))
@@ -184,7 +214,7 @@ def test_a_missing_secret_fails_its_own_server_alone() -> None:
                 listed = (await client.modern("tools/list")).result["tools"]
                 assert [tool["name"] for tool in listed] == ["two__y"]
                 error = (await client.modern("tools/call", {"name": "one__x", "arguments": {}})).error
-                assert error["data"]["reason"] in ("credential_unavailable", "upstream_unavailable")
+                assert error["data"]["reason"] == "credential_unavailable" and "server one" in error["message"]
                 assert not first.asked, "nothing was sent"
                 assert "narthex secrets set key" in (running.fleet.servers["one"].last_error or (0, ""))[1]
                 holdings.secrets.set("key", "PLANTED")

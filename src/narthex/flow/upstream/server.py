@@ -94,6 +94,7 @@ class Server:
         self._secrets = secrets_of(spec)
         self._declares = declares
         self._shown = shown
+        self._nothing_to_show = False
         self._opened_with: dict[Channel, tuple[Shown, int]] = {}
         self._users: dict[Hashable, Hashable] = {}
         self._on_change = on_change
@@ -206,14 +207,22 @@ class Server:
         wait_s = self.breaker.wait(self.clock())
         last = self.last_error[1] if self.last_error else ""
         name = self.spec.name
+        if self._nothing_to_show:
+            return self._named(CredentialUnavailable(last, retry_after_s=max(wait_s, 1.0)))
         return UpstreamUnavailable(f"server {name} is unavailable", detail=last, retry_after_s=max(wait_s, 1.0))
+
+    def _named(self, error: CredentialUnavailable) -> CredentialUnavailable:
+        """Who raised it knew of no server."""
+        error.public = f"the gateway has no credential for server {self.spec.name} at present"
+        return error
 
     def failed(self, error: GatewayError) -> GatewayError:
         """Count a failure of the server and keep its words for the operator; returns `error`, to be raised."""
-        if isinstance(error, CredentialUnavailable):  # who raised it knew of no server
-            error.public = f"the gateway has no credential for server {self.spec.name} at present"
+        if isinstance(error, CredentialUnavailable):
+            self._named(error)
         error.detail = hide(error.detail, self._secrets)  # it may hold the server's words, and they our credential
         if isinstance(error, (UpstreamUnavailable, UpstreamTimeout)):
+            self._nothing_to_show = isinstance(error, CredentialUnavailable)
             was = self.breaker.state
             if isinstance(error, UpstreamTimeout) or error.counts:
                 self.breaker.failure(self.clock())

@@ -13,6 +13,7 @@ GatewayError               -32603  500  internal
 ├── HttpRefusal            -32600  (as given)  (as given)
 ├── Unauthorized           -31001  401  unauthorized
 │   └── InsufficientScope  -31001  403  insufficient_scope
+├── Denied                 -31001  200  (as given)
 ├── AuthorityUnavailable   -31005  503  authority_unavailable
 ├── UpstreamUnavailable    -31005  200  upstream_unavailable
 │   └── CredentialUnavailable  -31005  200  credential_unavailable
@@ -137,6 +138,16 @@ class Unauthorized(GatewayError):
         super().__init__(public, detail=detail)
         self.error = error
         self.scopes = scopes
+
+
+class Denied(GatewayError):
+    """The policy says no. `reason` is the decision's code (`flow.policy.decision`): the same words as in the record."""
+
+    code, status, reason = -31001, 200, "denied"
+
+    def __init__(self, reason: str, *, detail: str = "") -> None:
+        super().__init__("denied by policy", detail=detail)
+        self.reason = reason
 
 
 class InsufficientScope(Unauthorized):

@@ -7,6 +7,7 @@ All are frozen: a call never changes, and a snapshot is swapped whole. Durations
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import time
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
@@ -341,6 +342,41 @@ class Who(msgspec.Struct, frozen=True):
     group: tuple[str, ...] = ()
     subject: tuple[str, ...] = ()
     client: tuple[str, ...] = ()
+    """The agent that acts for them."""
+    scope: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
+    anonymous: bool = False
+    """Those who call without a credential, and nobody else."""
+
+
+class Hours(msgspec.Struct, frozen=True):
+    """A window of the week in the local time of `zone` (an IANA name). The beginning belongs to it, the end does not;
+    `until` at or before `since` is over midnight. `days` are those it begins on, Monday is 0."""
+
+    since: time
+    until: time
+    zone: str = "UTC"
+    days: frozenset[int] = frozenset(range(7))
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A rule on who may use what (design §6). Patterns are globs on canonical names.
+
+    `when` is a condition in CEL, empty for none; `expires_at` Unix seconds, 0 for never; `line` its place in the file.
+    """
+
+    name: str
+    effect: Literal["allow", "deny", "hold"]
+    who: Who = Who()
+    tools: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    when: str = ""
+    networks: tuple[Network, ...] = ()
+    hours: Hours | None = None
+    expires_at: float = 0.0
+    line: int = 0
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -453,6 +489,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     servers: Mapping[str, ServerSpec]
     endpoints: Mapping[str, EndpointSpec]
     identity: IdentitySpec | None = None
+    grants: tuple[Grant, ...] = ()
+    """None: whoever is let in may call everything."""
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""

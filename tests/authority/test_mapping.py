@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from narthex.authority.mapping import NOBODY, NOTHING, account_of, alias_of, fits, told_apart
+from narthex.authority.mapping import NOBODY, NOTHING, account_of, alias_of, told_apart
+from narthex.flow.identity.who import fits
 from narthex.types import LOCAL, Authority, HeaderCredential, Principal, SecretText, TokenCredential, Use, Who
 
 ALICE = Principal(

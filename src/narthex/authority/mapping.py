@@ -7,24 +7,13 @@ credential's name, and for one that is made of the caller's token the scopes of 
 
 from __future__ import annotations
 
+from narthex.flow.identity.who import fits
 from narthex.types import Principal, TokenCredential, Use, Who
 
 NOTHING = ""
 """Nothing is shown to the server: no table, or `use: none`."""
 NOBODY = "?"
 """No row fits: the server is not for this caller. No credential can have this name."""
-
-
-def fits(who: Who, principal: Principal) -> bool:
-    """Is the principal among these?"""
-    return (
-        (not who.tenant or principal.tenant in who.tenant)
-        and (not who.issuer or principal.issuer in who.issuer)
-        and (not who.subject or principal.subject in who.subject)
-        and (not who.client or principal.client in who.client)
-        and (not who.role or not set(who.role).isdisjoint(principal.roles))
-        and (not who.group or not set(who.group).isdisjoint(principal.groups))
-    )
 
 
 def row_for(table: tuple[Use, ...], principal: Principal) -> Use | None:

@@ -25,6 +25,7 @@ from narthex.config.credentials import compile_credentials, compile_table
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
+from narthex.config.grants import compile_grants
 from narthex.config.identity import IdentityCompiler
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
@@ -181,6 +182,7 @@ class _Compiler:
             log_format=settings.log.format,
             servers=servers,
             endpoints=endpoints,
+            grants=compile_grants(settings.grants, servers, endpoints, self.reading),
         )
 
     # -- addresses and files -------------------------------------------------------------------------------------

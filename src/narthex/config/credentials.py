@@ -12,6 +12,7 @@ from narthex.config import values
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Reading, suggest
 from narthex.config.expand import Expanded
+from narthex.config.grants import compile_who
 from narthex.config.schema.credentials import CredentialSettings, IdpSettings, UseSettings
 from narthex.types import (
     Authority,
@@ -96,7 +97,7 @@ def compile_table(
             continue
         if credential is not None:
             _check_server(credential, server, here, reading)
-        table.append(Use(Who(**{key: getattr(row.who, key) or () for key in Who.__struct_fields__}), credential))
+        table.append(Use(compile_who(row.who, here, reading), credential))
         if table[-1].who == Who() and number + 1 < len(rows):
             reading.warn(here, "the rows behind this one count for nobody: it fits everybody")
             break

@@ -8,7 +8,7 @@ Cases: `tests/flow/test_walk.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator
+from collections.abc import Container, Generator
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_strin
 from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
+from narthex.flow.policy.admission import Check
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind
@@ -34,13 +35,17 @@ LOST: Final = "lost"
 
 
 class Find:
-    """Needs the target that a shown name leads to. Answer: `Target`, or None where there is none."""
+    """Needs the target that a shown name leads to. Answer: `Target`, or None where there is none.
 
-    __slots__ = ("kind", "name")
+    `check`: what is not visible to the caller takes the way of what is missing, and as long.
+    """
 
-    def __init__(self, kind: Kind, name: str) -> None:
+    __slots__ = ("check", "kind", "name")
+
+    def __init__(self, kind: Kind, name: str, check: Check | None = None) -> None:
         self.kind: Final = kind
         self.name: Final = name
+        self.check: Final = check
 
 
 class Open:
@@ -72,8 +77,6 @@ class Ask:
         self.required: Final = required
 
 
-Admit = Callable[[str, str], bool]
-"""May the caller call this tool (its server, its name there)? False: nor see it. Raises InsufficientScope."""
 Need = Find | Open | Send | Ask
 Walk = Generator[Need, Any, None]
 
@@ -111,7 +114,7 @@ def exchange(
     found: Target | None,
     channel: Channel | None = None,
     said: Said | None = None,
-    admit: Admit | None = None,
+    check: Check | None = None,
 ) -> Walk:
     """Take one call to its server and its answer back.
 
@@ -119,22 +122,24 @@ def exchange(
         found: Where its name leads by what is in memory; None asks.
         channel: An open one to that server; None asks.
         said: The client's headers, where arguments of the call may go into headers; None: they do not.
-        admit: What a call of a tool is checked by; None: nothing.
+        check: Whether the caller may; None: whoever was let in may.
     Raises:
-        NotVisible: No such tool, prompt or resource here.
+        NotVisible: No such tool, prompt or resource here, for this caller.
+        Denied, InsufficientScope: The caller sees it, and may not make this call of it.
         InvalidParams: The name is missing, or no string.
         HeaderMismatch: A header that repeats an argument does not; nothing was sent.
         UpstreamUnavailable, UpstreamTimeout, …: thrown in by the driver.
     """
     if call.method == "completion/complete":
-        target, params = yield from _locate_reference(call)
+        target, params = yield from _locate_reference(call, check)
     else:
         key = _NAMED_BY[call.method]
         if found is None:
-            found = yield Find(KIND_OF[call.method], call.name)
-        if found is None or (admit is not None and not admit(found.server, found.name)):
+            found = yield Find(KIND_OF[call.method], call.name, check)
+        if found is None:
             raise not_visible(call, call.name)
-        target, params = found, {**call.params, key: Raw(found.name_json)}
+        params = call.params if check is None else check.admit(KIND_OF[call.method], found, call.params)
+        target, params = found, {**params, key: Raw(found.name_json)}
     sent_name = target.name if call.method in NAMED_BY else None
     if said is not None and call.era == "modern":
         check_param_headers(target.params, said.headers, said.repeated, params.get("arguments"))
@@ -180,13 +185,16 @@ def _check_skills(call: Call, channel: Channel) -> None:
         raise MethodNotFound(f"the server of this URI does not know {call.method}")
 
 
-def about_task(call: Call, task: Task) -> Walk:
+def about_task(call: Call, task: Task, check: Check | None = None) -> Walk:
     """Take a request about a task to the server that made it.
 
     Raises:
-        NotVisible: The server speaks another era now: it knows no such task any more.
+        NotVisible: The server speaks another era now: it knows no such task any more. Or the caller does not see the
+            tool any more that it was a call of.
         UpstreamUnavailable, UpstreamTimeout, …: thrown in by the driver.
     """
+    if check is not None and not check.sees_call_of(task.server, task.tool):
+        raise unknown()
     channel = yield Open(task.server)
     if channel.dialect.era != task.era:
         raise unknown()
@@ -198,7 +206,7 @@ def as_task(
     found: Target | None,
     said: Said | None,
     alone: Container[str],
-    admit: Admit | None = None,
+    check: Check | None = None,
     *,
     offered: bool,
 ) -> Walk:
@@ -213,9 +221,11 @@ def as_task(
         NotVisible, UpstreamUnavailable, …: as `exchange`.
     """
     if found is None:
-        found = yield Find("tools", call.name)
-    if found is None or (admit is not None and not admit(found.server, found.name)):
+        found = yield Find("tools", call.name, check)
+    if found is None:
         raise not_visible(call, call.name)
+    if check is not None:
+        call = call.but(params=check.admit("tools", found, call.params))
     channel = yield Open(found.server)
     if not may_run_as_task(call, channel.dialect, alone=found.server in alone):
         if offered:
@@ -233,8 +243,8 @@ def _lines(call: Call, target: Target, params: RawMap, channel: Channel, said: S
     return lines + forwarded_lines(target.params, said) if call.era == "modern" else lines
 
 
-def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, RawMap]]:
-    """Completion names a prompt, or a resource template by its text, in `ref`."""
+def _locate_reference(call: Call, check: Check | None) -> Generator[Need, Any, tuple[Target, RawMap]]:
+    """Completion names a prompt, or a resource template by its text, in `ref`. Who may use it may complete it."""
     refuse_crowd(call.params.get("ref", b""))
     try:
         ref = msgspec.json.decode(call.params["ref"], type=dict[str, Raw])
@@ -245,13 +255,36 @@ def _locate_reference(call: Call) -> Generator[Need, Any, tuple[Target, RawMap]]
         raise InvalidParams("params.ref.type must be ref/prompt or ref/resource")
     key: str = "name" if type_ == "ref/prompt" else "uri"
     name = read_string(ref, key)
-    target: Target | None = yield Find("prompts" if key == "name" else "templates", name)
-    if target is None and key == "uri":
-        target = yield Find("resources", name)
+    kind: Kind = "prompts" if key == "name" else "templates"
+    target: Target | None = yield Find(kind, name, check)
+    if target is None and kind == "templates":
+        kind = "resources"
+        target = yield Find(kind, name, check)
     if target is None:
         raise not_visible(call, name)
+    if check is not None:
+        check.admit(kind, target, completed(call.params))
     ref[key] = Raw(target.name_json)
     return target, {**call.params, "ref": Raw(encode(ref))}
+
+
+class _Argument(msgspec.Struct):
+    name: str
+    value: str
+
+
+class _Context(msgspec.Struct):
+    arguments: dict[str, str] = {}
+
+
+def completed(params: RawMap) -> RawMap:
+    """The arguments that a completion speaks of, with the one that is being typed: what conditions are asked of."""
+    try:
+        typed = msgspec.json.decode(params["argument"], type=_Argument)
+        rest = msgspec.json.decode(params["context"], type=_Context) if "context" in params else _Context()
+    except (*BAD_JSON, KeyError):
+        raise InvalidParams("params.argument must be an object with name and value") from None
+    return {"arguments": Raw(encode({**rest.arguments, typed.name: typed.value}))}
 
 
 def not_visible(call: Call, name: str) -> NotVisible:

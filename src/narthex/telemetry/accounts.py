@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal
 
 from narthex import __version__
-from narthex.errors import GatewayError
+from narthex.errors import Denied, GatewayError
 
 CallKey = tuple[str, str, str, str]
 """(endpoint, server, method, name), each as it is labelled. `name` is the server's own name of the tool or prompt."""
@@ -35,6 +35,7 @@ OUTCOMES: Final = (
     "unauthorized",
     "insufficient_scope",
     "authority_unavailable",
+    "denied",
     "content_blocked",
     "overloaded",
     "internal",
@@ -202,6 +203,8 @@ class _Family:
 
 def outcome_of(error: GatewayError) -> int:
     """Which outcome an error of ours is."""
+    if isinstance(error, Denied):
+        return OUTCOME["denied"]
     found = OUTCOME.get(error.reason)
     if found is not None:
         return found

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex.flow.route.patterns import Selector, compile_globs
+from narthex.flow.route.patterns import Selector, compile_globs, narrowed
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,15 @@ def by_definition(pattern: str, name: str) -> bool:
 @given(patterns=st.lists(st.text("ab*?.", max_size=7), max_size=3), name=st.text("ab.\n", max_size=9))
 def test_says_what_the_definition_says(patterns: list[str], name: str) -> None:
     assert compile_globs(patterns)(name) == any(by_definition(pattern, name) for pattern in patterns)
+
+
+@given(
+    patterns=st.lists(st.text("ab*?.", max_size=7), max_size=3),
+    prefix=st.text("ab.", max_size=3),
+    own=st.text("ab.", max_size=6),
+)
+def test_narrowed_to_a_prefix_it_says_the_same(patterns: list[str], prefix: str, own: str) -> None:
+    assert narrowed(patterns, prefix)(prefix + own) == compile_globs(patterns)(prefix + own)
 
 
 @pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "*" + "a" * 100 + "*b", "*?" * 60 + "b", "a*" * 60 + "b"])

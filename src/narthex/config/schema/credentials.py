@@ -27,6 +27,7 @@ from narthex.config.kinds import (
     Scalar,
     Setting,
 )
+from narthex.config.schema.who import WHO, WhoSettings
 
 KINDS = (
     *("header", "basic", "query", "env", "client_certificate"),
@@ -151,50 +152,6 @@ CREDENTIALS = Setting(
     Mapped(NAME, Group(CredentialSettings, "a map with the settings of a credential"), "credentials"),
     "What the gateway shows servers of itself, by name.",
 )
-
-
-class TextsKind(msgspec.Struct, frozen=True):
-    """One text, or a list of them: any of them will do."""
-
-    label: str = "a text, or a list of texts"
-
-    def read(self, node: Node, path: Path, reading: Reading) -> tuple[str, ...]:
-        word = Scalar("a text", values.parse_text)
-        if node.shape == "list":
-            found: tuple[str, ...] = Listed(word, "texts").read(node, path, reading)
-            if not found and not node.items:
-                raise Fault(node.mark, "an empty list fits nobody; leave the key out for everybody")
-            return found
-        return (word.read(node, path, reading),)
-
-    def show(self, value: Any) -> str:
-        return "anything"
-
-    def schema(self) -> JsonSchema:
-        return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-
-
-TEXTS = TextsKind()
-
-
-def _texts(help: str) -> Setting:
-    return Setting(TEXTS, help, default="anything")
-
-
-class WhoSettings(msgspec.Struct, frozen=True):
-    """Callers. What is given must all fit; nothing given fits everybody."""
-
-    tenant: Annotated[tuple[str, ...] | None, _texts("The caller's tenant.")] = None
-    issuer: Annotated[tuple[str, ...] | None, _texts("Who vouches for the caller.")] = None
-    role: Annotated[tuple[str, ...] | None, _texts("One of the caller's roles.")] = None
-    group: Annotated[tuple[str, ...] | None, _texts("One of the caller's groups.")] = None
-    subject: Annotated[
-        tuple[str, ...] | None, _texts("The human or service; with `issuer`, where there are several.")
-    ] = None
-    client: Annotated[tuple[str, ...] | None, _texts("The agent that acts for them.")] = None
-
-
-WHO = Group(WhoSettings, "a map of who calls")
 
 
 class UseSettings(msgspec.Struct, frozen=True):

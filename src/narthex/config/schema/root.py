@@ -25,6 +25,7 @@ from narthex.config.schema.audit import AUDIT, AuditSettings
 from narthex.config.schema.credentials import CREDENTIALS, CredentialSettings
 from narthex.config.schema.egress import EgressSettings
 from narthex.config.schema.endpoints import EndpointSettings
+from narthex.config.schema.grants import GRANTS, GrantSettings
 from narthex.config.schema.identity import IdentitySettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
 from narthex.config.schema.log import LogSettings
@@ -125,7 +126,7 @@ class Settings(msgspec.Struct, frozen=True):
         ),
     ] = None
     credentials: Annotated[dict[str, CredentialSettings], CREDENTIALS] = {}
-    grants: Annotated[None, later("Who may call what.")] = None
+    grants: Annotated[tuple[GrantSettings, ...], GRANTS] = ()
     policy: Annotated[None, later("Rules in Rego.")] = None
     limits: Annotated[None, later("Rates, quotas and budgets.")] = None
     prices: Annotated[None, later("What a call costs.")] = None

@@ -34,15 +34,17 @@ from narthex.flow.codec.param_headers import Said
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.tasks import created
 from narthex.flow.notify.resumability import Stream
+from narthex.flow.policy.admission import Check
+from narthex.flow.route.index import Target
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import KIND_OF, LOST, Admit, Ask, Find, Need, Open, Send, Walk, exchange
+from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
-from narthex.types import Call
+from narthex.types import Call, Kind
 
 if TYPE_CHECKING:
     from narthex.flow.accept.front import Front
@@ -69,7 +71,7 @@ class Exchange:
     __slots__ = (
         "_answer_size", "_channel", "_connection", "_ending", "_events", "_flight", "_inputs", "_out", "_outcome",
         "_sending", "_server", "_splice", "_status", "_task", "_walk",
-        "admit", "answered", "began_at", "call", "code", "deadline", "front", "metadata_url", "only_server", "over",
+        "answered", "began_at", "call", "check", "code", "deadline", "front", "metadata_url", "only_server", "over",
         "server_name", "size_in", "source", "sse_at", "takes_events", "target_name", "viewer",
     )  # fmt: skip
 
@@ -112,8 +114,8 @@ class Exchange:
         self._outcome = _OK
         self._status = 200
         self._inputs: Inputs | None = None
-        self.admit: Admit | None = None  # these two: what a call of a tool is checked by, and what its challenge says,
-        self.metadata_url = ""  # where tools need scopes
+        self.check: Check | None = None  # whether the caller may; None where whoever was let in may
+        self.metadata_url = ""  # for the challenge of one that lacks scopes
 
     # --- driving the walk
 
@@ -122,14 +124,14 @@ class Exchange:
         call, target, channel = self.call, None, None
         said = None
         try:
-            if call.name and (target := self.front.fleet.find_now(self.viewer, KIND_OF[call.method], call.name)):
+            if call.name and (target := self._found(KIND_OF[call.method], call.name)):
                 channel = self._reach(target.server)
         except GatewayError as error:
             self.fail(error)
         else:
             if request.params or target is None or target.params:
                 said = Said(request.headers, request.repeated, request.params)
-            self._walk = walk = exchange(call, target, channel, said, self.admit)
+            self._walk = walk = exchange(call, target, channel, said, self.check)
             self._step(walk, walk.send, None)
 
     def _reach(self, name: str) -> Channel | None:
@@ -185,8 +187,13 @@ class Exchange:
                 return self._park(self._open(fleet.servers[need.server]))
             return channel
         assert isinstance(need, Find)
-        target = fleet.find_now(self.viewer, need.kind, need.name)
-        return target or self._park(fleet.find(self.viewer, need.kind, need.name))
+        target = self._found(need.kind, need.name)
+        return target or self._park(fleet.find(self.viewer, need.kind, need.name, need.check))
+
+    def _found(self, kind: Kind, name: str) -> Target | None:
+        """Where a name leads by what is in memory, if the caller sees it."""
+        target = self.front.fleet.find_now(self.viewer, kind, name) if name else None
+        return target if target is None or self.check is None or self.check.sees(kind, target) else None
 
     def _park(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         self._task = asyncio.ensure_future(coroutine)
@@ -345,7 +352,7 @@ class Exchange:
         call = self.call
         try:
             if isinstance(need, GoesOn):
-                known_as = partial(self.front.handles.task_of, call, self.server_name)
+                known_as = partial(self.front.handles.task_of, call, self.server_name, tool=self.target_name)
                 self._respond(self._result(created(call, need.members, known_as)))
                 return
             check_asked(need.required.asked, client_bits(call))

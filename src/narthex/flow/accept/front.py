@@ -13,7 +13,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from random import random as draw
 from typing import TYPE_CHECKING, Final
 
@@ -75,6 +74,8 @@ from narthex.flow.notify.hub import Hub
 from narthex.flow.notify.levels import Levels
 from narthex.flow.notify.settings import SETTINGS, Setting
 from narthex.flow.notify.streams import Listen, open_standalone
+from narthex.flow.policy.admission import Admission, Admissions, Check
+from narthex.flow.policy.grants import Grants
 from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet, Viewer
@@ -159,12 +160,15 @@ class Front:
             for path in (f"/mcp/{name}", *(["/mcp"] if name == "default" else [])):
                 self._paths[path.encode()] = self._paths[path.encode() + b"/"] = endpoint
         self.gate = None
-        self.scoped: Mapping[str, Scopes] = {}
+        scoped: Mapping[str, Scopes] = {}
         if identity is not None:
             from narthex.flow.accept.gate import Gate  # signatures and their library: only where they are needed
 
             self.gate = Gate(identity, snapshot, self._hosts, self._paths)
-            self.scoped = self.gate.scoped
+            scoped = self.gate.scoped
+        grants = Grants(snapshot.grants) if snapshot.grants else None
+        self.admissions = Admissions(grants, scoped, self.now) if grants is not None or scoped else None
+        """Who may what; None where whoever is let in may everything."""
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
         }
@@ -342,8 +346,8 @@ class Front:
             one.only_server = only_server
             if self.record is not None:
                 one.source = connection.peer[0]
-            if self.scoped and method == "tools/call" and (scopes := self.scoped.get(endpoint.name)) is not None:
-                self._scope(one, scopes, connection, request)
+            if self.admissions is not None:
+                self._check(one, self.admissions, connection, request)
             connection.exchange = one
             active.add(one)
             if session is not None:
@@ -372,18 +376,17 @@ class Front:
         connection.exchange = batch = Batch(connection, split_batch(request.body), take, self.new_id)
         batch.start()
 
-    def _scope(self, one: Exchange, scopes: Scopes, connection: Replying, request: HttpRequest) -> None:
-        """A call of a tool that may need scopes: what it is checked by, and what a refusal says."""
-        one.admit = partial(scopes.admits, one.call.principal)
-        if self.gate is not None:
+    def _check(self, one: Exchange, admissions: Admissions, connection: Replying, request: HttpRequest) -> None:
+        """What a call is checked by, and what the challenge of one that lacks scopes says."""
+        admission = admissions.of(one.call.principal, one.call.endpoint)
+        one.check = Check(admission, self._hosts.client(connection.peer[0], request))
+        if admission.scopes is not None and self.gate is not None:
             one.metadata_url = self.gate.metadata_url(connection, request, request.path)
 
     def shown(self, endpoint: str, principal: Principal, index: Index) -> int | None:
         """Which items of a list this principal may see, as bits; None for all."""
-        scopes = self.scoped.get(endpoint)
-        if scopes is None or not scopes.hides or index.kind != "tools":
-            return None
-        return scopes.shown(principal, index.fragments.digest(), index.targets.values())
+        admission = self.admission(principal, endpoint)
+        return admission.shown(index) if admission is not None else None
 
     # --- answered here
 
@@ -405,6 +408,10 @@ class Front:
             body = encode_result(self.decode_id(call.id_json), {})
             connection.respond(200, JSON, (body,), len(body))
             self.accounts.counter(endpoint.name, "", call.method).add(_OK, 0.0, 0, len(body))
+
+    def admission(self, principal: Principal, endpoint: str) -> Admission | None:
+        """What a principal may at an endpoint; None: everything."""
+        return self.admissions.of(principal, endpoint) if self.admissions is not None else None
 
     def _viewer(self, call: Call, endpoint: EndpointSpec) -> Viewer:
         bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0

@@ -75,6 +75,19 @@ class HostCheck:
             scheme = said.decode() if said in (b"http", b"https") else scheme
         return f"{scheme}://{host.decode('ascii').lower()}"
 
+    def client(self, peer: str, request: HttpRequest) -> str:
+        """The client's address: the peer's, or the last one that a trusted proxy tells and that is none itself."""
+        if not self._trusted or not is_trusted(peer, self._trusted):
+            return peer
+        for said in reversed(request.headers.get(b"x-forwarded-for", b"").split(b",")):
+            address = said.strip().decode("ascii", "replace")
+            if not address:
+                break
+            if not is_trusted(address, self._trusted):
+                return address if _is_address(address) else ""
+            peer = address
+        return peer
+
     def _is_ours(self, host: bytes) -> bool:
         try:
             text = host.decode("ascii").lower()
@@ -115,6 +128,14 @@ def _absolute(request: HttpRequest) -> tuple[bytes | None, bytes]:
 def is_trusted(peer: str, networks: tuple[Network, ...]) -> bool:
     """Is the peer one of the proxies that the operator trusts? An address that cannot be read is not."""
     return _trusted(peer, networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1024)

@@ -122,18 +122,22 @@ class Listing(Answering[View]):
         front, call, index, after = self.front, self.call, found.index, self.after
         if index.kind == "skills":
             front.fleet.check_skills(self.viewer, found)
-        body, last = found.page(front.shown(call.endpoint, call.principal, index), after)
+        admission = front.admission(call.principal, call.endpoint)
+        body, last = found.page(admission.shown(index) if admission is not None else None, after)
+        missing = index.missing
+        if missing and admission is not None:
+            missing = tuple(one for one in missing if admission.knows(index.kind, one.server))
         cursor = None
         if last is not None:
             owner = owner_of(call.principal, call.endpoint)
             cursor = front.handles.cursor(owner, index.kind, _VIEW, last, ttl_s=CURSOR_S)
         head = list_head(
             call.era,
-            ttl_ms=0 if index.missing else ms_left(found.expires_at, front.clock(), TTL_MS),
+            ttl_ms=0 if missing else ms_left(found.expires_at, front.clock(), TTL_MS),
             # What nobody's rights were asked for is shown to everybody alike. But a cursor is the caller's own, and all
             # pages of a list have one scope.
-            public=index.public and last is None and after is None and call.principal.method in ("none", "anonymous"),
+            public=index.public and admission is None and last is None and after is None,
             cursor=cursor,
-            missing=index.missing,
+            missing=missing,
         )
         self.respond(head, body)

@@ -75,12 +75,12 @@ class Tasking(Exchange):
         alone = session_servers(fleet, viewer)
         if call.method == "tools/call":
             said = Said(request.headers, request.repeated, request.params)
-            found = fleet.find_now(viewer, "tools", call.name) if call.name else None
-            return as_task(call, found, said, alone, self.admit, offered=self._was_offered(alone))
+            found = self._found("tools", call.name)
+            return as_task(call, found, said, alone, self.check, offered=self._was_offered(alone))
         check_speaks(call)
         self.handle = call.name or read_string(call.params, "taskId")
         self.about = self._opened(alone)
-        return about_task(call, self.about)
+        return about_task(call, self.about, self.check)
 
     def _was_offered(self, alone: tuple[str, ...]) -> bool:
         """Were tasks offered in `initialize`? That is answered before there is a session."""
@@ -131,7 +131,8 @@ class Tasking(Exchange):
         """What the client calls a task of this server."""
         if self.about is not None and id_ == self.about.id:
             return self.handle
-        return self.front.hub.beside.task_name(self.call, self.server_name, id_)
+        tool = self.about.tool if self.about is not None else self.target_name
+        return self.front.hub.beside.task_name(self.call, self.server_name, id_, tool)
 
     def reply(self, body: bytes) -> None:
         """The client's answer to what a task asks says which task that is; nothing else holds this text."""

@@ -92,6 +92,8 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     server: str
     id: str
     era: Era
+    tool: str = ""
+    """The tool that it is a call of, by the name that its server gives it; empty where that is not known."""
 
 
 class _State(msgspec.Struct, array_like=True):
@@ -161,9 +163,10 @@ class Handles:
             raise ContentBlocked(f"a task id of server {task.server} is too long")
         return self._seal(self._tasks, owner, task, ttl_s)
 
-    def task_of(self, call: Call, server: str, id_: str) -> str:
+    def task_of(self, call: Call, server: str, id_: str, tool: str = "") -> str:
         """The id of a task that this server has made, or told of, for a client: in its own era's protocol."""
-        return self.task(owner_of(call.principal, call.endpoint), Task(server, id_, call.era), ttl_s=TASK_S)
+        known = tool if len(id_.encode()) + len(tool.encode()) <= MAX_TASK_ID else ""
+        return self.task(owner_of(call.principal, call.endpoint), Task(server, id_, call.era, known), ttl_s=TASK_S)
 
     def open_task(self, handle: str, owner: Owner) -> Task:
         """The task that an id stands for."""

@@ -46,20 +46,15 @@ class Scopes:
             self._needed[server, name] = found
         return found
 
-    def admits(self, principal: Principal, server: str, name: str) -> bool:
-        """May this principal call this tool?
+    def has_all(self, principal: Principal, server: str, name: str) -> bool:
+        """Has the principal all that a call of this tool needs beyond the base?"""
+        return self.needed(server, name) <= principal.scopes
 
-        Returns:
-            False where it may not even see it.
-        Raises:
-            InsufficientScope: It may see it, and with more scopes call it; Unauthorized for who came without a token.
-        """
+    def check(self, principal: Principal, server: str, name: str) -> None:
+        """May this principal call this tool? Raises InsufficientScope; Unauthorized for who came without a token."""
         needed = self.needed(server, name)
-        if needed <= principal.scopes:
-            return True
-        if self.hides:
-            return False
-        raise _refusal(principal, self.base | needed)
+        if not needed <= principal.scopes:
+            raise _refusal(principal, self.base | needed)
 
     def shown(self, principal: Principal, digest: bytes, tools: Iterable[Target]) -> int:
         """Which of these tools the principal is shown, as bits in their order.

@@ -126,9 +126,9 @@ class Beside:
             if session is not None and session.capabilities & ClientCaps.ELICITATION_URL:
                 self._hub.wake(self._hub.interests.elicited(subscriber, what))
 
-    def task_name(self, call: Call, server: str, id_: str) -> str:
+    def task_name(self, call: Call, server: str, id_: str, tool: str = "") -> str:
         """What the client of `call` knows a task of a server as."""
-        make = partial(self._hub.front.handles.task_of, call, server, id_)
+        make = partial(self._hub.front.handles.task_of, call, server, id_, tool)
         return make() if call.session is None else self._names.name(call.session.id, server, id_, make)
 
     def _name(self, listener: Listener, server: str, id_: str) -> str:

@@ -27,6 +27,7 @@ from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
 from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
+from narthex.flow.policy.admission import Admission
 from narthex.flow.route.index import Index
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.viewers import Viewer
@@ -140,7 +141,7 @@ class Hub:
         if viewer is None:
             raise Overloaded("the configuration has changed; try again")
         wanted, applied = listener.wanted, self._applied
-        places = await self.places(viewer, wanted.uris)
+        places = await self.places(viewer, wanted.uris, self.admission(listener))
         seen = await self._baseline(viewer, listener)
         kinds = self._offered(viewer, wanted.kinds)
         tasks = self._tasks(viewer, listener)
@@ -176,8 +177,12 @@ class Hub:
         """What it is to be told now. Raises Overloaded where its stream is to be ended."""
         return self.interests.take(listener.subscriber) if listener.subscriber is not None else []
 
-    async def places(self, viewer: Viewer, uris: Iterable[str]) -> dict[str, Place]:
-        """Where resources are; those that this viewer does not see are left out. One asking serves them all."""
+    def admission(self, listener: Listener) -> Admission | None:
+        """What it may at its endpoint; None: everything."""
+        return self.front.admission(listener.principal, listener.endpoint)
+
+    async def places(self, viewer: Viewer, uris: Iterable[str], admission: Admission | None) -> dict[str, Place]:
+        """Where resources are; those that this viewer does not see, or may not, are left out. One asking serves all."""
         fleet, found, asked = self.front.fleet, {}, False
         for count, uri in enumerate(sorted(uris), 1):
             if count % NAMES_AT_ONCE == 0:
@@ -189,7 +194,9 @@ class Hub:
                     target = await fleet.find(viewer, "resources", uri)
                 except GatewayError as error:
                     _log.debug("a subscription leads nowhere: %s", error.public)
-            if target is not None and target.server in viewer.scopes:
+            if target is None or (admission and not admission.sees("resources", target.server, target.name)):
+                continue
+            if target.server in viewer.scopes:
                 found[uri] = Place(target.server, viewer.scopes[target.server], target.name)
         return found
 
@@ -266,7 +273,7 @@ class Hub:
                     listener.stream.end()
                 self.leave(listener)
                 continue
-            places = await self.places(viewer, listener.wanted.uris)
+            places = await self.places(viewer, listener.wanted.uris, self.admission(listener))
             subscriber = listener.subscriber
             if subscriber is None:
                 continue

@@ -73,7 +73,7 @@ class Setting(Answering[bool]):
         live = hub.session(call.session)
         listener = hub.listener(live, call.principal, call.endpoint)
         await hub.enlist(live, listener)
-        place = (await hub.places(self.viewer, [uri])).get(uri)
+        place = (await hub.places(self.viewer, [uri], hub.admission(listener))).get(uri)
         if place is None:
             raise _no_resource(call, uri)
         if listener.subscriber is None:

@@ -17,6 +17,7 @@ from narthex.errors import GatewayError, MethodNotFound, UpstreamUnavailable
 from narthex.flow.codec.offers import has_skills
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
+from narthex.flow.policy.admission import Check
 from narthex.flow.route.bodies import Bodies
 from narthex.flow.route.index import Index, Items, Missing, Target, merge
 from narthex.flow.route.names import split_prefix
@@ -217,8 +218,11 @@ class Fleet:
             return find_skill(viewer.spec, view.index, name)
         return target
 
-    async def find(self, viewer: Viewer, kind: Kind, name: str) -> Target | None:
+    async def find(self, viewer: Viewer, kind: Kind, name: str, check: Check | None = None) -> Target | None:
         """Where a shown name leads, asking the servers that may have it for their lists again.
+
+        Args:
+            check: What the caller does not see is as if it were not there.
 
         Raises:
             UpstreamUnavailable: It is not in what is known, and a server that may have it is not there.
@@ -228,7 +232,7 @@ class Fleet:
         only: str | None = None
         if kind in ("tools", "prompts") and spec.naming == "prefix":
             only = split_prefix(name)
-            if only is None or only not in viewer.scopes:
+            if only is None or only not in viewer.scopes or (check is not None and not check.knows(kind, only)):
                 return None
         view = await self._rechecked(viewer, kind, only)
         if kind == "resources":
@@ -239,9 +243,11 @@ class Fleet:
             target = find_skill(spec, view.index, name) or self._only_with_skills(viewer, name)
         else:
             target = view.index.targets.get(name)
+        if target is not None and check is not None and not check.sees(kind, target):
+            target = None
         if target is None:
             for one in view.index.missing:
-                if only is None or one.server == only:
+                if (only is None or one.server == only) and (check is None or check.knows(kind, one.server)):
                     server = self.servers.get(one.server)  # None: a reload has removed it meanwhile
                     raise server.unavailable() if server is not None else UpstreamUnavailable(one.reason)
         return target

@@ -1,0 +1,181 @@
+"""The one admission function: what a principal sees at an endpoint, and whether a call of theirs goes on.
+
+In: grants and scopes of the configuration; a principal; a kind and a target; what a call says. Out: `Admission`, which
+answers for lists, for names and for calls alike, so that what is listed is exactly what is not hidden; for a call the
+parameters that go on, or the refusal. Rules match the canonical name, whatever the endpoint shows.
+Cases: `tests/flow/policy/test_admission.py`. Source: design §3 ("One admission function").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from narthex.errors import Denied, InvalidParams
+from narthex.flow.codec.crowds import refuse_crowd
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
+from narthex.flow.identity.scopes import Scopes
+from narthex.flow.policy.conditions import Facts, read_arguments
+from narthex.flow.policy.decision import Decision
+from narthex.flow.policy.grants import Grants, Rights
+from narthex.flow.route.index import Index, Target
+from narthex.flow.route.names import canonical
+from narthex.types import Kind, Principal
+
+MOST_PRINCIPALS = 8192
+EMPTY: dict[str, Any] = {}
+
+
+class Admission:
+    """What one principal may at one endpoint, as long as nothing changes. `until`: Unix seconds, when that may be."""
+
+    __slots__ = ("_facts", "endpoint", "principal", "rights", "scopes", "until")
+
+    def __init__(self, principal: Principal, endpoint: str, rights: Rights | None, scopes: Scopes | None) -> None:
+        self.principal = principal
+        self.endpoint = endpoint
+        self.rights = rights
+        self.scopes = scopes
+        self.until = rights.until if rights is not None else math.inf
+        self._facts = principal_facts(principal)
+
+    def sees(self, kind: Kind, server: str, name: str) -> bool:
+        """Is this visible? What is not, does not exist for the caller."""
+        if self.rights is not None and not self.rights.checks(kind, canonical(server, name)).visible:
+            return False
+        scopes = self.scopes
+        return scopes is None or kind != "tools" or not scopes.hides or scopes.has_all(self.principal, server, name)
+
+    def knows(self, kind: Kind, server: str) -> bool:
+        """Is there anything of this kind that the principal could see of a server?"""
+        return self.rights is None or self.rights.knows(kind, server)
+
+    def shown(self, index: Index) -> int | None:
+        """Which items of a list are visible, as bits in its order; None for all. Worked out once for all alike."""
+        bits = self.rights.shown(index) if self.rights is not None else None
+        if self.scopes is not None and self.scopes.hides and index.kind == "tools":
+            unscoped = self.scopes.shown(self.principal, index.fragments.digest(), index.targets.values())
+            bits = unscoped if bits is None else bits & unscoped
+        return bits
+
+    def decide(
+        self, kind: Kind, server: str, name: str, params: RawMap, context: Mapping[str, Any]
+    ) -> tuple[Decision | None, RawMap]:
+        """May this call of something visible go on?
+
+        Args:
+            params: The call's. context: What conditions may know beside it.
+        Returns:
+            The decision (None where there are no grants), and the parameters that go on: where a condition has looked
+            at the arguments, exactly what it saw.
+        Raises:
+            InsufficientScope: With more scopes it may. InvalidParams: The arguments cannot be read.
+        """
+        if self.scopes is not None and kind == "tools":
+            self.scopes.check(self.principal, server, name)
+        if self.rights is None:
+            return None, params
+        full = canonical(server, name)
+        checks = self.rights.checks(kind, full)
+        if checks.plain is not None:
+            return checks.plain, params
+        arguments, size = EMPTY, 0
+        if checks.reads_arguments and "arguments" in params:
+            raw = params["arguments"]
+            refuse_crowd(raw)
+            try:
+                arguments, sent = read_arguments(bytes(raw))
+            except BAD_JSON:
+                raise InvalidParams("params.arguments cannot be read") from None
+            params, size = {**params, "arguments": Raw(sent)}, len(raw)
+        facts: Facts = {
+            "args": arguments,
+            "principal": self._facts,
+            "resource": {"kind": kind, "server": server, "name": name, "canonical": full},
+            "context": {"endpoint": self.endpoint, "arguments_size": size, **context},
+        }
+        return checks.decide(facts), params
+
+
+def refusal(decision: Decision) -> Denied:
+    """What a denial becomes on the wire. The rule's name is the operator's: it goes into the log and the record."""
+    detail = f"{decision.reason} by {decision.rule!r}, line {decision.line}" if decision.rule else decision.reason
+    return Denied(decision.reason, detail=f"{detail}: {decision.detail}" if decision.detail else detail)
+
+
+def principal_facts(principal: Principal) -> dict[str, Any]:
+    """What conditions can say of a principal."""
+    return {
+        "id": principal.subject,
+        "issuer": principal.issuer,
+        "tenant": principal.tenant,
+        "client": principal.client,
+        "agent": principal.client,
+        "kind": principal.kind,
+        "roles": list(principal.roles),
+        "groups": list(principal.groups),
+        "scopes": sorted(principal.scopes),
+        "actors": list(principal.actors),
+        "method": principal.method,
+        "authenticated_at": int(principal.authenticated_at),
+    }
+
+
+class Admissions:
+    """The admissions of a snapshot; bounded in what it remembers.
+
+    Args:
+        grants: None where there are none: everything is granted.
+        scopes: The endpoints where single tools need scopes.
+        now: Unix seconds.
+    """
+
+    def __init__(self, grants: Grants | None, scopes: Mapping[str, Scopes], now: Callable[[], float]) -> None:
+        self._grants = grants
+        self._scopes = scopes
+        self._now = now
+        self._of: dict[tuple[int, str], Admission] = {}
+
+    def of(self, principal: Principal, endpoint: str) -> Admission:
+        """What this principal may at an endpoint. A verified token gives the same object each time: it is the key."""
+        key = (id(principal), endpoint)
+        known = self._of.get(key)
+        if known is not None and known.principal is principal and self._now() < known.until:
+            return known
+        rights = self._grants.rights(principal, endpoint, self._now()) if self._grants is not None else None
+        made = Admission(principal, endpoint, rights, self._scopes.get(endpoint))
+        if len(self._of) >= MOST_PRINCIPALS:
+            del self._of[next(iter(self._of))]
+        self._of[key] = made
+        return made
+
+
+class Check(msgspec.Struct):
+    """The admission of one call: what its walk asks, and what was decided."""
+
+    admission: Admission
+    address: str = ""
+    decision: Decision | None = None
+
+    def sees(self, kind: Kind, target: Target) -> bool:
+        """Is this visible to the caller?"""
+        return self.admission.sees(kind, target.server, target.name)
+
+    def knows(self, kind: Kind, server: str) -> bool:
+        """Can the caller see anything of this kind of the server? Else the server does not exist for them."""
+        return self.admission.knows(kind, server)
+
+    def sees_call_of(self, server: str, tool: str) -> bool:
+        """Is the tool visible whose call made a task? `tool` is empty where that is not known."""
+        return self.admission.sees("tools", server, tool) if tool else self.admission.knows("tools", server)
+
+    def admit(self, kind: Kind, target: Target, params: RawMap) -> RawMap:
+        """The parameters that go on. Raises Denied, InsufficientScope, InvalidParams."""
+        context = {"address": self.address}
+        self.decision, params = self.admission.decide(kind, target.server, target.name, params, context)
+        if self.decision is not None and self.decision.effect != "allow":
+            raise refusal(self.decision)
+        return params

@@ -1,0 +1,268 @@
+"""Who may use what: the operator's grants, and what a set of them that fits one principal lets through.
+
+In: grants as configured (`Grant`), a principal, a canonical name, the facts of a call. Out: a `Rights`, which says what
+is visible, and a `Decision` for a call. One `Rights` serves every principal whom the same grants fit, so what it has
+worked out for a name or for a list is worked out once. Cases: `tests/flow/policy/test_grants.py`.
+Source: design §3 (visibility, canonical names, deny wins), §6 (`grants`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from ipaddress import ip_address
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from narthex.flow.identity.who import fits
+from narthex.flow.policy.conditions import Condition, ConditionFailed, Facts, compile_condition
+from narthex.flow.policy.decision import (
+    APPROVAL_REQUIRED,
+    CONDITION_NOT_MET,
+    DENIED_BY_RULE,
+    GRANTED,
+    HIDDEN,
+    RULE_FAILED,
+    Decision,
+    Effect,
+)
+from narthex.flow.route.index import Index
+from narthex.flow.route.names import canonical
+from narthex.flow.route.patterns import compile_globs, everything, narrowed, nothing
+from narthex.types import Grant, Hours, Kind, Principal
+
+MOST_NAMES = 50_000
+"""Names whose checks one set of rights remembers; then it begins anew."""
+MOST_RIGHTS = 1024
+MOST_LISTS = 16
+"""Lists whose bits one set of rights remembers: each kind of some views, before and after a change."""
+_DENY, _HOLD, _ALLOW = range(3)
+_ORDER: Mapping[Effect, int] = {"deny": _DENY, "hold": _HOLD, "allow": _ALLOW}
+PATTERNS_OF: Mapping[Kind, Literal["tools", "prompts", "resources"]] = {
+    "tools": "tools",
+    "prompts": "prompts",
+    "resources": "resources",
+    "templates": "resources",
+    "skills": "resources",
+}
+
+
+def is_open(hours: Hours, now: float) -> bool:
+    """Is the window open at `now` (Unix seconds)?"""
+    local = datetime.fromtimestamp(now, ZoneInfo(hours.zone))
+    at, day = local.time(), local.weekday()
+    if hours.since < hours.until:
+        return day in hours.days and hours.since <= at < hours.until
+    return day in hours.days if at >= hours.since else at < hours.until and (day - 1) % 7 in hours.days
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A grant with its condition compiled."""
+
+    grant: Grant
+    condition: Condition | None
+    decision: Decision
+    """What it says once it applies."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing of a single call decides about it: neither its arguments nor where it comes from."""
+        return self.condition is None and not self.grant.networks
+
+    def met(self, facts: Facts) -> bool:
+        """Do its conditions hold for this call? Raises ConditionFailed."""
+        networks = self.grant.networks
+        if networks:
+            address = facts["context"].get("address")
+            if address is None:
+                raise ConditionFailed("the address of the client is not known")
+            where = ip_address(address)
+            if not any(where in network for network in networks):
+                return False
+        return self.condition is None or self.condition.met(facts)
+
+
+def compile_rule(grant: Grant) -> Rule:
+    """Raises BadCondition."""
+    reason = {"deny": DENIED_BY_RULE, "hold": APPROVAL_REQUIRED, "allow": GRANTED}[grant.effect]
+    decision = Decision(grant.effect, reason, grant.name, grant.line)
+    return Rule(grant, compile_condition(grant.when) if grant.when else None, decision)
+
+
+def covers(grant: Grant, kind: Kind, name: str) -> bool:
+    """Does a pattern of the grant fit this canonical name?"""
+    return compile_globs(getattr(grant, PATTERNS_OF[kind]))(name)
+
+
+def in_time(grant: Grant, now: float) -> bool:
+    """Does it count at this moment? Part of what is visible (design §3)."""
+    return (not grant.expires_at or now < grant.expires_at) and (grant.hours is None or is_open(grant.hours, now))
+
+
+def applies_to(grant: Grant, principal: Principal) -> bool:
+    """Is the principal among those whom the grant is for? Denials hit everybody whom they do not leave out; anonymous
+    callers are given only what says so (design §6)."""
+    anonymous = principal.method == "anonymous"
+    if grant.who.anonymous != anonymous and (grant.who.anonymous or grant.effect != "deny"):
+        return False
+    return fits(grant.who, principal)
+
+
+class Checks(msgspec.Struct, frozen=True):
+    """What applies to one name for one set of rights: denials first, then holds, then what allows, in file order.
+
+    `plain`: the decision where no rule needs to look at the call. `reads_arguments`: whether one does.
+    """
+
+    visible: bool
+    rules: tuple[Rule, ...] = ()
+    plain: Decision | None = None
+    reads_arguments: bool = False
+
+    def decide(self, facts: Facts) -> Decision:
+        """Deny wins, then hold, then allow; what is not allowed is denied, and so is what a rule cannot tell."""
+        if self.plain is not None:
+            return self.plain
+        failed: Decision | None = None
+        for rule in self.rules:
+            try:
+                if rule.met(facts):
+                    return rule.decision
+            except ConditionFailed as error:
+                grant = rule.grant
+                verdict = Decision("deny", RULE_FAILED, grant.name, grant.line, str(error))
+                if grant.effect != "allow":
+                    return verdict
+                failed = failed or verdict
+        if failed is not None:
+            return failed
+        # The last would have allowed it: whose condition to look at.
+        return Decision("deny", CONDITION_NOT_MET, self.rules[-1].grant.name, self.rules[-1].grant.line)
+
+
+INVISIBLE = Checks(False, (), HIDDEN)
+
+
+class Rights:
+    """What a set of rules lets through, until it may change by itself (Unix seconds)."""
+
+    __slots__ = ("_denied", "_denying", "_granted", "_granting", "_known", "_shown", "rules", "until")
+
+    def __init__(self, rules: tuple[Rule, ...], until: float) -> None:
+        self.rules = tuple(sorted(rules, key=lambda one: _ORDER[one.grant.effect]))  # stable: file order within
+        self.until = until
+        self._known: dict[tuple[Kind, str], Checks] = {}
+        self._shown: list[tuple[Index, int]] = []
+        given = [one.grant for one in rules if one.grant.effect != "deny"]
+        taken = [one.grant for one in rules if one.grant.effect == "deny" and one.is_plain]
+        self._granting = {kind: _patterns(kind, given) for kind in PATTERNS_OF}
+        self._denying = {kind: _patterns(kind, taken) for kind in PATTERNS_OF}
+        self._granted = {kind: compile_globs(patterns) for kind, patterns in self._granting.items()}
+        self._denied = {kind: compile_globs(patterns) for kind, patterns in self._denying.items()}
+
+    def sees(self, kind: Kind, name: str) -> bool:
+        """Is the item of this canonical name visible? Never a matter of arguments (design §3)."""
+        return self._granted[kind](name) and not self._denied[kind](name)
+
+    def knows(self, kind: Kind, server: str) -> bool:
+        """Could anything of this kind of the server be visible?"""
+        return narrowed(self._granting[kind], canonical(server, "")) is not nothing
+
+    def checks(self, kind: Kind, name: str) -> Checks:
+        """What applies to a call of this canonical name."""
+        known = self._known.get((kind, name))
+        if known is None:
+            if len(self._known) >= MOST_NAMES:
+                self._known.clear()
+            known = self._known[kind, name] = self._make(kind, name)
+        return known
+
+    def _make(self, kind: Kind, name: str) -> Checks:
+        if not self.sees(kind, name):
+            return INVISIBLE
+        rules = tuple(one for one in self.rules if covers(one.grant, kind, name))
+        for at, rule in enumerate(rules):
+            if rule.is_plain:  # what stands behind it is never reached
+                rules = rules[: at + 1]
+                break
+        plain = rules[0].decision if rules[0].is_plain else None
+        reads = any(one.condition is not None and one.condition.reads_arguments for one in rules)
+        return Checks(True, rules, plain, plain is None and reads)
+
+    def shown(self, index: Index) -> int:
+        """Which items of a list are visible, as bits: the i-th for the i-th of its targets. Worked out once a list."""
+        for known, bits in self._shown:
+            if known is index:
+                return bits
+        made = self.bits(index.kind, ((one.server, one.name) for one in index.targets.values()))
+        self._shown = [*self._shown[-MOST_LISTS + 1 :], (index, made)]
+        return made
+
+    def bits(self, kind: Kind, names: Iterable[tuple[str, str]]) -> int:
+        """The same of `names`: server, and name as the server gives it.
+
+        The names of a server stand together in a list, so only the patterns that can fit one of them are asked.
+        """
+        bits: list[str] = []
+        for server, items in groupby(names, itemgetter(0)):
+            prefix = canonical(server, "")
+            granted = narrowed(self._granting[kind], prefix)
+            denied = narrowed(self._denying[kind], prefix)
+            if granted is nothing or denied is everything:
+                bits.extend("0" for _ in items)
+            elif granted is everything and denied is nothing:
+                bits.extend("1" for _ in items)
+            else:
+                bits.extend("1" if granted(name := prefix + own) and not denied(name) else "0" for _, own in items)
+        return int("".join(reversed(bits)) or "0", 2)
+
+
+def _patterns(kind: Kind, grants: Iterable[Grant]) -> tuple[str, ...]:
+    return tuple(pattern for grant in grants for pattern in getattr(grant, PATTERNS_OF[kind]))
+
+
+class Grants:
+    """All grants of a configuration. Finds the rights of a principal: one object for all whom the same grants fit.
+
+    Raises:
+        BadCondition: One of them; `config` has refused it before.
+    """
+
+    def __init__(self, grants: tuple[Grant, ...]) -> None:
+        self.rules = tuple(map(compile_rule, grants))
+        self._ends = sorted(one.expires_at for one in grants if one.expires_at)
+        self._windows = any(one.hours is not None for one in grants)
+        self._rights: dict[tuple[int, ...], Rights] = {}
+
+    def rights(self, principal: Principal, endpoint: str, now: float) -> Rights:
+        """What this principal may at an endpoint. `now`: Unix seconds."""
+        fitting = tuple(
+            at
+            for at, one in enumerate(self.rules)
+            if in_time(one.grant, now) and at_endpoint(one.grant, endpoint) and applies_to(one.grant, principal)
+        )
+        until = self._until(now)
+        known = self._rights.get(fitting)
+        if known is not None:
+            known.until = until
+            return known
+        if len(self._rights) >= MOST_RIGHTS:
+            self._rights.clear()
+        made = self._rights[fitting] = Rights(tuple(self.rules[at] for at in fitting), until)
+        return made
+
+    def _until(self, now: float) -> float:
+        """When a grant may begin or end to count: windows open and close at full minutes."""
+        ends = [end for end in self._ends if end > now]
+        if self._windows:
+            ends.append((now // 60 + 1) * 60)
+        return min(ends, default=math.inf)
+
+
+def at_endpoint(grant: Grant, endpoint: str) -> bool:
+    return not grant.endpoints or endpoint in grant.endpoints

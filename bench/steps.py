@@ -24,6 +24,7 @@ from typing import Any, cast
 import identity
 import uvloop
 from canned import answer
+from granted import granted
 from kept import looked_up, recorded
 from report import RESULTS, facts_line, steps_table, write_results
 from rig import MEASURED, BenchError, facts
@@ -233,7 +234,14 @@ async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
                 return least([Timed("", "", run) for run in runs], repeats)
 
             records = recorded(r, plain, repeats, Path(folder) / "audit")
-            return placed, [*by_itself, looked_up(plain, repeats), injected(r, repeats), records, *identified(repeats)]
+            return placed, [
+                *by_itself,
+                looked_up(plain, repeats),
+                injected(r, repeats),
+                records,
+                *identified(repeats),
+                *granted(r, plain, repeats),
+            ]
         finally:
             r.server.silent = True
             await r.gateway.stop()

@@ -161,7 +161,7 @@ def test_refused_in_this_one_place(tmp_path: Path, text: str, problem: str) -> N
 
 NOT_YET = (
     "shared: null",
-    "grants: []",
+    "policy: {}",
     "policy: {}",
     "limits: []",
     "prices: []",

@@ -21,6 +21,7 @@ COMMANDS = {
     "call": ("narthex.cli.call:call", "Call a tool and print what it answers."),
     "connect": ("narthex.cli.connect:connect", "Show or write the configuration of a client."),
     "whoami": ("narthex.cli.whoami:whoami", "Show how a token or key is read, and why."),
+    "explain": ("narthex.cli.explain:explain", "Show why a call is allowed or denied, rule by rule."),
     "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
     "secrets": ("narthex.cli.secrets:secrets", "Keep the secrets that servers want, sealed."),
     "schema": ("narthex.cli.schema:schema", "Print the JSON Schema of narthex.yaml."),

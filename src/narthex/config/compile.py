@@ -404,7 +404,8 @@ class _Compiler:
         reading = self.reading
         if reading.problems:
             return
-        reading.warnings.append(Problem(reading.file, None, "no grants: every caller may call everything"))
+        if not self.settings.grants:
+            reading.warnings.append(Problem(reading.file, None, "no grants: every caller may call everything"))
         if not self.settings.servers:
             reading.warn(("servers",), "no servers: clients will find nothing to call")
         if "default" not in endpoints:

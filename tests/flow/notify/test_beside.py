@@ -197,7 +197,9 @@ def test_a_legacy_client_is_told_of_its_task_by_the_name_that_it_knows() -> None
             client, stream = await hearing(gateway)
             await heard(server)
             name = await made(client, server, "t-1")
-            assert gateway.front.handles.open_task(name, owner_of(LOCAL, "default")) == Task("one", "t-1", "legacy")
+            assert gateway.front.handles.open_task(name, owner_of(LOCAL, "default")) == Task(
+                "one", "t-1", "legacy", "a"
+            )
             server.tell("notifications/tasks/status", taskId="t-1", status="completed", ttl=None, _meta={"x": 1})
             message = await stream.message()
             assert message["method"] == "notifications/tasks/status"

@@ -59,7 +59,9 @@ def test_says_what_the_definition_says(patterns: list[str], name: str) -> None:
     own=st.text("ab.", max_size=6),
 )
 def test_narrowed_to_a_prefix_it_says_the_same(patterns: list[str], prefix: str, own: str) -> None:
-    assert narrowed(patterns, prefix)(prefix + own) == compile_globs(patterns)(prefix + own)
+    name = prefix + own
+    assert narrowed(patterns, prefix)(name) == compile_globs(patterns)(name)
+    assert narrowed(patterns, prefix, [prefix + "b", name])(name) == compile_globs(patterns)(name)
 
 
 @pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "*" + "a" * 100 + "*b", "*?" * 60 + "b", "a*" * 60 + "b"])

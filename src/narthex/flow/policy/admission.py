@@ -18,7 +18,7 @@ from narthex.errors import Denied, InvalidParams
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.identity.scopes import Scopes
-from narthex.flow.policy.conditions import Facts, read_arguments
+from narthex.flow.policy.conditions import Facts, read_arguments, sent
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.grants import Grants, Rights
 from narthex.flow.route.index import Index, Target
@@ -26,13 +26,12 @@ from narthex.flow.route.names import canonical
 from narthex.types import Kind, Principal
 
 MOST_PRINCIPALS = 8192
-EMPTY: dict[str, Any] = {}
 
 
 class Admission:
     """What one principal may at one endpoint, as long as nothing changes. `until`: Unix seconds, when that may be."""
 
-    __slots__ = ("_facts", "endpoint", "principal", "rights", "scopes", "until")
+    __slots__ = ("endpoint", "facts", "principal", "rights", "scopes", "until")
 
     def __init__(self, principal: Principal, endpoint: str, rights: Rights | None, scopes: Scopes | None) -> None:
         self.principal = principal
@@ -40,7 +39,7 @@ class Admission:
         self.rights = rights
         self.scopes = scopes
         self.until = rights.until if rights is not None else math.inf
-        self._facts = principal_facts(principal)
+        self.facts = principal_facts(principal)
 
     def sees(self, kind: Kind, server: str, name: str) -> bool:
         """Is this visible? What is not, does not exist for the caller."""
@@ -78,26 +77,38 @@ class Admission:
             self.scopes.check(self.principal, server, name)
         if self.rights is None:
             return None, params
-        full = canonical(server, name)
-        checks = self.rights.checks(kind, full)
+        checks = self.rights.checks(kind, canonical(server, name))
         if checks.plain is not None:
             return checks.plain, params
-        arguments, size = EMPTY, 0
+        facts = facts_of(self, kind, (server, name), params if checks.reads_arguments else {}, context)
         if checks.reads_arguments and "arguments" in params:
-            raw = params["arguments"]
-            refuse_crowd(raw)
-            try:
-                arguments, sent = read_arguments(bytes(raw))
-            except BAD_JSON:
-                raise InvalidParams("params.arguments cannot be read") from None
-            params, size = {**params, "arguments": Raw(sent)}, len(raw)
-        facts: Facts = {
-            "args": arguments,
-            "principal": self._facts,
-            "resource": {"kind": kind, "server": server, "name": name, "canonical": full},
-            "context": {"endpoint": self.endpoint, "arguments_size": size, **context},
-        }
+            params = {**params, "arguments": Raw(sent(facts["args"]))}
         return checks.decide(facts), params
+
+
+def facts_of(
+    admission: Admission, kind: Kind, target: tuple[str, str], params: RawMap, context: Mapping[str, Any]
+) -> Facts:
+    """What conditions speak of. Raises InvalidParams: the arguments cannot be read."""
+    raw = params.get("arguments")
+    arguments: Any = {}
+    if raw is not None:
+        refuse_crowd(raw)
+        try:
+            arguments = read_arguments(bytes(raw))
+        except BAD_JSON:
+            raise InvalidParams("params.arguments cannot be read") from None
+    server, name = target
+    return {
+        "args": arguments,
+        "principal": admission.facts,
+        "resource": {"kind": kind, "server": server, "name": name, "canonical": canonical(server, name)},
+        "context": {
+            "endpoint": admission.endpoint,
+            "arguments_size": len(raw) if raw is not None else 0,
+            **context,
+        },
+    }
 
 
 def refusal(decision: Decision) -> Denied:

@@ -30,25 +30,29 @@ Facts = Mapping[str, Any]
 Closure = Callable[[Facts], Any]
 
 
-class Unreadable:
-    """In the place of arguments that conditions cannot speak of: whatever is said of them has no value."""
+class Unreadable(list[Any]):
+    """In the place of arguments that conditions cannot speak of: whatever is said of them has no value. It holds the
+    value, so that it can be sent on."""
 
 
-UNREADABLE = Unreadable()
 _LONG_NUMBER = re.compile(rb"[0-9]{19}").search
 
 
-def read_arguments(raw: bytes) -> tuple[Any, bytes]:
-    """Arguments as conditions see them, and as they go on: exactly the value that was looked at (design §3).
+def read_arguments(raw: bytes) -> Any:
+    """Arguments as conditions see them: a dict, or `Unreadable` where they are none, or where an integer does not fit
+    into CEL's 64 bits. Encoded again they are exactly what was looked at (design §3).
 
-    Returns:
-        What `args` is: a dict, or `UNREADABLE` where an integer does not fit into CEL's 64 bits; and its JSON.
     Raises:
-        ValueError: Not JSON.
+        msgspec.DecodeError: Not JSON.
     """
     value = msgspec.json.decode(raw)
     readable = type(value) is dict and (_LONG_NUMBER(raw) is None or _fits(value))
-    return (value if readable else UNREADABLE), msgspec.json.encode(value)
+    return value if readable else Unreadable([value])
+
+
+def sent(arguments: Any) -> bytes:
+    """The JSON of arguments that `read_arguments` gave."""
+    return msgspec.json.encode(arguments[0] if type(arguments) is Unreadable else arguments)
 
 
 def _fits(value: Any) -> bool:
@@ -152,7 +156,7 @@ def _engine_condition(text: str) -> _Engine:
 def _explained(said: str) -> BadCondition:
     """The engine's first complaint: `INVALID_ARGUMENT: ERROR: <input>:1:14: Syntax error: …`."""
     first = said.split("\n", 1)[0].removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ")
-    place, _, rest = first.partition(": ")
+    place, _, rest = first.partition(" expecting {")[0].partition(": ")
     parts = place.split(":")
     if len(parts) == 3 and parts[2].isdigit():
         return BadCondition(rest.replace(" (in container '')", ""), int(parts[2]))

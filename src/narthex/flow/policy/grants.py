@@ -211,15 +211,16 @@ class Rights:
         bits: list[str] = []
         for server, items in groupby(names, itemgetter(0)):
             prefix = canonical(server, "")
-            granted = narrowed(self._granting[kind], prefix)
-            denied = narrowed(self._denying[kind], prefix)
+            full = [prefix + name for _, name in items]
+            granted = narrowed(self._granting[kind], prefix, full)
+            denied = narrowed(self._denying[kind], prefix, full)
             if granted is nothing or denied is everything:
-                bits.extend("0" for _ in items)
+                bits.append("0" * len(full))
             elif granted is everything and denied is nothing:
-                bits.extend("1" for _ in items)
+                bits.append("1" * len(full))
             else:
-                bits.extend("1" if granted(name := prefix + own) and not denied(name) else "0" for _, own in items)
-        return int("".join(reversed(bits)) or "0", 2)
+                bits.append("".join(["1" if granted(name) and not denied(name) else "0" for name in full]))
+        return int("".join(bits)[::-1] or "0", 2)
 
 
 def _patterns(kind: Kind, grants: Iterable[Grant]) -> tuple[str, ...]:

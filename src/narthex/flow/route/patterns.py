@@ -85,20 +85,30 @@ def _any(tests: list[Callable[[str], object]]) -> Callable[[str], bool]:
     return one_of
 
 
-def narrowed(patterns: Sequence[str], prefix: str) -> Callable[[str], bool]:
-    """The same for names that begin with `prefix` alone: patterns that such a name can fit are left.
+def narrowed(patterns: Sequence[str], prefix: str, names: Sequence[str] | None = None) -> Callable[[str], bool]:
+    """The same for names that begin with `prefix`, or for just these `names`: patterns that fit none of them are left
+    out, which is found out for all names at once.
 
     Returns: `everything` or `nothing` where all of them, or none, are covered.
     """
+    all_names = "\n".join(names) if names is not None else None
     left: list[str] = []
     for glob in patterns:
-        start = re.split(r"[*?]", glob, maxsplit=1)[0]
+        start, longest = _literals(glob)
         if not (start.startswith(prefix) or prefix.startswith(start)):
             continue
         if prefix.startswith(start) and glob == start + "*":
             return everything
-        left.append(glob)
+        if all_names is None or longest in all_names:
+            left.append(glob)
     return compile_globs(left)
+
+
+@lru_cache(maxsize=8192)
+def _literals(glob: str) -> tuple[str, str]:
+    """What a name must begin with, and the longest text that it must hold."""
+    pieces = re.split(r"[*?]", glob)
+    return pieces[0], max(pieces, key=len)
 
 
 def everything(name: str) -> bool:

@@ -1,0 +1,189 @@
+"""`narthex explain`: why a call is allowed or denied, rule by rule. Needs no running gateway and starts no server.
+
+In: a configuration, and a call that somebody could make. Out: every rule with what it said; exit 0 allowed, 1 denied.
+Cases: `tests/cli/test_explain.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from narthex.cli.client import one_line
+from narthex.cli.kept import config_option, find_file, json_option, say
+
+if TYPE_CHECKING:
+    from narthex.flow.policy.explanation import Explanation
+    from narthex.types import Kind, Principal
+
+WHO = ("tenant", "issuer", "subject", "client", "agent", "role", "group", "scope", "kind", "anonymous")
+"""Keys of `--who`; those of a grant's `who`."""
+_COLOURS = {"applies": "green", "skipped": None, "not met": "yellow", "failed": "red"}
+
+
+@click.command()
+@click.option(
+    "--who", "said", multiple=True, metavar="KEY=VALUE", help=f"Who calls: {', '.join(WHO)}; may be repeated."
+)
+@click.option("--tool", help="The tool: <server>__<name as the server gives it>.")
+@click.option("--prompt", help="Instead of a tool: a prompt, by the same form.")
+@click.option("--resource", help="Instead of a tool: a resource, <server>__<URI>.")
+@click.option("--arg", "pairs", multiple=True, metavar="KEY=VALUE", help="An argument: JSON, else a text.")
+@click.option("--args", "document", metavar="JSON", help="All arguments, as one JSON object.")
+@click.option("--address", default="", help="The client's address, for rules with `networks`.")
+@click.option("--endpoint", default="default", show_default=True, help="The endpoint that is called.")
+@config_option
+@json_option
+@click.pass_context
+def explain(
+    ctx: click.Context,
+    said: tuple[str, ...],
+    tool: str | None,
+    prompt: str | None,
+    resource: str | None,
+    pairs: tuple[str, ...],
+    document: str | None,
+    address: str,
+    endpoint: str,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Show why a call is allowed or denied: each rule, what it said, and the line it is on.
+
+    Exits 0 where the call is allowed, 1 where not.
+
+    With --json: {"decision", "reason", "rule", "line", "visible", "revision", "rules": [{"rule", "line", "effect",
+    "verdict", "text"}]}.
+    """
+    kind, name = _what(tool, prompt, resource)
+    server, separator, own = name.partition("__")
+    if not separator or not own:
+        raise click.UsageError(f"'{name}' is no canonical name: write <server>__<name>")
+    arguments = _arguments(pairs, document)
+    from narthex.config.compile import load_snapshot
+    from narthex.config.document import suggest
+    from narthex.flow.codec.jsonrpc import Raw
+    from narthex.flow.policy.explanation import explain as decide
+    from narthex.flow.policy.grants import Grants
+
+    snapshot = load_snapshot(find_file(ctx, config), env=os.environ)
+    if endpoint not in snapshot.endpoints:
+        raise click.BadParameter(f"no endpoint '{endpoint}'{suggest(endpoint, snapshot.endpoints)}")
+    if server not in snapshot.servers:
+        raise click.BadParameter(f"no server '{server}'{suggest(server, snapshot.servers)}")
+    principal = _principal(said, identified=snapshot.identity is not None)
+    found = decide(
+        Grants(snapshot.grants) if snapshot.grants else None,
+        principal,
+        endpoint,
+        kind,
+        (server, own),
+        {"arguments": Raw(json.dumps(arguments).encode())},
+        {"address": address} if address else {},
+        time.time(),
+    )
+    if as_json:
+        say(_document(found, snapshot.revision))
+    else:
+        _show(found, Path(snapshot.source).name)
+    ctx.exit(0 if found.decision.effect == "allow" else 1)
+
+
+def _what(tool: str | None, prompt: str | None, resource: str | None) -> tuple[Kind, str]:
+    kinds: tuple[Kind, ...] = ("tools", "prompts", "resources")
+    given = [(kind, name) for kind, name in zip(kinds, (tool, prompt, resource), strict=True) if name]
+    if len(given) != 1:
+        raise click.UsageError("say what is called: one of --tool, --prompt and --resource")
+    return given[0]
+
+
+def _arguments(pairs: tuple[str, ...], document: str | None) -> dict[str, Any]:
+    """What `--args` and `--arg` say; a later `--arg` replaces."""
+    arguments: Any = {}
+    if document is not None:
+        try:
+            arguments = json.loads(document)
+        except ValueError as error:
+            raise click.UsageError(f"--args is not JSON: {error}") from None
+        if not isinstance(arguments, dict):
+            raise click.UsageError("--args must be an object")
+    for key, value in map(_pair, pairs):
+        try:
+            arguments[key] = json.loads(value)
+        except ValueError:
+            arguments[key] = value
+    return dict(arguments)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise click.UsageError(f"'{text}' is not KEY=VALUE")
+    return key, value
+
+
+def _principal(said: tuple[str, ...], *, identified: bool) -> Principal:
+    """The caller that `--who` describes; without it, who calls while no identity is configured, else somebody."""
+    from narthex.config.document import suggest
+    from narthex.types import ANONYMOUS, LOCAL, Principal
+
+    values: dict[str, list[str]] = {}
+    for key, value in map(_pair, said):
+        if key not in WHO:
+            raise click.UsageError(f"no '{key}' in --who{suggest(key, WHO)}")
+        values.setdefault(key, []).append(value)
+    if values.get("anonymous") == ["true"]:
+        return ANONYMOUS
+    if not values and not identified:
+        return LOCAL
+
+    def one(key: str, default: str) -> str:
+        return values.get(key, [default])[-1]
+
+    return Principal(
+        one("tenant", "default"),
+        one("issuer", ""),
+        one("subject", "somebody"),
+        one("client", one("agent", "")),
+        roles=tuple(values.get("role", ())),
+        groups=tuple(values.get("group", ())),
+        scopes=frozenset(values.get("scope", ())),
+        kind="human" if one("kind", "service") == "human" else "service",
+        method="jwt",
+    )
+
+
+def _show(found: Explanation, file: str) -> None:
+    if not found.steps:
+        click.echo("No grants are configured: whoever is let in may call everything.")
+    width = max((len(step.rule) for step in found.steps), default=0)
+    for step in found.steps:
+        click.echo(
+            f"  {file}:{step.line:<4} {step.effect:<5}  {step.rule.ljust(width)}  "
+            + click.style(step.verdict.ljust(8), fg=_COLOURS[step.verdict])
+            + f" {one_line(step.text)}"
+        )
+    decision = found.decision
+    words = {"allow": ("Allowed", "green"), "deny": ("Denied", "red"), "hold": ("Held", "yellow")}
+    word, colour = words[decision.effect]
+    by = f" by '{decision.rule}' ({file}:{decision.line})" if decision.rule else ""
+    seen = "" if found.visible else "; the caller does not see it: it answers as what is missing"
+    click.secho(f"\n{word}: {decision.reason}{by}{seen}", fg=colour)
+
+
+def _document(found: Explanation, revision: str) -> dict[str, Any]:
+    decision = found.decision
+    return {
+        "decision": decision.effect,
+        "reason": decision.reason,
+        "rule": decision.rule or None,
+        "line": decision.line or None,
+        "visible": found.visible,
+        "revision": revision,
+        "rules": [{key: getattr(step, key) for key in step.__struct_fields__} for step in found.steps],
+    }

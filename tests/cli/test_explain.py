@@ -1,0 +1,108 @@
+"""`narthex explain`: what it prints and exits with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from narthex.cli.main import cli
+
+CONFIG = """version: 1
+servers:
+  time: {command: python3}
+  billing: {url: "http://localhost:1/mcp"}
+grants:
+  - {name: support reads, who: {role: support}, allow: ["time__*"]}
+  - {name: small refunds, who: {role: support, agent: bot}, allow: ["billing__refund"], when: "args.amount <= 100"}
+  - {name: office, allow: {prompts: ["billing__*"]}, networks: [10.0.0.0/8]}
+  - {name: no deletes, deny: ["*__delete_*"]}
+"""
+
+
+@pytest.fixture
+def explain(tmp_path: Path) -> object:
+    file = tmp_path / "narthex.yaml"
+    file.write_text(CONFIG)
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(cli, ["explain", "--config", str(file), *words])
+
+    return run
+
+
+SUPPORT = ("--who", "role=support", "--who", "agent=bot")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "last"),
+    [
+        pytest.param(
+            (*SUPPORT, "--tool", "billing__refund", "--arg", "amount=7"),
+            0,
+            "Allowed: granted by 'small refunds' (narthex.yaml:7)",
+            id="allowed",
+        ),
+        pytest.param(
+            (*SUPPORT, "--tool", "billing__refund", "--args", '{"amount": 700}'),
+            1,
+            "Denied: condition_not_met by 'small refunds' (narthex.yaml:7)",
+            id="condition",
+        ),
+        pytest.param(
+            ("--who", "role=dev", "--tool", "time__now"),
+            1,
+            "Denied: not_granted; the caller does not see it: it answers as what is missing",
+            id="not granted",
+        ),
+        pytest.param(
+            (*SUPPORT, "--tool", "time__delete_all"),
+            1,
+            "Denied: denied_by_rule by 'no deletes' (narthex.yaml:9); the caller does not see it: it answers as what is"
+            " missing",
+            id="denied",
+        ),
+        pytest.param(
+            ("--prompt", "billing__hi", "--address", "10.1.1.1"),
+            0,
+            "Allowed: granted by 'office' (narthex.yaml:8)",
+            id="prompt",
+        ),
+    ],
+)
+def test_says_and_exits(explain: object, words: tuple[str, ...], code: int, last: str) -> None:
+    found: Result = explain(*words)  # type: ignore[operator]
+    assert found.exit_code == code, found.output
+    assert found.output.rstrip().splitlines()[-1] == last
+    assert "narthex.yaml:6    allow  support reads" in found.output
+
+
+def test_one_json_document(explain: object) -> None:
+    found: Result = explain(*SUPPORT, "--tool", "billing__refund", "--arg", "amount=7", "--json")  # type: ignore[operator]
+    document = json.loads(found.output)
+    assert (document["decision"], document["rule"], document["line"], document["visible"]) == (
+        "allow", "small refunds", 7, True,
+    )  # fmt: skip
+    assert [rule["verdict"] for rule in document["rules"]] == ["skipped", "applies", "skipped", "skipped"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        pytest.param((), "one of --tool, --prompt and --resource", id="nothing called"),
+        pytest.param(("--tool", "refund"), "is no canonical name", id="not canonical"),
+        pytest.param(("--tool", "bill__refund"), "no server 'bill'", id="unknown server"),
+        pytest.param(
+            ("--tool", "time__now", "--who", "rol=x"), "no 'rol' in --who; did you mean 'role'?", id="misspelt"
+        ),
+        pytest.param(("--tool", "time__now", "--who", "role"), "is not KEY=VALUE", id="no value"),
+        pytest.param(("--tool", "time__now", "--args", "[]"), "must be an object", id="no object"),
+        pytest.param(("--tool", "time__now", "--endpoint", "x"), "no endpoint 'x'", id="endpoint"),
+    ],
+)
+def test_misused(explain: object, words: tuple[str, ...], says: str) -> None:
+    found: Result = explain(*words)  # type: ignore[operator]
+    assert found.exit_code == 2
+    assert says in found.output

@@ -45,6 +45,7 @@ from narthex.flow.upstream.server import Server
 from narthex.flow.upstream.stdio import StdioChannel
 from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
+from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.journal import Journal
 from narthex.telemetry.log import Logs, start_line
@@ -124,8 +125,9 @@ class Gateway:
         ring = KeyRing(self._keys)
         self.sessions = Sessions(ring, now=time.time, random=os.urandom, ttl_s=snapshot.limits.session_ttl_s)
         held, outbox = Held(snapshot.limits.max_held), Outbox()
+        self._eras = EraFile(Path(snapshot.state_dir) / "eras.json")
         self.fleet = Fleet(snapshot, held, clock=time.monotonic, chance=random.random, outbox=outbox,
-            accounts=self.credentials,
+            accounts=self.credentials, eras=self._eras,
         )  # fmt: skip
         self._bridge = AsgiBridge(
             public_app(lambda: self.snapshot, self.endpoint_urls), scheme="https" if snapshot.tls else "http"
@@ -316,6 +318,7 @@ class Gateway:
                 self.shared.sweep()
                 self.front.sweep()
                 self.fleet.sweep()
+                await self._eras.save(frozenset(self.snapshot.servers))
                 self.fetcher.sweep()
                 if self.identity is not None:
                     self.identity.sweep()

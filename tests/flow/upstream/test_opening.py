@@ -12,11 +12,11 @@ import pytest
 from narthex.errors import UpstreamUnavailable
 from narthex.flow.held import Held
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.era import AGAIN_S, DOUBT_S
+from narthex.flow.upstream.era import AGAIN_S, DOUBT_S, Verdict
 from narthex.flow.upstream.port import Behalf, Channel
 from narthex.flow.upstream.server import Server
 from narthex.testing import FakeClock, FakeServer
-from narthex.types import Egress
+from narthex.types import Egress, ServerSpec
 from tests.flow.gateway import run, spec, until
 from tests.flow.upstream.test_era import LEGACY_S, MODERN_S
 from tests.flow.upstream.test_http import CLOSE, Scripted, Step, answer, rpc
@@ -158,6 +158,44 @@ def test_how_long_a_verdict_holds_is_the_operators_to_say(eras: Any) -> None:
             assert len(server.requests("server/discover")) == 1
             await one.sweep(1)
             assert len(server.requests("server/discover")) == 2
+
+    run(main)
+
+
+class Eras:
+    """What is kept over a restart."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Verdict] = {}
+
+    def known(self, spec: ServerSpec) -> Verdict | None:
+        return self.kept.get(spec.name)
+
+    def keep(self, spec: ServerSpec, verdict: Verdict) -> None:
+        self.kept[spec.name] = verdict
+
+
+@pytest.mark.parametrize("eras", ["legacy", "modern"])
+def test_what_was_found_is_known_after_a_restart(eras: Any) -> None:
+    async def main() -> None:
+        kept = Eras()
+        async with FakeServer(eras=eras) as server:
+            async with rig(server.url, eras=kept) as one:
+                await one.server.open(SCOPE)
+                found = one.server.verdict
+                assert found is not None
+                assert kept.kept == {"one": found}
+            asked = len(server.requests("server/discover"))
+            async with rig(server.url, eras=kept) as one:
+                assert one.server.verdict == found
+                await one.server.open(SCOPE)
+                assert len(server.requests("server/discover")) == asked + (eras == "modern")
+                assert one.server.verdict is not None
+                assert one.server.verdict.since == found.since
+        other: Any = "modern" if eras == "legacy" else "legacy"
+        async with FakeServer(eras=other) as server, rig(server.url, eras=kept) as one:
+            await one.server.open(SCOPE)
+            assert one.spoken == kept.kept["one"].spoken == other, "a hint, and no more"
 
     run(main)
 

@@ -9,11 +9,11 @@ legacy verdict is dated besides: a server that has become modern goes on to serv
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
-from narthex.types import Era
+from narthex.types import Era, ServerSpec
 
 Spoken = Literal["modern", "legacy", "sse"]
 """`sse` is the legacy era over the old HTTP+SSE."""
@@ -40,6 +40,16 @@ class Verdict(msgspec.Struct, frozen=True):
     @property
     def era(self) -> Era:
         return "modern" if self.spoken == "modern" else "legacy"
+
+
+class KeepsEras(Protocol):
+    """Keeps verdicts over a restart."""
+
+    def known(self, spec: ServerSpec) -> Verdict | None:
+        """What this server spoke when it was last asked; None where nobody knows."""
+
+    def keep(self, spec: ServerSpec, verdict: Verdict) -> None:
+        """This was found. Returns at once."""
 
 
 class EraBook:

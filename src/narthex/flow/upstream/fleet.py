@@ -24,6 +24,7 @@ from narthex.flow.route.names import split_prefix
 from narthex.flow.route.resources import APP, allowed, find_resource, find_skill
 from narthex.flow.route.uri_templates import MAX_URI
 from narthex.flow.upstream.dial import Dialer
+from narthex.flow.upstream.era import KeepsEras
 from narthex.flow.upstream.port import Accounts, Dialect, NoAccounts
 from narthex.flow.upstream.server import RECHECK_S, Server
 from narthex.flow.upstream.viewers import Scope, View, Viewers, declared, scope_of
@@ -52,8 +53,10 @@ class Fleet:
         chance: Callable[[], float],
         outbox: Outbox | None = None,
         accounts: Accounts | None = None,
+        eras: KeepsEras | None = None,
     ) -> None:
         self._accounts = accounts or NoAccounts()
+        self._eras = eras
         self.servers: dict[str, Server] = {}
         self.generation = 0
         self._held = held
@@ -107,7 +110,7 @@ class Fleet:
     def _server(self, spec: ServerSpec) -> Server:
         return Server(
             spec, self._dialer, self._held, clock=self._clock, chance=self._chance, on_change=self._changed,
-            declares=declared, shown=partial(self._accounts.shown, spec),
+            declares=declared, shown=partial(self._accounts.shown, spec), eras=self._eras,
         )  # fmt: skip
 
     def _changed(self) -> None:

@@ -15,7 +15,7 @@ from narthex.errors import CredentialUnavailable, GatewayError, UpstreamUnavaila
 from narthex.flow.codec.jsonrpc import Incoming
 from narthex.flow.held import Held
 from narthex.flow.upstream.connection import HttpPool
-from narthex.flow.upstream.era import EraBook, Spoken, Verdict
+from narthex.flow.upstream.era import EraBook, KeepsEras, Spoken, Verdict
 from narthex.flow.upstream.multiplex import ChannelPush
 from narthex.flow.upstream.negotiate import OldTransport, discover, is_refusal, open_http
 from narthex.flow.upstream.port import NOBODY, Behalf, Channel
@@ -45,6 +45,7 @@ class Opener:
         log: logging.Logger,
         now: Callable[[], float],
         on_changed: Callable[[], None],
+        eras: KeepsEras | None = None,
     ) -> None:
         self._spec = spec
         self._pool = pool
@@ -53,7 +54,9 @@ class Opener:
         self._now = now
         self._on_changed = on_changed
         self._fixed = spec.era != "auto" or spec.transport == "sse"
-        self._book = EraBook(modern_s=spec.era_modern_ttl_s, legacy_s=spec.era_legacy_ttl_s)
+        self._eras = eras if not self._fixed else None
+        known = self._eras.known(spec) if self._eras is not None else None
+        self._book = EraBook(known, modern_s=spec.era_modern_ttl_s, legacy_s=spec.era_legacy_ttl_s)
         self._last = NOBODY
         self._probing = asyncio.Lock()
 
@@ -177,7 +180,10 @@ class Opener:
 
     def _found(self, spoken: Spoken, how: str, *, probed: bool) -> None:
         before = self.verdict
-        if self._book.found(spoken, "configured" if self._fixed else how, self._now(), probed=probed):
+        changed = self._book.found(spoken, "configured" if self._fixed else how, self._now(), probed=probed)
+        if self._eras is not None and (found := self.verdict) is not None and found is not before:
+            self._eras.keep(self._spec, found)
+        if changed:
             assert before is not None
             self._log.warning("server %s speaks %s MCP now, no more %s", self._spec.name, spoken, before.spoken)
             self._on_changed()

@@ -34,7 +34,7 @@ from narthex.flow.route.index import Items
 from narthex.flow.upstream.breaker import Breaker
 from narthex.flow.upstream.connection import HttpPool
 from narthex.flow.upstream.dial import Dialer
-from narthex.flow.upstream.era import DOUBT_S, Verdict, is_strange
+from narthex.flow.upstream.era import DOUBT_S, KeepsEras, Verdict, is_strange
 from narthex.flow.upstream.listening import Hears, Listening
 from narthex.flow.upstream.lists import CHANGES_S, Listed, Lists
 from narthex.flow.upstream.lists import RECHECK_S as RECHECK_S
@@ -64,6 +64,7 @@ class Server:
         on_change: Called when one of its lists has other contents than before, or may have.
         declares: The capabilities that we declare on a channel of this scope.
         shown: What such a channel shows the server of us.
+        eras: Keeps what the server was found to speak.
         hears: Is told of changes, and of what else the server says outside of calls.
     """
 
@@ -80,6 +81,7 @@ class Server:
         declares: Callable[[Hashable], Mapping[str, Any]] = lambda scope: NONE,
         shown: Callable[[Any], Shown] = lambda scope: NOTHING_SHOWN,
         hears: Hears | None = None,
+        eras: KeepsEras | None = None,
     ) -> None:
         self.spec = spec
         self.clock = clock
@@ -107,7 +109,7 @@ class Server:
         self._to_tell: dict[ListKind, asyncio.TimerHandle] = {}
         target = spec.target
         self.pool = HttpPool(spec, target, dialer, clock) if isinstance(target, HttpTarget) else None
-        self._opener = Opener(spec, self.pool, held, log=_log, now=now, on_changed=self._era_changed)
+        self._opener = Opener(spec, self.pool, held, log=_log, now=now, on_changed=self._era_changed, eras=eras)
 
     # --- channels
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from narthex import FORM
 from tests.counterparts.keycloak import install as keycloak_install
 from tests.counterparts.keycloak import server as keycloak_server
 from tests.counterparts.keycloak.server import Keycloak
@@ -81,6 +82,14 @@ def go_programs() -> Path:
     if not (folder / ".built").exists():
         missing("what is built with the Go SDK", "make counterparts, or make go where there is no new Go")
     return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Nothing can stand in for a compiled class: such tests run on the sources."""
+    if FORM.name == "compiled":
+        left_out = [item for item in items if item.get_closest_marker("interpreted")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ WISH = os.environ.get(compiled.VARIABLE)
 GROUP = "narthex_compiled"
 MODULES = (
     "call",
+    "flow.accept.batches",
     "flow.accept.exchange",
     "flow.accept.forms",
     "flow.accept.front",
@@ -66,6 +67,7 @@ MODULES = (
     "flow.upstream.outgoing",
     "flow.upstream.resuming",
     "flow.upstream.server",
+    "flow.upstream.session",
     "flow.upstream.viewers",
     "flow.walk",
     "flow.whole",
@@ -74,6 +76,7 @@ MODULES = (
 """What a call passes. No `msgspec.Struct` stands in one of them: as a part of compiled code it is slower than a class,
 and it no longer knows the types of its members."""
 OPTIMIZE = "2"
+RAW = "class Raw:\n    def __len__(self) -> int: ...\n    def __buffer__(self, flags: int, /) -> memoryview: ..."
 
 
 class Missing(Exception):
@@ -114,9 +117,26 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (f"{name}.{alias.name}" for alias in node.names)
 
 
+def _true_types() -> Path:
+    """A folder with msgspec's types as they are at run time: there `Raw` is no `bytes`, as its stubs say for comfort.
+
+    Compiled code checks that what is said to be bytes is bytes: "bytes or Raw" must not be taken for "bytes".
+    """
+    spec = importlib.util.find_spec("msgspec")
+    assert spec is not None and spec.origin is not None
+    folder = ROOT / ".cache" / "types"
+    shutil.rmtree(folder, ignore_errors=True)
+    for stub in Path(spec.origin).parent.glob("*.pyi"):
+        text = stub.read_text(encoding="utf-8").replace("class Raw(bytes):", RAW)
+        (folder / "msgspec").mkdir(parents=True, exist_ok=True)
+        (folder / "msgspec" / stub.name).write_text(text, encoding="utf-8")
+    return folder
+
+
 def translate(target: Path) -> list[Extension]:
     """Have mypyc write C into `target`; the extensions to be made of it. Ends the program where it cannot."""
     os.environ["MYPY_CACHE_DIR"] = str(ROOT / ".mypy_cache" / "compile")
+    os.environ["MYPYPATH"] = str(_true_types())
     from mypyc.build import mypycify
 
     paths = [str(source_of(module).relative_to(ROOT)) for module in MODULES]

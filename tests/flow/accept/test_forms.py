@@ -14,6 +14,8 @@ from narthex.flow.accept.listener import Connection
 from narthex.flow.notify.resumability import EventLog
 from narthex.types import LOCAL, Call, Era
 
+pytestmark = pytest.mark.interpreted
+
 
 class Wire:
     """A connection's writing side, without its framing."""

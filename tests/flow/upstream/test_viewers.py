@@ -107,7 +107,7 @@ def test_viewers_are_bounded_and_shared_by_the_same_scopes(
                 viewers.age()
                 continue
             endpoint, tenant, who, group = one_asks
-            caller: Caller = (endpoint, (tenant, "i", f"{who} of {group}", ""), "", 0)
+            caller: Caller = (endpoint, (tenant, "i", f"{who} of {group}", ""), "", 0, None)
             known = viewers.of.get(caller)
             found = known or viewers.add(caller, SPECS[endpoint], {"a": (tenant, str(group))})
             assert found.spec is SPECS[endpoint]

@@ -506,6 +506,7 @@ class Front:
         now = self.tick = self.clock()
         self.calls.sweep(now, self.snapshot.limits.sse_comment_s)
         self.hub.sweep(now)
+        self.levels.sweep()
         self.sessions.sweep()
 
 

@@ -9,7 +9,6 @@ Source: MCP 2025-11-25, server/utilities/logging.
 from __future__ import annotations
 
 import asyncio
-from weakref import WeakKeyDictionary
 
 from narthex.errors import GatewayError
 from narthex.flow.codec.log_levels import most_verbose
@@ -25,7 +24,12 @@ class Levels:
     """What each channel was asked for last."""
 
     def __init__(self) -> None:
-        self._asked: WeakKeyDictionary[Channel, tuple[str, asyncio.Task[None]]] = WeakKeyDictionary()
+        self._asked: dict[Channel, tuple[str, asyncio.Task[None]]] = {}
+
+    def sweep(self) -> None:
+        """Once a second: forget channels that have ended."""
+        for channel in [one for one in self._asked if not one.alive]:
+            del self._asked[channel]
 
     def due(self, server: Server, channel: Channel, call: Call) -> bool:
         """Is `settle` needed before `call` can be sent on this channel?"""

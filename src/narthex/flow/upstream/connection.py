@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import httptools
 import msgspec
@@ -18,6 +18,7 @@ from narthex.errors import ParseError, UpstreamUnavailable
 from narthex.flow.codec.sse import EventParser
 from narthex.flow.upstream.dial import Check, Dialer
 from narthex.flow.upstream.port import Certificate, Shown
+from narthex.flow.upstream.receiver import Receiver as Receiver
 from narthex.flow.whole import AnswerReader
 from narthex.types import HttpTarget, ServerSpec
 
@@ -26,25 +27,6 @@ IDLE_S: Final = 4.0
 APART_S: Final = 900.0
 """Connections of one account that were not used for this long are looked after no more: an idle channel ends before."""
 MOST_HEADERS: Final = 64 * 1024
-
-
-class Receiver(Protocol):
-    """Who gets the answer to one HTTP request: all of it by `whole`, or in parts. `lost` or `end` comes last, once."""
-
-    def whole(self, headers: dict[bytes, bytes], body: bytes) -> None:
-        """A plain answer of status 200 that came in one read: `head`, `body` and `end` in one."""
-        self.head(200, headers, len(body))
-        self.body(body)
-        self.end()
-
-    def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None: ...
-
-    def body(self, data: bytes) -> None: ...
-
-    def end(self) -> None: ...
-
-    def lost(self, detail: str, *, sent: bool, begun: bool) -> None:
-        """The connection died: `sent` once a byte was written, `begun` once the answer's head was read."""
 
 
 class HttpConnection:

@@ -20,7 +20,7 @@ from narthex.flow.codec.sse import EventParser
 from narthex.flow.held import LARGE, Held
 from narthex.flow.upstream.connection import HttpConnection, HttpPool, ask
 from narthex.flow.upstream.notice import MOST_NOTICES, Notice
-from narthex.flow.upstream.port import NOBODY, NOTHING_SHOWN, Behalf, Dialect, Outgoing, SessionLost, Sink
+from narthex.flow.upstream.port import NOBODY, NOTHING_SHOWN, Behalf, Dialect, Flight, Outgoing, SessionLost, Sink
 from narthex.types import ServerSpec
 
 SPLICE: Final = 64 * 1024
@@ -50,7 +50,7 @@ class HttpChannel:
         self.small = min(SPLICE, spec.max_answer)
         """JSON bodies up to this need no bound of their own."""
 
-    def request(self, out: Outgoing, sink: Sink) -> HttpCall:
+    def request(self, out: Outgoing, sink: Sink) -> Flight:
         shown = self.shown.lines
         if shown is None:
             call = self.calls_are(self, sink, out, b"")

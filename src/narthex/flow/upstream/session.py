@@ -23,7 +23,7 @@ class SessionChannel(LegacyChannel):
         super().__init__(spec, pool, dialect, held, behalf)
         self.calls: dict[int, Sink] = {}
 
-    def request(self, out: Outgoing, sink: Sink) -> Flight:  # type: ignore[override]
+    def request(self, out: Outgoing, sink: Sink) -> Flight:
         if isinstance(sink, Own):
             return super().request(out, sink)
         call = _Call(self.calls, out.id, sink)

@@ -27,6 +27,8 @@ from tests.counterparts.shared import Shared, locked
 
 REALM = Path(__file__).with_name("corp.json")
 ADMIN = {"KC_BOOTSTRAP_ADMIN_USERNAME": "admin", "KC_BOOTSTRAP_ADMIN_PASSWORD": "admin"}
+PATIENCE_S = 240.0
+"""For one request: on a busy machine a new realm or key takes long, and only a failure waits until the end."""
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
@@ -155,7 +157,7 @@ class Keycloak:
         request = urllib.request.Request(self.base + path, data=data, headers=headers, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=60) as answer:
+            with opener.open(request, timeout=PATIENCE_S) as answer:
                 said = answer.read()
         except urllib.error.HTTPError as error:
             with error:

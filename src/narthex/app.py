@@ -91,7 +91,6 @@ class Gateway:
             report=_report,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
-        self._keys_seen = 0
         self._key_file = Path(snapshot.state_dir) / KEY_FILE
         self.fetcher = Fetcher(snapshot.egress)
         self.identity: Identity | None = None
@@ -323,9 +322,6 @@ class Gateway:
                 if self.identity is not None:
                     self.identity.sweep()
                 self._look_at_keys()
-                if self._keys_seen != self.upkeep.keys.version:
-                    self._keys_seen = self.upkeep.keys.version
-                    self.front.hub.end_streams(self.upkeep.keys.holds)
             except Exception:
                 _log.exception("the sweep failed")
 

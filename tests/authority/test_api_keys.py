@@ -105,12 +105,10 @@ def test_who_came_by_a_key_is_known_until_it_ends() -> None:
     assert known.holds(came) and known.holds(later) and known.holds(LOCAL)
     known.load([row(expires_at=1500), row(other, name="other", expires_at=2000)])
     assert known.holds(came), "a rotated key still proves whom it did"
-    before = known.version
     known.sweep()
-    assert known.version == before
     clock.advance(500.0)
     known.sweep()
-    assert not known.holds(came) and known.holds(later) and known.version > before
+    assert not known.holds(came) and known.holds(later)
     known.load([row(other, name="other", revoked_at=1500)])
     assert not known.holds(later)
 

@@ -17,6 +17,7 @@ from narthex.flow.identity.certificates import Certificate
 from narthex.testing import FakeClock
 from narthex.types import (
     ANONYMOUS,
+    LOCAL,
     CertificateRules,
     ClaimRules,
     EndpointSpec,
@@ -37,8 +38,13 @@ DEFAULT = EndpointSpec("default", ())
 
 
 class Keys:
+    revoked = False
+
     def find(self, presented: bytes) -> Principal | None:
-        return ROBOT if presented == KEY else None
+        return ROBOT if presented == KEY and not self.revoked else None
+
+    def holds(self, principal: Principal) -> bool:
+        return principal.key == ROBOT.key and not self.revoked
 
 
 class Book:
@@ -54,6 +60,7 @@ class World:
     def __init__(self, live: LiveIssuer, fetch: Fetcher) -> None:
         self.live, self.fetch, self.clock = live, fetch, FakeClock(epoch=NOW)
         self.endpoints = {"default": DEFAULT}
+        self.keys = Keys()
         self.subjects = Subjects(now=self.clock.wall)
 
     def issuer(self, **more: Any) -> IssuerSpec:
@@ -63,7 +70,7 @@ class World:
     def identity(self, *issuers: IssuerSpec, before: Identity | None = None, **more: Any) -> Identity:
         spec = IdentitySpec(issuers={one.name: one for one in issuers or (self.issuer(),)}, **more)
         return Identity(
-            spec, self.endpoints, keys=Keys(), fetch=self.fetch.fetch, secrets=Book(), now=self.clock.wall,
+            spec, self.endpoints, keys=self.keys, fetch=self.fetch.fetch, secrets=Book(), now=self.clock.wall,
             clock=self.clock, chance=lambda: 0.5, subjects=self.subjects, before=before,
         )  # fmt: skip
 
@@ -426,6 +433,25 @@ def test_a_reload_drops_what_rested_on_what_changed_and_keeps_the_rest() -> None
         assert isinstance(await refused(third, header), Unauthorized)
         fourth = world.identity(scope_includes={"a": ("b",)}, before=third)
         assert fourth.known(header, "default") is None
+
+    run(work)
+
+
+def test_what_goes_on_goes_on_while_its_proof_counts() -> None:
+    async def work(world: World) -> None:
+        identity = world.identity(api_keys=True, certificates=CERTIFICATES)
+        alice = await who(identity, world.token())
+        mesh = await who(identity, None, certificate=Certificate(("URI:spiffe://prod/a",), THUMB))
+        for principal in (alice, ROBOT, mesh, ANONYMOUS):
+            assert identity.holds(principal)
+        assert not identity.holds(LOCAL), "nobody is `local` where an identity is configured"
+        world.keys.revoked = True
+        assert not identity.holds(ROBOT)
+        world.clock.advance(361)
+        assert not identity.holds(alice), "expired"
+        other = world.identity(msgspec.structs.replace(world.issuer(), issuer="https://other.example/realms/a"))
+        for principal in (alice, ROBOT, mesh):
+            assert not other.holds(principal), "configured no more"
 
     run(work)
 

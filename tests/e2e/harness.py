@@ -499,6 +499,7 @@ class Gateway:
         env: Environment variables beside the inherited ones.
         file: The name of the configuration file.
         tls: How a client trusts the listeners, where they have TLS.
+        listen: Where clients connect; empty for what the configuration says.
     """
 
     config: Mapping[str, Any] | str
@@ -506,6 +507,7 @@ class Gateway:
     env: Mapping[str, str] = field(default_factory=dict)
     file: str = "narthex.yaml"
     tls: ssl.SSLContext | None = None
+    listen: str = "127.0.0.1:0"
     lines: list[str] = field(default_factory=list)
     mcp: str = ""
     admin: str = ""
@@ -526,7 +528,7 @@ class Gateway:
             "PYTHONUNBUFFERED": "1",
             **self.env,
         }
-        addresses = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
+        addresses = (*(("--listen", self.listen) if self.listen else ()), "--admin-listen", "127.0.0.1:0")
         program = "import sys; from narthex.cli.main import main; sys.exit(main())"
         command = (sys.executable, "-c", program, "serve", str(self.folder / self.file), *addresses)
         self.process = subprocess.Popen(

@@ -42,8 +42,6 @@ class KeyTable:
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self.version = 0
-        """Goes up when keys may have come or gone."""
         self._now = now
         self._proved: set[tuple[tuple[str, str, str, str], float]] = set()
         self._next_end = inf
@@ -75,7 +73,6 @@ class KeyTable:
         # Not the whole principal: a key whose end was brought forward still proves whom it did.
         self._proved = {(one.key, one.authenticated_at) for entry in entries.values() if (one := entry.principal)}
         self._next_end = min((entry.until for entry in entries.values()), default=inf)
-        self.version += 1
 
     def find(self, presented: bytes) -> Principal | None:
         """Whose key it is, None where it is no key of ours or not one any more."""

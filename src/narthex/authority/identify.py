@@ -128,7 +128,10 @@ class Identity:
             for name, one in spec.issuers.items()
             if one.introspection is not None
         }
-        self._background: set[asyncio.Task[None]] = set()
+        self._vouched = {
+            issuer_name(one, {"tid": tid}) for one in spec.issuers.values() for tid in (one.tenants or ("",))
+        }
+        self._background: set[asyncio.Task[None]] = before._background if before is not None else set()
 
     # --- the path of a call
 
@@ -324,6 +327,21 @@ class Identity:
         return self._allowed(principal, endpoint)
 
     # --- upkeep
+
+    def holds(self, principal: Principal) -> bool:
+        """Does what proved this principal still count? Asked once a second for what goes on without a new request."""
+        if 0 < principal.expires_at <= self.now() - LEEWAY_S:
+            return False
+        match principal.method:
+            case "anonymous":
+                return True
+            case "api_key":
+                return self.keys is not None and self.keys.holds(principal)
+            case "jwt" | "introspection" | "workload":
+                return principal.issuer in self._vouched
+            case "mtls" | "xfcc":
+                return self.spec.certificates is not None
+        return False
 
     def sweep(self) -> None:
         """Once a second: ask issuers again whose keys have grown old, off the path of any call."""

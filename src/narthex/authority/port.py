@@ -30,3 +30,6 @@ class KnownKeys(Protocol):
 
     def find(self, presented: bytes) -> Principal | None:
         """Whose key it is: what followed `Bearer `, as it came. None: no key, or not one any more. At most 2 µs."""
+
+    def holds(self, principal: Principal) -> bool:
+        """Is the key by which this principal once came still one? True for who came otherwise."""

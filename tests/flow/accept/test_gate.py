@@ -45,6 +45,9 @@ class Keys:
     def find(self, presented: bytes) -> Principal | None:
         return ROBOT if presented == KEY.encode() else None
 
+    def holds(self, principal: Principal) -> bool:
+        return principal.key == ROBOT.key
+
 
 class World:
     def __init__(self, server: FakeServer, live: LiveIssuer, clock: FakeClock) -> None:
@@ -79,7 +82,7 @@ def served(work: Callable[[World], Awaitable[None]], *, certificates: Any = None
             world = World(server, live, clock)
             settings.update(identity=identity)
             async with Running(
-                {"one": spec("one", server.url)}, ENDPOINTS, settings, identify=identify, wall=clock.wall
+                {"one": spec("one", server.url)}, ENDPOINTS, settings, identify=identify
             ) as world.gateway:
                 world.client = await world.gateway.client()
                 await work(world)

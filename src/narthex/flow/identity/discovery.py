@@ -1,7 +1,7 @@
 """An issuer's metadata: where it may lie, and what it must say before it counts.
 
 In: the issuer as the operator wrote it; documents, which are hostile. Out: URLs to try in order; the metadata.
-Used for the issuers whose tokens we take, and for those of whom we ask tokens ourselves.
+`authority.discovery` reads what concerns the issuers of whom we ask tokens ourselves.
 Cases: `tests/flow/identity/test_discovery.py`. Source: RFC 8414 §3, OpenID Connect Discovery 1.0 §4; MCP 2026-07-28,
 authorization server discovery (order of the documents, the issuer compared as plain text).
 """
@@ -21,20 +21,12 @@ COMMON = "organizations"
 """What Entra has in the place of a tenant where all of them are meant."""
 
 
-class Metadata(msgspec.Struct, frozen=True, rename={"methods": "token_endpoint_auth_methods_supported"}):
+class Metadata(msgspec.Struct, frozen=True):
     """What is used of the document. Addresses in it were learnt from the issuer: `authority.fetch` guards them."""
 
     issuer: str
     jwks_uri: str = ""
-    token_endpoint: str = ""
-    authorization_endpoint: str = ""
     introspection_endpoint: str = ""
-    registration_endpoint: str = ""
-    methods: list[str] = []
-    grant_types_supported: list[str] = []
-    code_challenge_methods_supported: list[str] = []
-    authorization_response_iss_parameter_supported: bool = False
-    client_id_metadata_document_supported: bool = False
 
 
 def metadata_urls(issuer: str, first: Literal["oauth", "oidc", "none"] = "oauth") -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from narthex.flow.codec.offers import offered
 from narthex.flow.codec.revisions import LATEST_LEGACY
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.subscriptions import LIST_KINDS, Elicited, ListKind, Notification, Wanted
-from narthex.flow.identity.tokens import LEEWAY_S
 from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
@@ -495,18 +494,14 @@ class Hub:
 
     # --- upkeep
 
-    def end_streams(self, holds: Callable[[Principal], bool]) -> None:
-        """End the streams of everybody of whom this is not so any more: whose key was revoked."""
-        for stream in [one for one in self.streams if not holds(one.listener.principal)]:
-            stream.end()
-
     def sweep(self, now: float) -> None:
         """Once a second."""
         self.logs.sweep(now)
         self._forget(self.live.idle(now))
-        wall = self.front.now() - LEEWAY_S
-        for stream in [one for one in self.streams if 0 < one.listener.principal.expires_at <= wall]:
-            stream.end()  # its token says no longer whose it is
+        gate = self.front.gate
+        if gate is not None:  # expired, revoked, or proved in a way that is configured no more
+            for stream in [one for one in self.streams if not gate.identity.holds(one.listener.principal)]:
+                stream.end()
         quiet_s = self.front.snapshot.limits.sse_comment_s
         for stream in [one for one in self.streams if now - one.written_at >= quiet_s]:
             stream.comment(now)

@@ -153,13 +153,17 @@ def test_a_damaged_file_is_said_with_the_way_back(tmp_path: Path, damage: Callab
     assert "damaged" in refused.value.problem and "put a backup in its place" in refused.value.problem
 
 
-def test_a_row_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "edit",
+    ["roles = 'admin'", "roles = '[1]'", "digest = 'text'", "created_at = 'x'", "name = x'ff'", "expires_at = 1.5"],
+)
+def test_a_row_that_was_edited_by_hand_is_refused(tmp_path: Path, edit: str) -> None:
     path = tmp_path / "narthex.db"
 
     async def case(store: SqliteStore) -> None:
         await store.add_key(KEY)
         other = sqlite3.connect(path)
-        other.execute("UPDATE api_keys SET roles = 'admin'")
+        other.execute(f"UPDATE api_keys SET {edit}")
         other.commit()
         other.close()
         with pytest.raises(StoreError) as refused:

@@ -23,6 +23,7 @@ from narthex.authority.fetch import Fetch, Fetched, Headers
 from narthex.authority.files import FileProblem, read_secret
 from narthex.authority.secrets import SecretBook
 from narthex.errors import AuthorityUnavailable
+from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import SecretSource, VaultSpec
 
@@ -245,7 +246,7 @@ class VaultReader:
 def _decode(body: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, RecursionError):
+    except BAD_JSON:
         raise _Away("an answer that no Vault gives; is this its address?") from None
 
 
@@ -253,7 +254,7 @@ def _text(raw: msgspec.Raw) -> str | None:
     """A field that is a text; numbers as they stand. None for anything else."""
     try:
         value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except BAD_JSON:
         return None
     if isinstance(value, str):
         return value

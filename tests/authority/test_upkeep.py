@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,29 @@ def test_a_file_that_is_swapped(run: Run) -> None:
     run(case)
 
 
+def test_a_file_system_that_stalls_holds_up_no_revoked_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stalled = threading.Event()
+
+    def stalls(path: str) -> None:
+        stalled.wait(20)
+
+    async def case(outside: Outside) -> None:
+        monkeypatch.setattr(module, "mark_of", stalls)
+        monkeypatch.setattr(module, "FILES_START_S", 0.01)
+        inside = outside.inside
+        await outside.command(lambda store: store.add_key(KEY))
+        await inside.apply(outside.snapshot(pat=SecretSource("file", "/mnt/pat")), api_keys=True)
+        assert "does not answer" in outside.missing("pat")
+        running = asyncio.create_task(inside.run())
+        assert inside.keys.find(TEXT) is not None
+        await outside.command(lambda store: store.revoke_keys([KEY.id], at=1000))
+        await outside.until(lambda: inside.keys.find(TEXT) is None)
+        running.cancel()
+        stalled.set()
+
+    run(case)
+
+
 def test_a_variable_that_is_not_set(run: Run) -> None:
     async def case(outside: Outside) -> None:
         await outside.inside.apply(outside.snapshot(pat=SecretSource("env", "NOPE")), api_keys=False)
@@ -290,11 +314,16 @@ def test_a_fault_of_the_store_is_said_once_and_what_is_known_stays(run: Run, cap
         os.rename(path.with_suffix(".away"), path)
         await inside._look()
         assert not inside.problem
+        path.unlink()
+        await inside._look()
+        await inside.apply(outside.snapshot(), api_keys=False)
+        await inside._look()
+        assert not inside.problem, "nobody needs a store any more"
 
     with caplog.at_level(logging.INFO, "narthex.authority"):
         run(case)
     said = [record.getMessage() for record in caplog.records]
-    assert len([line for line in said if "cannot be used" in line]) == 1
+    assert len([line for line in said if "cannot be used" in line]) == 2
     assert said[-1] == "the store can be used again"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +31,8 @@ LOOK_S = 0.5
 """How often the store and the files are looked at."""
 USED_S = 60.0
 """How often the last use of keys is written down."""
+FILES_START_S = 5.0
+"""How long a start or a reload waits for the file system that secrets are on."""
 VAULT_START_S = 5.0
 """How long a start waits for the Vault; calls that need its secrets fail until it answers."""
 
@@ -93,19 +95,28 @@ class Upkeep:
                 raise
             if (old := before[1]) is not None and old is not store:
                 await old.close()
-            self.secrets.keep_only(snapshot.secret_names)
-            self._read_env()
-            await self._read_files(anew=True)
-            await self._take_vault()
-            self._tell()
+        self.secrets.keep_only(snapshot.secret_names)
+        self._read_env()
+        try:
+            async with asyncio.timeout(FILES_START_S):
+                await self._read_files(anew=True)
+        except TimeoutError:
+            for name, path in self._named("file"):
+                self._files.pop(name, None)
+                self.secrets.lack(name, f"{path} cannot be read yet: its file system does not answer")
+        await self._take_vault()
+        self._tell()
 
     async def run(self) -> None:
-        """Look for changes, until cancelled."""
+        """Look for changes, until cancelled. A file system that stalls holds up no key that was revoked."""
+        await asyncio.gather(self._every(self._look), self._every(self._read_files))
+
+    async def _every(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                async with self._lock:
-                    await self._look()
+                await look()
+                self._tell()
             except Exception:
                 _log.exception("looking for changed keys and secrets failed")
 
@@ -123,7 +134,10 @@ class Upkeep:
     # --- the store
 
     async def _look(self) -> None:
-        if self._store is not None:
+        async with self._lock:
+            if self._store is None:
+                self._set_problem("")
+                return
             try:
                 if await self._store.version() != self._version or self.problem:
                     await self._load()
@@ -132,9 +146,7 @@ class Upkeep:
                 self._set_problem("")
             except (StoreError, ConfigError) as error:
                 self._set_problem(error.problem if isinstance(error, StoreError) else "; ".join(error.problems))
-        self.keys.sweep()
-        await self._read_files()
-        self._tell()
+            self.keys.sweep()
 
     async def _load(self) -> None:
         """Take over what the store has."""
@@ -203,8 +215,11 @@ class Upkeep:
                     found[name] = mark, problem
             return found
 
-        for name, (mark, text) in (await asyncio.to_thread(read)).items():
-            self._files[name] = mark
+        found = await asyncio.to_thread(read)
+        for name, _ in set(named) & set(self._named("file")):  # a reload may have been quicker
+            if name not in found:
+                continue
+            self._files[name], text = found[name]
             if isinstance(text, str):
                 self.secrets.put(name, text)
             else:

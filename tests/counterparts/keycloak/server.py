@@ -22,6 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from tests.counterparts.keycloak.install import HOME, JAVA
 from tests.counterparts.shared import Shared, locked
 
@@ -29,8 +32,19 @@ REALM = Path(__file__).with_name("corp.json")
 ADMIN = {"KC_BOOTSTRAP_ADMIN_USERNAME": "admin", "KC_BOOTSTRAP_ADMIN_PASSWORD": "admin"}
 PATIENCE_S = 240.0
 """For one request: on a busy machine a new realm or key takes long, and only a failure waits until the end."""
+KEYS = "org.keycloak.keys.KeyProvider"
+OTHERS = ("hmac", "aes")
+"""Keys that Keycloak needs for itself."""
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+
+
+def signing_key(priority: int) -> dict[str, Any]:
+    """A provider of an RS256 key that is made here: Keycloak's own takes a minute for one on a busy machine."""
+    private = rsa.generate_private_key(65537, 2048)
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    config = {"priority": [str(priority)], "algorithm": ["RS256"], "privateKey": [pem]}
+    return {"name": f"rsa-{uuid.uuid4().hex[:8]}", "providerId": "rsa", "config": config}
 
 
 def shared(folder: Path) -> Shared:
@@ -107,7 +121,11 @@ class Keycloak:
     def new_realm(self) -> Keycloak:
         """A copy of the realm that the test has for itself. Takes some seconds."""
         own = replace(self, realm=f"corp-{uuid.uuid4().hex[:8]}")
-        realm = {**json.loads(REALM.read_text(encoding="utf-8")), "realm": own.realm}
+        keys = [
+            signing_key(100),
+            *({"name": f"{kind}-generated", "providerId": f"{kind}-generated"} for kind in OTHERS),
+        ]
+        realm = {**json.loads(REALM.read_text(encoding="utf-8")), "realm": own.realm, "components": {KEYS: keys}}
         self._ask("POST", "/admin/realms", body=realm, token=self._admin_token())
         return own
 
@@ -135,10 +153,8 @@ class Keycloak:
 
     def rotate_key(self) -> str:
         """Sign with a new RS256 key from now on; the old one stays known. The id of the new one."""
-        keys = self.admin("GET", "/keys")
-        config = {"priority": [str(200 + len(keys["keys"]))], "algorithm": ["RS256"], "keySize": ["2048"]}
-        provider = {"providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider", "config": config}
-        self.admin("POST", "/components", {"name": f"rsa-{uuid.uuid4().hex[:8]}", **provider})
+        known = len(self.admin("GET", "/keys")["keys"])
+        self.admin("POST", "/components", {"providerType": KEYS, **signing_key(200 + known)})
         return str(self.admin("GET", "/keys")["active"]["RS256"])
 
     def _admin_token(self) -> str:

@@ -18,7 +18,7 @@ from tests.counterparts.entra import App, Entra, Key, User, application
 from tests.counterparts.keycloak.server import Keycloak
 from tests.counterparts.serving import served
 from tests.e2e.certificates import Authority
-from tests.e2e.harness import Gateway, check_error
+from tests.e2e.harness import Gateway, check_error, wait_for
 from tests.identity.rig import Caller
 from tests.identity.upstream import Guarded
 
@@ -196,17 +196,17 @@ def test_on_behalf_of(start_gateway: StartGateway, entra: Entra, authority: Auth
     assert len(asked) == 1 and "resource" not in asked[0], "one request serves all calls, and Entra wants no resource"
 
 
-def test_a_challenge_of_on_behalf_of_is_told(
+def test_a_challenge_of_on_behalf_of_is_told_to_the_operator(
     start_gateway: StartGateway, entra: Entra, authority: Authority, upstream: Guarded
 ) -> None:
-    """A policy wants a second factor, which only the user can give: the caller is told so, and no secret with it."""
+    """A policy wants a second factor, which only the user can give: the log says so, and no secret with it."""
     gateway_api, _, desktop = entra.apps
     bearer = entra.access_token(gateway_api, desktop, entra.users[1], ("tools.read",))
     one = for_entra(start_gateway, entra, authority, upstream)
     answer = Caller(one.mcp, bearer).try_call()
     assert not upstream.shown
+    wait_for(lambda: "interaction_required" in one.log(), "the operator to be told")
     shown = answer.body.decode() + json.dumps(answer.headers) + one.log()
-    assert "interaction_required" in shown
     assert "gateway-secret" not in shown and bearer not in shown
 
 

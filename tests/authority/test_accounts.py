@@ -370,6 +370,54 @@ def test_a_call_that_wants_more_gets_it_once_and_within_what_is_allowed() -> Non
     run(main)
 
 
+def test_many_calls_that_want_more_cause_one_fetch() -> None:
+    async def main() -> None:
+        async with Issuer() as issuer, Holdings() as one:
+            account = shown(one, service(issuer.authority, scopes=("read",), step_up=("write",)))
+            wants = b'Bearer error="insufficient_scope", scope="write"'
+            request = request_with(await account.obtain())
+            answers = await asyncio.gather(*(account.again(403, wants, request) for _ in range(20)))
+            assert set(answers) == {b"Authorization: Bearer token-2\r\n"}
+            assert len(issuer.forms) == 2
+
+    run(main)
+
+
+def test_a_renewal_under_way_is_no_answer_to_a_call_that_wants_more() -> None:
+    async def main() -> None:
+        async with Issuer() as issuer, Holdings() as one:
+            account = shown(one, service(issuer.authority, scopes=("read",), step_up=("write",)))
+            wants = b'Bearer error="insufficient_scope", scope="write"'
+            request = request_with(await account.obtain())
+            issuer.held = asyncio.Event()
+            one.later(3500)
+            account.keep(used=True)
+            one.later(50)
+            await until(lambda: len(issuer.heads) == 3)
+            waiting = asyncio.ensure_future(account.again(403, wants, request))
+            await asyncio.sleep(0)
+            issuer.held.set()
+            assert await waiting == b"Authorization: Bearer token-3\r\n"
+            assert [form["scope"] for form in issuer.forms] == ["read", "read", "read write"]
+
+    run(main)
+
+
+def test_an_endpoint_that_is_away_is_no_refusal_of_more() -> None:
+    async def main() -> None:
+        async with Issuer() as issuer, Holdings() as one:
+            account = shown(one, service(issuer.authority, scopes=("read",), step_up=("write",)))
+            wants = b'Bearer error="insufficient_scope", scope="write"'
+            request = request_with(await account.obtain())
+            issuer.reply = FAULTS["HTTP 500"][0]
+            assert "HTTP 500" in await why(account.again(403, wants, request))
+            issuer.reply = None
+            one.later(70)
+            assert await account.again(403, wants, request) == b"Authorization: Bearer token-2\r\n"
+
+    run(main)
+
+
 def test_more_that_is_refused_is_not_asked_for_again() -> None:
     async def main() -> None:
         def reply(form: dict[str, str]) -> Reply:

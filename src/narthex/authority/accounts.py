@@ -8,6 +8,7 @@ Source: RFC 6749, 7523, 8693, 8707; MCP, authorization ("Scope Challenge Handlin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -69,6 +70,8 @@ class TokenAccount(ShowsNothing):
         self._lease = Lease(chance=means.chance)
         self._asked = spec.scopes
         self._denied: frozenset[str] = frozenset()
+        self._for_good = False
+        """Would the last refusal be the same again?"""
         self._made_of: int | None = None
         self._made_for = 0
         self._fetching: asyncio.Task[None] | None = None
@@ -86,14 +89,17 @@ class TokenAccount(ShowsNothing):
 
     async def again(self, status: int, challenge: bytes, request: bytes) -> bytes | None:
         asked = read_challenge(challenge.decode("latin-1"))
-        token = self._lease.token
-        shown = token if token and b"Bearer %b\r\n" % token.encode() in request else ""
         try:
             if asked.error == "insufficient_scope" or status == 403:
-                return await self._step_up(asked, shown)
-            return await self._replace(asked, shown)
+                return await self._step_up(asked, request)
+            return await self._replace(asked, self._shown_in(request))
         except (Untrusted, AuthorityUnavailable) as error:
             raise self._failed(_why(error)) from None
+
+    def _shown_in(self, request: bytes) -> str:
+        """The token that is shown now, if it is the one in this request."""
+        token = self._lease.token
+        return token if token and b"Bearer %b\r\n" % token.encode() in request else ""
 
     def keep(self, *, used: bool) -> None:
         self.held_at = self._means.clock()
@@ -153,21 +159,25 @@ class TokenAccount(ShowsNothing):
             self._show()
         return await self.obtain()
 
-    async def _step_up(self, asked: Challenge, shown: str) -> bytes | None:
+    async def _step_up(self, asked: Challenge, request: bytes) -> bytes | None:
         """The token is good, and not enough: ask for more, within what is configured, and once for each scope."""
+        if self._fetching is not None:  # it asks for what was wanted before, or another call has stepped up
+            with contextlib.suppress(CredentialUnavailable):
+                await asyncio.shield(self._fetching)
         had = self._asked or ()
         more = tuple(scope for scope in asked.scopes if scope not in had)
         if not more:
-            return self.lines if self._lease.token and not shown else None  # another call has stepped up meanwhile
+            return self.lines if self._lease.token and not self._shown_in(request) else None
         if not set(more) <= set(self.spec.step_up) - self._denied:
             self._lease.error = f"the server wants scopes that `step_up` does not allow: {' '.join(more)[:300]}"
             return None
-        self._asked = (*had, *more)
+        self._asked, self._for_good = (*had, *more), False
         try:
             await self._fetch_once()
         except CredentialUnavailable:
             self._asked = had
-            self._denied |= set(more)
+            if self._for_good:
+                self._denied |= set(more)
             raise
         return self.lines
 
@@ -205,6 +215,7 @@ class TokenAccount(ShowsNothing):
         try:
             grant = await self._grant_of_now()
         except Refusal as error:
+            self._for_good = error.lasting
             raise self._failed(error.text, lasting=error.lasting, retry_after_s=error.retry_after_s) from None
         except (Untrusted, AuthorityUnavailable, CredentialUnavailable) as error:
             raise self._failed(_why(error)) from None

@@ -177,7 +177,6 @@ def test_which_refusals_last() -> None:
 
     assert refusal(status=401, error="invalid_client").lasting
     assert not refusal(status=400, error="invalid_grant").lasting
-    assert refusal(status=400, error="invalid_grant").caller
     assert not refusal(status=503, retry_after="20").lasting
     assert refusal(status=503, retry_after="20").retry_after_s == 20
     assert refusal(status=429, retry_after="9" * 9).retry_after_s == 3600

@@ -60,7 +60,6 @@ class Server(msgspec.Struct, frozen=True):
     issuer: str
     token_endpoint: str
     auth_methods: tuple[str, ...] = ()
-    signing: tuple[str, ...] = ()
 
 
 def read_challenge(header: str) -> Challenge:
@@ -175,7 +174,6 @@ def read_server(document: bytes, issuer: str) -> Server:
         issuer,
         _text(found, "token_endpoint", what),
         _texts(found, "token_endpoint_auth_methods_supported"),
-        _texts(found, "token_endpoint_auth_signing_alg_values_supported"),
     )
 
 

@@ -46,15 +46,13 @@ class Refusal(Exception):
         text: For the operator. Never holds a secret: an endpoint's words are quoted only where they are an error code.
         lasting: It will say so again until somebody changes something.
         retry_after_s: When it wants to be asked again; 0 where it does not say.
-        caller: The caller's own token is what it refuses: another one may be taken.
     """
 
-    def __init__(self, text: str, *, lasting: bool = False, retry_after_s: float = 0.0, caller: bool = False) -> None:
+    def __init__(self, text: str, *, lasting: bool = False, retry_after_s: float = 0.0) -> None:
         super().__init__(text)
         self.text = text
         self.lasting = lasting
         self.retry_after_s = retry_after_s
-        self.caller = caller
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -223,7 +221,5 @@ def _refused(status: int, found: dict[str, Any], wait_s: float) -> Refusal:
         return Refusal(text, lasting=status in (400, 401, 403, 404, 405), retry_after_s=wait_s)
     numbers = found.get("error_codes")  # Entra's own, such as 65001: no secret, and what its documentation is sorted by
     more = f" ({', '.join(str(n) for n in numbers if isinstance(n, int))})" if isinstance(numbers, list) else ""
-    caller = code in ("invalid_grant", "interaction_required", "login_required", "consent_required")
-    return Refusal(
-        f"the token endpoint refuses: {code}{more[:100]}", lasting=code in _LASTING, retry_after_s=wait_s, caller=caller
-    )
+    text = f"the token endpoint refuses: {code}{more[:100]}"
+    return Refusal(text, lasting=code in _LASTING, retry_after_s=wait_s)

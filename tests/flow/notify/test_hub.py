@@ -398,6 +398,11 @@ def test_the_map_of_levels_holds_no_channel() -> None:
             await until(lambda: [task for _, task in known.values() if task.done()])
             gateway.pass_time(3600)
             await until(lambda: not gateway.fleet.servers["one"].channels)
-            await until(lambda: not len(known))
+
+            def swept() -> bool:
+                gateway.front.sweep()
+                return not known
+
+            await until(swept)
 
     run(main)

@@ -19,7 +19,7 @@ from narthex.types import EndpointSpec, Kind, Principal, Session, Sharing
 
 MOST_VIEWERS = 256
 """Viewers whose merged lists are kept; the one made longest ago goes first."""
-MOST_CALLERS: Final = 4096
+MOST_CALLERS = 4096
 """Callers whose viewer is found at once; another's scopes are worked out anew."""
 
 Scope = tuple[str, ...]

@@ -93,7 +93,7 @@ conformance: .venv/.dev counterparts ## The official conformance suite; UPSTREAM
 .PHONY: bench
 bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; needs nginx and wrk; writes bench/results
 	@$(BIN)/python bench/run.py
-	@$(BIN)/python bench/steps.py
+	@NARTHEX_COMPILE=0 $(BIN)/python bench/steps.py
 	@NARTHEX_COMPILE=0 $(BIN)/python bench/bridges.py
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/startup.py
@@ -109,7 +109,7 @@ profile: .venv/.dev compile ## Where the CPU of a gateway under load goes
 
 .PHONY: bench-steps
 bench-steps: .venv/.dev compile ## Where the microseconds of one call go, by room and by eras
-	@$(BIN)/python bench/steps.py
+	@NARTHEX_COMPILE=0 $(BIN)/python bench/steps.py
 	@NARTHEX_COMPILE=0 $(BIN)/python bench/bridges.py
 
 .PHONY: go

@@ -119,7 +119,7 @@ go: $(GO)/.installed ## What the tests with the Go SDK need, where the machine h
 .PHONY: flaky
 flaky: .venv/.dev $(DEMO)/.installed counterparts ## The tests with sockets and processes, ten times in a row
 	@for i in 1 2 3 4 5 6 7 8 9 10; do echo "round $$i"; \
-	$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile $(wildcard tests/authority tests/store tests/telemetry tests/flow/accept tests/flow/notify tests/flow/upstream tests/e2e tests/cli tests/test_demo.py) || exit 1; done
+	$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile $(wildcard tests/authority tests/counterparts tests/identity tests/security tests/store tests/telemetry tests/flow/accept tests/flow/notify tests/flow/upstream tests/e2e tests/cli tests/test_demo.py) || exit 1; done
 
 .PHONY: fuzz
 fuzz: .venv/.dev ## A long fuzz run: FUZZ_SECONDS=600 for each target

@@ -136,8 +136,9 @@ class Issuer:
 
     def withdraw(self) -> None:
         """Nothing that was verified with the keys so far counts without being looked at again."""
-        self.vouch.valid = False
-        self.vouch = Vouch()
+        if self.vouch.valid:  # else it is closed
+            self.vouch.valid = False
+            self.vouch = Vouch()
 
     async def _keys_url(self) -> tuple[str, bool]:
         if self.spec.jwks_url:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from typing import Any
 
+import msgspec
 import pytest
 
 from narthex.authority.identify import Identity
@@ -413,5 +414,31 @@ def test_requests_in_parallel_are_each_their_own() -> None:
 
         await asyncio.gather(*(one(number) for number in range(10)))
         assert world.live.count("/keys") == 1
+
+    served(work)
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        pytest.param({"endpoints": {"plain": ENDPOINTS["plain"]}}, 404, id="its endpoint is gone"),
+        pytest.param({"identity": IdentitySpec(api_keys=True, issuers={}, certificates=None)}, 401, id="its issuer is"),
+        pytest.param({}, 200, id="nothing of it"),
+    ],
+)
+def test_a_request_that_waited_over_a_reload_comes_in_as_the_configuration_is_now(settings: Any, status: int) -> None:
+    async def work(world: World) -> None:
+        gateway = world.gateway
+        front = gateway.front
+        world.live.hangs = True
+        world.client.send("tools/call", CALL, modern=True, headers=world.token())
+        await until(lambda: front.identifying and world.live.asked)
+        snapshot = msgspec.structs.replace(front.snapshot, **settings)
+        gateway.fleet.apply(snapshot)
+        assert gateway.identify is not None
+        front.apply(snapshot, gateway.identify(snapshot))
+        world.live.hangs = False
+        answer = await world.client.read()
+        assert answer.status == status
 
     served(work)

@@ -151,7 +151,10 @@ class Gate:
 
 
 class Identifying:
-    """A request whose credential is being looked at. It is its connection's `Exchanging` meanwhile."""
+    """A request whose credential is being looked at. It is its connection's `Exchanging` meanwhile.
+
+    A reload may come first: what was found out by the configuration before lets nobody in, and the request begins anew.
+    """
 
     def __init__(
         self,
@@ -163,6 +166,7 @@ class Identifying:
         work: Coroutine[Any, Any, Principal],
     ) -> None:
         self._front = front
+        self._gate = front.gate
         self._connection: Connection | None = connection
         self._request = request
         self._endpoint = endpoint
@@ -182,7 +186,9 @@ class Identifying:
         if connection is None:
             return
         connection.exchange = None
-        if error is None:
+        if front.gate is not self._gate:
+            front.handle(connection, self._request)
+        elif error is None:
             front.serve(connection, self._request, self._endpoint, task.result())
         elif isinstance(error, Exception):
             front.turn_away(connection, self._request, self._endpoint, self._path, error)

@@ -262,10 +262,13 @@ def _locate_reference(call: Call, check: Check | None) -> Generator[Need, Any, t
         target = yield Find(kind, name, check)
     if target is None:
         raise not_visible(call, name)
+    params = call.params
     if check is not None:
-        check.admit(kind, target, completed(call.params))
+        asked, told = completed(params)
+        if check.admit(kind, target, asked) is not asked:  # a condition has looked at them
+            params = {**params, **told}
     ref[key] = Raw(target.name_json)
-    return target, {**call.params, "ref": Raw(encode(ref))}
+    return target, {**params, "ref": Raw(encode(ref))}
 
 
 class _Argument(msgspec.Struct):
@@ -277,14 +280,19 @@ class _Context(msgspec.Struct):
     arguments: dict[str, str] = {}
 
 
-def completed(params: RawMap) -> RawMap:
-    """The arguments that a completion speaks of, with the one that is being typed: what conditions are asked of."""
+def completed(params: RawMap) -> tuple[RawMap, RawMap]:
+    """The arguments that a completion speaks of, with the one that is being typed: what conditions are asked of; and
+    the parameters that say exactly this, to be sent where one was."""
     try:
         typed = msgspec.json.decode(params["argument"], type=_Argument)
         rest = msgspec.json.decode(params["context"], type=_Context) if "context" in params else _Context()
     except (*BAD_JSON, KeyError):
         raise InvalidParams("params.argument must be an object with name and value") from None
-    return {"arguments": Raw(encode({**rest.arguments, typed.name: typed.value}))}
+    others = {name: value for name, value in rest.arguments.items() if name != typed.name}
+    told = {"argument": Raw(encode(typed))}
+    if "context" in params:
+        told["context"] = Raw(encode(_Context(others)))
+    return {"arguments": Raw(encode({**others, typed.name: typed.value}))}, told
 
 
 def not_visible(call: Call, name: str) -> NotVisible:

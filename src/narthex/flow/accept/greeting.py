@@ -34,6 +34,11 @@ class Greeting(Answering[Known]):
     async def ask(self) -> Known:
         return await self.front.fleet.introduced(self.viewer, WAIT_S)
 
+    def visible(self, found: Known) -> Known:
+        """The servers of which the caller could see anything: the others do not exist for them."""
+        admission = self.front.admission(self.call.principal, self.call.endpoint)
+        return found if admission is None else [one for one in found if admission.knows_of(one[0])]
+
     def offers(self, found: Known) -> dict[str, Any]:
         """The members of the result that come from the servers."""
         plain = self.viewer.spec.resource_uris == "plain"
@@ -61,7 +66,7 @@ class Initializing(Greeting):
 
     def answer(self, found: Known) -> None:
         call = self.call
-        result = {"protocolVersion": self.version, **self.offers(found), "serverInfo": SERVER_INFO}
+        result = {"protocolVersion": self.version, **self.offers(self.visible(found)), "serverInfo": SERVER_INFO}
         handle = self.front.sessions.create(call.principal, call.endpoint, self.version, self.bits)
         self.respond(encode(result), extra=b"Mcp-Session-Id: %b\r\n" % handle.encode())
 
@@ -70,6 +75,7 @@ class Discovering(Greeting):
     """`server/discover`. Servers may offer other principals something else, so it is private (caching)."""
 
     def answer(self, found: Known) -> None:
+        found = self.visible(found)
         result = {
             "resultType": "complete",
             "supportedVersions": list(MODERN),

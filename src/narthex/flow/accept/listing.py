@@ -120,9 +120,9 @@ class Listing(Answering[View]):
 
     def answer(self, found: View) -> None:
         front, call, index, after = self.front, self.call, found.index, self.after
-        if index.kind == "skills":
-            front.fleet.check_skills(self.viewer, found)
         admission = front.admission(call.principal, call.endpoint)
+        if index.kind == "skills":
+            front.fleet.check_skills(self.viewer, found, admission)
         body, last = found.page(admission.shown(index) if admission is not None else None, after)
         missing = index.missing
         if missing and admission is not None:

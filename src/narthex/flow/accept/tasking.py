@@ -164,7 +164,10 @@ class TaskListing(Answering[tuple[list[Raw], bytes | None]]):
             MethodNotFound: No server here lists tasks. UpstreamUnavailable, …: the one whose turn it is does not.
         """
         fleet = self.front.fleet
-        names = session_servers(fleet, self.viewer)
+        admission = self.front.admission(self.call.principal, self.call.endpoint)
+        names = [
+            name for name in session_servers(fleet, self.viewer) if admission is None or admission.knows("tools", name)
+        ]
         opened = await asyncio.gather(*(self._open(fleet.servers[name]) for name in names))
         channels = {name: one for name, one in zip(names, opened, strict=True) if one is not None}
         lists = [name for name, one in channels.items() if lists_tasks(one.dialect)]

@@ -60,6 +60,9 @@ class Beside:
 
     async def _tell_all(self, server: str, scope: Hashable, batch: Batch) -> None:
         for count, (subscriber, listener) in enumerate(self._hub.listening(server, scope), 1):
+            admission = self._hub.admission(listener)
+            if admission is not None and not admission.knows_of(server):
+                continue
             if listener.stream is not None and (level := self._level(listener)):
                 self._tell(subscriber, listener, server, batch, level)
             if count % SLICE == 0:

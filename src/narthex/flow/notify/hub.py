@@ -16,12 +16,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from narthex.errors import GatewayError, Overloaded
-from narthex.flow.codec.handles import owner_of
+from narthex.flow.codec.handles import Task, owner_of
 from narthex.flow.codec.log_levels import asked_level
 from narthex.flow.codec.offers import offered
 from narthex.flow.codec.revisions import LATEST_LEGACY
 from narthex.flow.codec.seal import SealError
-from narthex.flow.codec.subscriptions import LIST_KINDS, Elicited, ListKind, Notification, Wanted
+from narthex.flow.codec.subscriptions import LIST_KINDS, Elicited, ListKind, Notification, TaskChanged, Updated, Wanted
 from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
@@ -174,7 +174,18 @@ class Hub:
 
     def take(self, listener: Listener) -> list[Notification]:
         """What it is to be told now. Raises Overloaded where its stream is to be ended."""
-        return self.interests.take(listener.subscriber) if listener.subscriber is not None else []
+        if listener.subscriber is None:
+            return []
+        news, admission = self.interests.take(listener.subscriber), self.admission(listener)
+        if admission is None:
+            return news
+        return [one for one in news if self._may_hear(listener, listener.subscriber, admission, one)]
+
+    def _may_hear(self, listener: Listener, subscriber: Subscriber, admission: Admission, what: Notification) -> bool:
+        """Is it still visible? A grant may have ended while the stream was open."""
+        if isinstance(what, Updated):
+            return all(admission.sees("resources", *place) for place in self.interests.places(subscriber, what.uri))
+        return not isinstance(what, TaskChanged) or self._task(listener, admission, what.id) is not None
 
     def admission(self, listener: Listener) -> Admission | None:
         """What it may at its endpoint; None: everything."""
@@ -200,16 +211,21 @@ class Hub:
         return found
 
     def _tasks(self, viewer: Viewer, listener: Listener) -> dict[str, Place]:
-        """Where tasks are; ids that open for somebody else, or for nobody, are left out."""
-        found, owner = {}, owner_of(listener.principal, listener.endpoint)
+        """Where tasks are; ids that open for somebody else, or for nobody, and what is hidden, are left out."""
+        found, admission = {}, self.admission(listener)
         for id_ in listener.wanted.tasks:
-            try:
-                task = self.front.handles.open_task(id_, owner)
-            except SealError:
-                continue
-            if task.era == "modern" and task.server in viewer.scopes:
+            task = self._task(listener, admission, id_)
+            if task is not None and task.era == "modern" and task.server in viewer.scopes:
                 found[id_] = Place(task.server, viewer.scopes[task.server], task.id)
         return found
+
+    def _task(self, listener: Listener, admission: Admission | None, id_: str) -> Task | None:
+        """The task of an id; None where it is another's, or of a call of what this one may not see."""
+        try:
+            task = self.front.handles.open_task(id_, owner_of(listener.principal, listener.endpoint))
+        except SealError:
+            return None
+        return task if admission is None or admission.sees_call_of(task.server, task.tool) else None
 
     def _offered(self, viewer: Viewer, kinds: Iterable[ListKind]) -> frozenset[ListKind]:
         offers = offered("modern", [dialect for _, dialect in self.front.fleet.dialects(viewer)])

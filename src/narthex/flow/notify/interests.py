@@ -197,6 +197,11 @@ class Interests:
         kinds = frozenset(kind for kind in LIST_KINDS if kind in names["list"])
         return Wanted(kinds, frozenset(names["uri"]), frozenset(names["task"]))
 
+    @staticmethod
+    def places(subscriber: Subscriber, uri: str) -> list[tuple[str, str]]:
+        """Where a resource is that this one wants: server, and its URI there."""
+        return [(source[0], name) for source, (_, name) in subscriber.held.get(("uri", uri), ())]
+
     def _items(self, source: Source) -> Mapping[Item, _Holders]:
         return self._asked.get(source[0], {}).get(source[1], {})
 

@@ -52,6 +52,14 @@ class Admission:
         """Is there anything of this kind that the principal could see of a server?"""
         return self.rights is None or self.rights.knows(kind, server)
 
+    def knows_of(self, server: str) -> bool:
+        """Is there anything at all that the principal could see of a server? Else it does not exist for them."""
+        return any(self.knows(kind, server) for kind in ("tools", "prompts", "resources"))
+
+    def sees_call_of(self, server: str, tool: str) -> bool:
+        """Is the tool visible whose call made a task? `tool` is empty where that is not known."""
+        return self.sees("tools", server, tool) if tool else self.knows("tools", server)
+
     def shown(self, index: Index) -> int | None:
         """Which items of a list are visible, as bits in its order; None for all. Worked out once for all alike."""
         bits = self.rights.shown(index) if self.rights is not None else None
@@ -180,8 +188,8 @@ class Check(msgspec.Struct):
         return self.admission.knows(kind, server)
 
     def sees_call_of(self, server: str, tool: str) -> bool:
-        """Is the tool visible whose call made a task? `tool` is empty where that is not known."""
-        return self.admission.sees("tools", server, tool) if tool else self.admission.knows("tools", server)
+        """Is the tool visible whose call made a task?"""
+        return self.admission.sees_call_of(server, tool)
 
     def admit(self, kind: Kind, target: Target, params: RawMap) -> RawMap:
         """The parameters that go on. Raises Denied, InsufficientScope, InvalidParams."""

@@ -17,7 +17,7 @@ from narthex.errors import GatewayError, MethodNotFound, UpstreamUnavailable
 from narthex.flow.codec.offers import has_skills
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
-from narthex.flow.policy.admission import Check
+from narthex.flow.policy.admission import Admission, Check
 from narthex.flow.route.bodies import Bodies
 from narthex.flow.route.index import Index, Items, Missing, Target, merge
 from narthex.flow.route.names import split_prefix
@@ -242,7 +242,7 @@ class Fleet:
             await self._beside(viewer, name)
             target = find_resource(spec, _indexes(viewer), name)
         elif kind == "skills":
-            self.check_skills(viewer, view)
+            self.check_skills(viewer, view, check.admission if check is not None else None)
             target = find_skill(spec, view.index, name) or self._only_with_skills(viewer, name)
         else:
             target = view.index.targets.get(name)
@@ -264,7 +264,7 @@ class Fleet:
             kinds.append("skills")
         await asyncio.gather(*(asyncio.shield(self._rebuild(viewer, kind)) for kind in kinds))
 
-    def check_skills(self, viewer: Viewer, view: View) -> None:
+    def check_skills(self, viewer: Viewer, view: View, admission: Admission | None) -> None:
         """Raise where an endpoint has no skills: `view` is what was found of them.
 
         Raises:
@@ -275,7 +275,8 @@ class Fleet:
             if any(has_skills(dialect) for _, dialect in self.dialects(viewer)):
                 return
             for one in view.index.missing:
-                raise UpstreamUnavailable(one.reason)
+                if admission is None or admission.knows("skills", one.server):
+                    raise UpstreamUnavailable(one.reason)
         raise MethodNotFound("no server here has skills")
 
     def _only_with_skills(self, viewer: Viewer, uri: str) -> Target | None:

@@ -69,7 +69,7 @@ KINDS = [
         id="client credentials",
     ),
     pytest.param(
-        "kind: client_credentials, client_id: g, private_key: '${secret:k}', key_id: k1, algorithm: PS256,"
+        "kind: client_credentials, client_id: g, private_key: '${secret:k}', key_id: _bldr-1, algorithm: PS256,"
         " token_endpoint: 'https://as.example.com/token', resource: none",
         HTTP,
         TokenCredential(
@@ -80,7 +80,7 @@ KINDS = [
                 "private_key_jwt",
                 token_endpoint="https://as.example.com/token",
                 private_key=secret("k"),
-                key_id="k1",
+                key_id="_bldr-1",
                 algorithm="PS256",
             ),  # fmt: skip
             resource="",

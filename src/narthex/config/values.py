@@ -232,6 +232,13 @@ def show_secret_source(source: SecretSource) -> str:
     return f"{source.kind}:{source.where}" + (f"#{source.field}" if source.field else "")
 
 
+def parse_key_id(text: str) -> str:
+    """A `kid` as issuers make them: often the base64url of a thumbprint, which may begin with any of its characters."""
+    if re.fullmatch(r"[A-Za-z0-9._~:@/+=-]{1,256}", text) is None:
+        raise ValueError(f"{quote(text)} is not 1 to 256 of A-Z, a-z, 0-9 and . _ ~ : @ / + = -")
+    return text
+
+
 def parse_word(text: str) -> str:
     """What stands in a path or a header of somebody else's protocol."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", text) is None or "//" in text or ".." in text:

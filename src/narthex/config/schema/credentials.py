@@ -18,7 +18,6 @@ from narthex.config.kinds import (
     SECRET_TEXT,
     TEXT,
     URL,
-    WORD,
     Choice,
     Group,
     JsonSchema,
@@ -45,6 +44,7 @@ def _parse_scope(text: str) -> str:
 
 
 SCOPE = Scalar("a scope", _parse_scope)
+KEY_ID = Scalar("a key id", values.parse_key_id)
 RESOURCE = Scalar("`server`, `none` or a URI", values.parse_text)
 
 
@@ -77,7 +77,7 @@ class IdpSettings(msgspec.Struct, frozen=True):
             secret=True,
         ),
     ] = None
-    key_id: Annotated[str | None, Setting(WORD, "The key's id (`kid`) at the issuer.")] = None
+    key_id: Annotated[str | None, Setting(KEY_ID, "The key's id (`kid`) at the issuer.")] = None
     algorithm: Annotated[
         Literal["RS256", "PS256", "ES256", "ES384", "EdDSA"] | None,
         Setting(Choice(ALGORITHMS), "What the key signs with.", default="the usual one of its kind"),

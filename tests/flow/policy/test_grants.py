@@ -279,3 +279,26 @@ def test_a_further_denial_never_opens_anything(
     more = [*grants, Grant("z", "deny", tools=("*",), prompts=("*",), resources=("*",))]
     assert decided(more, name, args, who=who, kind=kind)[0] == "hidden"
     assert before in ("hidden", "deny", "hold", "allow")
+
+
+@pytest.mark.parametrize(
+    ("address", "denied", "allowed"),
+    [
+        pytest.param("10.1.2.3", "denied_by_rule", "granted", id="IPv4"),
+        pytest.param("::ffff:10.1.2.3", "denied_by_rule", "granted", id="IPv4 as a socket for both shows it"),
+        pytest.param("::ffff:11.1.2.3", "granted", "condition_not_met", id="another, shown so"),
+        pytest.param("fe80::1%eth0", "granted", "condition_not_met", id="IPv6 with its interface"),
+        pytest.param("somewhere", "rule_failed", "rule_failed", id="what is no address"),
+    ],
+)
+def test_a_network_holds_an_address_in_each_of_its_forms(address: str, denied: str, allowed: str) -> None:
+    away = Grant("away", "deny", tools=("*",), networks=OFFICE.networks)
+    assert decided([ALLOW, away], address=address)[1] == denied
+    assert decided([OFFICE], address=address)[1] == allowed
+
+
+def test_without_an_address_a_rule_with_networks_has_failed() -> None:
+    context = {**facts(), "context": {"address": ""}}
+    assert (
+        Grants((OFFICE,)).rights(SUPPORT, "default", NOW).checks("tools", "a__b").decide(context).reason == RULE_FAILED
+    )

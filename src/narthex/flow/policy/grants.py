@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal
@@ -78,13 +78,19 @@ class Rule(msgspec.Struct, frozen=True):
         """Do its conditions hold for this call? Raises ConditionFailed."""
         networks = self.grant.networks
         if networks:
-            address = facts["context"].get("address")
-            if address is None:
-                raise ConditionFailed("the address of the client is not known")
-            where = ip_address(address)
+            where = address_of(facts["context"].get("address", ""))
             if not any(where in network for network in networks):
                 return False
         return self.condition is None or self.condition.met(facts)
+
+
+def address_of(text: str) -> IPv4Address | IPv6Address:
+    """An IPv4 address also where a socket for both kinds shows it as IPv6. Raises ConditionFailed: it is none."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        raise ConditionFailed("the address of the client is not known") from None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def compile_rule(grant: Grant) -> Rule:

@@ -17,6 +17,7 @@ Cases: `tests/flow/route/test_resources.py`. Source: design §4.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from narthex.flow.codec.jsonrpc import encode
@@ -27,6 +28,11 @@ from narthex.flow.route.uri_templates import MAX_URI, scheme_authority, unprefix
 from narthex.types import EndpointSpec, Kind
 
 APP = "ui://"
+_says_another = re.compile(
+    r"(?:[/\\:?#=&]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\?#&]|%2f|%5c|\Z)"  # a segment that leads up, or nowhere
+    r"|%(?:2d|2e|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a])",  # what needs no escape: - . _ digits, letters
+    re.IGNORECASE,
+).search
 
 
 def find_resource(spec: EndpointSpec, known: Mapping[Kind, Index], uri: str) -> Target | None:
@@ -50,7 +56,9 @@ def find_resource(spec: EndpointSpec, known: Mapping[Kind, Index], uri: str) -> 
         found = next((one for template, one in templates.templates if template.matches(uri)), None)
     if found is None and not prefixed:
         place = scheme_authority(uri)
-        found = resources.authorities.get(place) or (skills.authorities.get(place) if skills is not None else None)
+        found = _by_authority(resources, uri, place) or (
+            _by_authority(skills, uri, place) if skills is not None else None
+        )
     if found is None:
         return None
     split = unprefix_uri(uri) if prefixed else None
@@ -62,8 +70,14 @@ def find_skill(spec: EndpointSpec, skills: Index, uri: str) -> Target | None:
     target = skills.targets.get(uri)
     if target is not None or len(uri) > MAX_URI:
         return target
-    found = _in_directory(skills, uri) or skills.authorities.get(scheme_authority(uri))
+    found = _in_directory(skills, uri) or _by_authority(skills, uri, scheme_authority(uri))
     return allowed(spec, found.server, uri) if found is not None else None
+
+
+def _by_authority(index: Index, uri: str, place: str) -> Target | None:
+    """The server of what is listed there, if both write scheme and authority in the same case."""
+    found = index.authorities.get(place)
+    return found if found is not None and uri.startswith(found.name[: len(place)]) else None
 
 
 def _in_directory(skills: Index, uri: str) -> Target | None:
@@ -78,6 +92,12 @@ def _in_directory(skills: Index, uri: str) -> Target | None:
 
 
 def allowed(spec: EndpointSpec, server: str, uri: str) -> Target | None:
-    """A server's resource, where the endpoint's patterns let it be seen."""
+    """A server's resource that it does not list, where the endpoint's patterns let it be seen.
+
+    Patterns and grants match URIs as text. One that says what another says (RFC 3986 §6.2.2: dot segments, escapes of
+    what needs none) could be read as that one by its server, and slip past them: it leads nowhere.
+    """
+    if _says_another(uri):
+        return None
     select = Selector(spec.resources.include, spec.resources.exclude)
     return Target(server, uri, encode(uri)) if select.allows(canonical(server, uri)) else None

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -76,6 +78,7 @@ MODULES = (
 """What a call passes. No `msgspec.Struct` stands in one of them: as a part of compiled code it is slower than a class,
 and it no longer knows the types of its members."""
 OPTIMIZE = "2"
+HARMLESS = "warning: Treating generator comprehension as list"
 RAW = "class Raw:\n    def __len__(self) -> int: ...\n    def __buffer__(self, flags: int, /) -> memoryview: ..."
 
 
@@ -140,10 +143,15 @@ def translate(target: Path) -> list[Extension]:
     from mypyc.build import mypycify
 
     paths = [str(source_of(module).relative_to(ROOT)) for module in MODULES]
-    return mypycify(
-        ["--config-file", "pyproject.toml", *paths],
-        opt_level=OPTIMIZE, debug_level="0", target_dir=str(target), group_name=GROUP,
-    )  # fmt: skip
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            return mypycify(
+                ["--config-file", "pyproject.toml", *paths],
+                opt_level=OPTIMIZE, debug_level="0", target_dir=str(target), group_name=GROUP,
+            )  # fmt: skip
+    finally:  # what it has to say of its own optimizations is nothing to whoever wants to run this
+        print("".join(line for line in said.getvalue().splitlines(True) if HARMLESS not in line), end="")
 
 
 def build(out: Path) -> None:

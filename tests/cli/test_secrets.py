@@ -106,6 +106,13 @@ def test_no_secrets(here: Path) -> None:
     assert secrets("rotate-key").exit_code == 0
 
 
+def test_a_rotation_says_how_many(here: Path) -> None:
+    keep("a")
+    assert "1 secret was brought under it" in secrets("rotate-key").stderr
+    keep("b")
+    assert "2 secrets were brought under it" in secrets("rotate-key").stderr
+
+
 def test_a_rotation_loses_nothing(here: Path) -> None:
     keep("a", "b")
     first = (here / ".narthex" / "narthex.key").read_text()

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -203,6 +208,36 @@ def test_without_an_identity(here: Path) -> None:
     (here / "narthex.yaml").write_text("version: 1\nservers: {one: {url: 'http://127.0.0.1:1/mcp'}}\n")
     done = whoami("--token", "a")
     assert done.exit_code == 1 and "principal 'local'" in done.stderr
+
+
+def test_on_a_terminal_a_key_is_asked_for_and_not_shown(here: Path) -> None:
+    terminal, ours = pty.openpty()
+    with os.fdopen(terminal, "r+b", buffering=0) as screen, subprocess.Popen(
+        [sys.executable, "-m", "narthex.cli.main", "whoami", "--key", "-"],
+        stdin=ours, stdout=ours, stderr=ours, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(ours)
+        shown = b""
+        while not shown.endswith(b"Key: "):
+            shown += screen.read(1)
+        screen.write(b"nx_hidden\n")
+        with contextlib.suppress(OSError):  # Linux says so that nobody holds the other end
+            while piece := screen.read(4096):
+                shown += piece
+    assert process.returncode == 1 and b"key" in shown and b"nx_hidden" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "help_"),
+    [
+        pytest.param([], "give --key or --token", id="without one"),
+        pytest.param(["--key", "nx_wrong"], "what is wrong with this credential", id="with a wrong one"),
+    ],
+)
+def test_what_to_do_when_not_let_in(here: Path, arguments: list[str], help_: str) -> None:
+    with FakeServer(guard=lambda asked: (401, {})) as server:
+        done = CliRunner().invoke(cli, ["list", "--url", server.url, *arguments])
+    assert done.exit_code == 1 and help_ in done.stderr
 
 
 @pytest.mark.parametrize("command", [["list"], ["call", "echo"]], ids=["list", "call"])

@@ -137,5 +137,11 @@ def test_a_reference_that_looks_misspelt_is_a_warning() -> None:
     assert "did you mean 'github-pat'?" in str(reading.warnings[0])
 
 
+def test_other_sources_make_no_warning_of_a_secret_in_the_store() -> None:
+    reading, _ = read("${secret:github-pat}", Settings(secrets={"crm-password": SecretSource("env", "PAT")}))
+    assert not reading.warnings
+    assert "narthex secrets set github-pat" in str(reading.notices)
+
+
 def test_a_source_that_nobody_uses_is_a_notice(tmp_path: Path) -> None:
     assert "'a' is used nowhere" in said(examined(tmp_path, "secrets: {a: env:PAT}\n").notices)

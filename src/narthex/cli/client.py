@@ -128,7 +128,7 @@ class McpClient:
         """
         response, status = self._exchange(method, params, headers or {})
         if response is None:
-            raise ClientError(_said(status, self.url))
+            raise ClientError(_said(status, self.url, known=bool(self._credential)))
         return response
 
     def listed(self, method: str, member: str) -> tuple[list[Raw], list[str]]:
@@ -162,7 +162,7 @@ class McpClient:
         """Ask as a modern client; whoever does not understand is legacy (2026-07-28, versioning)."""
         response, status = self._exchange("server/discover", {}, {})
         if status in (401, 403):
-            raise ClientError(_said(status, self.url))
+            raise ClientError(_said(status, self.url, known=bool(self._credential)))
         if response is None:
             return "legacy"
         failure = response.failure
@@ -289,11 +289,11 @@ def safe_url(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _said(status: int, url: str) -> str:
+def _said(status: int, url: str, *, known: bool) -> str:
+    """Why there is no answer of MCP; `known`: a credential went along."""
     if status == 401:
-        return (
-            f"{safe_url(url)} does not let this client in (HTTP 401): give --key or --token; `narthex whoami` explains"
-        )
+        help_ = "`narthex whoami` says what is wrong with this credential" if known else "give --key or --token"
+        return f"{safe_url(url)} does not let this client in (HTTP 401): {help_}"
     if status == 403:
         return f"{safe_url(url)} does not let this client in (HTTP 403): the credential lacks a scope"
     return f"{safe_url(url)} did not answer with MCP (HTTP {status}): is this the URL of an MCP endpoint?"
@@ -319,13 +319,14 @@ Credential = str
 
 
 def credential_options(command: F) -> F:
-    """`--key` and `--token`, one of which becomes `credential`; `-` reads it from stdin."""
+    """`--key` and `--token`, one of which becomes `credential`; `-` reads it from stdin, unseen on a terminal."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, key: str | None, token: str | None, **rest: Any) -> Any:
         if key is not None and token is not None:
             raise click.UsageError("--key or --token, not both")
-        return command(*args, credential=_credential(key if token is None else token), **rest)
+        credential = _credential(key, "Key") if token is None else _credential(token, "Token")
+        return command(*args, credential=credential, **rest)
 
     for option in (
         click.option("--token", metavar="TOKEN", help="An access token; - reads it from stdin."),
@@ -335,7 +336,9 @@ def credential_options(command: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-def _credential(given: str | None) -> Credential:
+def _credential(given: str | None, what: str) -> Credential:
+    if given == "-" and sys.stdin.isatty():
+        given = str(click.prompt(what, hide_input=True, err=True))
     text = (sys.stdin.readline() if given == "-" else given or "").strip()
     if given is not None and (not text or not text.isascii() or not text.isprintable() or " " in text):
         raise click.UsageError("a key or token is one word of ASCII")

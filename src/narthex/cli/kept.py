@@ -24,7 +24,7 @@ config_option = click.option(
     "--config",
     "config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Whose store; ./narthex.yaml, else ./.mcp.json by default.",
+    help="The configuration that is meant; ./narthex.yaml, else ./.mcp.json by default.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 

@@ -192,7 +192,8 @@ def rotate_key(ctx: click.Context, keep: float, config: Path | None, as_json: bo
     if as_json:
         say({"key": current, "secrets": count})
     else:
-        click.echo(f"the master key is {current} now; {count} secrets were brought under it", err=True)
+        moved = "1 secret was" if count == 1 else f"{count} secrets were"
+        click.echo(f"the master key is {current} now; {moved} brought under it", err=True)
     _tell(ctx, failed)
 
 

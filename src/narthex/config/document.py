@@ -173,13 +173,22 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for an error message, the nearest in any case, empty if nothing is known."""
-    import difflib
-
     best = nearest(word, known)
     if best is None:
         return ""
-    alike = difflib.SequenceMatcher(None, _plain(word), _plain(best)).ratio() >= 0.6
-    return f"; did you mean '{best}'?" if alike else f"; the nearest one is '{best}'"
+    return f"; did you mean '{best}'?" if _alike(word, best) else f"; the nearest one is '{best}'"
+
+
+def likely(word: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that `word` is probably a misspelling of; None where none is so near."""
+    best = nearest(word, known)
+    return best if best is not None and _alike(word, best) else None
+
+
+def _alike(word: str, other: str) -> bool:
+    import difflib
+
+    return difflib.SequenceMatcher(None, _plain(word), _plain(other)).ratio() >= 0.6
 
 
 def _plain(word: str) -> str:

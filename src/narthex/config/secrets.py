@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from narthex.config import values
-from narthex.config.document import Reading, suggest
+from narthex.config.document import Reading, likely
 from narthex.config.schema.root import Settings
 from narthex.config.schema.secrets import VaultSettings
 from narthex.types import SecretSource, VaultSpec
@@ -47,11 +47,12 @@ def compile_secrets(
     for name, mark in reading.references.items():
         if name in sources:
             continue
-        nearest = suggest(name, sources)
-        text = (
-            f"secret '{name}' is not among `secrets`{nearest}, so it must be in the store: narthex secrets set {name}"
-        )
-        (reading.warn if nearest else reading.notice)(mark, text)
+        kept = f"secret '{name}' is not among `secrets`, so it must be in the store: narthex secrets set {name}"
+        alike = likely(name, sources)
+        if alike is None:  # most secrets are in the store, so this is how it should be
+            reading.notice(mark, kept)
+        else:
+            reading.warn(mark, f"{kept}; or did you mean '{alike}'?")
     asked = any(source.kind == "vault" for source in sources.values())
     vault = None
     if settings.vault is not None or asked:

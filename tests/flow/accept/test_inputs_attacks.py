@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from narthex.flow.accept.inputs import HOLD_S, LONGEST_S, MOST_OPEN, MOST_PUSHED
-from narthex.types import EndpointSpec
+from narthex.types import EndpointSpec, Grant
 from tests.flow.accept.asking import (
     ANSWERS,
     MANUAL,
@@ -33,6 +34,9 @@ from tests.flow.accept.asking import (
 from tests.flow.gateway import LEGACY, MODERN, Running, run, spec, until
 
 ERAS = ["legacy", "modern"]
+OTHER = Grant("other", "allow", tools=("*__other",))
+EVERYTHING = Grant("all", "allow", tools=("*",))
+DENIES = Grant("none", "deny", tools=("*__ask",), when="has(args.rounds)")
 
 
 # --- retries ----------------------------------------------------------------------------------------------------------
@@ -78,6 +82,24 @@ def test_a_retry_that_is_not_the_same_call_is_refused_and_costs_nothing(
             assert refused.error["code"] == -32602
             assert len(upstream.requests("tools/call")) == before
             assert not any(itertools.chain(*(live.answers.values() for live in upstream.lives)))
+            assert json.loads((await ask_modern(client, right)).text) == [[ANSWERS["roots"]]], "the call was not lost"
+            await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
+@pytest.mark.parametrize("server", ERAS)
+def test_a_retry_of_what_is_granted_no_more_is_refused(server: Any) -> None:
+    async def main() -> None:
+        async with Asker(eras=server) as upstream, over(upstream) as gateway:
+            params = arguments_of(rounds=[["roots"]])
+            client = await gateway.client()
+            right = retry_of(params, await ask_modern(client, params))
+            snapshot = gateway.front.snapshot
+            for grants, code in (((OTHER,), -32602), ((DENIES, EVERYTHING), -31001)):
+                gateway.front.apply(msgspec.structs.replace(snapshot, grants=grants))
+                assert (await ask_modern(client, right)).error["code"] == code
+            gateway.front.apply(snapshot)
             assert json.loads((await ask_modern(client, right)).text) == [[ANSWERS["roots"]]], "the call was not lost"
             await until(lambda: nothing_left(gateway))
 

@@ -329,7 +329,7 @@ class Front:
             only_server = ""
             if era == "modern" and "requestState" in params and method in SERVED:
                 answers = read_answers(params)  # first: a call that is held is not lost by answers that cannot be read
-                call, only_server, held = self._retried(call, request)
+                call, only_server, held = self._retried(call, connection, request)
                 if held is not None:
                     connection.exchange = held
                     held.attach(connection, call, len(request.body), takes_events=takes_events, answers=answers)
@@ -417,12 +417,13 @@ class Front:
         bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
         return self.fleet.viewer(endpoint, call.principal, call.session, bits)
 
-    def _retried(self, call: Call, request: HttpRequest) -> tuple[Call, str, Exchange | None]:
+    def _retried(self, call: Call, connection: Replying, request: HttpRequest) -> tuple[Call, str, Exchange | None]:
         """A modern client's retry of a call that asked for input: the call, its server, and the one that is held open.
 
         Raises:
             SealError: Its state is none of ours, another's, expired, or of another request.
             HeaderMismatch: It goes on with a call that is held, and its headers do not say what that one's did.
+            NotVisible, Denied, InsufficientScope: Or this caller may not make that call any more.
         """
         owner = owner_of(call.principal, call.endpoint)
         state = self.handles.open_state(read_state(call.params), owner, origin_of(call))
@@ -434,6 +435,9 @@ class Front:
             raise SealError("the call is over")
         if call.method == "tools/call" and (target := self.fleet.find_now(held.viewer, "tools", call.name)) is not None:
             check_param_headers(target.params, request.headers, request.repeated, call.params.get("arguments"))
+        if self.admissions is not None:
+            admission = self.admissions.of(call.principal, call.endpoint)
+            held.check_again(Check(admission, self._hosts.client(connection.peer[0], request)), call)
         del self.calls.held[state.call]
         return call, state.server, held
 

@@ -340,7 +340,8 @@ class Gateway:
         """Go away politely: unready, still accepting for a while, then no new connections, then the running calls."""
         limits = self.snapshot.limits
         self.draining = self.shared.draining = True
-        _log.info("draining: %d calls under way", len(self.front.calls.active))
+        active = len(self.front.calls.active)
+        _log.info("draining: %d calls under way; more are taken for %g s", active, limits.drain_accept_s)
         await asyncio.sleep(limits.drain_accept_s)
         self._stop_listening()
         await self.front.hub.drain()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from narthex import FORM
 from tests.counterparts.keycloak import install as keycloak_install
@@ -23,6 +24,9 @@ from tests.e2e.harness import Gateway
 from tests.faulty.server import FaultyServer
 
 HERE = Path(__file__).parent
+# Timing decides no test: on a busy machine it may take its time to generate an example.
+settings.register_profile("narthex", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("narthex")
 INSTALLED_BY = {"npm": "apt-get install npm", "openssl": "apt-get install openssl"}
 StartGateway = Callable[..., Gateway]
 

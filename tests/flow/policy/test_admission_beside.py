@@ -56,6 +56,27 @@ def test_a_subscription_tells_of_what_may_still_be_read(ends: bool) -> None:
     run(main)
 
 
+def test_who_listens_is_told_when_a_grant_ends_by_itself() -> None:
+    async def main() -> None:
+        now = [time.time()]
+        grants = (
+            Grant("tools", "allow", tools=("*__a",), expires_at=now[0] + 3600),
+            Grant("prompts", "allow", prompts=("*",)),
+        )
+        async with Teller() as server, over(server, *grants, wall=lambda: now[0]) as gateway:
+            client, other = await gateway.client(), await gateway.client()
+            stream = await listen(client, toolsListChanged=True)
+            await stream.message()
+            gateway.pass_time(1)
+            assert [tool["name"] for tool in (await other.modern("tools/list")).result["tools"]] == ["a"]
+            now[0] += 7200
+            gateway.pass_time(1)
+            assert await stream.told() == ("tools/list_changed", None)
+            assert (await other.modern("tools/list")).result["tools"] == []
+
+    run(main)
+
+
 def test_logs_of_a_server_of_which_nothing_is_visible_are_not_heard() -> None:
     async def main() -> None:
         async with Teller() as hidden, Teller() as shown:

@@ -6,17 +6,15 @@ Cases: `tests/flow/identity/test_scopes.py`. Source: MCP 2026-07-28, authorizati
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from narthex.errors import Unauthorized
 from narthex.flow.identity.challenge import missing_scopes
-from narthex.flow.route.index import Target
+from narthex.flow.route.index import Index
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
 from narthex.types import EndpointSpec, Principal
 
 MOST_NAMES = 10_000
-MOST_LISTS = 256
+MOST_LISTS = 64
 
 
 class Scopes:
@@ -28,7 +26,7 @@ class Scopes:
         self.hides = endpoint.hide_unscoped and self.by_tool
         self._rules = [(compile_globs((pattern,)), frozenset(scopes)) for pattern, scopes in endpoint.scopes]
         self._needed: dict[tuple[str, str], frozenset[str]] = {}
-        self._shown: dict[tuple[bytes, frozenset[str]], int] = {}
+        self._shown: list[tuple[Index, frozenset[str], int]] = []
 
     def check_base(self, principal: Principal) -> None:
         """May this principal do anything here? Raises InsufficientScope; Unauthorized for who came without a token."""
@@ -56,21 +54,15 @@ class Scopes:
         if not needed <= principal.scopes:
             raise _refusal(principal, self.base | needed)
 
-    def shown(self, principal: Principal, digest: bytes, tools: Iterable[Target]) -> int:
-        """Which of these tools the principal is shown, as bits in their order.
-
-        Args:
-            digest: Of the list, so that principals with the same scopes are worked out once.
-        """
-        key = (digest, principal.scopes)
-        bits = self._shown.get(key)
-        if bits is None:
-            allowed = (self.needed(tool.server, tool.name) <= principal.scopes for tool in tools)
-            bits = sum(1 << at for at, one in enumerate(allowed) if one)
-            if len(self._shown) >= MOST_LISTS:
-                self._shown.clear()
-            self._shown[key] = bits
-        return bits
+    def shown(self, principal: Principal, index: Index) -> int:
+        """Which tools of a list the principal is shown, as bits in its order. Worked out once for the same scopes."""
+        for known, scopes, bits in self._shown:
+            if known is index and scopes == principal.scopes:
+                return bits
+        allowed = (self.needed(tool.server, tool.name) <= principal.scopes for tool in index.targets.values())
+        made = sum(1 << at for at, one in enumerate(allowed) if one)
+        self._shown = [*self._shown[-MOST_LISTS + 1 :], (index, principal.scopes, made)]
+        return made
 
 
 def _refusal(principal: Principal, needed: frozenset[str]) -> Unauthorized:

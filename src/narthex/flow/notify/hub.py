@@ -102,6 +102,7 @@ class Hub:
         self._due_at = 0.0
         self._generation = front.fleet.generation
         self._looked_at = front.clock()
+        self._granted_until = 0.0
         self._applied = 0
         self._rejoining: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
@@ -274,6 +275,7 @@ class Hub:
         """The configuration is another one: servers and endpoints may be gone, or others."""
         for server in self.front.fleet.servers.values():
             server.hears = self
+        self._granted_until = 0.0
         self._applied += 1
         if self._rejoining is not None:
             self._rejoining.cancel()
@@ -521,7 +523,11 @@ class Hub:
         quiet_s = self.front.snapshot.limits.sse_comment_s
         for stream in [one for one in self.streams if now - one.written_at >= quiet_s]:
             stream.comment(now)
-        if self.front.fleet.generation != self._generation and now - self._looked_at >= RECHECK_S:
+        changed = self.front.fleet.generation != self._generation and now - self._looked_at >= RECHECK_S
+        admissions = self.front.admissions
+        if admissions is not None and self.front.now() >= self._granted_until:  # what is seen changes with time, too
+            changed, self._granted_until = True, admissions.changes_at()
+        if changed:
             self._generation, self._looked_at = self.front.fleet.generation, now
             if self._listeners:
                 self.spawn(self._mark_all())

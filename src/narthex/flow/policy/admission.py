@@ -64,7 +64,7 @@ class Admission:
         """Which items of a list are visible, as bits in its order; None for all. Worked out once for all alike."""
         bits = self.rights.shown(index) if self.rights is not None else None
         if self.scopes is not None and self.scopes.hides and index.kind == "tools":
-            unscoped = self.scopes.shown(self.principal, index.fragments.digest(), index.targets.values())
+            unscoped = self.scopes.shown(self.principal, index)
             bits = unscoped if bits is None else bits & unscoped
         return bits
 
@@ -157,6 +157,10 @@ class Admissions:
         self._scopes = scopes
         self._now = now
         self._of: dict[tuple[int, str], Admission] = {}
+
+    def changes_at(self) -> float:
+        """When a grant may next begin or end to count by itself: Unix seconds."""
+        return self._grants.until(self._now()) if self._grants is not None else math.inf
 
     def of(self, principal: Principal, endpoint: str) -> Admission:
         """What this principal may at an endpoint. A verified token gives the same object each time: it is the key."""

@@ -253,7 +253,7 @@ class Grants:
             for at, one in enumerate(self.rules)
             if in_time(one.grant, now) and at_endpoint(one.grant, endpoint) and applies_to(one.grant, principal)
         )
-        until = self._until(now)
+        until = self.until(now)
         known = self._rights.get(fitting)
         if known is not None:
             known.until = until
@@ -263,7 +263,7 @@ class Grants:
         made = self._rights[fitting] = Rights(tuple(self.rules[at] for at in fitting), until)
         return made
 
-    def _until(self, now: float) -> float:
+    def until(self, now: float) -> float:
         """When a grant may begin or end to count: windows open and close at full minutes."""
         ends = [end for end in self._ends if end > now]
         if self._windows:

@@ -190,7 +190,9 @@ class Fleet:
             principal.key,
             session.id if session is not None and spec.name in self.by_session else "",
             bits,
-            (principal.roles, principal.groups, principal.scopes) if spec.name in self.by_account else None,
+            (principal.kind, principal.roles, principal.groups, principal.scopes)
+            if spec.name in self.by_account
+            else None,
         )
         viewer = self._viewers.of.get(key)
         if viewer is None:

@@ -15,6 +15,7 @@ import msgspec
 
 from narthex.errors import InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
 from narthex.flow.codec.bridge import outgoing_body
+from narthex.flow.codec.completion import completed
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.handles import Task
 from narthex.flow.codec.headers import NAMED_BY
@@ -269,30 +270,6 @@ def _locate_reference(call: Call, check: Check | None) -> Generator[Need, Any, t
             params = {**params, **told}
     ref[key] = Raw(target.name_json)
     return target, {**params, "ref": Raw(encode(ref))}
-
-
-class _Argument(msgspec.Struct):
-    name: str
-    value: str
-
-
-class _Context(msgspec.Struct):
-    arguments: dict[str, str] = {}
-
-
-def completed(params: RawMap) -> tuple[RawMap, RawMap]:
-    """The arguments that a completion speaks of, with the one that is being typed: what conditions are asked of; and
-    the parameters that say exactly this, to be sent where one was."""
-    try:
-        typed = msgspec.json.decode(params["argument"], type=_Argument)
-        rest = msgspec.json.decode(params["context"], type=_Context) if "context" in params else _Context()
-    except (*BAD_JSON, KeyError):
-        raise InvalidParams("params.argument must be an object with name and value") from None
-    others = {name: value for name, value in rest.arguments.items() if name != typed.name}
-    told = {"argument": Raw(encode(typed))}
-    if "context" in params:
-        told["context"] = Raw(encode(_Context(others)))
-    return {"arguments": Raw(encode({**others, typed.name: typed.value}))}, told
 
 
 def not_visible(call: Call, name: str) -> NotVisible:

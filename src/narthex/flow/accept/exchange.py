@@ -156,12 +156,16 @@ class Exchange:
             server.check_breaker()
         if self.call.log_level and self.front.levels.due(server, channel, self.call):
             return None
+        if server.spec.sharing == "session" and self.front.hub.is_joining(self.call.session):
+            return None
         return channel
 
     async def _open(self, server: Server) -> Channel:
         channel = await server.open(self.viewer.scopes[server.spec.name])
         if self.call.log_level:
             await self.front.levels.settle(server, channel, self.call)
+        if server.spec.sharing == "session":
+            await self.front.hub.joined(self.call.session)
         return channel
 
     def _step(self, walk: Walk, move: Callable[[Any], Need], answer: Any) -> None:

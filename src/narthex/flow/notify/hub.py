@@ -475,6 +475,18 @@ class Hub:
             live.joining = asyncio.ensure_future(self._enlist(live, listener))
         await asyncio.shield(live.joining)
 
+    def is_joining(self, session: Session | None) -> bool:
+        """Is the client of this session about to listen?"""
+        live = self.live.by_id.get(session.id) if session is not None else None
+        return live is not None and live.joining is not None
+
+    async def joined(self, session: Session | None) -> None:
+        """Wait until who is about to listen does, and its servers are heard: what a call makes a server ask on its own
+        stream is lost while that is not open."""
+        live = self.live.by_id.get(session.id) if session is not None else None
+        if live is not None and live.joining is not None:
+            await asyncio.wait([live.joining], timeout=READY_S)
+
     async def _enlist(self, live: LiveSession, listener: Listener) -> None:
         try:
             await self.join(listener)

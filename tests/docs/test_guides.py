@@ -18,7 +18,8 @@ NAMED = re.compile(r"use: (crm[a-z-]*)")
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[1].strip()[:40])
 def test_an_example_can_be_used(block: str, tmp_path: Path) -> None:
-    text = "version: 1\n" + block + ("" if "servers:" in block else SERVER)
+    whole = block if block.startswith("version:") else "version: 1\n" + block
+    text = whole + ("" if "servers:" in block else SERVER)
     if "credentials:" not in block:
         rows = (f"  {name}: {{kind: header, name: X, value: '${{secret:s}}'}}\n" for name in NAMED.findall(block))
         text += "credentials:\n" + "".join(rows)

@@ -208,7 +208,7 @@ def main() -> int:
         if not wanted(given.out):
             return 3 if given.wanted else 0
     except Missing as error:
-        print(f"==> Narthex runs interpreted, at a third more CPU a call: {error}", file=sys.stderr)
+        print(f"==> Narthex runs interpreted, at more CPU a call: {error}", file=sys.stderr)
         return 1 if WISH == "1" else 3
     if not given.wanted:
         build(given.out)

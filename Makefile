@@ -79,7 +79,7 @@ counterparts: .venv/.core
 	@if command -v npm >/dev/null || [ "$$CI" = true ]; then $(BIN)/python tests/counterparts/install; else \
 	echo "npm is not here: tests against Node servers and clients are skipped (Debian: apt-get install nodejs npm)"; fi
 	@$(BIN)/python tests/counterparts/go/build; case $$? in 0) ;; \
-	3) if [ "$$CI" = true ]; then $(MAKE) go; else echo "no new Go is here: tests with the Go SDK are skipped (make go)"; fi;; \
+	3) if [ "$$CI" = true ]; then $(MAKE) go; else echo "no new Go is here: tests with the Go SDK and with Open Policy Agent are skipped (make go)"; fi;; \
 	*) exit 1;; esac
 	@if command -v mvn >/dev/null || [ "$$CI" = true ]; then $(BIN)/python -m tests.counterparts.keycloak.install; else \
 	echo "Maven is not here: tests against Keycloak are skipped (Debian: apt-get install default-jdk-headless maven)"; fi
@@ -113,7 +113,7 @@ bench-steps: .venv/.dev compile ## Where the microseconds of one call go, by roo
 	@NARTHEX_COMPILE=0 $(BIN)/python bench/bridges.py
 
 .PHONY: go
-go: $(GO)/.installed ## What the tests with the Go SDK need, where the machine has no new Go
+go: $(GO)/.installed ## What the tests with the Go SDK and OPA need, where the machine has no new Go
 	@$(BIN)/python tests/counterparts/go/build
 
 .PHONY: flaky
@@ -148,7 +148,7 @@ lock: .venv/.bootstrap ## Resolve all dependencies again and write the hashed fi
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's state
 	rm -rf .venv .cache src/narthex/_compiled .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
-	rm -rf tests/counterparts/node_modules tests/counterparts/go/bin
+	rm -rf tests/counterparts/node_modules tests/counterparts/go/bin tests/counterparts/go/opa/bin
 	find src tests tools bench fuzz -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .PHONY: help

@@ -88,6 +88,15 @@ def go_programs() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def opa() -> str:
+    """Open Policy Agent itself: the server, `opa check`, `opa test`, `opa build`, `opa sign`."""
+    folder = HERE / "counterparts" / "go" / "opa" / "bin"
+    if not (folder / ".built").exists():
+        missing("Open Policy Agent", "make counterparts, or make go where there is no new Go")
+    return str(folder / "opa")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Nothing can stand in for a compiled class: such tests run on the sources."""
     if FORM.name == "compiled":

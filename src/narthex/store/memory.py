@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from narthex.errors import StoreError
-from narthex.store.port import ApiKey, SealedSecret
+from narthex.flow.policy.approval import Approval, Outcome, ask
+from narthex.store.port import KEPT_S, MOST_KEPT, ApiKey, SealedSecret, refuse_more
 
 
 class MemoryStore:
@@ -17,6 +18,7 @@ class MemoryStore:
         self._version = 0
         self._keys: dict[str, ApiKey] = {}
         self._secrets: dict[tuple[str, str], SealedSecret] = {}
+        self._approvals: dict[str, Approval] = {}
 
     async def version(self) -> Hashable:
         return self._version
@@ -62,5 +64,51 @@ class MemoryStore:
         self._version += 1
         return len(same)
 
+    async def approvals(self, *, awaited_at: int | None = None) -> list[Approval]:
+        found = sorted(self._approvals.values(), key=lambda one: one.asked_at)
+        if awaited_at is None:
+            return found
+        awaited = [one for one in found if one.ends_at > awaited_at or one.told < len(one.steps(awaited_at))]
+        return [replace(one, params=b"") for one in awaited]
+
+    async def approval(self, id_: str) -> Approval | None:
+        return self._approvals.get(id_)
+
+    async def ask_approval(self, new: Approval, *, most: int, most_each: int) -> tuple[Outcome, Approval]:
+        now, found = new.asked_at, None
+        for one in self._approvals.values():
+            found = one if one.digest == new.digest else found
+        outcome, then = ask(found, new, now)
+        if outcome == "asked":
+            opened = [one for one in self._approvals.values() if one.is_open(now)]
+            refuse_more(len(opened), most, sum(_whose(one) == _whose(new) for one in opened), most_each)
+            ended = [id_ for id_, one in self._approvals.items() if not one.is_open(now)]
+            for id_ in ended[: max(0, len(self._approvals) - MOST_KEPT + 1)]:
+                del self._approvals[id_]
+        self._approvals[then.id] = then
+        return outcome, then
+
+    async def change_approval(self, id_: str, change: Callable[[Approval], Approval]) -> Approval | None:
+        if id_ not in self._approvals:
+            return None
+        self._approvals[id_] = change(self._approvals[id_])
+        return self._approvals[id_]
+
+    async def told_approvals(self, told: Mapping[str, int]) -> None:
+        for id_, number in told.items():
+            if (one := self._approvals.get(id_)) is not None:
+                self._approvals[id_] = replace(one, told=max(one.told, number))
+
+    async def sweep_approvals(self, now: int) -> None:
+        kept = {id_: one for id_, one in self._approvals.items() if one.ends_at > now - KEPT_S}
+        self._approvals = {
+            id_: one if one.is_open(now) else replace(one, params=b"") for id_, one in kept.items()
+        }  # fmt: skip
+        self._version += 1
+
     async def close(self) -> None:
         return None
+
+
+def _whose(one: Approval) -> tuple[str, str, str, str]:
+    return one.tenant, one.issuer, one.subject, one.client

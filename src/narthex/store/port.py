@@ -7,10 +7,20 @@ Proof: `tests/store/test_contract.py`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+
+from narthex.errors import Overloaded
+from narthex.flow.policy.approval import Approval, Outcome
+
+KEPT_S = 86_400
+"""How long an approval can be looked up after it has ended."""
+APPROVAL_PAUSE_S = 60
+"""When one who was refused for their number should come again."""
+MOST_KEPT = 10_000
+"""Approvals that are kept at all; of those that ended, the oldest go first."""
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -41,6 +51,14 @@ class SealedSecret(msgspec.Struct, frozen=True):
     sealed: bytes
     changed_at: int
     tenant: str = "default"
+
+
+def refuse_more(in_all: int, most: int, of_one: int, most_each: int) -> None:
+    """Raise `Overloaded` where no more calls may wait for a person."""
+    if of_one >= most_each:
+        raise Overloaded("too many calls of this client wait for approval", retry_after_s=APPROVAL_PAUSE_S)
+    if in_all >= most:
+        raise Overloaded("too many calls wait for approval", retry_after_s=APPROVAL_PAUSE_S)
 
 
 class Store(Protocol):
@@ -86,6 +104,36 @@ class Store(Protocol):
         Returns:
             How many were replaced.
         """
+
+    async def approvals(self, *, awaited_at: int | None = None) -> list[Approval]:
+        """Held calls, the oldest first: all; or, without their parameters, those that are awaited at a time, because
+        it has not ended then or a step of it is not in the record."""
+
+    async def approval(self, id_: str) -> Approval | None:
+        """One of them."""
+
+    async def ask_approval(self, new: Approval, *, most: int, most_each: int) -> tuple[Outcome, Approval]:
+        """A held call is made: `approval.ask`, of the last one for the same call and `new`, at `new.asked_at`.
+
+        This and `change_approval` change no `version` for the one who did it: the answer says what there is now.
+
+        Args:
+            most, most_each: So many may be open, in all, and of one principal.
+        Raises:
+            Overloaded: As many are open already.
+        """
+
+    async def change_approval(self, id_: str, change: Callable[[Approval], Approval]) -> Approval | None:
+        """Keep what `change` makes of an approval, which nobody else changes meanwhile; None where there is none.
+
+        What `change` raises goes through, and nothing is changed.
+        """
+
+    async def told_approvals(self, told: Mapping[str, int]) -> None:
+        """How many steps of approvals are in the record, by id; a number never goes back."""
+
+    async def sweep_approvals(self, now: int) -> None:
+        """Forget the parameters of those that have ended, and those that ended `KEPT_S` ago altogether."""
 
     async def close(self) -> None:
         """Let go of files and threads. Nothing is asked afterwards."""

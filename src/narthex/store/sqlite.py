@@ -19,14 +19,16 @@ import msgspec
 from msgspec.structs import astuple
 
 from narthex.errors import StoreError
+from narthex.flow.policy.approval import Approval, Outcome, ask
 from narthex.store.file import explained, identity_of, open_file, transaction
-from narthex.store.port import ApiKey, SealedSecret
+from narthex.store.port import KEPT_S, MOST_KEPT, ApiKey, SealedSecret, refuse_more
 
 T = TypeVar("T")
-Row = TypeVar("Row", ApiKey, SealedSecret)
+Row = TypeVar("Row", ApiKey, SealedSecret, Approval)
 
 _KEY = ", ".join(ApiKey.__struct_fields__)
-_LISTS = {"roles", "scopes"}
+_APPROVAL = ", ".join(f'"{name}"' for name in Approval.__struct_fields__)
+_LISTS = {"roles", "scopes", "actors"}
 _SECRET = ", ".join(SealedSecret.__struct_fields__)
 
 
@@ -68,7 +70,7 @@ class SqliteStore:
         return await self._read(f"SELECT {_KEY} FROM api_keys ORDER BY created_at, id", ApiKey)
 
     async def add_key(self, key: ApiKey, *, ends: Mapping[str, int] | None = None) -> None:
-        row = [json.dumps(one) if isinstance(one, tuple) else one for one in astuple(key)]
+        row = _values(key)
 
         def work(connection: sqlite3.Connection) -> None:
             try:
@@ -120,6 +122,79 @@ class SqliteStore:
         )
         return max(done.rowcount, 0)
 
+    async def approvals(self, *, awaited_at: int | None = None) -> list[Approval]:
+        if awaited_at is None:
+            return await self._read(f"SELECT {_APPROVAL} FROM approvals ORDER BY asked_at, rowid", Approval)
+        columns = _APPROVAL.replace('"params"', "x''")
+        steps = "2 + (approved_at IS NOT NULL)"  # of one that has ended
+        awaited = f"SELECT {columns} FROM approvals WHERE ends_at > ? OR told < {steps} ORDER BY asked_at, rowid"
+        return await self._read(awaited, Approval, (awaited_at,))
+
+    async def approval(self, id_: str) -> Approval | None:
+        found = await self._read(f"SELECT {_APPROVAL} FROM approvals WHERE id = ?", Approval, (id_,))
+        return found[0] if found else None
+
+    async def ask_approval(self, new: Approval, *, most: int, most_each: int) -> tuple[Outcome, Approval]:
+        last = f"SELECT {_APPROVAL} FROM approvals WHERE digest = ? ORDER BY rowid DESC LIMIT 1"
+        count = "SELECT count(*) FROM approvals WHERE used_at IS NULL AND denied_at IS NULL AND ends_at > ?"
+        each = f"{count} AND tenant = ? AND issuer = ? AND subject = ? AND client = ?"
+        whose = (new.asked_at, new.tenant, new.issuer, new.subject, new.client)
+
+        def work(connection: sqlite3.Connection) -> tuple[Outcome, Approval]:
+            row = connection.execute(last, (new.digest,)).fetchone()
+            found = _row(row, Approval) if row is not None else None
+            outcome, then = ask(found, new, new.asked_at)
+            if outcome == "asked":
+                (in_all,), (of_one,) = (
+                    connection.execute(count, whose[:1]).fetchone(), connection.execute(each, whose).fetchone(),
+                )  # fmt: skip
+                refuse_more(in_all, most, of_one, most_each)
+                connection.execute(
+                    "DELETE FROM approvals WHERE rowid IN (SELECT rowid FROM approvals WHERE used_at IS NOT NULL"
+                    " OR denied_at IS NOT NULL OR ends_at <= ? ORDER BY rowid"
+                    " LIMIT max(0, (SELECT count(*) FROM approvals) - ?))",
+                    (new.asked_at, MOST_KEPT - 1),
+                )
+                marks = ", ".join("?" * len(Approval.__struct_fields__))
+                connection.execute(f"INSERT INTO approvals ({_APPROVAL}) VALUES ({marks})", _values(then))
+            elif then is not found:
+                _replace(connection, then)
+            return outcome, then
+
+        return await self._write(work, counts=False)
+
+    async def change_approval(self, id_: str, change: Callable[[Approval], Approval]) -> Approval | None:
+        def work(connection: sqlite3.Connection) -> Approval | None:
+            row = connection.execute(f"SELECT {_APPROVAL} FROM approvals WHERE id = ?", (id_,)).fetchone()
+            if row is None:
+                return None
+            found = _row(row, Approval)
+            then = change(found)
+            if then is not found:
+                _replace(connection, then)
+            return then
+
+        return await self._write(work, counts=False)
+
+    async def told_approvals(self, told: Mapping[str, int]) -> None:
+        await self._write(
+            lambda connection: connection.executemany(
+                "UPDATE approvals SET told = max(told, ?) WHERE id = ?", [(number, id_) for id_, number in told.items()]
+            ),
+            counts=False,
+        )
+
+    async def sweep_approvals(self, now: int) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM approvals WHERE ends_at <= ?", (now - KEPT_S,))
+            connection.execute(
+                "UPDATE approvals SET params = x'' WHERE params != x''"
+                " AND (used_at IS NOT NULL OR denied_at IS NOT NULL OR ends_at <= ?)",
+                (now,),
+            )
+
+        await self._write(work)
+
     async def close(self) -> None:
         def work() -> None:
             if self._connection is not None:
@@ -134,10 +209,10 @@ class SqliteStore:
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def _read(self, statement: str, row_type: type[Row]) -> list[Row]:
+    async def _read(self, statement: str, row_type: type[Row], values: tuple[Any, ...] = ()) -> list[Row]:
         def work() -> list[Row]:
             with explained(self._path):
-                rows = self._opened().execute(statement).fetchall()
+                rows = self._opened().execute(statement, values).fetchall()
             try:
                 return [_row(row, row_type) for row in rows]
             except (ValueError, msgspec.MsgspecError) as error:  # somebody has edited the file by hand
@@ -178,6 +253,16 @@ class SqliteStore:
             self._connection = None
         self._connection = open_file(self._path, create=create, busy_s=self._busy_s)
         self._identity = identity_of(self._path)
+
+
+def _values(row: ApiKey | Approval) -> list[Any]:
+    """A row for the file; lists stand in it as JSON."""
+    return [json.dumps(one) if isinstance(one, tuple) else one for one in astuple(row)]
+
+
+def _replace(connection: sqlite3.Connection, then: Approval) -> None:
+    marks = ", ".join(f'"{name}" = ?' for name in Approval.__struct_fields__)
+    connection.execute(f"UPDATE approvals SET {marks} WHERE id = ?", [*_values(then), then.id])
 
 
 def _row(row: tuple[Any, ...], row_type: type[Row]) -> Row:

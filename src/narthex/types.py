@@ -379,6 +379,26 @@ class Grant(msgspec.Struct, frozen=True):
     line: int = 0
 
 
+class RegoSpec(msgspec.Struct, frozen=True):
+    """Rules in Rego, in the engine that is built in. `bundle` is a folder or a tarball, an absolute path.
+
+    `digest` is the SHA-256 of what is in it: another policy makes specs that differ.
+    """
+
+    bundle: str
+    entrypoint: str
+    engine: Literal["helper", "inline"] = "helper"
+    deadline_s: float = 0.1
+    digest: str = ""
+
+
+class OpaSpec(msgspec.Struct, frozen=True):
+    """Rules at an Open Policy Agent, which is asked over HTTP. `path` is the decision's, below `/v1/data`."""
+
+    url: str
+    path: str
+
+
 class Use(msgspec.Struct, frozen=True):
     """A row of the table that says who uses which account of a server. None: nothing is shown to the server."""
 
@@ -503,3 +523,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     vault: VaultSpec | None = None
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""
+    policy: RegoSpec | OpaSpec | None = None
+    """Who decides beside the grants; None: nobody."""

@@ -19,10 +19,11 @@ from narthex.flow.accept.sessions import Sessions
 from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
+from narthex.flow.policy.engine import Engine
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.port import Accounts as Holdings
 from narthex.telemetry.accounts import OUTCOMES, Accounts
-from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, ServerSpec, Snapshot
+from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, RegoSpec, ServerSpec, Snapshot
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 META = {
@@ -182,6 +183,8 @@ class Running:
     """What servers are shown."""
     identify: Callable[[Snapshot], Any] | None = None
     """Makes the identity of a snapshot that has one."""
+    engine: Engine | None = None
+    """Who decides beside the grants."""
     wall: Callable[[], float] = time.time
     late_s: float = 0.0
     key: bytes = field(default_factory=lambda: os.urandom(32))
@@ -194,7 +197,8 @@ class Running:
         return time.time() + self.late_s
 
     async def __aenter__(self) -> Running:
-        taken = snapshot(self.servers, self.endpoints, **self.settings)
+        policy = RegoSpec("/policy", "narthex/decision") if self.engine is not None else None
+        taken = snapshot(self.servers, self.endpoints, **{"policy": policy, **self.settings})
         self.accounts = Accounts()
         self.held = Held(taken.limits.max_held)
         ring = KeyRing((self.key,))
@@ -206,7 +210,7 @@ class Running:
         self.front = Front(
             taken, self.fleet, self.sessions, self.accounts, None, bridge,
             handles=handles, clock=self.clock, new_id=lambda: next(ids), now=self.wall,
-            identity=self.identify(taken) if self.identify is not None else None,
+            identity=self.identify(taken) if self.identify is not None else None, engine=self.engine,
         )  # fmt: skip
         self.shared = Shared(
             taken.limits, self.held, self.front.handle, clock=self.clock, now=time.time, new_id=lambda: next(ids)

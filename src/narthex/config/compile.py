@@ -29,6 +29,7 @@ from narthex.config.grants import compile_grants
 from narthex.config.identity import IdentityCompiler
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
+from narthex.config.policy import compile_policy
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.listeners import TlsSettings
 from narthex.config.schema.root import Settings
@@ -183,6 +184,7 @@ class _Compiler:
             servers=servers,
             endpoints=endpoints,
             grants=compile_grants(settings.grants, servers, endpoints, self.reading),
+            policy=compile_policy(settings.policy, self.reading),
         )
 
     # -- addresses and files -------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The way of a call through the rooms and back, as plain generators: no I/O, no clock.
 
-A walk yields what it needs (`Find`, `Open`, `Send`) and is sent the answer. The driver in `accept/exchange.py` answers
-from memory at once, or parks the walk and resumes it later; a test feeds it from a table. A time-out or a failure is
-thrown in at the yield; a call that is given up is closed.
+A walk yields what it needs (`Find`, `Question`, `Open`, `Send`) and is sent the answer. The driver in
+`accept/exchange.py` answers from memory at once, or parks the walk and resumes it later; a test feeds it from a table.
+A time-out or a failure is thrown in at the yield; a call that is given up is closed.
 Cases: `tests/flow/test_walk.py`.
 """
 
@@ -25,6 +25,7 @@ from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.policy.admission import Check
+from narthex.flow.policy.deciding import Look, Question, decided
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind
@@ -78,7 +79,7 @@ class Ask:
         self.required: Final = required
 
 
-Need = Find | Open | Send | Ask
+Need = Find | Open | Send | Ask | Question
 Walk = Generator[Need, Any, None]
 
 KIND_OF: Final[dict[str, Kind]] = {
@@ -139,7 +140,11 @@ def exchange(
             found = yield Find(KIND_OF[call.method], call.name, check)
         if found is None:
             raise not_visible(call, call.name)
-        params = call.params if check is None else check.admit(KIND_OF[call.method], found, call.params)
+        params = call.params
+        if check is not None:
+            params = check.admit(KIND_OF[call.method], found, params)
+            if check.pending:
+                params = yield from decided(check, call, KIND_OF[call.method], found, params)
         target, params = found, {**params, key: Raw(found.name_json)}
     sent_name = target.name if call.method in NAMED_BY else None
     if said is not None and call.era == "modern":
@@ -194,12 +199,31 @@ def about_task(call: Call, task: Task, check: Check | None = None) -> Walk:
             tool any more that it was a call of.
         UpstreamUnavailable, UpstreamTimeout, …: thrown in by the driver.
     """
-    if check is not None and not check.sees_call_of(task.server, task.tool):
+    if check is not None and not (yield from _sees_call(check, task)):
         raise unknown()
     channel = yield Open(task.server)
     if channel.dialect.era != task.era:
         raise unknown()
     yield from exchange(call, Target(task.server, task.id, encode(task.id)), channel)
+
+
+def _sees_call(check: Check, task: Task) -> Generator[Need, Any, bool]:
+    """May the caller see the tool that a task is a call of?"""
+    if check.is_judged and task.tool:
+        yield Look(check, "tools", task.server, task.tool)
+    return check.sees_call_of(task.server, task.tool)
+
+
+def again(call: Call, target: Target, check: Check) -> Walk:
+    """May whoever retries a call that is held make it, now and with this token? Raises NotVisible, and as `decided`."""
+    kind = KIND_OF[call.method]
+    if check.is_judged:
+        yield Look(check, kind, target.server, target.name)
+    if not check.sees(kind, target):
+        raise not_visible(call, call.name)
+    params = check.admit(kind, target, call.params)
+    if check.pending:
+        yield from decided(check, call, kind, target, params)
 
 
 def as_task(
@@ -226,7 +250,10 @@ def as_task(
     if found is None:
         raise not_visible(call, call.name)
     if check is not None:
-        call = call.but(params=check.admit("tools", found, call.params))
+        params = check.admit("tools", found, call.params)
+        if check.pending:
+            params = yield from decided(check, call, "tools", found, params)
+        call = call.but(params=params)
     channel = yield Open(found.server)
     if not may_run_as_task(call, channel.dialect, alone=found.server in alone):
         if offered:
@@ -266,7 +293,10 @@ def _locate_reference(call: Call, check: Check | None) -> Generator[Need, Any, t
     params = call.params
     if check is not None:
         asked, told = completed(params)
-        if check.admit(kind, target, asked) is not asked:  # a condition has looked at them
+        looked = check.admit(kind, target, asked)
+        if check.pending:
+            looked = yield from decided(check, call, kind, target, looked)
+        if looked is not asked:  # a condition has looked at them
             params = {**params, **told}
     ref[key] = Raw(target.name_json)
     return target, {**params, "ref": Raw(encode(ref))}

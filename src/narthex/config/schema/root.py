@@ -29,6 +29,7 @@ from narthex.config.schema.grants import GRANTS, GrantSettings
 from narthex.config.schema.identity import IdentitySettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
 from narthex.config.schema.log import LogSettings
+from narthex.config.schema.policy import POLICY, PolicySettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
 from narthex.types import Address, Network, SecretSource
@@ -127,7 +128,7 @@ class Settings(msgspec.Struct, frozen=True):
     ] = None
     credentials: Annotated[dict[str, CredentialSettings], CREDENTIALS] = {}
     grants: Annotated[tuple[GrantSettings, ...], GRANTS] = ()
-    policy: Annotated[None, later("Rules in Rego.")] = None
+    policy: Annotated[PolicySettings | None, POLICY] = None
     limits: Annotated[None, later("Rates, quotas and budgets.")] = None
     prices: Annotated[None, later("What a call costs.")] = None
     screens: Annotated[None, later("Checks of what is said.")] = None

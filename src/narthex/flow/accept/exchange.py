@@ -35,13 +35,14 @@ from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.tasks import created
 from narthex.flow.notify.resumability import Stream
 from narthex.flow.policy.admission import Check
+from narthex.flow.policy.deciding import Question
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Send, Walk, exchange, not_visible
+from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.types import Call, Kind
@@ -183,6 +184,9 @@ class Exchange:
 
     def _meet(self, need: Need) -> Any:
         fleet = self.front.fleet
+        if isinstance(need, Question):
+            answer = need.now()
+            return answer if answer is not None else self._park(need.later())
         if isinstance(need, Ask):
             return self._ask(need.required)
         if isinstance(need, Open):
@@ -405,13 +409,6 @@ class Exchange:
             self._inputs.retried(answers)
         except GatewayError as error:
             self.fail(error, by_client=True)
-
-    def check_again(self, check: Check, call: Call) -> None:
-        """May whoever retries this call make it, now and with this token? Raises NotVisible, and as `Check.admit`."""
-        kind, target = KIND_OF[call.method], Target(self.server_name, self.target_name, encode(self.target_name))
-        if not check.sees(kind, target):
-            raise not_visible(call, call.name)
-        check.admit(kind, target, call.params)
 
     def can_push(self) -> bool:
         """Is there a stream on which the client can be asked?"""

@@ -41,13 +41,14 @@ from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.listing import Listing
 from narthex.flow.accept.recording import entry_of
 from narthex.flow.accept.replying import Replying
+from narthex.flow.accept.retrying import Retrying
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.accept.tasking import Tasking, TaskListing
 from narthex.flow.accept.unanswered import take_unanswered
 from narthex.flow.codec.batch import REVISION, is_batch, split_batch
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.failures import for_era
-from narthex.flow.codec.handles import Handles, Relayed, owner_of
+from narthex.flow.codec.handles import Handles, HeldCall, Relayed, owner_of
 from narthex.flow.codec.inbound import read_params
 from narthex.flow.codec.inputs import origin_of, read_answers, read_state
 from narthex.flow.codec.jsonrpc import (
@@ -60,13 +61,11 @@ from narthex.flow.codec.jsonrpc import (
     encode_error,
     encode_result,
 )
-from narthex.flow.codec.param_headers import check_param_headers
 from narthex.flow.codec.revisions import (
     ERA_OF_HEADER,
     META_LOG_LEVEL,
     era_of,
 )
-from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.tasks import ABOUT_A_TASK
 from narthex.flow.identity.challenge import challenge_line
 from narthex.flow.identity.scopes import Scopes
@@ -75,6 +74,7 @@ from narthex.flow.notify.levels import Levels
 from narthex.flow.notify.settings import SETTINGS, Setting
 from narthex.flow.notify.streams import Listen, open_standalone
 from narthex.flow.policy.admission import Admission, Admissions, Check
+from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
 from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
@@ -118,6 +118,7 @@ class Front:
         random: Callable[[int], bytes] = os.urandom,
         chance: Callable[[], float] = draw,
         identity: Identity | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.fleet = fleet
         self.sessions = sessions
@@ -137,16 +138,17 @@ class Front:
         self.hub = Hub(self, random=random, chance=chance)
         self.gate: Gate | None = None
         self.identifying: set[Identifying] = set()
-        self.apply(snapshot, identity)
+        self.apply(snapshot, identity, engine)
 
-    def apply(self, snapshot: Snapshot, identity: Identity | None = None) -> None:
-        """Take over a new snapshot, and who may call by it; running calls keep what they have.
+    def apply(self, snapshot: Snapshot, identity: Identity | None = None, engine: Engine | None = None) -> None:
+        """Take over a new snapshot, who may call by it, and who decides beside its grants; running calls keep what
+        they have.
 
         Raises:
-            ValueError: The snapshot has an identity, and none came with it: that would let everybody in.
+            ValueError: The snapshot has an identity or a policy, and none came with it: that would let everybody in.
         """
-        if (snapshot.identity is None) != (identity is None):
-            raise ValueError("a snapshot and another one's identity")
+        if (snapshot.identity is None) != (identity is None) or (snapshot.policy is None) != (engine is None):
+            raise ValueError("a snapshot and another one's identity or policy")
         self.snapshot = snapshot
         self._log_calls = snapshot.log_calls
         self._max_calls = snapshot.limits.max_calls
@@ -167,7 +169,9 @@ class Front:
             self.gate = Gate(identity, snapshot, self._hosts, self._paths)
             scoped = self.gate.scoped
         grants = Grants(snapshot.grants) if snapshot.grants else None
-        self.admissions = Admissions(grants, scoped, self.now) if grants is not None or scoped else None
+        self.admissions = None
+        if grants is not None or scoped or engine is not None:
+            self.admissions = Admissions(grants, scoped, self.now, engine)
         """Who may what; None where whoever is let in may everything."""
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
@@ -329,10 +333,15 @@ class Front:
             only_server = ""
             if era == "modern" and "requestState" in params and method in SERVED:
                 answers = read_answers(params)  # first: a call that is held is not lost by answers that cannot be read
-                call, only_server, held = self._retried(call, connection, request)
-                if held is not None:
-                    connection.exchange = held
-                    held.attach(connection, call, len(request.body), takes_events=takes_events, answers=answers)
+                call, only_server, state = self._retried(call)
+                if state is not None:
+                    check = None
+                    if self.admissions is not None:
+                        admission = self.admissions.of(principal, endpoint.name)
+                        check = Check(admission, self._hosts.client(connection.peer[0], request))
+                    Retrying(self, connection, call, state, takes_events, answers, len(request.body)).start(
+                        request, check
+                    )
                     return
             active = self.calls.active
             if len(active) >= self._max_calls:
@@ -417,29 +426,18 @@ class Front:
         bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
         return self.fleet.viewer(endpoint, call.principal, call.session, bits)
 
-    def _retried(self, call: Call, connection: Replying, request: HttpRequest) -> tuple[Call, str, Exchange | None]:
-        """A modern client's retry of a call that asked for input: the call, its server, and the one that is held open.
+    def _retried(self, call: Call) -> tuple[Call, str, HeldCall | None]:
+        """A modern client's retry of a call that asked for input: the call, its server, and which one is held open.
 
         Raises:
             SealError: Its state is none of ours, another's, expired, or of another request.
-            HeaderMismatch: It goes on with a call that is held, and its headers do not say what that one's did.
-            NotVisible, Denied, InsufficientScope: Or this caller may not make that call any more.
         """
         owner = owner_of(call.principal, call.endpoint)
         state = self.handles.open_state(read_state(call.params), owner, origin_of(call))
         if isinstance(state, Relayed):
             params = {**call.params, "requestState": Raw(state.state)}
             return call.but(params=params), state.server, None
-        held = self.calls.held.get(state.call)
-        if held is None:
-            raise SealError("the call is over")
-        if call.method == "tools/call" and (target := self.fleet.find_now(held.viewer, "tools", call.name)) is not None:
-            check_param_headers(target.params, request.headers, request.repeated, call.params.get("arguments"))
-        if self.admissions is not None:
-            admission = self.admissions.of(call.principal, call.endpoint)
-            held.check_again(Check(admission, self._hosts.client(connection.peer[0], request)), call)
-        del self.calls.held[state.call]
-        return call, state.server, held
+        return call, state.server, state
 
     # --- for exchanges
 

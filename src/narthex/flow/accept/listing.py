@@ -17,6 +17,7 @@ from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.jsonrpc import read_string
+from narthex.flow.policy.admission import Admission
 from narthex.flow.route.caching import list_head, ms_left
 from narthex.flow.upstream.viewers import View, Viewer
 from narthex.flow.walk import LISTS
@@ -113,14 +114,23 @@ class Listing(Answering[View]):
         if "cursor" in call.params and bytes(call.params["cursor"]) != b"null":
             cursor, owner = read_string(call.params, "cursor"), owner_of(call.principal, call.endpoint)
             self.after = self.front.handles.open_cursor(cursor, owner, kind, _VIEW)
-        return self.front.fleet.fresh(self.viewer, kind)
+        view, admission = self.front.fleet.fresh(self.viewer, kind), self._admission
+        return view if view is None or admission is None or admission.looked_through(view.index) else None
 
     async def ask(self) -> View:
-        return await self.front.fleet.listing(self.viewer, LISTS[self.call.method])
+        kind, fleet = LISTS[self.call.method], self.front.fleet
+        view = fleet.fresh(self.viewer, kind) or await fleet.listing(self.viewer, kind)
+        if (admission := self._admission) is not None:
+            await admission.look_through(view.index)
+        return view
+
+    @property
+    def _admission(self) -> Admission | None:
+        return self.front.admission(self.call.principal, self.call.endpoint)
 
     def answer(self, found: View) -> None:
         front, call, index, after = self.front, self.call, found.index, self.after
-        admission = front.admission(call.principal, call.endpoint)
+        admission = self._admission
         if index.kind == "skills":
             front.fleet.check_skills(self.viewer, found, admission)
         body, last = found.page(admission.shown(index) if admission is not None else None, after)

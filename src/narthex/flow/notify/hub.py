@@ -205,8 +205,12 @@ class Hub:
                     target = await fleet.find(viewer, "resources", uri)
                 except GatewayError as error:
                     _log.debug("a subscription leads nowhere: %s", error.public)
-            if target is None or (admission and not admission.sees("resources", target.server, target.name)):
+            if target is None:
                 continue
+            if admission is not None:
+                await admission.look([("resources", target.server, target.name)])
+                if not admission.sees("resources", target.server, target.name):
+                    continue
             if target.server in viewer.scopes:
                 found[uri] = Place(target.server, viewer.scopes[target.server], target.name)
         return found

@@ -1,15 +1,16 @@
 """The one admission function: what a principal sees at an endpoint, and whether a call of theirs goes on.
 
-In: grants and scopes of the configuration; a principal; a kind and a target; what a call says. Out: `Admission`, which
-answers for lists, for names and for calls alike, so that what is listed is exactly what is not hidden; for a call the
-parameters that go on, or the refusal. Rules match the canonical name, whatever the endpoint shows.
+In: grants and scopes of the configuration, an engine; a principal; a kind and a target; what a call says. Out:
+`Admission`, which answers for lists, for names and for calls alike, so that what is listed is exactly what is not
+hidden; for a call the parameters that go on, or the refusal. Rules match the canonical name, whatever the endpoint
+shows. What memory alone cannot decide is left to `deciding.py`.
 Cases: `tests/flow/policy/test_admission.py`. Source: design §3 ("One admission function").
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +21,10 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.identity.scopes import Scopes
 from narthex.flow.policy.conditions import Facts, read_arguments, sent
 from narthex.flow.policy.decision import Decision
+from narthex.flow.policy.document import Document
+from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants, Rights
+from narthex.flow.policy.visibility import Sight, Sights, Thing
 from narthex.flow.route.index import Index, Target
 from narthex.flow.route.names import canonical
 from narthex.types import Kind, Principal
@@ -29,27 +33,62 @@ MOST_PRINCIPALS = 8192
 
 
 class Admission:
-    """What one principal may at one endpoint, as long as nothing changes. `until`: Unix seconds, when that may be."""
+    """What one principal may at one endpoint, as long as nothing changes. `until`: Unix seconds, when that may be.
 
-    __slots__ = ("endpoint", "facts", "principal", "rights", "scopes", "until")
+    Where an engine has a say, it is asked of each call, and `sight` is what it lets them see.
+    """
 
-    def __init__(self, principal: Principal, endpoint: str, rights: Rights | None, scopes: Scopes | None) -> None:
+    __slots__ = ("endpoint", "engine", "facts", "now", "principal", "rights", "scopes", "sight", "until")
+
+    def __init__(
+        self,
+        principal: Principal,
+        endpoint: str,
+        rights: Rights | None,
+        scopes: Scopes | None,
+        engine: Engine | None = None,
+        sight: Sight | None = None,
+        now: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.principal = principal
+        self.engine = engine
+        self.sight = sight
+        self.now = now
         self.endpoint = endpoint
         self.rights = rights
         self.scopes = scopes
         self.until = rights.until if rights is not None else math.inf
+        if sight is not None:
+            self.until = min(self.until, sight.until)
         self.facts = principal_facts(principal)
 
     def sees(self, kind: Kind, server: str, name: str) -> bool:
-        """Is this visible? What is not, does not exist for the caller."""
+        """Is this visible? What is not, does not exist for the caller. What an engine was not asked of is not."""
+        sight = self.sight
+        return self.grants(kind, server, name) and (sight is None or sight.known.get((kind, server, name), False))
+
+    def grants(self, kind: Kind, server: str, name: str) -> bool:
+        """Would it be visible but for an engine?"""
         if self.rights is not None and not self.rights.checks(kind, canonical(server, name)).visible:
             return False
         scopes = self.scopes
         return scopes is None or kind != "tools" or not scopes.hides or scopes.has_all(self.principal, server, name)
 
+    async def look(self, things: Sequence[Thing]) -> None:
+        """Ask the engine which of these are visible, where it was not asked before."""
+        if self.engine is not None and self.sight is not None:
+            await self.sight.look(self.engine, self.principal, self.endpoint, things, self.now())
+
+    async def look_through(self, index: Index) -> None:
+        """The same of all that is in a list."""
+        if self.engine is not None and self.sight is not None:
+            await self.sight.look_through(self.engine, self.principal, self.endpoint, index, self.now())
+
+    def looked_through(self, index: Index) -> bool:
+        return self.sight is None or self.sight.looked_through(index)
+
     def knows(self, kind: Kind, server: str) -> bool:
-        """Is there anything of this kind that the principal could see of a server?"""
+        """Is there anything of this kind that the principal could see of a server, by the grants?"""
         return self.rights is None or self.rights.knows(kind, server)
 
     def knows_of(self, server: str) -> bool:
@@ -66,6 +105,9 @@ class Admission:
         if self.scopes is not None and self.scopes.hides and index.kind == "tools":
             unscoped = self.scopes.shown(self.principal, index)
             bits = unscoped if bits is None else bits & unscoped
+        if self.sight is not None:
+            seen = self.sight.shown(index)
+            bits = seen if bits is None else bits & seen
         return bits
 
     def decide(
@@ -150,26 +192,40 @@ class Admissions:
         grants: None where there are none: everything is granted.
         scopes: The endpoints where single tools need scopes.
         now: Unix seconds.
+        engine: Who decides beside them; None: nobody.
     """
 
-    def __init__(self, grants: Grants | None, scopes: Mapping[str, Scopes], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        grants: Grants | None,
+        scopes: Mapping[str, Scopes],
+        now: Callable[[], float],
+        engine: Engine | None = None,
+    ) -> None:
+        self._sights = Sights(engine) if engine is not None else None
         self._grants = grants
         self._scopes = scopes
         self._now = now
         self._of: dict[tuple[int, str], Admission] = {}
 
     def changes_at(self) -> float:
-        """When a grant may next begin or end to count by itself: Unix seconds."""
-        return self._grants.until(self._now()) if self._grants is not None else math.inf
+        """When what is seen may next change by itself: Unix seconds."""
+        now = self._now()
+        granted = self._grants.until(now) if self._grants is not None else math.inf
+        return min(granted, self._sights.until(now)) if self._sights is not None else granted
 
     def of(self, principal: Principal, endpoint: str) -> Admission:
         """What this principal may at an endpoint. A verified token gives the same object each time: it is the key."""
         key = (id(principal), endpoint)
         known = self._of.get(key)
-        if known is not None and known.principal is principal and self._now() < known.until:
+        now = self._now()
+        if known is not None and known.principal is principal and now < known.until:
             return known
-        rights = self._grants.rights(principal, endpoint, self._now()) if self._grants is not None else None
-        made = Admission(principal, endpoint, rights, self._scopes.get(endpoint))
+        rights = self._grants.rights(principal, endpoint, now) if self._grants is not None else None
+        engine, sight = None, None
+        if self._sights is not None:
+            engine, sight = self._sights.engine, self._sights.of(principal, endpoint, now)
+        made = Admission(principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now)
         if len(self._of) >= MOST_PRINCIPALS:
             del self._of[next(iter(self._of))]
         self._of[key] = made
@@ -177,15 +233,30 @@ class Admissions:
 
 
 class Check(msgspec.Struct):
-    """The admission of one call: what its walk asks, and what was decided."""
+    """The admission of one call: what its walk asks, and what was decided.
+
+    `pending`: memory alone has not decided; `deciding.decided` goes on. `document`: what an engine was asked.
+    """
 
     admission: Admission
     address: str = ""
     decision: Decision | None = None
+    pending: bool = False
+    document: Document | None = None
 
     def sees(self, kind: Kind, target: Target) -> bool:
         """Is this visible to the caller?"""
         return self.admission.sees(kind, target.server, target.name)
+
+    @property
+    def is_judged(self) -> bool:
+        """Has an engine a say in what the caller sees? Then `look` before `sees`."""
+        return self.admission.engine is not None
+
+    async def look(self, kind: Kind, target: Target) -> None:
+        """Have it decided whether this is visible."""
+        if self.admission.grants(kind, target.server, target.name):
+            await self.admission.look([(kind, target.server, target.name)])
 
     def knows(self, kind: Kind, server: str) -> bool:
         """Can the caller see anything of this kind of the server? Else the server does not exist for them."""
@@ -196,9 +267,12 @@ class Check(msgspec.Struct):
         return self.admission.sees_call_of(server, tool)
 
     def admit(self, kind: Kind, target: Target, params: RawMap) -> RawMap:
-        """The parameters that go on. Raises Denied, InsufficientScope, InvalidParams."""
-        context = {"address": self.address}
-        self.decision, params = self.admission.decide(kind, target.server, target.name, params, context)
-        if self.decision is not None and self.decision.effect != "allow":
-            raise refusal(self.decision)
+        """The parameters that go on, as far as memory decides. Raises Denied, InsufficientScope, InvalidParams."""
+        context, admission = {"address": self.address}, self.admission
+        decision, params = admission.decide(kind, target.server, target.name, params, context)
+        self.decision, self.pending = decision, admission.engine is not None
+        if decision is not None and decision.effect != "allow":
+            if decision.effect == "deny":
+                raise refusal(decision)
+            self.pending = True
         return params

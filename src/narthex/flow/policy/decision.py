@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from narthex.flow.policy.obligations import Obligation
+
 Effect = Literal["allow", "deny", "hold"]
 
 GRANTED = "granted"
@@ -19,6 +21,20 @@ CONDITION_NOT_MET = "condition_not_met"
 RULE_FAILED = "rule_failed"
 APPROVAL_REQUIRED = "approval_required"
 NO_RULES = "no_rules"
+ALLOWED_BY_POLICY = "allowed_by_policy"
+DENIED_BY_POLICY = "denied_by_policy"
+POLICY_UNDEFINED = "policy_undefined"
+"""The policy says nothing of this call."""
+POLICY_FAILED = "policy_failed"
+"""The engine raised, or is not there."""
+POLICY_TIMEOUT = "policy_timeout"
+"""The engine was not done at its deadline."""
+BAD_POLICY_RESULT = "bad_policy_result"
+"""What it says is no decision."""
+UNKNOWN_OBLIGATION = "unknown_obligation"
+"""It lets the call through on a condition that nobody here can keep."""
+UNANSWERED = frozenset({POLICY_FAILED, POLICY_TIMEOUT, BAD_POLICY_RESULT})
+"""Denials because an engine did not decide: the next time it may."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -32,7 +48,15 @@ class Decision(msgspec.Struct, frozen=True):
     rule: str = ""
     line: int = 0
     detail: str = ""
-    """For the operator: which fact was missing. Never shown to a client."""
+    """For the operator: which fact was missing, or the reasons that a policy gives. Never shown to a client."""
+    obligations: tuple[Obligation, ...] = ()
+    """What has to be done for it to be allowed."""
+    engine: str = ""
+    """Who decided beside the grants: `rego`, `opa`. Empty: nobody."""
+    bundle: str = ""
+    """The revision of that engine's policy."""
+    decision_id: str = ""
+    """How the engine itself calls this decision, where it says so."""
 
 
 ALLOW = Decision("allow", NO_RULES)

@@ -239,6 +239,10 @@ class Fleet:
             only = split_prefix(name)
             if only is None or only not in viewer.scopes or (check is not None and not check.knows(kind, only)):
                 return None
+        if check is not None and check.is_judged and (known := self.find_now(viewer, kind, name)) is not None:
+            await check.look(kind, known)
+            if check.sees(kind, known):
+                return known
         view = await self._rechecked(viewer, kind, only)
         if kind == "resources":
             await self._beside(viewer, name)
@@ -248,8 +252,11 @@ class Fleet:
             target = find_skill(spec, view.index, name) or self._only_with_skills(viewer, name)
         else:
             target = view.index.targets.get(name)
-        if target is not None and check is not None and not check.sees(kind, target):
-            target = None
+        if target is not None and check is not None:
+            if check.is_judged:
+                await check.look(kind, target)
+            if not check.sees(kind, target):
+                target = None
         if target is None:
             for one in view.index.missing:
                 if (only is None or one.server == only) and (check is None or check.knows(kind, one.server)):

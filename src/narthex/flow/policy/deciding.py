@@ -1,0 +1,137 @@
+"""What memory alone cannot decide of a call: what an engine says, and what a person says where it is held.
+
+In: a call that scopes and grants have let through, or hold (`Check.admit`). Out: the parameters that go on, or the
+refusal. A plain generator as the walks are: it yields a `Decide`, which its driver answers from memory at once, or
+later. Cases: `tests/flow/policy/test_deciding.py`. Source: design §3, §5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final
+
+import msgspec
+
+from narthex.errors import InvalidParams
+from narthex.flow.codec.crowds import refuse_crowd
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
+from narthex.flow.policy.admission import Check, refusal
+from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, Decision
+from narthex.flow.policy.document import Document
+from narthex.flow.policy.engine import Engine, failed
+from narthex.flow.route.target import Target
+from narthex.types import Call, Kind
+
+_WORST: Final = {"allow": 0, "hold": 1, "deny": 2}
+
+
+class Question:
+    """What an engine is asked. Drivers know no more of it than how it is answered."""
+
+    __slots__ = ()
+
+    def now(self) -> Any:
+        """The answer from memory; None where it takes `later`."""
+        raise NotImplementedError
+
+    async def later(self) -> Any:
+        """The answer, in a while. Raises nothing but what ends the call."""
+        raise NotImplementedError
+
+
+class Look(Question):
+    """Needs a thing's visibility decided, so that `check.sees` knows it. Answer: True."""
+
+    __slots__ = ("check", "thing")
+
+    def __init__(self, check: Check, kind: Kind, server: str, name: str) -> None:
+        self.check: Final = check
+        self.thing: Final = (kind, server, name)
+
+    def now(self) -> bool | None:
+        sight = self.check.admission.sight
+        return True if sight is None or self.thing in sight.known or not self._granted else None
+
+    @property
+    def _granted(self) -> bool:
+        return self.check.admission.grants(*self.thing)
+
+    async def later(self) -> bool:
+        await self.check.admission.look([self.thing])
+        return True
+
+
+class Decide(Question):
+    """Needs the decision of an engine. Answer: a `Decision`; what an engine raises is one, too."""
+
+    __slots__ = ("document", "engine")
+
+    def __init__(self, engine: Engine, document: Document) -> None:
+        self.engine: Final = engine
+        self.document: Final = document
+
+    def now(self) -> Decision | None:
+        try:
+            return self.engine.known(self.document)
+        except Exception as error:
+            return failed(self.engine, error)
+
+    async def later(self) -> Decision:
+        try:
+            said: object = await self.engine.decide(self.document)
+        except Exception as error:
+            return failed(self.engine, error)
+        if not isinstance(said, Decision):
+            return failed(self.engine, TypeError("no decision"), BAD_POLICY_RESULT)
+        return said
+
+
+def decided(check: Check, call: Call, kind: Kind, target: Target, params: RawMap) -> Generator[Decide, Any, RawMap]:
+    """Have all that is left decided; `check.decision` is what was said in the end.
+
+    Args:
+        params: As `Check.admit` gave them.
+    Returns:
+        Those that go on: where an engine has looked at the arguments, exactly what it saw.
+    Raises:
+        Denied, InsufficientScope: It does not go on. InvalidParams: The arguments cannot be read.
+    """
+    decision, engine = check.decision or ALLOW, check.admission.engine
+    if engine is not None:
+        document, params = _document(check, engine, call, kind, target, params)
+        said: Decision = yield Decide(engine, document)
+        check.document = document
+        check.decision = decision = both(decision, said)
+    if decision.effect != "allow":
+        raise refusal(decision)
+    return params
+
+
+def both(ours: Decision, said: Decision) -> Decision:
+    """Grants and an engine together: deny wins over hold, hold over allow; what allows is the engine's."""
+    if _WORST[ours.effect] > _WORST[said.effect]:
+        return msgspec.structs.replace(
+            ours, obligations=said.obligations, engine=said.engine, bundle=said.bundle, decision_id=said.decision_id
+        )
+    return said
+
+
+def _document(
+    check: Check, engine: Engine, call: Call, kind: Kind, target: Target, params: RawMap
+) -> tuple[Document, RawMap]:
+    raw, arguments, size = params.get("arguments"), None, 0
+    if raw is not None:
+        size = len(raw)
+        if engine.reads_arguments:
+            refuse_crowd(raw)
+            try:
+                arguments = msgspec.json.decode(raw)
+            except BAD_JSON:
+                raise InvalidParams("params.arguments cannot be read") from None
+            params = {**params, "arguments": Raw(encode(arguments))}
+    admission = check.admission
+    document = Document(
+        admission.principal, admission.endpoint, kind, target.server, target.name, admission.now(),
+        call, arguments, size, check.address,
+    )  # fmt: skip
+    return document, params

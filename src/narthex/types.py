@@ -359,10 +359,37 @@ class Hours(msgspec.Struct, frozen=True):
     days: frozenset[int] = frozenset(range(7))
 
 
+CLASSIFICATIONS = ("public", "internal", "confidential", "restricted")
+"""How confidential data is, the least first: for everybody; for the organisation; for those who need it; for those who
+are named."""
+PRIVACY = ("none", "pseudonymous", "personal", "sensitive")
+"""Whose data it is, the least first: nobody's; people's whom only a key kept apart identifies (GDPR art. 4 (5));
+people's (art. 4 (1)); what art. 9 protects further, such as health."""
+
+
+class DataRow(msgspec.Struct, frozen=True):
+    """How what some names give is classed, whatever their server is; empty: as the server. Patterns are globs on
+    canonical names."""
+
+    tools: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    classification: str = ""
+    privacy: str = ""
+
+
+class DataSpec(msgspec.Struct, frozen=True):
+    """How data is classed. `servers`: name -> classification and privacy, each empty where it is not said."""
+
+    servers: Mapping[str, tuple[str, str]] = {}
+    rows: tuple[DataRow, ...] = ()
+
+
 class Grant(msgspec.Struct, frozen=True):
     """A rule on who may use what (design §6). Patterns are globs on canonical names.
 
     `when` is a condition in CEL, empty for none; `expires_at` Unix seconds, 0 for never; `line` its place in the file.
+    `classification`, `privacy`, `environments`: it counts for these; empty: for all.
     """
 
     name: str
@@ -377,6 +404,9 @@ class Grant(msgspec.Struct, frozen=True):
     hours: Hours | None = None
     expires_at: float = 0.0
     line: int = 0
+    classification: frozenset[str] = frozenset()
+    privacy: frozenset[str] = frozenset()
+    environments: tuple[str, ...] = ()
 
 
 class RegoSpec(msgspec.Struct, frozen=True):
@@ -511,6 +541,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     identity: IdentitySpec | None = None
     grants: tuple[Grant, ...] = ()
     """None: whoever is let in may call everything."""
+    environment: str = ""
+    """Where the gateway runs, in the operator's words."""
+    data: DataSpec = DataSpec()
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""

@@ -12,7 +12,9 @@ from narthex.config.compile import Examined, examine
 from narthex.types import Grant, Hours, Who
 
 HEAD = """version: 1
-servers: {billing: {url: "http://localhost:1/"}, git: {url: "http://localhost:2/"}}
+servers:
+  billing: {url: "http://localhost:1/", classification: internal, privacy: none}
+  git: {url: "http://localhost:2/", classification: public, privacy: none}
 endpoints: {default: {servers: [billing, git]}, other: {servers: [git]}}
 grants:
 """
@@ -29,12 +31,24 @@ def examined(tmp_path: Path, *grants: str) -> Examined:
     [
         pytest.param(
             '{name: a, who: {role: support}, allow: ["billing__get_*", "git__*"]}',
-            Grant("a", "allow", Who(role=("support",)), tools=("billing__get_*", "git__*"), line=5),
+            Grant("a", "allow", Who(role=("support",)), tools=("billing__get_*", "git__*"), line=7),
             id="tools in short",
         ),
         pytest.param(
+            '{name: a, allow: ["*"], classification: {at_most: internal}, privacy: [none, personal]}',
+            Grant(
+                "a",
+                "allow",
+                tools=("*",),
+                classification=frozenset({"public", "internal"}),
+                privacy=frozenset({"none", "personal"}),
+                line=7,
+            ),
+            id="classes of data",
+        ),
+        pytest.param(
             '{name: a, deny: {tools: ["*"], prompts: ["git__p"], resources: ["git__file:*"]}}',
-            Grant("a", "deny", tools=("*",), prompts=("git__p",), resources=("git__file:*",), line=5),
+            Grant("a", "deny", tools=("*",), prompts=("git__p",), resources=("git__file:*",), line=7),
             id="each kind",
         ),
         pytest.param(
@@ -45,7 +59,7 @@ def examined(tmp_path: Path, *grants: str) -> Examined:
                 Who(client=("bot", "ide"), kind=("human",), scope=("s",)),
                 tools=("*",),
                 when="args.amount <= 100",
-                line=5,
+                line=7,
             ),
             id="agent is the client",
         ),
@@ -58,7 +72,7 @@ def examined(tmp_path: Path, *grants: str) -> Examined:
                 tools=("*",),
                 networks=(ip_network("10.0.0.0/8"),),
                 endpoints=("other",),
-                line=5,
+                line=7,
             ),
             id="anonymous, from a network, at an endpoint",
         ),
@@ -71,13 +85,13 @@ def examined(tmp_path: Path, *grants: str) -> Examined:
                 tools=("*",),
                 hours=Hours(time(8), time(18, 30), "Europe/Lisbon", frozenset({0, 4})),
                 expires_at=datetime(2026, 12, 31, tzinfo=UTC).timestamp(),
-                line=5,
+                line=7,
             ),
             id="for a time",
         ),
         pytest.param(
             '{name: a, allow: ["*"], expires: "2026-12-31T18:00:00+01:00"}',
-            Grant("a", "allow", tools=("*",), expires_at=datetime(2026, 12, 31, 17, tzinfo=UTC).timestamp(), line=5),
+            Grant("a", "allow", tools=("*",), expires_at=datetime(2026, 12, 31, 17, tzinfo=UTC).timestamp(), line=7),
             id="to a moment",
         ),
     ],
@@ -93,8 +107,8 @@ def test_read(tmp_path: Path, text: str, grant: Grant) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        pytest.param('{allow: ["*"]}', ":5:5: 'name' is missing", id="no name"),
-        pytest.param("{name: a}", ":5:5: grant 'a' needs `allow` or `deny`", id="no effect"),
+        pytest.param('{allow: ["*"]}', ":7:5: 'name' is missing", id="no name"),
+        pytest.param("{name: a}", ":7:5: grant 'a' needs `allow` or `deny`", id="no effect"),
         pytest.param('{name: a, allow: ["*"], deny: ["git__x"]}', "has both `allow` and `deny`", id="both effects"),
         pytest.param('{name: a, allow: ["*"], hold: ["*"]}', "'hold' is not in this version", id="a part not built"),
         pytest.param('{name: a, alow: ["*"]}', "unknown key 'alow'; did you mean 'allow'?", id="misspelt"),
@@ -125,7 +139,7 @@ def test_wrong(tmp_path: Path, text: str, says: str) -> None:
 
 def test_a_name_stands_once(tmp_path: Path) -> None:
     found = examined(tmp_path, '{name: a, allow: ["*"]}', '{name: a, deny: ["*"]}')
-    assert [str(one).partition(":")[2] for one in found.problems] == ["6:6: a grant 'a' stands there already"]
+    assert [str(one).partition(":")[2] for one in found.problems] == ["8:6: a grant 'a' stands there already"]
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_a_key_whose_part_is_not_built_is_refused(tmp_path: Path, line: str) -> 
     assert problems(tmp_path, HEAD + line)[0].startswith(f"F:4:1: '{key}' is not in this version of Narthex")
 
 
-@pytest.mark.parametrize("key", ["classification: public", "trust: first"])
+@pytest.mark.parametrize("key", ["trust: first"])
 def test_a_server_key_whose_part_is_not_built_is_refused(tmp_path: Path, key: str) -> None:
     found = problems(tmp_path, f"version: 1\nservers:\n  a: {{url: http://localhost, {key}}}\n")
     assert found[0].startswith(f"F:3:30: '{key.split(':')[0]}' is not in this version")

@@ -70,6 +70,7 @@ def explain(
     from narthex.flow.codec.jsonrpc import Raw
     from narthex.flow.policy.explanation import explain as decide
     from narthex.flow.policy.grants import Grants
+    from narthex.flow.policy.site import Site
 
     snapshot = load_snapshot(find_file(ctx, config), env=os.environ)
     if endpoint not in snapshot.endpoints:
@@ -78,7 +79,7 @@ def explain(
         raise click.BadParameter(f"no server '{server}'{suggest(server, snapshot.servers)}")
     principal = _principal(said, identified=snapshot.identity is not None)
     found = decide(
-        Grants(snapshot.grants) if snapshot.grants else None,
+        Grants(snapshot.grants, Site(snapshot.environment, snapshot.data)) if snapshot.grants else None,
         principal,
         endpoint,
         kind,

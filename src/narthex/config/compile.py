@@ -22,6 +22,7 @@ from narthex.authority.addresses import Allowed
 from narthex.config import values
 from narthex.config.client import workspace_of
 from narthex.config.credentials import compile_credentials, compile_table
+from narthex.config.data import check_asked, compile_data
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
@@ -160,6 +161,9 @@ class _Compiler:
         self._remarks(endpoints)
         places = places_of(self.loaded, self.env)
         secrets = compile_secrets(settings, self.reading, self.env, self._resolve)
+        grants = compile_grants(settings.grants, servers, endpoints, self.reading)
+        data = compile_data(settings.servers, settings.data, self.reading)
+        check_asked(grants, data, settings.environment or "", self.reading)
         return Snapshot(
             revision=revision_of(settings),
             source=str(self.path),
@@ -183,7 +187,9 @@ class _Compiler:
             log_format=settings.log.format,
             servers=servers,
             endpoints=endpoints,
-            grants=compile_grants(settings.grants, servers, endpoints, self.reading),
+            grants=grants,
+            environment=settings.environment or "",
+            data=data,
             policy=compile_policy(settings.policy, self.reading),
         )
 

@@ -53,8 +53,7 @@ def _grant(
         reading.fault(at, f"grant '{one.name}' {'has ' if one.allow else ''}{said}")
     patterns = one.allow or one.deny or PatternSettings()
     key = "allow" if one.allow is not None else "deny"
-    for glob in (*patterns.tools, *patterns.prompts, *patterns.resources):
-        _check_server(glob, (*at, key), servers, reading)
+    check_patterns((*patterns.tools, *patterns.prompts, *patterns.resources), (*at, key), servers, reading)
     for endpoint in one.endpoints:
         if endpoint not in endpoints:
             reading.fault((*at, "endpoints"), f"no endpoint '{endpoint}'")
@@ -73,16 +72,20 @@ def _grant(
         hours=Hours(hours.since, hours.until, hours.zone, frozenset(map(DAYS.index, hours.days))) if hours else None,
         expires_at=one.expires,
         line=reading.mark(at).line,
+        classification=frozenset(one.classification),
+        privacy=frozenset(one.privacy),
+        environments=one.environment,
     )
 
 
-def _check_server(glob: str, at: KeyPath, servers: Sequence[str], reading: Reading) -> None:
-    """A pattern that fits no server's names grants nothing, and nobody would see why."""
-    server, _, rest = glob.partition(_SPLIT)
-    if not rest and not any(char in glob for char in "*?"):
-        reading.warn(at, f"{glob!r} is no canonical name: write <server>__<name>")
-    elif rest and not any(char in server for char in "*?") and server not in servers:
-        reading.warn(at, f"{glob!r}: no server '{server}'{suggest(server, servers)}")
+def check_patterns(globs: Iterable[str], at: KeyPath, servers: Sequence[str], reading: Reading) -> None:
+    """A pattern that fits no server's names covers nothing, and nobody would see why."""
+    for glob in globs:
+        server, _, rest = glob.partition(_SPLIT)
+        if not rest and not any(char in glob for char in "*?"):
+            reading.warn(at, f"{glob!r} is no canonical name: write <server>__<name>")
+        elif rest and not any(char in server for char in "*?") and server not in servers:
+            reading.warn(at, f"{glob!r}: no server '{server}'{suggest(server, servers)}")
 
 
 def _check_condition(text: str, at: KeyPath, reading: Reading) -> None:

@@ -246,6 +246,13 @@ def parse_word(text: str) -> str:
     return text
 
 
+def parse_run_label(text: str) -> str:
+    """What a run is labelled with."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text) is None:
+        raise ValueError(f"{quote(text)} is not 1 to 64 of A-Z, a-z, 0-9 and . _ : -")
+    return text
+
+
 def parse_glob(text: str) -> str:
     if not text or len(text) > 256 or re.search(r"\s", text):
         raise ValueError("a pattern is 1 to 256 characters without spaces")

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from narthex.testing import FakeServer
-from narthex.types import EndpointSpec, Grant, Who
+from narthex.types import DataRow, DataSpec, EndpointSpec, Grant, Who
 from tests.flow.gateway import Answer, Client, Running, run, spec
 from tests.flow.upstream.test_fleet import tools
 
@@ -120,6 +120,32 @@ def test_a_server_of_which_nothing_is_visible_does_not_exist_when_it_is_away(mod
                 assert "one" not in json.dumps(answer.result.get("_meta", {}))
                 assert [tool["name"] for tool in answer.result["tools"]] == [f"two__{name}" for name in NAMES]
                 assert (await call(client, modern, "one__read")).error["code"] == -32602
+
+    run(main)
+
+
+@EACH_ERA
+def test_what_is_listed_depends_on_how_data_is_classed(modern: bool) -> None:
+    async def main() -> None:
+        everybody = Grant("everybody", "allow", tools=("*",), classification=frozenset({"public", "internal"}))
+        private = Grant("private", "deny", tools=("*",), privacy=frozenset({"personal"}), environments=("test",))
+        data = DataSpec({"one": ("internal", "none")}, (DataRow(tools=("one__write",), classification="restricted"),))
+        more = DataRow(tools=("one__delete_*",), privacy="personal")
+        for environment, rows, names in (
+            ("production", (*data.rows, more), ["one__read", "one__delete_all"]),
+            ("test", (*data.rows, more), ["one__read"]),
+            ("test", (), [f"one__{name}" for name in NAMES]),
+        ):
+            given = {"data": DataSpec(data.servers, rows), "environment": environment}
+            endpoints = {"default": EndpointSpec("default", ("one",))}
+            async with server() as one:
+                given["grants"] = (everybody, private)
+                async with Running({"one": spec("one", one.url)}, endpoints, settings=given) as running:
+                    client = await running.client(session=not modern)
+                    assert await listed(client, modern) == names
+                    for name in NAMES:
+                        answer = await call(client, modern, f"one__{name}")
+                        assert (answer.error["code"] == -32602) if f"one__{name}" not in names else answer.result
 
     run(main)
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from narthex.flow.policy.document import Document
-from narthex.types import LOCAL, Call, Principal, Session
+from narthex.flow.policy.site import Site
+from narthex.types import LOCAL, Call, DataSpec, Principal, Session
 
 NOW = 1_800_000_000.25
 ANN = Principal(
@@ -23,7 +24,8 @@ def call(method: str = "tools/call", principal: Principal = ANN) -> Call:
 
 
 def test_a_call_is_told_in_version_1() -> None:
-    made = Document(ANN, "support", "tools", "crm", "refund", NOW, call(), {"amount": 5}, 12, "10.0.0.9")
+    site = Site("production", DataSpec({"crm": ("confidential", "personal")}))
+    made = Document(ANN, "support", "tools", "crm", "refund", NOW, call(), {"amount": 5}, 12, "10.0.0.9", site)
     assert made.input() == {
         "v": 1,
         "action": "tools/call",
@@ -38,7 +40,14 @@ def test_a_call_is_told_in_version_1() -> None:
             "actor": {"client_id": "helpdesk-bot", "chain": ["bot"]},
             "auth": {"method": "oauth", "at": 1_799_999_910, "age_s": 90},
         },
-        "resource": {"kind": "tool", "server": "crm", "name": "crm__refund", "upstream_name": "refund"},
+        "resource": {
+            "kind": "tool",
+            "server": "crm",
+            "name": "crm__refund",
+            "upstream_name": "refund",
+            "classification": "confidential",
+            "privacy": "personal",
+        },
         "mcp": {
             "version": "2025-11-25",
             "method": "tools/call",
@@ -50,6 +59,7 @@ def test_a_call_is_told_in_version_1() -> None:
             "time": "2027-01-15T08:00:00.250Z",
             "endpoint": "support",
             "tenant": "acme",
+            "env": "production",
             "ip": "10.0.0.9",
         },
     }
@@ -58,7 +68,7 @@ def test_a_call_is_told_in_version_1() -> None:
 def test_visibility_is_asked_without_anything_of_a_call() -> None:
     made = Document(ANN, "support", "prompts", "crm", "hello", NOW).input()
     assert (made["action"], made["phase"], made["mcp"]) == ("list", "list", {"method": "prompts/list"})
-    assert set(made["context"]) == {"time", "endpoint", "tenant"}
+    assert set(made["context"]) == {"time", "endpoint", "tenant", "env"}
 
 
 @pytest.mark.parametrize(

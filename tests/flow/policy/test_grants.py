@@ -22,7 +22,20 @@ from narthex.flow.policy.decision import (
     RULE_FAILED,
 )
 from narthex.flow.policy.grants import Grants, applies_to, compile_rule, in_time, is_open
-from narthex.types import ANONYMOUS, LOCAL, Grant, Hours, Kind, Principal, Who
+from narthex.flow.policy.site import NOWHERE, Site
+from narthex.types import (
+    ANONYMOUS,
+    CLASSIFICATIONS,
+    LOCAL,
+    PRIVACY,
+    DataRow,
+    DataSpec,
+    Grant,
+    Hours,
+    Kind,
+    Principal,
+    Who,
+)
 
 NOW = datetime(2026, 11, 27, 10, 0, tzinfo=UTC).timestamp()  # a Friday
 SUPPORT = Principal("acme", "https://idp", "ada", "helpdesk-bot", roles=("support",), method="jwt")
@@ -44,8 +57,9 @@ def decided(
     endpoint: str = "default",
     now: float = NOW,
     address: str | None = None,
+    site: Site = NOWHERE,
 ) -> tuple[str, str, str]:
-    checks = Grants(tuple(grants)).rights(who, endpoint, now).checks(kind, name)
+    checks = Grants(tuple(grants), site).rights(who, endpoint, now).checks(kind, name)
     decision = checks.decide(facts(args, address))
     return ("hidden" if not checks.visible else decision.effect, decision.reason, decision.rule)
 
@@ -214,20 +228,44 @@ GRANTS = st.builds(
     when=st.just("") | CONDITIONS,
     networks=st.sampled_from([(), (), (ip_network("10.0.0.0/8"),)]),
     expires_at=st.sampled_from([0.0, 0.0, NOW - 1, NOW + 1]),
+    classification=st.sampled_from([frozenset[str](), frozenset({"public"}), frozenset({"internal", "restricted"})]),
+    privacy=st.sampled_from([frozenset[str](), frozenset[str](), frozenset({"none", "sensitive"})]),
+    environments=st.sampled_from([(), (), ("production",), ("test", "staging")]),
+)
+SITES = st.builds(
+    Site,
+    st.sampled_from(["", "production", "test"]),
+    st.builds(
+        DataSpec,
+        st.dictionaries(
+            st.sampled_from("ab"),
+            st.tuples(st.sampled_from(["", *CLASSIFICATIONS]), st.sampled_from(["", "none", "personal"])),
+        ),
+        st.lists(
+            st.builds(
+                DataRow, GLOBS, GLOBS, GLOBS, st.sampled_from(["", "public", "internal"]), st.sampled_from(["", "none"])
+            ),
+            max_size=2,
+        ).map(tuple),
+    ),
 )
 KINDS: st.SearchStrategy[Kind] = st.sampled_from(["tools", "prompts", "resources", "templates"])
 ARGS = st.dictionaries(st.sampled_from("ns"), st.integers(0, 3) | st.sampled_from("xy"), max_size=2)
 
 
 def oracle(
-    grants: list[Grant], who: Principal, kind: Kind, name: str, args: dict[str, Any], address: str | None
+    grants: list[Grant], who: Principal, kind: Kind, name: str, args: dict[str, Any], address: str | None, site: Site
 ) -> str:
     """The same by the words of the design, rule by rule, with nothing remembered."""
     patterns = "resources" if kind == "templates" else kind
+    classification, privacy = site.data(kind, name)
     mine = [
         compile_rule(one)
         for one in grants
         if in_time(one, NOW) and applies_to(one, who) and any(fnmatchcase(name, g) for g in getattr(one, patterns))
+        if classification in (one.classification or CLASSIFICATIONS)
+        if privacy in (one.privacy or PRIVACY)
+        if not one.environments or site.environment in one.environments
     ]
     if all(one.grant.effect == "deny" for one in mine):
         return "hidden"
@@ -253,22 +291,24 @@ def oracle(
     NAMES,
     ARGS,
     st.sampled_from([None, "10.1.1.1", "::1"]),
+    SITES,
 )
 def test_decides_as_the_words_of_the_design(
-    grants: list[Grant], who: Principal, kind: Kind, name: str, args: dict[str, Any], address: str | None
+    grants: list[Grant], who: Principal, kind: Kind, name: str, args: dict[str, Any], address: str | None, site: Site
 ) -> None:
-    found, _, _ = decided(grants, name, args, who=who, kind=kind, address=address)
-    assert found == oracle(grants, who, kind, name, args, address)
+    found, _, _ = decided(grants, name, args, who=who, kind=kind, address=address, site=site)
+    assert found == oracle(grants, who, kind, name, args, address, site)
 
 
-@given(st.lists(GRANTS, max_size=6), st.sampled_from(EVERYBODY), KINDS, st.lists(NAMES, unique=True))
+@given(st.lists(GRANTS, max_size=6), st.sampled_from(EVERYBODY), KINDS, st.lists(NAMES, unique=True), SITES)
 def test_what_is_listed_is_exactly_what_is_not_hidden(
-    grants: list[Grant], who: Principal, kind: Kind, names: list[str]
+    grants: list[Grant], who: Principal, kind: Kind, names: list[str], site: Site
 ) -> None:
-    rights = Grants(tuple(grants)).rights(who, "default", NOW)
+    rights = Grants(tuple(grants), site).rights(who, "default", NOW)
     bits = rights.bits(kind, [tuple(name.split("__", 1)) for name in names])  # type: ignore[misc]
     for at, name in enumerate(names):
         assert bool(bits >> at & 1) is rights.sees(kind, name) is rights.checks(kind, name).visible
+        assert rights.knows(kind, name.split("__")[0]) or not rights.sees(kind, name)
 
 
 @given(st.lists(GRANTS, max_size=6), st.sampled_from(EVERYBODY), KINDS, NAMES, ARGS)

@@ -12,7 +12,8 @@ import msgspec
 from narthex.config import values
 from narthex.config.document import Node, Path, Reading
 from narthex.config.kinds import GLOBS, NAME, NETWORK, Choice, Group, JsonSchema, Listed, Scalar, Setting, later
-from narthex.config.schema.who import ANYBODY, AnybodySettings, OneOrMore
+from narthex.config.schema.data import OF_CLASSIFICATION, OF_PRIVACY
+from narthex.config.schema.who import ANYBODY, TEXTS, AnybodySettings, OneOrMore
 from narthex.types import Network
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -138,6 +139,15 @@ class GrantSettings(msgspec.Struct, frozen=True):
     ] = 0.0
     endpoints: Annotated[
         tuple[str, ...], Setting(Listed(NAME, "endpoint names"), "It counts at these endpoints.", default="all")
+    ] = ()
+    environment: Annotated[
+        tuple[str, ...], Setting(TEXTS, "It counts where the file's `environment` is one of these.", default="all")
+    ] = ()
+    classification: Annotated[
+        tuple[str, ...], Setting(OF_CLASSIFICATION, "It counts for what is classed so.", default="all")
+    ] = ()
+    privacy: Annotated[
+        tuple[str, ...], Setting(OF_PRIVACY, "It counts for what gives data of these.", default="all")
     ] = ()
 
 

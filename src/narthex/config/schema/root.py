@@ -14,6 +14,7 @@ from narthex.config.kinds import (
     NAME,
     NETWORK,
     STORE,
+    WORD,
     Group,
     JsonSchema,
     Listed,
@@ -23,6 +24,7 @@ from narthex.config.kinds import (
 )
 from narthex.config.schema.audit import AUDIT, AuditSettings
 from narthex.config.schema.credentials import CREDENTIALS, CredentialSettings
+from narthex.config.schema.data import DATA, DataSettings
 from narthex.config.schema.egress import EgressSettings
 from narthex.config.schema.endpoints import EndpointSettings
 from narthex.config.schema.grants import GRANTS, GrantSettings
@@ -127,6 +129,10 @@ class Settings(msgspec.Struct, frozen=True):
         ),
     ] = None
     credentials: Annotated[dict[str, CredentialSettings], CREDENTIALS] = {}
+    environment: Annotated[
+        str | None, Setting(WORD, "Where this gateway runs, such as `production`; rules can ask.", default="none")
+    ] = None
+    data: Annotated[tuple[DataSettings, ...], DATA] = ()
     grants: Annotated[tuple[GrantSettings, ...], GRANTS] = ()
     policy: Annotated[PolicySettings | None, POLICY] = None
     limits: Annotated[None, later("Rates, quotas and budgets.")] = None

@@ -25,6 +25,7 @@ from narthex.config.kinds import (
     size,
 )
 from narthex.config.schema.credentials import TABLE, UseSettings
+from narthex.config.schema.data import CLASSIFICATION, PERSONAL
 from narthex.types import ServerSpec, Sharing, StdioTarget
 
 # The defaults live beside the types that carry them.
@@ -134,5 +135,6 @@ class ServerSettings(msgspec.Struct, frozen=True):
         tuple[UseSettings, ...],
         Setting(TABLE, "What the server is shown of the gateway: one credential for everybody, or by who calls."),
     ] = ()
-    classification: Annotated[None, later("How confidential the server's answers are.")] = None
+    classification: Annotated[str | None, CLASSIFICATION] = None
+    privacy: Annotated[str | None, PERSONAL] = None
     trust: Annotated[None, later("Whether new and changed tools need an approval.")] = None

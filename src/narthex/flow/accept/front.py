@@ -76,6 +76,7 @@ from narthex.flow.notify.streams import Listen, open_standalone
 from narthex.flow.policy.admission import Admission, Admissions, Check
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
+from narthex.flow.policy.site import Site
 from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet, Viewer
@@ -168,10 +169,11 @@ class Front:
 
             self.gate = Gate(identity, snapshot, self._hosts, self._paths)
             scoped = self.gate.scoped
-        grants = Grants(snapshot.grants) if snapshot.grants else None
+        site = Site(snapshot.environment, snapshot.data)
+        grants = Grants(snapshot.grants, site) if snapshot.grants else None
         self.admissions = None
         if grants is not None or scoped or engine is not None:
-            self.admissions = Admissions(grants, scoped, self.now, engine)
+            self.admissions = Admissions(grants, scoped, self.now, engine, site)
         """Who may what; None where whoever is let in may everything."""
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent

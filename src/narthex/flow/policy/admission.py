@@ -24,6 +24,7 @@ from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants, Rights
+from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.policy.visibility import Sight, Sights, Thing
 from narthex.flow.route.index import Index, Target
 from narthex.flow.route.names import canonical
@@ -38,7 +39,7 @@ class Admission:
     Where an engine has a say, it is asked of each call, and `sight` is what it lets them see.
     """
 
-    __slots__ = ("endpoint", "engine", "facts", "now", "principal", "rights", "scopes", "sight", "until")
+    __slots__ = ("endpoint", "engine", "facts", "now", "principal", "rights", "scopes", "sight", "site", "until")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Admission:
         engine: Engine | None = None,
         sight: Sight | None = None,
         now: Callable[[], float] = lambda: 0.0,
+        site: Site = NOWHERE,
     ) -> None:
         self.principal = principal
         self.engine = engine
@@ -57,6 +59,7 @@ class Admission:
         self.endpoint = endpoint
         self.rights = rights
         self.scopes = scopes
+        self.site = site
         self.until = rights.until if rights is not None else math.inf
         if sight is not None:
             self.until = min(self.until, sight.until)
@@ -149,12 +152,22 @@ def facts_of(
         except BAD_JSON:
             raise InvalidParams("params.arguments cannot be read") from None
     server, name = target
+    full = canonical(server, name)
+    data = admission.site.data(kind, full)
     return {
         "args": arguments,
         "principal": admission.facts,
-        "resource": {"kind": kind, "server": server, "name": name, "canonical": canonical(server, name)},
+        "resource": {
+            "kind": kind,
+            "server": server,
+            "name": name,
+            "canonical": full,
+            "classification": data.classification,
+            "privacy": data.privacy,
+        },
         "context": {
             "endpoint": admission.endpoint,
+            "environment": admission.site.environment,
             "arguments_size": len(raw) if raw is not None else 0,
             **context,
         },
@@ -193,6 +206,7 @@ class Admissions:
         scopes: The endpoints where single tools need scopes.
         now: Unix seconds.
         engine: Who decides beside them; None: nobody.
+        site: Where all of it is for.
     """
 
     def __init__(
@@ -201,11 +215,13 @@ class Admissions:
         scopes: Mapping[str, Scopes],
         now: Callable[[], float],
         engine: Engine | None = None,
+        site: Site = NOWHERE,
     ) -> None:
-        self._sights = Sights(engine) if engine is not None else None
+        self._sights = Sights(engine, site) if engine is not None else None
         self._grants = grants
         self._scopes = scopes
         self._now = now
+        self._site = site
         self._of: dict[tuple[int, str], Admission] = {}
 
     def changes_at(self) -> float:
@@ -225,7 +241,7 @@ class Admissions:
         engine, sight = None, None
         if self._sights is not None:
             engine, sight = self._sights.engine, self._sights.of(principal, endpoint, now)
-        made = Admission(principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now)
+        made = Admission(principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now, self._site)
         if len(self._of) >= MOST_PRINCIPALS:
             del self._of[next(iter(self._of))]
         self._of[key] = made

@@ -132,6 +132,6 @@ def _document(
     admission = check.admission
     document = Document(
         admission.principal, admission.endpoint, kind, target.server, target.name, admission.now(),
-        call, arguments, size, check.address,
+        call, arguments, size, check.address, admission.site,
     )  # fmt: skip
     return document, params

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.route.names import canonical
 from narthex.types import Call, Kind, Principal
 
@@ -32,7 +33,9 @@ class Document:
     `call` is None where only visibility is asked: then nothing of a call is in it, and no time but the gateway's.
     """
 
-    __slots__ = ("address", "arguments", "call", "endpoint", "kind", "name", "now", "principal", "server", "size")
+    __slots__ = (
+        "address", "arguments", "call", "endpoint", "kind", "name", "now", "principal", "server", "site", "size",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Document:
         arguments: Any = None,
         size: int = 0,
         address: str = "",
+        site: Site = NOWHERE,
     ) -> None:
         """
         Args:
@@ -53,6 +57,7 @@ class Document:
             now: Unix seconds.
             arguments: Decoded; size: their bytes as they came.
             address: The client's.
+            site: Where it is decided.
         """
         self.principal: Final = principal
         self.endpoint: Final = endpoint
@@ -64,6 +69,7 @@ class Document:
         self.arguments: Final = arguments
         self.size: Final = size
         self.address: Final = address
+        self.site: Final = site
 
     @property
     def action(self) -> str:
@@ -77,6 +83,7 @@ class Document:
             "time": stamp(self.now),
             "endpoint": self.endpoint,
             "tenant": self.principal.tenant,
+            "env": self.site.environment,
         }
         if call is not None:
             mcp = {
@@ -92,7 +99,7 @@ class Document:
             "action": self.action,
             "phase": "request" if call is not None else "list",
             "subject": subject(self.principal, self.now),
-            "resource": resource(self.kind, self.server, self.name),
+            "resource": resource(self.kind, self.server, self.name, self.site),
             "mcp": mcp,
             "context": context,
         }
@@ -117,9 +124,18 @@ def subject(principal: Principal, now: float) -> dict[str, Any]:
     }
 
 
-def resource(kind: Kind, server: str, name: str) -> dict[str, Any]:
-    """What is called, by its canonical name and by its server's."""
-    return {"kind": KINDS[kind], "server": server, "name": canonical(server, name), "upstream_name": name}
+def resource(kind: Kind, server: str, name: str, site: Site) -> dict[str, Any]:
+    """What is called, by its canonical name and by its server's, and how its data is classed."""
+    full = canonical(server, name)
+    data = site.data(kind, full)
+    return {
+        "kind": KINDS[kind],
+        "server": server,
+        "name": full,
+        "upstream_name": name,
+        "classification": data.classification,
+        "privacy": data.privacy,
+    }
 
 
 def stamp(now: float) -> str:

@@ -16,7 +16,17 @@ from narthex.flow.identity.who import fits
 from narthex.flow.policy.admission import Admission, facts_of
 from narthex.flow.policy.conditions import ConditionFailed, Facts
 from narthex.flow.policy.decision import ALLOW, DENIED_BY_RULE, HIDDEN, Decision
-from narthex.flow.policy.grants import Grants, Rule, applies_to, at_endpoint, covers, in_time
+from narthex.flow.policy.grants import (
+    Grants,
+    Rule,
+    applies_to,
+    at_endpoint,
+    covers,
+    covers_class,
+    in_environment,
+    in_time,
+)
+from narthex.flow.policy.site import Site
 from narthex.types import Grant, Kind, Principal
 
 Verdict = Literal["applies", "skipped", "not met", "failed"]
@@ -60,9 +70,9 @@ def explain(
     if grants is None:
         return Explanation(ALLOW, True, ())
     rights = grants.rights(principal, endpoint, now)
-    admission = Admission(principal, endpoint, rights, None)
+    admission = Admission(principal, endpoint, rights, None, site=grants.site)
     facts = facts_of(admission, kind, target, params, context)
-    steps = tuple(_step(rule, principal, endpoint, kind, facts, now) for rule in grants.rules)
+    steps = tuple(_step(rule, grants.site, principal, endpoint, kind, facts, now) for rule in grants.rules)
     if not admission.sees(kind, *target):
         return Explanation(_hiding(steps), False, steps)
     decision, _ = admission.decide(kind, *target, params, context)
@@ -78,18 +88,26 @@ def _hiding(steps: tuple[Step, ...]) -> Decision:
     return Decision("deny", DENIED_BY_RULE, denial.rule, denial.line)
 
 
-def _step(rule: Rule, principal: Principal, endpoint: str, kind: Kind, facts: Facts, now: float) -> Step:
+def _step(rule: Rule, site: Site, principal: Principal, endpoint: str, kind: Kind, facts: Facts, now: float) -> Step:
     grant = rule.grant
-    verdict, text = _verdict(rule, principal, endpoint, kind, facts, now)
+    verdict, text = _verdict(rule, site, principal, endpoint, kind, facts, now)
     return Step(grant.name, grant.line, grant.effect, verdict, text)
 
 
 def _verdict(
-    rule: Rule, principal: Principal, endpoint: str, kind: Kind, facts: Facts, now: float
+    rule: Rule, site: Site, principal: Principal, endpoint: str, kind: Kind, facts: Facts, now: float
 ) -> tuple[Verdict, str]:
-    grant, name = rule.grant, str(facts["resource"]["canonical"])
+    grant, resource = rule.grant, facts["resource"]
+    name = str(resource["canonical"])
     if not covers(grant, kind, name):
         return "skipped", f"no pattern of it covers {name}"
+    if not covers_class(grant, kind, name, site):
+        return (
+            "skipped",
+            f"it is for data of other classes; this is {resource['classification']}, {resource['privacy']}",
+        )
+    if not in_environment(grant, site):
+        return "skipped", f"it is for other environments: {', '.join(grant.environments)}"
     if not applies_to(grant, principal):
         return "skipped", "it is for others: " + _others(grant, principal)
     if not at_endpoint(grant, endpoint):

@@ -14,13 +14,13 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import groupby
 from operator import itemgetter
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from narthex.flow.identity.who import fits
 from narthex.flow.policy.conditions import Condition, ConditionFailed, Facts, compile_condition
+from narthex.flow.policy.cover import Cover
 from narthex.flow.policy.decision import (
     APPROVAL_REQUIRED,
     CONDITION_NOT_MET,
@@ -31,9 +31,10 @@ from narthex.flow.policy.decision import (
     Decision,
     Effect,
 )
+from narthex.flow.policy.site import NOWHERE, PATTERNS_OF, Site, fits_class
 from narthex.flow.route.index import Index
 from narthex.flow.route.names import canonical
-from narthex.flow.route.patterns import compile_globs, everything, narrowed, nothing
+from narthex.flow.route.patterns import compile_globs, everything, nothing
 from narthex.types import Grant, Hours, Kind, Principal
 
 MOST_NAMES = 50_000
@@ -43,13 +44,6 @@ MOST_LISTS = 16
 """Lists whose bits one set of rights remembers: each kind of some views, before and after a change."""
 _DENY, _HOLD, _ALLOW = range(3)
 _ORDER: Mapping[Effect, int] = {"deny": _DENY, "hold": _HOLD, "allow": _ALLOW}
-PATTERNS_OF: Mapping[Kind, Literal["tools", "prompts", "resources"]] = {
-    "tools": "tools",
-    "prompts": "prompts",
-    "resources": "resources",
-    "templates": "resources",
-    "skills": "resources",
-}
 
 
 def is_open(hours: Hours, now: float) -> bool:
@@ -105,6 +99,17 @@ def covers(grant: Grant, kind: Kind, name: str) -> bool:
     return compile_globs(getattr(grant, PATTERNS_OF[kind]))(name)
 
 
+def covers_class(grant: Grant, kind: Kind, name: str, site: Site) -> bool:
+    """Is it for data that is classed as what this name gives?"""
+    if not grant.classification and not grant.privacy:
+        return True
+    return fits_class(site.data(kind, name), grant.classification, grant.privacy)
+
+
+def in_environment(grant: Grant, site: Site) -> bool:
+    return not grant.environments or site.environment in grant.environments
+
+
 def in_time(grant: Grant, now: float) -> bool:
     """Does it count at this moment? Part of what is visible (design §3)."""
     return (not grant.expires_at or now < grant.expires_at) and (grant.hours is None or is_open(grant.hours, now))
@@ -157,19 +162,18 @@ INVISIBLE = Checks(False, (), HIDDEN)
 class Rights:
     """What a set of rules lets through, until it may change by itself (Unix seconds)."""
 
-    __slots__ = ("_denied", "_denying", "_granted", "_granting", "_known", "_shown", "rules", "until")
+    __slots__ = ("_denied", "_granted", "_known", "_shown", "_site", "rules", "until")
 
-    def __init__(self, rules: tuple[Rule, ...], until: float) -> None:
+    def __init__(self, rules: tuple[Rule, ...], until: float, site: Site = NOWHERE) -> None:
         self.rules = tuple(sorted(rules, key=lambda one: _ORDER[one.grant.effect]))  # stable: file order within
         self.until = until
         self._known: dict[tuple[Kind, str], Checks] = {}
         self._shown: list[tuple[Index, int]] = []
         given = [one.grant for one in rules if one.grant.effect != "deny"]
         taken = [one.grant for one in rules if one.grant.effect == "deny" and one.is_plain]
-        self._granting = {kind: _patterns(kind, given) for kind in PATTERNS_OF}
-        self._denying = {kind: _patterns(kind, taken) for kind in PATTERNS_OF}
-        self._granted = {kind: compile_globs(patterns) for kind, patterns in self._granting.items()}
-        self._denied = {kind: compile_globs(patterns) for kind, patterns in self._denying.items()}
+        self._site = site
+        self._granted = {kind: Cover(kind, given, site) for kind in PATTERNS_OF}
+        self._denied = {kind: Cover(kind, taken, site) for kind in PATTERNS_OF}
 
     def sees(self, kind: Kind, name: str) -> bool:
         """Is the item of this canonical name visible? Never a matter of arguments (design §3)."""
@@ -177,7 +181,7 @@ class Rights:
 
     def knows(self, kind: Kind, server: str) -> bool:
         """Could anything of this kind of the server be visible?"""
-        return narrowed(self._granting[kind], canonical(server, "")) is not nothing
+        return self._granted[kind].narrowed(canonical(server, "")) is not nothing
 
     def checks(self, kind: Kind, name: str) -> Checks:
         """What applies to a call of this canonical name."""
@@ -191,14 +195,20 @@ class Rights:
     def _make(self, kind: Kind, name: str) -> Checks:
         if not self.sees(kind, name):
             return INVISIBLE
-        rules = tuple(one for one in self.rules if covers(one.grant, kind, name))
+        rules = tuple(
+            one
+            for one in self.rules
+            if covers(one.grant, kind, name) and covers_class(one.grant, kind, name, self._site)
+        )
         for at, rule in enumerate(rules):
             if rule.is_plain:  # what stands behind it is never reached
                 rules = rules[: at + 1]
                 break
         plain = rules[0].decision if rules[0].is_plain else None
+        if plain is not None:
+            return Checks(True, rules, plain)
         reads = any(one.condition is not None and one.condition.reads_arguments for one in rules)
-        return Checks(True, rules, plain, plain is None and reads)
+        return Checks(True, rules, None, reads)
 
     def shown(self, index: Index) -> int:
         """Which items of a list are visible, as bits: the i-th for the i-th of its targets. Worked out once a list."""
@@ -218,8 +228,8 @@ class Rights:
         for server, items in groupby(names, itemgetter(0)):
             prefix = canonical(server, "")
             full = [prefix + name for _, name in items]
-            granted = narrowed(self._granting[kind], prefix, full)
-            denied = narrowed(self._denying[kind], prefix, full)
+            granted = self._granted[kind].narrowed(prefix, full)
+            denied = self._denied[kind].narrowed(prefix, full)
             if granted is nothing or denied is everything:
                 bits.append("0" * len(full))
             elif granted is everything and denied is nothing:
@@ -229,19 +239,18 @@ class Rights:
         return int("".join(bits)[::-1] or "0", 2)
 
 
-def _patterns(kind: Kind, grants: Iterable[Grant]) -> tuple[str, ...]:
-    return tuple(pattern for grant in grants for pattern in getattr(grant, PATTERNS_OF[kind]))
-
-
 class Grants:
     """All grants of a configuration. Finds the rights of a principal: one object for all whom the same grants fit.
 
+    Args:
+        site: Where they are for; what is for another environment never counts.
     Raises:
         BadCondition: One of them; `config` has refused it before.
     """
 
-    def __init__(self, grants: tuple[Grant, ...]) -> None:
+    def __init__(self, grants: tuple[Grant, ...], site: Site = NOWHERE) -> None:
         self.rules = tuple(map(compile_rule, grants))
+        self.site = site
         self._ends = sorted(one.expires_at for one in grants if one.expires_at)
         self._windows = any(one.hours is not None for one in grants)
         self._rights: dict[tuple[int, ...], Rights] = {}
@@ -251,7 +260,10 @@ class Grants:
         fitting = tuple(
             at
             for at, one in enumerate(self.rules)
-            if in_time(one.grant, now) and at_endpoint(one.grant, endpoint) and applies_to(one.grant, principal)
+            if in_environment(one.grant, self.site)
+            and in_time(one.grant, now)
+            and at_endpoint(one.grant, endpoint)
+            and applies_to(one.grant, principal)
         )
         until = self.until(now)
         known = self._rights.get(fitting)
@@ -260,7 +272,7 @@ class Grants:
             return known
         if len(self._rights) >= MOST_RIGHTS:
             self._rights.clear()
-        made = self._rights[fitting] = Rights(tuple(self.rules[at] for at in fitting), until)
+        made = self._rights[fitting] = Rights(tuple(self.rules[at] for at in fitting), until, self.site)
         return made
 
     def until(self, now: float) -> float:

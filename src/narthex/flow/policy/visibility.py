@@ -14,6 +14,7 @@ from itertools import islice
 from narthex.flow.policy.decision import UNANSWERED
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import BATCH, Engine
+from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.route.index import Index
 from narthex.types import Kind, Principal
 
@@ -27,10 +28,11 @@ MOST_LISTS = 16
 class Sight:
     """What all see of whom the policy reads the same. `until`: Unix seconds, when that may change by itself."""
 
-    __slots__ = ("_shown", "known", "until")
+    __slots__ = ("_shown", "_site", "known", "until")
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, site: Site = NOWHERE) -> None:
         self.until = until
+        self._site = site
         self.known: dict[Thing, bool] = {}
         self._shown: list[tuple[Index, int, bool]] = []
 
@@ -48,7 +50,7 @@ class Sight:
         """Have decided what is not. What the engine fails at stays undecided, and so unseen; it is asked again."""
         left = iter([one for one in things if one not in self.known])
         while batch := list(islice(left, BATCH)):
-            documents = [Document(principal, endpoint, *one, now) for one in batch]
+            documents = [Document(principal, endpoint, *one, now, site=self._site) for one in batch]
             try:
                 said = await engine.decide_all(documents)
             except Exception:
@@ -80,18 +82,19 @@ class Sight:
 class Sights:
     """Those of an engine, by what its policy reads of a caller."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, site: Site = NOWHERE) -> None:
         self.engine = engine
+        self._site = site
         self._of: dict[object, Sight] = {}
 
     def of(self, principal: Principal, endpoint: str, now: float) -> Sight:
-        key = self.engine.seen_by(Document(principal, endpoint, "tools", "", "", now))
+        key = self.engine.seen_by(Document(principal, endpoint, "tools", "", "", now, site=self._site))
         known = self._of.get(key)
         if known is not None and now < known.until:
             return known
         if len(self._of) >= MOST_SIGHTS:
             del self._of[next(iter(self._of))]
-        made = self._of[key] = Sight(self.until(now))
+        made = self._of[key] = Sight(self.until(now), self._site)
         return made
 
     def until(self, now: float) -> float:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fuzz.bundles import fuzz_bundle
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from fuzz.credentials import fuzz_challenge, fuzz_token_answer
@@ -259,6 +260,7 @@ TARGETS: dict[str, Target] = {
     "api_key": fuzz_api_key,
     "batch": fuzz_batch,
     "bearer": fuzz_bearer,
+    "bundle": fuzz_bundle,
     "capabilities": fuzz_capabilities,
     "challenge": fuzz_challenge,
     "config": fuzz_config,

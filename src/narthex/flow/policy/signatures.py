@@ -148,7 +148,7 @@ def _payload(document: bytes, trust: Trust) -> tuple[_Payload, str]:
     """What the one signature says, once it is proved."""
     try:
         signatures = msgspec.json.decode(document, type=_Signatures)
-        if signatures.plugin or len(signatures.signatures) != 1:
+        if signatures.plugin not in ("", "_default") or len(signatures.signatures) != 1:
             raise NotSigned("not exactly one signature of the usual kind")
         head, body, signature = signatures.signatures[0].encode("ascii").split(b".")
         header = msgspec.json.decode(_decode(head), type=_Header)
@@ -181,7 +181,7 @@ def _check_file(file: _File, name: str, data: bytes) -> None:
             raise NotSigned(f"{name} is not JSON") from None
     else:
         digest.update(data)
-    if not hmac.compare_digest(digest.hexdigest(), file.hash.lower()):
+    if digest.hexdigest() != file.hash.lower():
         raise NotSigned(f"{name} has changed since it was signed")
 
 

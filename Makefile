@@ -97,6 +97,7 @@ bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; need
 	@NARTHEX_COMPILE=0 $(BIN)/python bench/bridges.py
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/startup.py
+	@$(BIN)/python bench/replay.py
 	@$(BIN)/python bench/report.py
 
 .PHONY: soak

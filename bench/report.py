@@ -120,6 +120,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("memory", "Memory", figures_table),
     ("soak", "A soak", figures_table),
     ("startup", "Start", figures_table),
+    ("replay", "Replay", figures_table),
 )
 
 

@@ -19,6 +19,7 @@ from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from fuzz.credentials import fuzz_challenge, fuzz_token_answer
 from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
+from fuzz.records import fuzz_recorded
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import bridge, handshake, headers, revisions
@@ -277,6 +278,7 @@ TARGETS: dict[str, Target] = {
     "metadata": fuzz_metadata,
     "names": fuzz_names,
     "param_headers": fuzz_param_headers,
+    "recorded": fuzz_recorded,
     "seal": fuzz_seal,
     "sse": fuzz_sse,
     "token_answer": fuzz_token_answer,

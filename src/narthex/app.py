@@ -175,6 +175,8 @@ class Gateway:
                  lambda: self.journal.written if self.journal is not None else 0, "counter")  # fmt: skip
         register("narthex_records_lost_total", "Records of calls that could not be written.",
                  lambda: self.journal.lost if self.journal is not None else 0, "counter")  # fmt: skip
+        register("narthex_records_without_input_total", "Records without their input, for want of room.",
+                 lambda: self.journal.without_input if self.journal is not None else 0, "counter")  # fmt: skip
         register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
 
     def _record(self, snapshot: Snapshot) -> None:

@@ -556,5 +556,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     vault: VaultSpec | None = None
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""
+    audit_inputs: Literal["none", "digest", "full"] = "none"
+    """What is recorded of what a decision was taken on."""
     policy: RegoSpec | OpaSpec | None = None
     """Who decides beside the grants; None: nobody."""

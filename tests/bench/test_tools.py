@@ -183,6 +183,14 @@ def test_each_pair_of_eras_is_timed_over_each_transport(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.needs("taskset")
 @linux_with_two_cores
+def test_recorded_calls_are_replayed_and_every_decision_is_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "replay.py"), "--records", "600", "--out", str(tmp_path / "replay.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    figures = {one["label"]: one["value"] for one in json.loads((tmp_path / "replay.json").read_text())["figures"]}
+    assert (figures["records replayed"], figures["decisions that differ"]) == (600, 0), done.stderr
+    assert 100 < figures["of them denied"] < 500
+
+
 def test_a_short_soak_has_no_wrong_answer() -> None:
     command = [sys.executable, str(BENCH / "soak.py"), "--calls", "4000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -173,6 +173,7 @@ class _Compiler:
             secret_names=secrets.names,
             vault=secrets.vault,
             audit_dir=self._audit_dir(),
+            audit_inputs=self.settings.audit.inputs if self.settings.audit is not None else "none",
             listen=listen,
             admin_listen=admin,
             tls=self._tls(settings.tls, ("tls",)),

@@ -21,6 +21,8 @@ from narthex.telemetry.record import Entry, id_of, line_of, line_of_lost
 
 CAPACITY = 32_768
 """Entries that may wait for the disk: some megabytes."""
+MOST_KEPT = 64 * 1024 * 1024
+"""Bytes of requests that may wait for the disk with their records; beyond, records are without their input."""
 FLUSH_S = 0.02
 RETRY_S = 1.0
 _BATCH = 1024
@@ -48,12 +50,14 @@ class Journal:
         self.folder = folder
         self.written = 0
         self.lost = 0
+        self.without_input = 0
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
         self._now, self._random, self._capacity = now, random, capacity
         self._entries: deque[Entry] = deque()
         self._at_ms = self._number = 0
         self._told = 0
+        self._kept = self._let_go = 0  # bytes; the one is the loop's, the other the thread's
         self._left = b""  # of a batch whose beginning is in the file
         self._file = -1
         self._day = ""
@@ -74,6 +78,14 @@ class Journal:
             self.lost += 1
             return
         entry.at = self._now()
+        if entry.call is not None:
+            if self._kept - self._let_go > MOST_KEPT:
+                entry.call = None
+                self.without_input += 1
+            else:
+                self._kept += entry.bytes_in
+        if entry.call is None and entry.check is not None:
+            entry.check.params = {}  # or they would wait for the disk
         self._entries.append(entry)
         if not self._wake.is_set():
             self._wake.set()
@@ -127,6 +139,8 @@ class Journal:
             lines.append(line_of_lost(count, self._now(), self._id(self._now())))
         for _ in range(min(len(self._entries), _BATCH)):
             entry = self._entries.popleft()
+            if entry.call is not None:
+                self._let_go += entry.bytes_in
             try:
                 lines.append(line_of(entry, self._id(entry.at)))
                 self.written += 1

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import functools
 import time
+from typing import Any, Literal
 
 import msgspec
 
 from narthex import __version__
+from narthex.flow.policy.admission import Check
+from narthex.flow.route.names import canonical
 from narthex.telemetry.accounts import OUTCOMES
-from narthex.types import Principal
+from narthex.telemetry.inputs import input_of
+from narthex.types import Call, Principal
 
 FORM = 1
+Event = Literal["call", "refused"]
+"""`refused`: it was turned away before it was known where it leads, a malformed one say; but not before who calls."""
 LONGEST = 256
 """Characters of a text that a client or a server chose."""
 _encode = msgspec.json.Encoder().encode
@@ -26,7 +32,8 @@ class Entry(msgspec.Struct):
     """What the path of a call hands over: references and numbers, nothing large, nothing made for it.
 
     `outcome` is an index in `accounts.OUTCOMES`; `account` the caller's with the server, its credential's name first;
-    `code` the JSON-RPC error code that the client got, 0 for none.
+    `code` the JSON-RPC error code that the client got, 0 for none; `check` has what was decided, and of what. `call` is
+    given where the record is to say what was looked at; the arguments only if `full`.
     """
 
     principal: Principal
@@ -47,6 +54,10 @@ class Entry(msgspec.Struct):
     bytes_out: int
     seconds: float
     config: str
+    event: Event = "call"
+    check: Check | None = None
+    call: Call | None = None
+    full: bool = False
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
 
@@ -62,6 +73,26 @@ class Who(msgspec.Struct, omit_defaults=True):
     actors: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     authenticated: str | None = None
+
+
+class Said(msgspec.Struct, omit_defaults=True):
+    """What policy decided of the call: by which rule, on which line of its file, and of what.
+
+    `resource` is the canonical name, which rules match. `reason` `not_granted`: it does not exist for the caller.
+    `engine`, its `bundle` and `decision_id`: who decided beside the grants, by which revision, and how it calls that.
+    """
+
+    effect: str
+    reason: str
+    rule: str = ""
+    line: int = 0
+    detail: str = ""
+    kind: str = ""
+    resource: str = ""
+    engine: str = ""
+    bundle: str = ""
+    decision_id: str = ""
+    obligations: tuple[str, ...] = ()
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -95,6 +126,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     session: str = ""
     request: str = ""
     version: str = ""
+    policy: Said | None = None
+    input: dict[str, Any] | None = None
 
 
 class Lost(msgspec.Struct):
@@ -119,7 +152,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         v=FORM,
         id=id_,
         time=stamp(entry.at),
-        event="call",
+        event=entry.event,
         tenant=who.tenant,
         principal=Who(
             who.issuer, who.subject, who.method, who.client, who.kind, who.actors, who.roles,
@@ -144,8 +177,36 @@ def line_of(entry: Entry, id_: str) -> bytes:
         session=entry.session,
         request=entry.request.decode(errors="replace") if len(entry.request) <= LONGEST else "",
         version=entry.version,
+        policy=_said(entry.check) if entry.check is not None else None,
+        input=_input(entry),
     )  # fmt: skip
     return _encode(record) + b"\n"
+
+
+def _input(entry: Entry) -> dict[str, Any] | None:
+    if entry.check is None or entry.call is None:
+        return None
+    return input_of(entry.check, entry.call, full=entry.full)
+
+
+def _said(check: Check) -> Said | None:
+    """None where nothing was decided: no name has led to anything."""
+    decision, target = check.decision, check.target
+    if decision is None or target is None:
+        return None
+    return Said(
+        decision.effect,
+        decision.reason,
+        decision.rule,
+        decision.line,
+        decision.detail,
+        check.kind,
+        canonical(target.server, target.name),
+        decision.engine,
+        decision.bundle,
+        decision.decision_id,
+        tuple(one.kind for one in decision.obligations),
+    )
 
 
 def line_of_lost(count: int, at: float, id_: str) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from narthex.flow.accept import front
 from narthex.telemetry.record import Entry, line_of
 from narthex.testing import FakeServer, JsonRpcError
+from narthex.types import Grant
 from tests.flow.accept.test_exchange import Mcp
 from tests.flow.gateway import Running, run, spec, until
 from tests.flow.upstream.test_http import HOLD
@@ -109,6 +110,100 @@ def test_a_call_that_its_client_gave_up() -> None:
             client.close()
             await until(lambda: found)
             assert (found[0]["outcome"], found[0]["source"]) == ("cancelled", "127.0.0.1")
+
+    run(main)
+
+
+GRANTS = (
+    Grant("small", "allow", tools=("one__echo",), when="args.amount <= 100", line=7),
+    Grant("no deletes", "deny", tools=("*__delete",), line=9),
+)
+
+
+@ERAS
+@pytest.mark.parametrize(
+    ("name", "arguments", "decision", "policy"),
+    [
+        pytest.param(
+            "one__echo",
+            {"amount": 7},
+            "allow",
+            {"effect": "allow", "reason": "granted", "rule": "small", "line": 7, "resource": "one__echo"},
+            id="allowed by a rule",
+        ),
+        pytest.param(
+            "one__echo",
+            {"amount": 700},
+            "deny",
+            {"effect": "deny", "reason": "condition_not_met", "rule": "small", "line": 7, "resource": "one__echo"},
+            id="denied by a condition",
+        ),
+        pytest.param(
+            "one__delete",
+            {},
+            "deny",
+            {"effect": "deny", "reason": "not_granted", "resource": "one__delete"},
+            id="hidden: what the client is not told, the record says",
+        ),
+        pytest.param("one__nobody", {}, "deny", None, id="missing: nothing was decided"),
+    ],
+)
+def test_what_was_decided_and_by_which_rule(
+    modern: bool, name: str, arguments: Any, decision: str, policy: dict[str, Any] | None
+) -> None:
+    async def main() -> None:
+        named = [{"name": name, "inputSchema": {"type": "object"}} for name in ("echo", "delete")]
+        async with FakeServer(tools=named) as server:
+            grants = {"grants": GRANTS}
+            async with Running({"one": spec("one", server.url)}, settings=grants) as gateway:
+                client = await gateway.client(session=not modern)
+                found = recorded(gateway)
+                await (client.modern if modern else client.legacy)("tools/call", {"name": name, "arguments": arguments})
+                (one,) = found
+                assert (one["event"], one["decision"]) == ("call", decision)
+                assert one.get("policy") == (policy and {**policy, "kind": "tools"})
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "method"),
+    [
+        pytest.param(("tools/call", {"name": 7}), "invalid_params", "tools/call", id="malformed"),
+        pytest.param(("tools/call", {**CALL, "requestState": "x"}), "invalid_handle", "tools/call", id="a bad state"),
+        pytest.param(("tools/call", {"name": "one__other"}), "header_mismatch", "tools/call", id="a header disagrees"),
+    ],
+)
+def test_what_is_refused_before_it_is_a_call_is_recorded_too(request_: Any, reason: str, method: str) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client()
+            found = recorded(gateway)
+            headers = {"Mcp-Name": "one__echo"}
+            got = await client.modern(*request_, headers=headers)
+            (one,) = found
+            assert (one["event"], one["decision"], one["reason"]) == ("refused", "deny", reason)
+            assert (one["method"], one["principal"]["subject"], one["source"]) == (method, "local", "127.0.0.1")
+            assert one["decision_id"] == got.error["data"]["decisionId"] and one["bytes_in"] > 0
+            assert not server.asked
+
+    run(main)
+
+
+def test_what_is_no_message_at_all_is_recorded_with_its_caller() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client()
+            found = recorded(gateway)
+            client.http("POST", "/mcp", body=b"{nonsense")
+            assert (await client.read()).status == 400
+            (one,) = found
+            assert (one["event"], one["method"], one["bytes_in"]) == ("refused", "", 9)
+            client.http("GET", "/mcp")
+            await client.read()
+            client.http("POST", "/nowhere", body=b"{}")
+            await client.read()
+            assert len(found) == 1, "who only looks has called nothing"
 
     run(main)
 

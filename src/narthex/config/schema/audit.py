@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from narthex.config.kinds import FILE, Group, Setting, later
+from narthex.config.kinds import FILE, Choice, Group, Setting, later
 
 
 class AuditSettings(msgspec.Struct, frozen=True):
@@ -16,6 +16,14 @@ class AuditSettings(msgspec.Struct, frozen=True):
         str | None,
         Setting(FILE, "Folder of the files, one a day, relative to the configuration file.", default="required"),
     ] = None
+    inputs: Annotated[
+        Literal["none", "digest", "full"],
+        Setting(
+            Choice(("none", "digest", "full")),
+            "What is kept of what a decision was taken on, so that it can be replayed: `digest` everything but the"
+            " arguments, of which only a SHA-256, `full` the arguments too (up to 64 KiB of a call): they are payload.",
+        ),
+    ] = "none"
     durable: Annotated[None, later("Which calls wait until their record is on the disk.")] = None
     on_failure: Annotated[None, later("What becomes of calls that cannot be recorded.")] = None
 

@@ -39,7 +39,7 @@ from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.leniency import Leniency
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.listing import Listing
-from narthex.flow.accept.recording import entry_of
+from narthex.flow.accept.recording import Turned, entry_of, entry_of_turned
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.retrying import Retrying
 from narthex.flow.accept.sessions import Sessions
@@ -85,7 +85,7 @@ from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
 from narthex.telemetry.log import Logs
 from narthex.telemetry.record import Entry
-from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Snapshot
+from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Session, Snapshot
 
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
@@ -171,10 +171,10 @@ class Front:
             scoped = self.gate.scoped
         site = Site(snapshot.environment, snapshot.data)
         grants = Grants(snapshot.grants, site) if snapshot.grants else None
-        self.admissions = None
-        if grants is not None or scoped or engine is not None:
-            self.admissions = Admissions(grants, scoped, self.now, engine, site)
+        admissions = Admissions(grants, scoped, self.now, engine, site)
+        self.admissions = admissions if grants is not None or scoped or engine is not None else None
         """Who may what; None where whoever is let in may everything."""
+        self._admissions = self.admissions or (admissions if snapshot.audit_inputs != "none" else None)
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
         }
@@ -205,22 +205,23 @@ class Front:
                     self._identify(gate, connection, request, endpoint, path)
                     return
                 principal = known
-            if request.method == b"POST":
-                self._post(connection, request, endpoint, principal)
-            else:
-                self._get_or_delete(connection, request, endpoint, principal)
         except Exception as error:
             self._failed(connection, error, "modern")
+        else:
+            self.serve(connection, request, endpoint, principal)
 
     def serve(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
-        """Answer a request whose principal was not known at once. Never raises."""
+        """Answer a request whose principal is known. Never raises."""
         try:
             if request.method == b"POST":
                 self._post(connection, request, endpoint, principal)
             else:
                 self._get_or_delete(connection, request, endpoint, principal)
         except Exception as error:
-            self._failed(connection, error, "modern")
+            turned = None
+            if request.method == b"POST":
+                turned = Turned(principal, endpoint.name, connection.peer[0], len(request.body))
+            self._failed(connection, error, "modern", turned)
 
     def _identify(
         self, gate: Gate, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, path: bytes
@@ -249,12 +250,12 @@ class Front:
             error.scopes = endpoint.base_scopes
         self.refuse(connection, None, error, "modern", gate.metadata_url(connection, request, path))
 
-    def _failed(self, connection: Replying, error: Exception, era: Era) -> None:
-        """Refuse a request of which no more is known than that it went wrong."""
+    def _failed(self, connection: Replying, error: Exception, era: Era, turned: Turned | None = None) -> None:
+        """Refuse a request of which no more is known than that it went wrong, and by whom it was."""
         if not isinstance(error, GatewayError):
             _log.error("a request failed in the gateway", exc_info=error)
             error = GatewayError()
-        self.refuse(connection, None, error, era)
+        self.refuse(connection, None, error, era, turned=turned)
 
     def _get_or_delete(
         self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal
@@ -301,6 +302,9 @@ class Front:
         method, params = message.method, message.params
         id_ = None if message.id is UNSET else message.id
         era: Era = "modern"
+        version = name = ""
+        session: Session | None = None
+        check: Check | None = None
         try:
             said = ERA_OF_HEADER.get(headers.get(b"mcp-protocol-version"))
             version, era = (
@@ -308,7 +312,6 @@ class Front:
                 if said is not None and method != "initialize"
                 else era_of(headers.get(b"mcp-protocol-version"), message, request.body)
             )
-            session = None
             if era == "legacy" and b"mcp-session-id" in headers and method != "initialize":
                 session = self.sessions.find(headers[b"mcp-session-id"], principal, endpoint.name)
                 version = session.version
@@ -332,15 +335,12 @@ class Front:
                 make = Tasking
             elif "task" in params and method == "tools/call":
                 make = Tasking
+            check = self._check(call, connection, request)
             only_server = ""
             if era == "modern" and "requestState" in params and method in SERVED:
                 answers = read_answers(params)  # first: a call that is held is not lost by answers that cannot be read
                 call, only_server, state = self._retried(call)
                 if state is not None:
-                    check = None
-                    if self.admissions is not None:
-                        admission = self.admissions.of(principal, endpoint.name)
-                        check = Check(admission, self._hosts.client(connection.peer[0], request))
                     Retrying(self, connection, call, state, takes_events, answers, len(request.body)).start(
                         request, check
                     )
@@ -357,15 +357,22 @@ class Front:
             one.only_server = only_server
             if self.record is not None:
                 one.source = connection.peer[0]
-            if self.admissions is not None:
-                self._check(one, self.admissions, connection, request)
+            if check is not None:
+                one.check = check
+                if check.admission.scopes is not None and self.gate is not None:
+                    one.metadata_url = self.gate.metadata_url(connection, request, request.path)
             connection.exchange = one
             active.add(one)
             if session is not None:
                 self.calls.cancellable[session.id, id_json] = one
             one.start(request)
         except GatewayError as error:
-            self.refuse(connection, id_, error, era)
+            turned = None
+            if self.record is not None:
+                peer, size, id_json = connection.peer[0], len(request.body), encode(id_) if id_ is not None else b""
+                in_session = session.id if session is not None else ""
+                turned = Turned(principal, endpoint.name, peer, size, method, name, id_json, version, in_session, check)
+            self.refuse(connection, id_, error, era, turned=turned)
 
     def _batch(self, connection: Replying, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
         """Several messages in one body: each takes the way of a request of its own, with the headers of this one."""
@@ -382,17 +389,17 @@ class Front:
             try:
                 self._post(slot, one, endpoint, principal)
             except Exception as error:
-                self._failed(slot, error, "legacy")
+                self._failed(slot, error, "legacy", Turned(principal, endpoint.name, connection.peer[0], len(message)))
 
         connection.exchange = batch = Batch(connection, split_batch(request.body), take, self.new_id)
         batch.start()
 
-    def _check(self, one: Exchange, admissions: Admissions, connection: Replying, request: HttpRequest) -> None:
-        """What a call is checked by, and what the challenge of one that lacks scopes says."""
-        admission = admissions.of(one.call.principal, one.call.endpoint)
-        one.check = Check(admission, self._hosts.client(connection.peer[0], request))
-        if admission.scopes is not None and self.gate is not None:
-            one.metadata_url = self.gate.metadata_url(connection, request, request.path)
+    def _check(self, call: Call, connection: Replying, request: HttpRequest) -> Check | None:
+        """What a call is checked by; None where whoever was let in may everything, and nobody wants to know of what."""
+        if self._admissions is None:
+            return None
+        address = self._hosts.client(connection.peer[0], request)
+        return self._admissions.check(call.principal, call.endpoint, address)
 
     def shown(self, endpoint: str, principal: Principal, index: Index) -> int | None:
         """Which items of a list this principal may see, as bits; None for all."""
@@ -463,7 +470,7 @@ class Front:
                 decision_id=decision_id,
             )  # fmt: skip
         if self.record is not None:
-            self.record(entry_of(one, self.snapshot.revision, outcome, seconds, size, error, decision_id))
+            self.record(entry_of(one, self.snapshot, outcome, seconds, size, error, decision_id))
 
     @staticmethod
     def decode_id(raw: bytes) -> Id:
@@ -488,16 +495,28 @@ class Front:
         return b"Retry-After: %d\r\n" % math.ceil(seconds) if seconds is not None and status >= 400 else b""
 
     def refuse(
-        self, connection: Replying, id_: Id | None, error: GatewayError, era: Era, metadata_url: str = ""
+        self,
+        connection: Replying,
+        id_: Id | None,
+        error: GatewayError,
+        era: Era,
+        metadata_url: str = "",
+        turned: Turned | None = None,
     ) -> None:
-        """Answer with an error, by its HTTP status; `metadata_url` is for the challenge of one that has one."""
-        body = encode_error(id_, for_era(error, era), self.new_id())
+        """Answer with an error, by its HTTP status, and record it where it is known who asked.
+
+        `metadata_url` is for the challenge of one that has one.
+        """
+        decision_id = self.new_id()
+        body = encode_error(id_, for_era(error, era), decision_id)
         status = self.status_of(error, era)
         extra = self.error_lines(error, status, metadata_url)
         if isinstance(error, HttpRefusal):
             extra += "".join(f"{name}: {value}\r\n" for name, value in error.headers).encode()
         connection.respond(status, JSON, (body,), len(body), extra)
         self.accounts.counter("", "", "refused").add(outcome_of(error), 0.0, 0, len(body))
+        if turned is not None and self.record is not None:
+            self.record(entry_of_turned(turned, self.snapshot.revision, error, decision_id, len(body)))
         if error.code == -32603:
             _log.error("refused: %s %s", error.public, error.detail)
         elif isinstance(error, (CodecError, HttpRefusal)):

@@ -1,27 +1,39 @@
 """What is recorded of a call: made of what is at hand when it ends, nothing that it said, and nothing large.
 
-In: an exchange that is being accounted for. Out: an `Entry`. Cases: `tests/flow/accept/test_recording.py`.
+In: an exchange that is being accounted for, or a request that never became one. Out: an `Entry`.
+Cases: `tests/flow/accept/test_recording.py`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from narthex.errors import GatewayError
+from narthex.flow.policy.admission import Check
 from narthex.flow.upstream.viewers import account_in
+from narthex.telemetry.accounts import outcome_of
 from narthex.telemetry.record import LONGEST, Entry
+from narthex.types import Call, Principal, Snapshot
 
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
 
 
 def entry_of(
-    one: Exchange, config: str, outcome: int, seconds: float, size: int, error: GatewayError | None, decision_id: str
+    one: Exchange,
+    snapshot: Snapshot,
+    outcome: int,
+    seconds: float,
+    size: int,
+    error: GatewayError | None,
+    decision_id: str,
 ) -> Entry:
     """The record of a call.
 
     Args:
-        config: Revision of the configuration.
+        snapshot: The configuration: its revision, and how much is recorded.
         outcome: Index in `accounts.OUTCOMES`. seconds: from request to answer. size: bytes of the answer.
         error: What it was refused with, or failed by; None for an answer of the server.
     """
@@ -45,5 +57,58 @@ def entry_of(
         one.size_in,
         size,
         seconds,
+        snapshot.revision,
+        check=one.check,
+        call=call if snapshot.audit_inputs != "none" else None,
+        full=snapshot.audit_inputs == "full",
+    )
+
+
+class Turned(msgspec.Struct):
+    """What was known of a request when it was turned away; the caller always is."""
+
+    principal: Principal
+    endpoint: str
+    source: str
+    size_in: int
+    method: str = ""
+    name: str = ""
+    request: bytes = b""
+    version: str = ""
+    session: str = ""
+    check: Check | None = None
+
+
+def turned_of(call: Call, source: str, size_in: int, check: Check | None) -> Turned:
+    """The same of what has become a call, and may not go on."""
+    session = call.session.id if call.session is not None else ""
+    return Turned(
+        call.principal, call.endpoint, source, size_in, call.method, call.name, call.id_json, call.version, session,
+        check,
+    )  # fmt: skip
+
+
+def entry_of_turned(one: Turned, config: str, error: GatewayError, decision_id: str, size: int) -> Entry:
+    """The record of a request that was refused before it became a call. `size`: bytes of the answer."""
+    return Entry(
+        one.principal,
+        one.source,
+        one.session,
+        one.endpoint,
+        "",
+        one.method,
+        one.name[:LONGEST],
+        one.request if len(one.request) <= LONGEST else b"",
+        one.version,
+        outcome_of(error),
+        error.reason,
+        error.code,
+        decision_id,
+        "",
+        one.size_in,
+        size,
+        0.0,
         config,
+        event="refused",
+        check=one.check,
     )

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from narthex.errors import GatewayError
+from narthex.flow.accept.recording import turned_of
 from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.handles import HeldCall
 from narthex.flow.codec.jsonrpc import RawMap, encode
@@ -52,6 +53,7 @@ class Retrying:
         self._answers = answers
         self._size_in = size_in
         self._walk: Walk | None = None
+        self._check: Check | None = None
 
     def start(self, request: HttpRequest, check: Check | None) -> None:
         """Go on at once, or wait for what has to be decided.
@@ -70,7 +72,7 @@ class Retrying:
             self._go_on()
             return
         target = Target(held.server_name, held.target_name, encode(held.target_name))
-        self._walk = again(call, target, check)
+        self._check, self._walk = check, again(call, target, check)
         self._step(None)
 
     def _held(self) -> Exchange:
@@ -106,7 +108,8 @@ class Retrying:
                 _log.error("a retry failed in the gateway", exc_info=error)
                 error = GatewayError()
             connection.exchange = None
-            front.refuse(connection, front.decode_id(self._call.id_json), error, self._call.era)
+            turned = turned_of(self._call, connection.peer[0], self._size_in, self._check)
+            front.refuse(connection, front.decode_id(self._call.id_json), error, self._call.era, turned=turned)
 
     def _go_on(self) -> None:
         held, connection = self._held(), self._connection  # it may have ended while it was decided
@@ -114,6 +117,7 @@ class Retrying:
             return
         del self._front.calls.held[self._state.call]
         connection.exchange = held
+        held.check = self._check
         held.attach(connection, self._call, self._size_in, takes_events=self._takes_events, answers=self._answers)
 
     # --- Exchanging

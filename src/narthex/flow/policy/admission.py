@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from narthex.errors import Denied, InvalidParams
+from narthex.errors import Denied, GatewayError, InvalidParams
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.identity.scopes import Scopes
 from narthex.flow.policy.conditions import Facts, read_arguments, sent
-from narthex.flow.policy.decision import Decision
+from narthex.flow.policy.decision import ALLOW, HIDDEN, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants, Rights
@@ -101,6 +101,12 @@ class Admission:
     def sees_call_of(self, server: str, tool: str) -> bool:
         """Is the tool visible whose call made a task? `tool` is empty where that is not known."""
         return self.sees("tools", server, tool) if tool else self.knows("tools", server)
+
+    def reads_arguments(self, kind: Kind, server: str, name: str) -> bool:
+        """Does anything that decides about a call of this look at its arguments?"""
+        if self.engine is not None and self.engine.reads_arguments:
+            return True
+        return self.rights is not None and self.rights.checks(kind, canonical(server, name)).reads_arguments
 
     def shown(self, index: Index) -> int | None:
         """Which items of a list are visible, as bits in its order; None for all. Worked out once for all alike."""
@@ -232,37 +238,57 @@ class Admissions:
 
     def of(self, principal: Principal, endpoint: str) -> Admission:
         """What this principal may at an endpoint. A verified token gives the same object each time: it is the key."""
+        return self._at(principal, endpoint, self._now())
+
+    def check(self, principal: Principal, endpoint: str, address: str) -> Check:
+        """What a call of theirs is admitted by. `address`: the client's, for rules on networks."""
+        now = self._now()
+        return Check(self._at(principal, endpoint, now), address, now)
+
+    def _at(self, principal: Principal, endpoint: str, now: float) -> Admission:
         key = (id(principal), endpoint)
         known = self._of.get(key)
-        now = self._now()
         if known is not None and known.principal is principal and now < known.until:
             return known
-        rights = self._grants.rights(principal, endpoint, now) if self._grants is not None else None
-        engine, sight = None, None
-        if self._sights is not None:
-            engine, sight = self._sights.engine, self._sights.of(principal, endpoint, now)
-        made = Admission(principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now, self._site)
+        made = self.at(principal, endpoint, now)
         if len(self._of) >= MOST_PRINCIPALS:
             del self._of[next(iter(self._of))]
         self._of[key] = made
         return made
 
+    def at(self, principal: Principal, endpoint: str, now: float) -> Admission:
+        """The same, of any moment (Unix seconds), and not kept."""
+        rights = self._grants.rights(principal, endpoint, now) if self._grants is not None else None
+        engine, sight = None, None
+        if self._sights is not None:
+            engine, sight = self._sights.engine, self._sights.of(principal, endpoint, now)
+        return Admission(principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now, self._site)
+
 
 class Check(msgspec.Struct):
-    """The admission of one call: what its walk asks, and what was decided.
+    """The admission of one call: what its walk asks, and what was decided of what, for the record.
 
-    `pending`: memory alone has not decided; `deciding.decided` goes on. `document`: what an engine was asked.
+    `at`: Unix seconds, the moment that decides. `target` is None until a name has led to something; `params` is what
+    was looked at then. `pending`: memory alone has not decided; `deciding.decided` goes on. `document`: what an engine
+    was asked.
     """
 
     admission: Admission
     address: str = ""
+    at: float = 0.0
+    kind: Kind = "tools"
+    target: Target | None = None
+    params: RawMap = {}
     decision: Decision | None = None
     pending: bool = False
     document: Document | None = None
 
     def sees(self, kind: Kind, target: Target) -> bool:
         """Is this visible to the caller?"""
-        return self.admission.sees(kind, target.server, target.name)
+        if self.admission.sees(kind, target.server, target.name):
+            return True
+        self.kind, self.target, self.decision = kind, target, HIDDEN
+        return False
 
     @property
     def is_judged(self) -> bool:
@@ -284,11 +310,15 @@ class Check(msgspec.Struct):
 
     def admit(self, kind: Kind, target: Target, params: RawMap) -> RawMap:
         """The parameters that go on, as far as memory decides. Raises Denied, InsufficientScope, InvalidParams."""
+        self.kind, self.target, self.params = kind, target, params
         context, admission = {"address": self.address}, self.admission
-        decision, params = admission.decide(kind, target.server, target.name, params, context)
-        self.decision, self.pending = decision, admission.engine is not None
-        if decision is not None and decision.effect != "allow":
-            if decision.effect == "deny":
-                raise refusal(decision)
-            self.pending = True
+        try:
+            decision, params = admission.decide(kind, target.server, target.name, params, context)
+        except GatewayError as error:
+            self.decision = Decision("deny", error.reason, detail=error.detail)
+            raise
+        self.decision = decision = decision or ALLOW
+        self.pending = admission.engine is not None or decision.effect == "hold"
+        if decision.effect == "deny":
+            raise refusal(decision)
         return params

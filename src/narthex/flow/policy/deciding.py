@@ -131,7 +131,7 @@ def _document(
             params = {**params, "arguments": Raw(encode(arguments))}
     admission = check.admission
     document = Document(
-        admission.principal, admission.endpoint, kind, target.server, target.name, admission.now(),
+        admission.principal, admission.endpoint, kind, target.server, target.name, check.at,
         call, arguments, size, check.address, admission.site,
     )  # fmt: skip
     return document, params

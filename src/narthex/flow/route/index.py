@@ -17,7 +17,7 @@ from narthex.flow.route.names import canonical, shown_name
 from narthex.flow.route.patterns import Selector
 from narthex.flow.route.target import Target as Target
 from narthex.flow.route.uri_templates import MAX_URI, Template, prefix_uri, scheme_authority
-from narthex.types import EndpointSpec, Kind, Selection
+from narthex.types import EndpointSpec, Kind
 
 KEY: Mapping[Kind, str] = {
     "tools": "name",
@@ -117,7 +117,7 @@ def merge(
         stdio: Servers that get no headers. A tool of any other one is left out where its `x-mcp-header` is not valid
             (2026-07-28, Streamable HTTP transport, "Schema Extension": clients MUST).
     """
-    select = Selector(*_patterns(_selection(spec, kind)))
+    select = selector_of(spec, kind)
     targets: dict[str, Target] = {}
     prepared = Preparing(bound)
     hidden: list[tuple[str, str]] = []
@@ -220,12 +220,10 @@ _APP = b"ui:"  # a slash may be escaped
 _MANIFEST = "/SKILL.md"
 
 
-def _selection(spec: EndpointSpec, kind: Kind) -> Selection:
-    return spec.tools if kind == "tools" else spec.prompts if kind == "prompts" else spec.resources
-
-
-def _patterns(selection: Selection) -> tuple[Sequence[str], Sequence[str]]:
-    return selection.include, selection.exclude
+def selector_of(spec: EndpointSpec, kind: Kind) -> Selector:
+    """What the endpoint takes of this kind, by canonical names."""
+    selection = spec.tools if kind == "tools" else spec.prompts if kind == "prompts" else spec.resources
+    return Selector(selection.include, selection.exclude)
 
 
 def _shower(spec: EndpointSpec, kind: Kind) -> Callable[[str, str], str]:

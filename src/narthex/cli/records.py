@@ -1,0 +1,98 @@
+"""Where recorded decisions are: a file of lines, a folder of the journal, standard input; or one record, by its id.
+
+Cases: `tests/cli/test_replay.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from narthex.flow.policy.again import Again
+    from narthex.flow.policy.recorded import Recorded
+    from narthex.types import Snapshot
+
+LONGEST = 16 * 1024 * 1024
+"""Bytes of a line; a longer one is no record."""
+
+
+def files_of(path: Path) -> list[Path]:
+    """The journal's files in a folder, in their order; or the file itself."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("calls-*.jsonl"))
+    if not found:
+        raise click.ClickException(f"no records in {path}: calls-YYYYMMDD.jsonl is what the journal writes")
+    return found
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Each line with its place. `-` is standard input."""
+    for file in files_of(path):
+        stream = sys.stdin.buffer if str(file) == "-" else file.open("rb")
+        with stream:
+            number = 0
+            while line := stream.readline(LONGEST):
+                number += 1
+                if line.strip():
+                    yield f"{file}:{number}", line
+
+
+def recorded_in(path: Path, silent: list[int]) -> Iterator[Recorded]:
+    """Decisions with their input. `silent` counts lines that are none; what cannot be read is said, too."""
+    from narthex.flow.policy.recorded import BadRecord, Reader
+
+    reader = Reader()
+    for place, line in lines_of(path):
+        try:
+            found = reader.read(line)
+        except BadRecord as error:
+            click.echo(f"{place}: {error}", err=True)
+            found = None
+        if found is None:
+            silent[0] += 1
+        else:
+            yield found
+
+
+def folder_of(snapshot: Snapshot) -> Path:
+    """Where this configuration records. Raises ClickException: nowhere."""
+    if not snapshot.audit_dir:
+        raise click.ClickException("this configuration records nothing: it has no `audit`; name a file")
+    return Path(snapshot.audit_dir)
+
+
+def find_record(folder: Path, id_: str) -> bytes:
+    """The line of the record with this id, or of the decision that a client was told; the latest of them."""
+    import msgspec
+
+    wanted = id_.encode()
+    for file in reversed(files_of(folder)):
+        found = b""
+        for _, line in lines_of(file):
+            if wanted in line:
+                try:
+                    names = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+                    if b'"' + wanted + b'"' in (bytes(names.get("id", b"")), bytes(names.get("decision_id", b""))):
+                        found = line
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    continue
+        if found:
+            return found
+    raise click.ClickException(f"no record {id_} in {folder}")
+
+
+def again_by(snapshot: Snapshot) -> Again:
+    """Decides as a gateway with this configuration does."""
+    from narthex.flow.policy.again import Again, scopes_of
+    from narthex.flow.policy.grants import Grants
+    from narthex.flow.policy.site import Site
+
+    site = Site(snapshot.environment, snapshot.data)
+    grants = Grants(snapshot.grants, site) if snapshot.grants else None
+    return Again(grants, scopes_of(snapshot.endpoints), snapshot.endpoints, site=site)

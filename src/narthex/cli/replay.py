@@ -1,0 +1,150 @@
+"""`narthex replay`: recorded decisions, decided again. Needs no running gateway and starts no server.
+
+In: records, and the configuration that they must agree with, or another one that they are held against. Out: what
+differs; exit 0 nothing, 1 something, or nothing that could be compared. Cases: `tests/cli/test_replay.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from narthex.cli.client import one_line
+from narthex.cli.kept import config_option, find_file, json_option, say, table
+from narthex.cli.records import again_by, folder_of, recorded_in
+
+if TYPE_CHECKING:
+    from narthex.flow.policy.again import Again
+    from narthex.flow.policy.decision import Decision
+    from narthex.flow.policy.replay import Difference, Replayed, Seen
+
+SHOWN = 200
+"""Rows for people; `--json` gives all."""
+
+
+@click.command()
+@click.argument("records", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Another configuration: list what it would change.",
+)
+@config_option
+@json_option
+@click.pass_context
+def replay(ctx: click.Context, records: Path | None, against: Path | None, config: Path | None, as_json: bool) -> None:
+    """Decide recorded calls again: by the same configuration, which must agree, or against another one.
+
+    RECORDS is a file of the journal, its folder, or `-`; without it, where the configuration records. Each line brings
+    its own time, caller and arguments (`audit: {inputs: full}`), so the answer does not depend on today.
+
+    Exits 0 where nothing differs, 1 where something does or nothing could be compared.
+
+    With --json: {"decided", "agrees", "differences": [{"principal", "kind", "resource", "before", "after", "count",
+    "first", "last", "id"}], "more", "untold", "silent", "revision"}.
+    """
+    from narthex.config.compile import load_snapshot
+
+    snapshot = load_snapshot(against or find_file(ctx, config), env=os.environ)
+    if records is None:
+        ruling = snapshot if against is None else load_snapshot(find_file(ctx, config), env=os.environ)
+        records = folder_of(ruling)
+    elif str(records) != "-" and not records.exists():
+        raise click.BadParameter(f"no file or folder '{records}'")
+    silent = [0]
+    found = asyncio.run(_replay(records, again_by(snapshot), silent, by_effect=against is not None))
+    if as_json:
+        say(_document(found, silent[0], snapshot.revision))
+    else:
+        _show(found, silent[0], against)
+    ctx.exit(0 if found.agrees and found.decided else 1)
+
+
+async def _replay(records: Path, again: Again, silent: list[int], *, by_effect: bool) -> Replayed:
+    from narthex.flow.policy.replay import Replayed
+    from narthex.flow.policy.replay import replay as decide
+
+    found = Replayed()
+    for one in recorded_in(records, silent):
+        await decide(one, again, found, by_effect=by_effect)
+    return found
+
+
+def _show(found: Replayed, silent: int, against: Path | None) -> None:
+    from narthex.flow.policy.replay import name_of
+
+    if found.differences:
+        rows: list[tuple[str, ...]] = [
+            ("calls", "who", "what", "recorded", "now" if against is None else "then", "last")
+        ]
+        ordered = sorted(found.differences.items(), key=lambda one: -one[1].count)
+        for key, seen in ordered[:SHOWN]:
+            who, what = one_line(name_of(key.principal)), one_line(key.resource)
+            rows.append((str(seen.count), who, what, _words(key.before), _words(key.after), seen.last))
+        table(rows)
+        if (more := len(ordered) - SHOWN) > 0:
+            click.echo(f"… and {more} more; --json gives all")
+        click.echo()
+    for why, count in found.untold.items():
+        click.echo(f"{count} could not be decided: {why}", err=True)
+    if not found.decided:
+        click.secho(
+            f"Nothing to compare: none of {silent} lines is a decision with its input (audit: {{inputs: full}}).",
+            fg="red",
+        )
+        return
+    total = sum(seen.count for seen in found.differences.values()) + found.more
+    if not total:
+        word = "all agree" if against is None else f"nothing changes under {against}"
+        click.secho(f"{found.decided} decisions: {word}.", fg="green")
+    elif against is None:
+        click.secho(f"{found.decided} decisions: {total} differ from what was recorded.", fg="red")
+    else:
+        click.secho(f"{found.decided} decisions: {total} would change under {against}.", fg="yellow")
+
+
+def _words(decision: Decision) -> str:
+    from narthex.flow.policy.replay import effect_of
+
+    by = f" by '{decision.rule}'" if decision.rule else f" ({decision.reason})" if decision.reason else ""
+    return one_line(f"{effect_of(decision)}{by}")
+
+
+def _document(found: Replayed, silent: int, revision: str) -> dict[str, Any]:
+    return {
+        "decided": found.decided,
+        "agrees": found.agrees,
+        "differences": [_difference(*one) for one in found.differences.items()],
+        "more": found.more,
+        "untold": dict(found.untold),
+        "silent": silent,
+        "revision": revision,
+    }
+
+
+def _difference(one: Difference, seen: Seen) -> dict[str, Any]:
+    tenant, issuer, subject, client = one.principal
+    return {
+        "principal": {"tenant": tenant, "issuer": issuer, "subject": subject, "client": client},
+        "kind": one.kind,
+        "resource": one.resource,
+        "before": _plain(one.before),
+        "after": _plain(one.after),
+        "count": seen.count,
+        "first": seen.first,
+        "last": seen.last,
+        "id": seen.id,
+    }
+
+
+def _plain(decision: Decision) -> dict[str, Any]:
+    return {
+        "effect": decision.effect,
+        "reason": decision.reason,
+        "rule": decision.rule or None,
+        "line": decision.line or None,
+    }

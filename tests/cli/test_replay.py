@@ -1,0 +1,123 @@
+"""`narthex replay`: records of calls, held against the configuration that decided them and against another one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from narthex.cli.main import cli
+from narthex.config.compile import load_snapshot
+from narthex.flow.policy.grants import Grants
+from narthex.types import Principal
+from tests.flow.policy.test_replay import decided, line
+
+CONFIG = """version: 1
+servers:
+  time: {command: python3}
+  billing: {url: "http://localhost:1/mcp"}
+grants:
+  - {name: reads, who: {role: support}, allow: ["time__*"]}
+  - {name: small refunds, who: {role: support}, allow: ["billing__refund"], when: "args.amount <= 100"}
+audit: {dir: audit, inputs: full}
+"""
+ADA = Principal("default", "https://sso.example.com", "ada", "helpdesk-bot", ("support",), method="jwt")
+CALLS = (("time__now", b"{}"), ("billing__refund", b'{"amount":7}'), ("billing__refund", b'{"amount":700}'))
+
+
+class Rig:
+    """A configuration, and the records of three calls that it decided."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = self.write("narthex.yaml", CONFIG)
+        self.records = self.write("audit/calls-20261127.jsonl", "")
+        self.record(*CALLS)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def record(self, *calls: tuple[str, bytes], full: bool = True) -> None:
+        rules = Grants(load_snapshot(self.config, env={}).grants)
+        with self.records.open("ab") as file:
+            for name, arguments in calls:
+                file.write(line(*decided(rules, ADA, name, arguments), full=full))
+
+    def run(self, *words: str, input: str | None = None) -> Result:
+        return CliRunner().invoke(cli, ["replay", "--config", str(self.config), *words], input=input)
+
+    def document(self, *words: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run(*words, "--json").stdout)
+        return found
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def test_the_configuration_that_decided_agrees(rig: Rig) -> None:
+    for words in ((), (str(rig.records),), (str(rig.records.parent),)):
+        found = rig.run(*words)
+        assert (found.exit_code, found.output) == (0, "3 decisions: all agree.\n")
+    assert rig.run("-", input=rig.records.read_text()).exit_code == 0
+
+
+def test_another_policy_is_held_against_them(rig: Rig) -> None:
+    other = rig.write("next.yaml", CONFIG.replace("<= 100", "<= 5").replace("time__*", "time__get_*"))
+    found = rig.run("--against", str(other))
+    assert found.exit_code == 1
+    assert "ada by helpdesk-bot   time__now         allow by 'reads'           hidden (not_granted)" in found.output
+    assert "allow by 'small refunds'   deny by 'small refunds'" in found.output
+    assert "3 decisions: 2 would change under" in found.output
+    document = rig.document("--against", str(other))
+    assert (document["decided"], document["agrees"]) == (3, False)
+    (refund,) = [one for one in document["differences"] if one["resource"] == "billing__refund"]
+    assert refund["principal"] == {
+        "tenant": "default", "issuer": "https://sso.example.com", "subject": "ada", "client": "helpdesk-bot",
+    }  # fmt: skip
+    assert (refund["before"]["effect"], refund["after"]["effect"], refund["count"]) == ("allow", "deny", 1)
+    assert refund["after"]["line"] == 7
+
+
+def test_a_record_that_was_changed_does_not_agree(rig: Rig) -> None:
+    rig.records.write_text(rig.records.read_text().replace('"amount":7}', '"amount":701}'))
+    found = rig.run()
+    assert found.exit_code == 1 and "1 differ from what was recorded" in found.output
+
+
+def test_what_cannot_be_told_is_said(rig: Rig) -> None:
+    rig.record(*CALLS, full=False)
+    found = rig.run()
+    assert (found.exit_code, found.stdout) == (0, "4 decisions: all agree.\n")
+    assert "2 could not be decided: its arguments were not recorded, and a rule looks at them" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("", "none of 0 lines is a decision with its input", id="no line"),
+        pytest.param('{"event":"lost","count":3}\n', "none of 1 lines", id="none with an input"),
+        pytest.param('{"input":7}\n{\n', "none of 2 lines", id="nonsense"),
+    ],
+)
+def test_nothing_compared_is_not_agreement(rig: Rig, text: str, says: str) -> None:
+    rig.records.write_text(text)
+    found = rig.run()
+    assert found.exit_code == 1 and says in found.stdout
+
+
+def test_misused(rig: Rig) -> None:
+    assert rig.run("nowhere.jsonl").exit_code == 2
+    rig.records.unlink()
+    found = rig.run()
+    assert found.exit_code == 1 and "no records in" in found.output
+    rig.config.write_text(CONFIG.partition("audit:")[0])
+    found = rig.run()
+    assert found.exit_code == 1 and "records nothing" in found.output

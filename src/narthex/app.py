@@ -416,7 +416,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.load_cert_chain(files.cert, files.key)
     if files.client_ca is not None:
         context.load_verify_locations(files.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_mode = ssl.CERT_OPTIONAL if files.client_optional else ssl.CERT_REQUIRED
     return context
 
 
@@ -428,7 +428,8 @@ def status_of(server: Server, problems: Iterable[tuple[str, str]] = ()) -> Serve
     """
     failing = tuple(CredentialProblem(name, problem) for name, problem in problems)
     channel = next((one for one in server.channels.values() if one.alive), None)
-    at, text = server.last_error or (None, None)
+    mended = server.nothing_to_show and not failing  # what it was to be shown was missing, and is not any more
+    at, text = server.last_error if server.last_error is not None and not mended else (None, None)
     health: Health = "ok" if channel is not None else "idle"
     if server.breaker.state != "closed":
         health = "down"

@@ -17,7 +17,8 @@ GatewayError               -32603  500  internal
 ├── AuthorityUnavailable   -31005  503  authority_unavailable
 ├── UpstreamUnavailable    -31005  200  upstream_unavailable
 │   └── CredentialUnavailable  -31005  200  credential_unavailable
-│       └── SecretMissing  -31005  200  credential_unavailable
+│       ├── SecretMissing  -31005  200  credential_unavailable
+│       └── ClaimsRequired -31001  401  claims_required
 ├── UpstreamTimeout        -31006  200  upstream_timeout
 ├── ContentBlocked         -31007  200  content_blocked
 ├── Overloaded             -31009  200  overloaded
@@ -220,6 +221,23 @@ class SecretMissing(CredentialUnavailable):
     def __init__(self, name: str, way_out: str) -> None:
         super().__init__(f"secret '{name}': {way_out}")
         self.name = name
+
+
+class ClaimsRequired(CredentialUnavailable):
+    """What the server is shown is made of the caller's own token, and the issuer wants the caller to sign in again
+    with more (a second factor, say). The answer carries its challenge on: only the caller can meet it.
+
+    Args:
+        claims: What the issuer wants, its JSON in base64, as clients hand it to their sign-in.
+    """
+
+    code, status, reason = -31001, 401, "claims_required"
+    error, scopes = "insufficient_claims", ()
+
+    def __init__(self, claims: str, detail: str = "") -> None:
+        super().__init__(detail)
+        self.public = "the issuer of the token wants more of its owner: sign in again, with the claims of the challenge"
+        self.claims = claims
 
 
 class UpstreamTimeout(GatewayError):

@@ -142,6 +142,8 @@ class Introspection(msgspec.Struct, frozen=True):
     auth: Literal["basic", "post"] = "basic"
     use: Literal["opaque", "always"] = "opaque"
     audience: Literal["required", "optional"] = "required"
+    prefix: str = ""
+    """What opaque tokens of this issuer begin with; such are shown to no other."""
     ttl_s: float = 60.0
 
 
@@ -211,7 +213,8 @@ class VaultSpec(msgspec.Struct, frozen=True):
 
 
 class TlsFiles(msgspec.Struct, frozen=True):
-    """Files of a TLS listener, absolute paths. `client_ca` asks for and verifies client certificates.
+    """Files of a TLS listener, absolute paths. `client_ca` asks for and verifies client certificates; with
+    `client_optional` a client may have none.
 
     `digest` is the SHA-256 of what the files hold: a renewed certificate makes specs that differ.
     """
@@ -219,6 +222,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
     cert: str
     key: str
     client_ca: str | None = None
+    client_optional: bool = False
     digest: str = ""
 
 
@@ -244,12 +248,22 @@ class StdioTarget(msgspec.Struct, frozen=True):
     idle_timeout_s: float = 600.0
 
 
+class CertificateCredential(msgspec.Struct, frozen=True):
+    """A client certificate of TLS. Both are PEM; intermediate certificates stand behind the first."""
+
+    name: str
+    certificate: SecretText
+    private_key: SecretText
+
+
 class HeaderCredential(msgspec.Struct, frozen=True):
     """A header that goes with each request."""
 
     name: str
     header: str
     value: SecretText
+    certificate: CertificateCredential | None = None
+    """Shown beside it, by TLS; so with each of these that has one."""
 
 
 class BasicCredential(msgspec.Struct, frozen=True):
@@ -258,6 +272,7 @@ class BasicCredential(msgspec.Struct, frozen=True):
     name: str
     username: SecretText
     password: SecretText
+    certificate: CertificateCredential | None = None
 
 
 class QueryCredential(msgspec.Struct, frozen=True):
@@ -266,6 +281,7 @@ class QueryCredential(msgspec.Struct, frozen=True):
     name: str
     parameter: str
     value: SecretText
+    certificate: CertificateCredential | None = None
 
 
 class EnvCredential(msgspec.Struct, frozen=True):
@@ -273,14 +289,6 @@ class EnvCredential(msgspec.Struct, frozen=True):
 
     name: str
     variables: tuple[tuple[str, SecretText], ...]
-
-
-class CertificateCredential(msgspec.Struct, frozen=True):
-    """A client certificate of TLS. Both are PEM; intermediate certificates stand behind the first."""
-
-    name: str
-    certificate: SecretText
-    private_key: SecretText
 
 
 ClientAuth = Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
@@ -321,6 +329,7 @@ class TokenCredential(msgspec.Struct, frozen=True):
     wanted_type: str = ""
     idp: Authority | None = None
     """Where an ID-JAG comes from."""
+    certificate: CertificateCredential | None = None
 
     @property
     def of_caller(self) -> bool:

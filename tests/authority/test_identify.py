@@ -295,6 +295,20 @@ def test_certificates() -> None:
     run(work)
 
 
+def test_a_certificate_that_expires_under_an_open_connection_counts_no_more() -> None:
+    async def work(world: World) -> None:
+        identity = world.identity(certificates=CERTIFICATES)
+        mine = Certificate(("URI:spiffe://prod/a",), THUMB, NOW + 100)
+        found = await who(identity, None, certificate=mine)
+        assert identity.holds(found)
+        world.clock.advance(161)
+        assert not identity.holds(found), "a stream that it opened ends"
+        error = await refused(identity, None, certificate=mine)
+        assert isinstance(error, Unauthorized) and "expired" in error.public
+
+    run(work)
+
+
 def test_a_bound_token_is_worth_nothing_without_its_certificate() -> None:
     async def work(world: World) -> None:
         identity, header = world.identity(), world.token(cnf={"x5t#S256": THUMB})
@@ -305,6 +319,64 @@ def test_a_bound_token_is_worth_nothing_without_its_certificate() -> None:
         assert isinstance(await refused(identity, header), Unauthorized)
         assert isinstance(await refused(identity, header, certificate=other), Unauthorized)
         assert (await who(identity, header, certificate=mine)).subject == "alice"
+
+    run(work)
+
+
+def opaque(**prefixes: str) -> Callable[[World, LiveIssuer], Identity]:
+    """An identity of two issuers with opaque tokens, by what those begin with."""
+
+    def make(world: World, other: LiveIssuer) -> Identity:
+        first = world.issuer(introspection=msgspec.structs.replace(ASKED, prefix=prefixes.get("corp", "")))
+        second = msgspec.structs.replace(
+            first, name="other", issuer=other.url,
+            introspection=msgspec.structs.replace(ASKED, prefix=prefixes.get("other", "")),
+        )  # fmt: skip
+        return world.identity(first, second)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "token", "asked"),
+    [
+        pytest.param(opaque(), b"o_1", (1, 1), id="the second, after the first has not known it"),
+        pytest.param(opaque(other="o_"), b"o_1", (0, 1), id="the one whose prefix it has, alone"),
+        pytest.param(opaque(corp="c_", other="o_"), b"o_1", (0, 1), id="each has a prefix"),
+    ],
+)
+def test_several_issuers_have_opaque_tokens(make: Any, token: bytes, asked: tuple[int, int]) -> None:
+    async def work(world: World) -> None:
+        async with issuing() as other:
+            identity = make(world, other)
+            other.tokens[token.decode()] = {"active": True, "sub": "bob", "aud": AUDIENCE}
+            for _ in range(2):
+                found = await who(identity, b"Bearer " + token)
+                assert (found.subject, found.issuer) == ("bob", other.url)
+            assert (world.live.count("/introspect"), other.count("/introspect")) == asked
+            assert isinstance(await refused(identity, b"Bearer nobodys"), Unauthorized)
+
+    run(work)
+
+
+def test_a_token_with_no_ones_prefix_is_shown_to_nobody() -> None:
+    async def work(world: World) -> None:
+        async with issuing() as other:
+            identity = opaque(corp="c_", other="o_")(world, other)
+            assert isinstance(await refused(identity, b"Bearer x_1"), Unauthorized)
+            assert (world.live.count("/introspect"), other.count("/introspect")) == (0, 0)
+
+    run(work)
+
+
+def test_where_one_issuer_is_silent_nothing_is_said_of_a_token_that_the_others_do_not_know() -> None:
+    async def work(world: World) -> None:
+        async with issuing() as other:
+            identity = opaque()(world, other)
+            world.live.broken = 503
+            assert isinstance(await refused(identity, b"Bearer o_1"), AuthorityUnavailable)
+            other.tokens["o_1"] = {"active": True, "sub": "bob", "aud": AUDIENCE}
+            assert (await who(identity, b"Bearer o_1")).subject == "bob"
 
     run(work)
 

@@ -147,6 +147,9 @@ BAD = [
     ("a: {kind: id_jag, client_id: g, idp: {issuer: 'https://x.example.com'}}", "'client_id' is missing"),
     ("a: {kind: header, name: X, value: '${secret:a b}'}", "is not the name of a secret"),
     ("none: {kind: header, name: X, value: y}", "no name for a credential"),
+    ("a: {kind: header, name: X, value: '${secret:s}', with_certificate: b}", "with_certificate: no credential 'b'"),
+    ("a: {kind: header, name: X, value: '${secret:s}', with_certificate: a}", "'a' is no client_certificate"),
+    ("a: {kind: env, env: {A: '${secret:s}'}, with_certificate: a}", "does not go with kind env"),
     ("a: {kind: header, name: X, valeu: y}", "unknown key 'valeu'; did you mean 'value'?"),
 ]
 
@@ -182,6 +185,20 @@ def test_what_does_not_fit_a_server(tmp_path: Path, credentials: str, server: st
     found = looked_at(tmp_path, credentials, server)
     assert [said in problem.text for problem in found.problems] == [True], [str(one) for one in found.problems]
     assert found.problems[0].mark is not None and found.problems[0].mark.line == 5
+
+
+@pytest.mark.parametrize(("scheme", "good"), [("https", True), ("http", False)])
+def test_a_certificate_beside_another_credential_needs_tls(tmp_path: Path, scheme: str, good: bool) -> None:
+    beside = "b: {kind: header, name: X-Key, value: '${secret:s}', with_certificate: a}"
+    found = looked_at(tmp_path, f"{CERTIFICATE}\n  {beside}", f"url: {scheme}://127.0.0.1:1/mcp, credential: b")
+    assert [problem.text for problem in found.problems] == (
+        [] if good else ["credential 'b' is a certificate of TLS, and the URL of 'one' is http"]
+    )
+    if found.snapshot is not None:
+        ((used,),) = (one.accounts for one in found.snapshot.servers.values())
+        assert used.credential == HeaderCredential(
+            "b", "X-Key", secret("s"), CertificateCredential("a", secret("c"), secret("k"))
+        )
 
 
 WARNED = [

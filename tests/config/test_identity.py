@@ -107,11 +107,6 @@ def test_a_secret_stays_a_reference(tmp_path: Path) -> None:
         pytest.param(
             "{issuers: {a: {" + KEYCLOAK + "}, b: {" + KEYCLOAK + "}}}", "has the same `iss` as 'a'", id="one iss twice"
         ),
-        pytest.param(
-            "{issuers: {a: {issuer: 'https://a', introspection: {}}, b: {issuer: 'https://b', introspection: {}}}}",
-            "asked about opaque tokens",
-            id="two that are asked",
-        ),
         pytest.param("{certificates: {}}", "there are none", id="certificates of nobody"),
         pytest.param("{issuer: {}}", "did you mean", id="a misspelt key"),
     ],
@@ -148,3 +143,22 @@ def test_endpoints(tmp_path: Path) -> None:
     found = compiled(tmp_path, "{api_keys: true}", f"endpoints: {{default: {one}}}\n").endpoints["default"]
     assert (found.auth, found.base_scopes, found.hide_unscoped) == ("anonymous", ("mcp",), True)
     assert found.scopes == (("one__*", ("a", "b")),)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "warned"),
+    [
+        pytest.param("{}", "{}", True, id="both see every opaque token"),
+        pytest.param("{prefix: a_}", "{prefix: a_}", True, id="the same prefix"),
+        pytest.param("{prefix: a_}", "{}", False, id="one has a prefix"),
+        pytest.param("{prefix: a_}", "{prefix: b_}", False, id="each its own"),
+    ],
+)
+def test_two_issuers_that_are_asked_about_opaque_tokens(tmp_path: Path, first: str, second: str, warned: bool) -> None:
+    one, other = (
+        f"{name}: {{issuer: 'https://{name}', audiences: [x], introspection: {how}}}"
+        for name, how in (("a", first), ("b", second))
+    )
+    examined = examine(written(tmp_path, f"{{issuers: {{{one}, {other}}}}}"), env={})
+    assert examined.snapshot is not None
+    assert any("opaque tokens are shown to 'a' too" in str(one) for one in examined.warnings) is warned

@@ -116,6 +116,8 @@ class Entra:
     """What was asked of the token endpoint: (tenant, form)."""
     devices: dict[str, tuple[User | None, str]] = field(default_factory=dict)
     """Sign-ins that have begun on another device: who has signed in there, and the scopes."""
+    challenges: set[str] = field(default_factory=set)
+    """What was asked of users who need a second factor: a sign-in with it gives it."""
     documents: int = 0
     """How often keys or metadata were asked for."""
 
@@ -309,12 +311,15 @@ class Entra:
         if client is not api and client.client_id not in api.consented:
             text = f"The user or administrator has not consented to use the application with ID '{client.client_id}'."
             raise Refused("invalid_grant", 65001, text, suberror="consent_required")
-        if user.needs_mfa:
-            claims = json.dumps({"access_token": {"capolids": {"essential": True, "values": [guid()]}}})
+        if user.needs_mfa and not self._meets_policy(form):
+            policy = guid()
+            self.challenges.add(policy)
+            claims = json.dumps({"access_token": {"capolids": {"essential": True, "values": [policy]}}})
             text = "Due to a configuration change made by your administrator you must use multi-factor authentication."
             raise Refused("interaction_required", 50076, text, suberror="basic_action", claims=claims)
         capable = "cp1" in form.get("claims", "").lower()
-        token = self.access_token(api, client, user, scopes, tid=tid, capable=capable)
+        met = json.loads(form.get("claims", "{}")).get("access_token", {}).get("capolids", {}).get("values")
+        token = self.access_token(api, client, user, scopes, tid=tid, capable=capable, capolids=met)
         answer = {"token_type": "Bearer", "expires_in": 3999, "ext_expires_in": 3999, "access_token": token}
         answer["scope"] = " ".join(f"{api.uri}/{name}" for name in scopes)
         if "openid" in form["scope"].split():
@@ -326,6 +331,12 @@ class Entra:
             info = json.dumps({"uid": user.oid, "utid": tid}).encode()
             answer["client_info"] = base64.urlsafe_b64encode(info).rstrip(b"=").decode()
         return answer
+
+    def _meets_policy(self, form: Mapping[str, str]) -> bool:
+        """Was a second factor shown: now, by a sign-in with the claims that were asked for, or for the assertion?"""
+        asked = json.loads(form.get("claims", "{}")).get("access_token", {}).get("capolids", {}).get("values", [])
+        said = jwt.decode(form["assertion"], options={"verify_signature": False}) if "assertion" in form else {}
+        return not self.challenges.isdisjoint([*asked, *said.get("capolids", [])])
 
     # --- documents
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -208,6 +210,51 @@ def test_a_challenge_of_on_behalf_of_is_told_to_the_operator(
     wait_for(lambda: "interaction_required" in one.log(), "the operator to be told")
     shown = answer.body.decode() + json.dumps(answer.headers) + one.log()
     assert "gateway-secret" not in shown and bearer not in shown
+
+
+def test_a_challenge_of_on_behalf_of_goes_on_to_the_caller_who_meets_it(
+    start_gateway: StartGateway, entra: Entra, authority: Authority, upstream: Guarded
+) -> None:
+    """Microsoft's own client reads the claims out of the 401, signs in with them, and its new token is good."""
+    gateway_api, _, desktop = entra.apps
+    careful = entra.users[1]
+    one = for_entra(start_gateway, entra, authority, upstream)
+    caller = Caller(one.mcp, entra.access_token(gateway_api, desktop, careful, ("tools.read",)))
+    for _ in range(2):  # the second is answered from memory
+        answer = caller.try_call()
+        assert answer.status == 401 and answer.json["error"]["data"]["reason"] == "claims_required"
+        challenge = answer.header("www-authenticate") or ""
+        assert 'error="insufficient_claims"' in challenge
+    claims = base64.b64decode(re.search('claims="([^"]+)"', challenge)[1]).decode()  # type: ignore[index]
+    assert json.loads(claims)["access_token"]["capolids"]["essential"] is True
+    assert (
+        Caller(one.mcp, entra.access_token(gateway_api, desktop, entra.users[0], ("tools.read",))).try_call().status
+        == 200
+    )
+    session = requests.Session()
+    session.trust_env, session.verify = False, authority.file
+    where = {"authority": f"{entra.base}/{entra.tid}", "instance_discovery": False, "http_client": session}
+    client = msal.PublicClientApplication(desktop.client_id, **where)
+    flow = client.initiate_device_flow(["api://gateway/tools.read"])
+    entra.sign_in(flow["user_code"], careful)
+    bearer = client.acquire_token_by_device_flow(flow, claims_challenge=claims)["access_token"]
+    call(one, bearer)
+    assert upstream.last()["oid"] == careful.oid
+
+
+def test_a_server_that_wants_more_of_the_user_says_so_to_the_caller(
+    start_gateway: StartGateway, entra: Entra, authority: Authority, upstream: Guarded
+) -> None:
+    """Continuous access evaluation: the server itself refuses a token that is good, with claims."""
+    gateway_api, _, desktop = entra.apps
+    one = for_entra(start_gateway, entra, authority, upstream)
+    bearer = entra.access_token(gateway_api, desktop, entra.users[0], ("tools.read",))
+    call(one, bearer)
+    claims = base64.b64encode(b'{"access_token":{"nbf":{"essential":true,"value":"1"}}}').decode()
+    upstream.challenge = f'Bearer error="insufficient_claims", claims="{claims}"'
+    upstream.accepts = lambda token: False
+    answer = Caller(one.mcp, bearer).try_call()
+    assert answer.status == 401 and f'claims="{claims}"' in (answer.header("www-authenticate") or "")
 
 
 def test_an_app_cannot_act_for_a_user(

@@ -92,6 +92,26 @@ def test_a_token_says_who_it_is_whatever_certificate_comes_with_it(place: Place,
     assert place.status(pairs["nightly-job"], place.issuer.token(by="rsa2", header={"kid": "no"})) == 401
 
 
+def test_certificates_may_be_optional(
+    start_gateway: StartGateway, place: Place, pairs: dict[str, Pair], faulty: FaultyServer, tmp_path: Path
+) -> None:
+    own = place.authority.issue("gateway")
+    tls = {"cert": own.cert, "key": own.key, "client_ca": place.authority.file, "client_auth": "optional"}
+    identity = {
+        "issuers": {"corp": {"issuer": place.issuer.base, "audiences": ["gateway"]}},
+        "certificates": {"subjects": {"CN=nightly-*": ["reader"]}},
+    }
+    config = {"version": 1, "tls": tls, "servers": {"up": {"url": faulty.url()}}, "identity": identity}
+    gateway = start_gateway(config, tls=place.authority.client_context())
+    one = Place(gateway, place.issuer, place.authority, place.folder)
+    assert one.status(None, place.issuer.token()) == 200, "a token is enough"
+    assert one.status(None) == 401
+    assert one.status(pairs["nightly-job"]) == 200, "a certificate is, too"
+    assert one.status(Authority(tmp_path, "stranger").issue("nightly-job"), place.issuer.token()) == 0
+    bound = place.issuer.token(cnf={"x5t#S256": thumbprint(pairs["agent"])})
+    assert (one.status(pairs["agent"], bound), one.status(None, bound)) == (200, 401)
+
+
 def test_a_session_belongs_to_one_certificate(place: Place, pairs: dict[str, Pair]) -> None:
     mine, theirs = (
         Caller(place.gateway.mcp, era="legacy", tls=place.authority.client_context(pairs[name]))

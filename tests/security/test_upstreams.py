@@ -10,10 +10,10 @@ import pytest
 
 from narthex.flow.codec import headers
 from narthex.flow.codec.jsonrpc import Raw, decode_request
+from narthex.flow.codec.subscriptions import Wanted
 from narthex.flow.route.index import Items, merge
 from narthex.flow.route.resources import find_resource
 from narthex.flow.upstream.breaker import IN_A_ROW
-from narthex.flow.upstream.links import NOTHING
 from narthex.types import EndpointSpec
 from tests.flow.gateway import Running, run, snapshot, spec, until
 from tests.security.upstream import TOOLS, Upstream, accept, encoded, reply
@@ -128,7 +128,7 @@ def test_a_flood_on_the_stream_of_a_server_opens_no_flood_of_connections() -> No
     async def main() -> None:
         async with Upstream(answer) as up, Running({"one": spec("one", up.url)}) as gateway:
             server = gateway.fleet.servers["one"]
-            server.listen(("t",), NOTHING, pushes=True)
+            server.listen(("t",), Wanted(uris=frozenset({"x:a"})))
             await until(lambda: sum("result" in one or "error" in one for one in up.requests) >= 16)
             assert up.most_open <= 20
             assert server.ready(("t",)) is not None

@@ -154,7 +154,7 @@ def _make_server(app: ASGIApp, tls: TlsFiles | None) -> uvicorn.Server:
         ssl_certfile=tls.cert if tls else None,
         ssl_keyfile=tls.key if tls else None,
         ssl_ca_certs=tls.client_ca if tls else None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
+        ssl_cert_reqs=_cert_reqs(tls),
     )
     try:
         config.load()
@@ -164,6 +164,12 @@ def _make_server(app: ASGIApp, tls: TlsFiles | None) -> uvicorn.Server:
         assert tls is not None
         raise _bad_certificate(tls, error) from None
     return QuietServer(config)
+
+
+def _cert_reqs(tls: TlsFiles | None) -> ssl.VerifyMode:
+    if tls is None or tls.client_ca is None:
+        return ssl.CERT_NONE
+    return ssl.CERT_OPTIONAL if tls.client_optional else ssl.CERT_REQUIRED
 
 
 def _bad_certificate(tls: TlsFiles, error: Exception) -> ConfigError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 import msgspec
@@ -21,7 +22,7 @@ from narthex.authority.grants import Client, Form, Grant, Refusal
 from narthex.authority.lease import Lease
 from narthex.authority.places import Place
 from narthex.authority.port import Secrets
-from narthex.errors import AuthorityUnavailable, CredentialUnavailable
+from narthex.errors import AuthorityUnavailable, ClaimsRequired, CredentialUnavailable
 from narthex.flow.upstream.port import ShowsNothing
 from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import Authority, SecretText, TokenCredential
@@ -30,6 +31,7 @@ TOKEN_S = 10.0
 """A token endpoint answers within this time."""
 FRESH_S = 300.0
 """A token is renewed beside the calls while its channel was used in the last of these; later, a call fetches one."""
+_log = logging.getLogger("narthex.authority")
 
 
 class Means(msgspec.Struct, frozen=True):
@@ -72,6 +74,8 @@ class TokenAccount(ShowsNothing):
         self._denied: frozenset[str] = frozenset()
         self._for_good = False
         """Would the last refusal be the same again?"""
+        self._claims = ""
+        """What the caller must sign in with first."""
         self._made_of: int | None = None
         self._made_for = 0
         self._fetching: asyncio.Task[None] | None = None
@@ -90,6 +94,14 @@ class TokenAccount(ShowsNothing):
     async def again(self, status: int, challenge: bytes, request: bytes) -> bytes | None:
         asked = read_challenge(challenge.decode("latin-1"))
         try:
+            if (
+                asked.error == "insufficient_claims"
+                and self.spec.of_caller
+                and (claims := grants.read_claims(asked.claims))
+            ):
+                self._lease.refused(self._shown_in(request), self._means.clock())
+                self._show()
+                raise self._failed("the server wants more of the user (insufficient_claims)", claims=claims)
             if asked.error == "insufficient_scope" or status == 403:
                 return await self._step_up(asked, request)
             return await self._replace(asked, self._shown_in(request))
@@ -216,10 +228,14 @@ class TokenAccount(ShowsNothing):
             grant = await self._grant_of_now()
         except Refusal as error:
             self._for_good = error.lasting
-            raise self._failed(error.text, lasting=error.lasting, retry_after_s=error.retry_after_s) from None
+            claims = error.claims if self.spec.of_caller else ""
+            raise self._failed(
+                error.text, lasting=error.lasting, claims=claims, retry_after_s=error.retry_after_s
+            ) from None
         except (Untrusted, AuthorityUnavailable, CredentialUnavailable) as error:
             raise self._failed(_why(error)) from None
         self._lease.granted(grant, clock())
+        self._claims = ""
         self._show()
 
     async def _grant_of_now(self) -> Grant:
@@ -319,15 +335,21 @@ class TokenAccount(ShowsNothing):
             # Nobody knows yet whose tokens it takes: its 401 will say.
             self.lines = None if self._place.known else b""
 
-    def _failed(self, error: str, *, lasting: bool = False, retry_after_s: float = 0.0) -> CredentialUnavailable:
+    def _failed(
+        self, error: str, *, lasting: bool = False, claims: str = "", retry_after_s: float = 0.0
+    ) -> CredentialUnavailable:
+        self._claims = claims
+        if claims:
+            _log.info("credential '%s': %s; the caller is told to sign in again", self.spec.name, error)
         self._lease.failed(error, self._means.clock(), lasting=lasting, retry_after_s=retry_after_s)
         return self._unavailable()
 
     def _unavailable(self) -> CredentialUnavailable:
         wait_s = self._lease.wait(self._means.clock())
-        return CredentialUnavailable(
-            f"credential '{self.spec.name}': {self._lease.error}", retry_after_s=wait_s or None
-        )
+        detail = f"credential '{self.spec.name}': {self._lease.error}"
+        if self._claims:
+            return ClaimsRequired(self._claims, detail)
+        return CredentialUnavailable(detail, retry_after_s=wait_s or None)
 
 
 def _why(error: Exception) -> str:

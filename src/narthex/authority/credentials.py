@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from narthex.authority.accounts import Means, TokenAccount
-from narthex.authority.mapping import NOBODY, NOTHING, alias_of
+from narthex.authority.mapping import NOBODY, NOTHING, alias_of, shown_beside
 from narthex.authority.places import Place
 from narthex.authority.subjects import Subjects
 from narthex.errors import CredentialUnavailable, Overloaded
@@ -155,6 +155,33 @@ class ForNobody(ShowsNothing):
 Account = StaticAccount | TokenAccount
 
 
+class WithCertificate:
+    """See `port.Shown`: an account, and a certificate of TLS beside it."""
+
+    def __init__(self, account: Account, certificate: StaticAccount) -> None:
+        self.account = account
+        self.beside = certificate
+        self.again = account.again
+        self.environment = account.environment
+        self.query = account.query
+        self.certificate = certificate.certificate
+
+    @property
+    def lines(self) -> bytes | None:
+        return self.account.lines
+
+    @property
+    def epoch(self) -> int:
+        return self.account.epoch + self.beside.epoch
+
+    async def obtain(self) -> bytes:
+        return await self.account.obtain()
+
+    def keep(self, *, used: bool) -> None:
+        self.account.keep(used=used)
+        self.beside.keep(used=used)
+
+
 class Credentials:
     """Every account that is in use.
 
@@ -166,6 +193,7 @@ class Credentials:
         self._means = means
         self._subjects = subjects
         self._accounts: dict[Hashable, tuple[str, Account]] = {}
+        self._both: dict[Hashable, WithCertificate] = {}
         self._places: dict[tuple[str, str, TokenCredential], Place] = {}
         self._due: list[tuple[float, int, Hashable]] = []
         self._count = itertools.count()
@@ -186,12 +214,24 @@ class Credentials:
         if account == NOBODY or found is None:
             return ForNobody(spec.name)
         if not isinstance(found, TokenCredential):
-            return self._kept((spec.name, found), spec.name, lambda key: StaticAccount(found, self._means))
-        caller = (*who, account) if found.of_caller else ()
-        return self._kept(
-            (tenant, spec.name, found, caller), spec.name,
-            lambda key: self._token_account(key, spec, found, (tenant, *who), account),
-        )  # fmt: skip
+            key: Hashable = (spec.name, found)
+            main = self._kept(key, spec.name, lambda key: StaticAccount(found, self._means))
+        else:
+            caller = (*who, account) if found.of_caller else ()
+            key = (tenant, spec.name, found, caller)
+            main = self._kept(
+                key, spec.name, lambda key: self._token_account(key, spec, found, (tenant, *who), account)
+            )
+        beside = shown_beside(found)
+        return main if beside is None else self._with(key, main, spec, beside)
+
+    def _with(self, key: Hashable, main: Account, spec: ServerSpec, beside: CertificateCredential) -> WithCertificate:
+        both = self._both.get(key)
+        certificate = self._kept((spec.name, beside), spec.name, lambda key: StaticAccount(beside, self._means))
+        if both is None or both.account is not main or both.beside is not certificate:
+            assert isinstance(certificate, StaticAccount)
+            both = self._both[key] = WithCertificate(main, certificate)
+        return both
 
     def _kept(self, key: Hashable, server: str, make: Callable[[Hashable], Account]) -> Account:
         kept = self._accounts.get(key)
@@ -227,6 +267,7 @@ class Credentials:
         rows = [(server, row.credential) for server in servers for row in server.accounts if row.credential is not None]
         self._subjects.want(any(isinstance(one, TokenCredential) and one.of_caller for _, one in rows))
         used = {(server.name, credential) for server, credential in rows}
+        used |= {(server.name, beside) for server, one in rows if (beside := shown_beside(one)) is not None}
         for key, (server, account) in list(self._accounts.items()):
             if (server, account.spec) not in used:
                 self._forget(key)
@@ -234,6 +275,7 @@ class Credentials:
 
     def _forget(self, key: Hashable) -> None:
         del self._accounts[key]
+        self._both.pop(key, None)
         self._turn.pop(key, None)
 
     def _later(self, key: Hashable, at: float | None) -> None:

@@ -44,6 +44,8 @@ class Challenge(msgspec.Struct, frozen=True):
     metadata: str = ""
     """Where the resource's metadata is, as the server says it; empty where it does not."""
     error: str = ""
+    claims: str = ""
+    """With the error `insufficient_claims`: what the user must sign in with, base64 as it came."""
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -79,6 +81,8 @@ def read_challenge(header: str) -> Challenge:
                 found = msgspec.structs.replace(found, scopes=read_scopes(value))
             elif key == "resource_metadata":
                 found = msgspec.structs.replace(found, metadata=value)
+            elif key == "claims" and len(value) <= MOST_CHALLENGE:
+                found = msgspec.structs.replace(found, claims=value)
             elif key == "error":
                 found = msgspec.structs.replace(found, error=value[:64])
     return found

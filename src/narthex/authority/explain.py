@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from narthex.authority.identify import Identity, bearer_of, check_key_issuer, issuer_name
+from narthex.authority.identify import NOBODY_ASKED, Identity, bearer_of, check_key_issuer, issuer_name
 from narthex.authority.issuers import Issuer
 from narthex.errors import GatewayError
 from narthex.flow.identity.api_keys import PREFIX
@@ -132,21 +132,27 @@ async def _signature(reading: Reading, jwt: Jwt, issuer: Issuer, rules: TokenRul
 
 async def _opaque(identity: Identity, token: bytes, audiences: frozenset[str]) -> Reading:
     reading = Reading("introspection")
-    issuer = identity.of_opaque()
-    if issuer is None:
-        reading.failed("form", "an opaque token, and no issuer is asked about those (`introspection`)")
-        return reading
-    reading.issuer = issuer.spec.name
-    claims = await _introspect(identity, reading, token, issuer)
-    if claims is None or issuer.spec.introspection is None:
-        return reading
-    try:
-        rules, how = identity.rules(issuer, audiences), issuer.spec.introspection
-        check_introspected(claims, rules, identity.now(), audience=how.audience)
-        reading.passed("claims", "issuer, audience and times fit, as far as the answer says them")
-    except TokenRefused as refused:
-        reading.failed(refused.check, refused.text)
-    _map(identity, reading, claims, issuer)
+    issuers = identity.of_opaque(token)
+    if not issuers:
+        reading.failed("form", NOBODY_ASKED)
+    refused: list[Step] = []
+    for issuer in issuers:
+        one = Reading("introspection", issuer.spec.name, steps=[])
+        claims = await _introspect(identity, one, token, issuer)
+        if claims is None or issuer.spec.introspection is None:
+            refused += [msgspec.structs.replace(step, text=f"{one.issuer}: {step.text}") for step in one.steps]
+            reading.issuer = reading.issuer or one.issuer
+            continue
+        one.steps = [*(msgspec.structs.replace(step, ok=None) for step in refused), *one.steps]
+        try:
+            rules, how = identity.rules(issuer, audiences), issuer.spec.introspection
+            check_introspected(claims, rules, identity.now(), audience=how.audience)
+            one.passed("claims", "issuer, audience and times fit, as far as the answer says them")
+        except TokenRefused as error:
+            one.failed(error.check, error.text)
+        _map(identity, one, claims, issuer)
+        return one
+    reading.steps += refused
     return reading
 
 

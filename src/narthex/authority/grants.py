@@ -18,7 +18,7 @@ import msgspec
 
 from narthex.authority.assertion import SignedBy, sign_assertion
 from narthex.authority.discovery import Server, read_scopes
-from narthex.flow.codec.jsonrpc import BAD_JSON
+from narthex.flow.codec.jsonrpc import BAD_JSON, encode
 
 TOKEN_TYPES = {
     name: f"urn:ietf:params:oauth:token-type:{name}" for name in ("access_token", "id_token", "jwt", "saml2", "id-jag")
@@ -28,6 +28,8 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MOST_TOKEN = 16 * 1024
 """Characters of a token that we would send: a header must hold it."""
+MOST_CLAIMS = 4096
+"""Characters of a claims challenge that is handed on: it stands in a header."""
 LONGEST_S = 30 * 86_400.0
 ASSUMED_S = 300.0
 """How long a token is taken to last whose issuer does not say."""
@@ -45,13 +47,15 @@ class Refusal(Exception):
     Args:
         text: For the operator. Never holds a secret: an endpoint's words are quoted only where they are an error code.
         lasting: It will say so again until somebody changes something.
+        claims: What the user must sign in with, JSON in base64; empty where the user can do nothing.
         retry_after_s: When it wants to be asked again; 0 where it does not say.
     """
 
-    def __init__(self, text: str, *, lasting: bool = False, retry_after_s: float = 0.0) -> None:
+    def __init__(self, text: str, *, lasting: bool = False, claims: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(text)
         self.text = text
         self.lasting = lasting
+        self.claims = claims
         self.retry_after_s = retry_after_s
 
 
@@ -222,4 +226,26 @@ def _refused(status: int, found: dict[str, Any], wait_s: float) -> Refusal:
     numbers = found.get("error_codes")  # Entra's own, such as 65001: no secret, and what its documentation is sorted by
     more = f" ({', '.join(str(n) for n in numbers if isinstance(n, int))})" if isinstance(numbers, list) else ""
     text = f"the token endpoint refuses: {code}{more[:100]}"
-    return Refusal(text, lasting=code in _LASTING, retry_after_s=wait_s)
+    return Refusal(text, lasting=code in _LASTING, claims=_claims(found.get("claims")), retry_after_s=wait_s)
+
+
+def _claims(value: object) -> str:
+    """A claims challenge (OpenID Connect Core §5.5, as Entra's token endpoint says it) in the form of a header's.
+
+    It goes on to whoever called: JSON of this form and size, and nothing else.
+    """
+    if not isinstance(value, str) or len(value) > MOST_CLAIMS:
+        return ""
+    try:
+        asked = msgspec.json.decode(value, type=dict[str, dict[str, Any]])
+    except BAD_JSON:
+        return ""
+    return base64.b64encode(encode(asked)).decode("ascii")
+
+
+def read_claims(value: str) -> str:
+    """The same of a server's challenge, where it is base64 already."""
+    try:
+        return _claims(base64.b64decode(value, validate=True).decode())
+    except ValueError:
+        return ""

@@ -48,6 +48,7 @@ from narthex.flow.identity.tokens import (
 from narthex.flow.identity.verified import Known, Verified
 from narthex.types import ANONYMOUS, EndpointSpec, IdentitySpec, IssuerSpec, Principal, Proof
 
+NOBODY_ASKED = "an opaque token, and no issuer is asked about such (`introspection`)"
 PATIENCE_S = 15.0
 """A request waits this long for its issuer."""
 _KEY = b"Bearer " + PREFIX
@@ -190,6 +191,8 @@ class Identity:
     def _without_token(self, presented: Presented, endpoint: EndpointSpec) -> Principal:
         if presented.certificate is not None and self.spec.certificates is not None:
             found = principal_of_certificate(presented.certificate, self.spec.certificates, presented.by)
+            if found is not None and not self.holds(found):  # TLS looked at it when the connection was opened
+                raise Unauthorized("the client certificate has expired", error="invalid_token")
             if found is not None:
                 return found
         if endpoint.auth == "anonymous":
@@ -206,10 +209,10 @@ class Identity:
 
     def _of_token(self, token: bytes, presented: Presented, endpoint: EndpointSpec) -> Found:
         if not looks_like_jwt(token):
-            issuer = self.of_opaque()
-            if issuer is None:
-                raise TokenRefused("form", "an opaque token, and no issuer is asked about those (`introspection`)")
-            return self._wait(partial(self._introspected, token, issuer, presented, endpoint))
+            issuers = self.of_opaque(token)
+            if not issuers:
+                raise TokenRefused("form", NOBODY_ASKED)
+            return self._wait(partial(self._introspected, token, issuers, presented, endpoint))
         jwt = parse(token)
         issuer = self.of_jwt(jwt)
         rules = self.rules(issuer, presented.audiences)
@@ -240,9 +243,11 @@ class Identity:
                     return self.issuers[name]
         raise TokenRefused("issuer", "no configured issuer has this iss, character by character")
 
-    def of_opaque(self) -> Issuer | None:
-        """The issuer that is asked about opaque tokens; the configuration has at most one."""
-        return next((self.issuers[name] for name in self._asked), None)
+    def of_opaque(self, token: bytes) -> list[Issuer]:
+        """The issuers that are asked about an opaque token, in this order: those by its prefix, else those without."""
+        prefixes = {name: self._asked[name].prefix for name in self._asked}
+        named = [name for name, prefix in prefixes.items() if prefix and token.startswith(prefix)]
+        return [self.issuers[name] for name in named or [name for name, prefix in prefixes.items() if not prefix]]
 
     async def ask(self, issuer: Issuer, token: bytes) -> Claims:
         """What an issuer says of a token. Raises TokenRefused, AuthorityUnavailable."""
@@ -297,13 +302,25 @@ class Identity:
         return self._take(jwt.claims, issuer, "workload" if workload else "jwt", presented, endpoint)
 
     async def _introspected(
-        self, token: bytes, issuer: Issuer, presented: Presented, endpoint: EndpointSpec
+        self, token: bytes, issuers: list[Issuer], presented: Presented, endpoint: EndpointSpec
     ) -> Principal:
-        claims = await self.ask(issuer, token)
+        issuer, claims = await self._first_that_knows(issuers, token)
         spec = issuer.spec.introspection
         assert spec is not None
         check_introspected(claims, self.rules(issuer, presented.audiences), self.now(), audience=spec.audience)
         return self._take(claims, issuer, "introspection", presented, endpoint)
+
+    async def _first_that_knows(self, issuers: list[Issuer], token: bytes) -> tuple[Issuer, Claims]:
+        """Where none says that the token is active, one that did not answer might have."""
+        said: Exception = TokenRefused("form", NOBODY_ASKED)
+        for issuer in issuers:
+            try:
+                return issuer, await self.ask(issuer, token)
+            except AuthorityUnavailable as error:
+                said = error
+            except TokenRefused as error:
+                said = said if isinstance(said, AuthorityUnavailable) else error
+        raise said
 
     def _take(
         self, claims: Claims, issuer: Issuer, method: Proof, presented: Presented, endpoint: EndpointSpec

@@ -32,6 +32,7 @@ class Introspector:
     """Asks one issuer."""
 
     def __init__(self, issuer: Issuer, spec: Introspection, fetch: Fetch, secrets: Secrets | None) -> None:
+        self.prefix = spec.prefix.encode()
         self._issuer = issuer
         self._spec = spec
         self._fetch = fetch

@@ -8,7 +8,7 @@ credential's name, and for one that is made of the caller's token the scopes of 
 from __future__ import annotations
 
 from narthex.flow.identity.who import fits
-from narthex.types import Principal, TokenCredential, Use, Who
+from narthex.types import CertificateCredential, Credential, EnvCredential, Principal, TokenCredential, Use, Who
 
 NOTHING = ""
 """Nothing is shown to the server: no table, or `use: none`."""
@@ -35,6 +35,13 @@ def account_of(table: tuple[Use, ...], principal: Principal) -> str:
         # Two tokens of one caller may allow different things: what is made of one is not used for the other.
         return " ".join((name, *sorted(principal.scopes)))
     return name
+
+
+def shown_beside(credential: Credential | None) -> CertificateCredential | None:
+    """The certificate that a server is shown together with this credential."""
+    if credential is None or isinstance(credential, (EnvCredential, CertificateCredential)):
+        return None
+    return credential.certificate
 
 
 def alias_of(account: str) -> str:

@@ -246,7 +246,10 @@ class _Compiler:
         files = {
             key: self._file(text, (*path, key)) for key in ("cert", "key", "client_ca") if (text := getattr(tls, key))
         }
-        return TlsFiles(**files, digest=_digest(files.values()))
+        if tls.client_auth == "optional" and tls.client_ca is None:
+            self.reading.fault((*path, "client_auth"), "client_auth: goes with `client_ca`")
+        optional = tls.client_auth == "optional"
+        return TlsFiles(**files, client_optional=optional, digest=_digest(files.values()))
 
     def _egress(self) -> Egress:
         egress = self.settings.egress

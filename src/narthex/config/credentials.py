@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
+import msgspec
+
+from narthex.authority.mapping import shown_beside
 from narthex.config import values
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Reading, suggest
@@ -47,12 +50,16 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "on_behalf_of": ("client_id", "scopes"),
     "id_jag": ("client_id", "idp"),
 }
+BESIDE = "with_certificate"
 MAY: Mapping[str, tuple[str, ...]] = {
-    "client_credentials": (*CLIENT, *ASKED),
-    "jwt_bearer": (*CLIENT, *ASKED),
-    "token_exchange": (*CLIENT, *ASKED, *SUBJECT, "requested_token_type"),
-    "on_behalf_of": (*CLIENT, *ASKED),
-    "id_jag": (*CLIENT, *ASKED, *SUBJECT),
+    "header": (BESIDE,),
+    "basic": (BESIDE,),
+    "query": (BESIDE,),
+    "client_credentials": (*CLIENT, *ASKED, BESIDE),
+    "jwt_bearer": (*CLIENT, *ASKED, BESIDE),
+    "token_exchange": (*CLIENT, *ASKED, *SUBJECT, "requested_token_type", BESIDE),
+    "on_behalf_of": (*CLIENT, *ASKED, BESIDE),
+    "id_jag": (*CLIENT, *ASKED, *SUBJECT, BESIDE),
 }
 SECRET = ("value", "password", "client_secret", "private_key", "subject_token", "assertion")
 EMPTY = SecretText(())
@@ -68,7 +75,30 @@ def compile_credentials(settings: Mapping[str, CredentialSettings], reading: Rea
         credential = _credential(name, one, at, reading)
         if credential is not None:
             found[name] = credential
-    return found
+    return {name: _with_certificate(one, settings[name], found, settings, reading) for name, one in found.items()}
+
+
+def _with_certificate(
+    credential: Credential,
+    one: CredentialSettings,
+    found: Mapping[str, Credential],
+    known: Container[str],
+    reading: Reading,
+) -> Credential:
+    """The credential, with the certificate that is shown beside it."""
+    name = one.with_certificate
+    if name is None or isinstance(credential, (CertificateCredential, EnvCredential)):
+        return credential
+    certificate = found.get(name)
+    if isinstance(certificate, CertificateCredential):
+        return msgspec.structs.replace(credential, certificate=certificate)
+    if certificate is not None:
+        reading.fault(("credentials", credential.name, BESIDE), f"{BESIDE}: '{name}' is no client_certificate")
+    elif name not in known:
+        reading.fault(
+            ("credentials", credential.name, BESIDE), f"{BESIDE}: no credential '{name}'{suggest(name, found)}"
+        )
+    return credential
 
 
 def compile_table(
@@ -123,7 +153,8 @@ def _check_server(credential: Credential, server: ServerSpec, at: KeyPath, readi
         reading.fault(at, f"the header {header} stands in `headers` of the server, and comes of credential '{name}'")
     if target.scheme == "http" and not values.is_loopback(target.host):
         reading.warn(at, f"credential '{name}' travels unencrypted: the URL of '{server.name}' is http")
-    if target.scheme == "http" and isinstance(credential, CertificateCredential):
+    by_tls = isinstance(credential, CertificateCredential) or shown_beside(credential) is not None
+    if target.scheme == "http" and by_tls:
         reading.fault(at, f"credential '{name}' is a certificate of TLS, and the URL of '{server.name}' is http")
 
 

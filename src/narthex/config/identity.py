@@ -115,23 +115,25 @@ class IdentityCompiler:
         secret = settings.client_secret.text if settings.client_secret is not None else None
         return Introspection(
             url=settings.url or "", client_id=client_id, client_secret=secret, auth=settings.auth, use=settings.use,
-            audience=settings.audience, ttl_s=settings.ttl,
+            audience=settings.audience, prefix=settings.prefix or "", ttl_s=settings.ttl,
         )  # fmt: skip
 
     def _apart(self, issuers: Iterable[IssuerSpec]) -> None:
         """A token leads to one issuer."""
         seen: dict[str, str] = {}
-        opaque = ""
+        asked: dict[str, str] = {}
         for one in issuers:
             here: Path = (*HERE, "issuers", one.name)
             for text in dict.fromkeys((one.issuer, *one.aliases)):
                 if text and text in seen:
                     self._fault(here, f"has the same `iss` as '{seen[text]}'")
                 seen[text] = one.name
-            if one.introspection is not None and opaque:
-                self._fault((*here, "introspection"), f"'{opaque}' is asked about opaque tokens; one issuer can be")
-            elif one.introspection is not None:
-                opaque = one.name
+            if one.introspection is None:
+                continue
+            before = asked.setdefault(one.introspection.prefix, one.name)
+            if before != one.name:
+                text = f"opaque tokens are shown to '{before}' too, which is asked first; `prefix` tells them apart"
+                self._reading.warn((*here, "introspection"), f"{'.'.join(here)}: {text}")
 
     def _certificates(self, settings: CertificateSettings | None) -> CertificateRules | None:
         if settings is None:

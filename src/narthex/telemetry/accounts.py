@@ -34,6 +34,7 @@ OUTCOMES: Final = (
     "credential_unavailable",
     "unauthorized",
     "insufficient_scope",
+    "claims_required",
     "authority_unavailable",
     "denied",
     "content_blocked",

@@ -36,7 +36,9 @@ MODERN_HEADERS = {"MCP-Protocol-Version": "2026-07-28"}
 class Live:
     """A call that a legacy server is working on: the test says what it does."""
 
-    def __init__(self, server: Asker, id_: Any, arguments: Mapping[str, Any], writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, server: Asker, id_: Any, arguments: Mapping[str, Any], writer: asyncio.StreamWriter, session: str = ""
+    ) -> None:
         self.id = id_
         self.arguments = arguments
         self.answers: dict[str, list[dict[str, Any]]] = {}
@@ -44,6 +46,7 @@ class Live:
         self.over = asyncio.Event()
         self._server = server
         self._writer = writer
+        self._session = session
 
     def push(self, kind: str, **extra: Any) -> str:
         """Ask. Returns the question's id, which no other question has."""
@@ -51,7 +54,11 @@ class Live:
         id_ = f"q{next(self._server.ids)}"
         self._server.asked_by[id_] = self
         self.answers[id_] = []
-        self.send({"id": id_, "method": method, "params": {**params, **extra}})
+        question = {"id": id_, "method": method, "params": {**params, **extra}}
+        if not self._server.aside:
+            self.send(question)
+        elif (stream := self._server.streams.get(self._session)) is not None:
+            _write_event(stream, question)
         return id_
 
     async def ask(self, kinds: Sequence[str]) -> list[Any]:
@@ -62,19 +69,32 @@ class Live:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Put a message on the stream of the call."""
-        event = b"data: " + json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n\n"
-        self._writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+        _write_event(self._writer, message)
 
     def finish(self, result: Any = None) -> None:
         """Answer the call, and end its stream."""
-        self.send({"id": self.id, "result": text("done") if result is None else result})
-        self._writer.write(b"0\r\n\r\n")
+        message = {"id": self.id, "result": text("done") if result is None else result}
+        if self._server.aside:
+            body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            self._writer.write(head % len(body) + body)
+        else:
+            self.send(message)
+            self._writer.write(b"0\r\n\r\n")
         self.over.set()
 
     def die(self) -> None:
         """Break off."""
         self._writer.transport.abort()
         self.over.set()
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def _write_event(writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> None:
+    event = b"data: " + json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n\n"
+    writer.write(b"%x\r\n%b\r\n" % (len(event), event))
 
 
 def text(value: Any) -> dict[str, Any]:
@@ -84,12 +104,16 @@ def text(value: Any) -> dict[str, Any]:
 @dataclass
 class Asker(FakeServer):
     """Its tool `ask` asks by its arguments: `rounds`, lists of questions, each list at a time. It answers with what it
-    was answered, round by round. Of a legacy one, `manual` leaves all to the test, `hang` never answers."""
+    was answered, round by round. Of a legacy one, `manual` leaves all to the test, `hang` never answers; `aside`: it
+    asks on the stream of a GET, into nothing where none is open, and its answers are JSON."""
 
     tools: list[dict[str, Any]] = field(default_factory=lambda: TOOLS)
     lives: list[Live] = field(default_factory=list)
     asked_by: dict[str, Live] = field(default_factory=dict)
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    aside: bool = False
+    streams: dict[str, asyncio.StreamWriter] = field(default_factory=dict)
+    gets: int = 0
 
     async def __aenter__(self) -> Asker:
         await super().__aenter__()
@@ -108,10 +132,14 @@ class Asker(FakeServer):
                 live.answers[message["id"]].append(message)
             writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
             return
-        known = asked.headers.get("mcp-session-id") in self.sessions
+        session = asked.headers.get("mcp-session-id", "")
+        known = session in self.sessions
+        if asked.verb == "GET" and self.aside and known:
+            await self._hold(session, writer)
+            return
         asking = ("tools/call", "prompts/get", "resources/read", "completion/complete")
         if asked.method in asking and self.eras == "legacy" and known:
-            await self._work(message, writer)
+            await self._work(message, writer, session)
             return
         if asked.method == "tools/call" and self.eras == "modern" and asked.params["name"] == "ask":
             self.answers["ask"] = self._round(asked.params)
@@ -122,10 +150,17 @@ class Asker(FakeServer):
 
     # --- legacy
 
-    async def _work(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    async def _hold(self, session: str, writer: asyncio.StreamWriter) -> None:
+        self.gets += 1
+        self.streams[session] = writer
+        writer.write(STREAM)
+        await asyncio.Event().wait()
+
+    async def _work(self, message: dict[str, Any], writer: asyncio.StreamWriter, session: str) -> None:
         arguments = message["params"].get("arguments", {})
-        live = Live(self, message["id"], arguments, writer)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        live = Live(self, message["id"], arguments, writer, session)
+        if not self.aside:
+            writer.write(STREAM)
         self.lives.append(live)
         if "rounds" in arguments:
             said = [await live.ask(kinds) for kinds in arguments["rounds"]]
@@ -139,7 +174,7 @@ class Asker(FakeServer):
         """Ask on a stream, and end that only when it is told to."""
         live = Live(self, id_, {}, writer)
         self.lives.append(live)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(STREAM)
         live.send({"id": id_, "result": self.answers["ask"]})
         await live.over.wait()
         writer.write(b"0\r\n\r\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -24,6 +25,7 @@ from narthex.types import (
     Snapshot,
 )
 from tests.authority.issuing import LiveIssuer, fetcher, issuing
+from tests.flow.accept.asking import META_ABLE, Asker, retry_of
 from tests.flow.gateway import Answer, Client, Running, run, spec, until
 from tests.flow.identity.issuer import AUDIENCE, NOW, claims, token
 
@@ -65,10 +67,16 @@ class World:
         return await ask("tools/call", params, path=path, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
 
-def served(work: Callable[[World], Awaitable[None]], *, certificates: Any = None, **settings: Any) -> None:
+def served(
+    work: Callable[[World], Awaitable[None]],
+    *,
+    certificates: Any = None,
+    upstream: Callable[..., FakeServer] = FakeServer,
+    **settings: Any,
+) -> None:
     async def main() -> None:
         clock = FakeClock(epoch=NOW)
-        async with FakeServer(tools=TOOLS) as server, issuing() as live:
+        async with upstream(tools=TOOLS) as server, issuing() as live:
             fetch = fetcher()
             issuer = IssuerSpec("corp", "keycloak", live.url, ClaimRules(), audiences=(AUDIENCE,))
             identity = IdentitySpec(api_keys=True, issuers={"corp": issuer}, certificates=certificates)
@@ -82,8 +90,9 @@ def served(work: Callable[[World], Awaitable[None]], *, certificates: Any = None
 
             world = World(server, live, clock)
             settings.update(identity=identity)
+            sharing = "principal" if upstream is FakeServer else "session"
             async with Running(
-                {"one": spec("one", server.url)}, ENDPOINTS, settings, identify=identify
+                {"one": spec("one", server.url, sharing=sharing)}, ENDPOINTS, settings, identify=identify
             ) as world.gateway:
                 world.client = await world.gateway.client()
                 await work(world)
@@ -270,6 +279,24 @@ def test_certificates_of_a_proxy(proxies: str, headers: dict[str, str], status: 
         assert answer.status == status
 
     served(work, certificates=RULES, trusted_proxies=(ip_network(proxies),))
+
+
+def test_a_retry_of_a_call_that_is_held_is_challenged_like_any_other() -> None:
+    async def work(world: World) -> None:
+        params = {"name": "one__delete_all", "arguments": {"rounds": [["roots"]]}}
+
+        async def ask(params: Any, scope: str) -> Answer:
+            headers = world.token(scope=scope)
+            return await world.client.modern("tools/call", params, meta=META_ABLE, headers=headers)
+
+        asked = await ask(params, "mcp write admin")
+        lacks = await ask(retry_of(params, asked), "mcp")
+        assert lacks.status == 403
+        said = 'error_description="the token lacks a scope that this needs", scope="admin mcp write"'
+        assert lacks.headers["www-authenticate"] == f'Bearer error="insufficient_scope", {said}, {RESOURCE}'
+        assert "roots" in (await ask(retry_of(params, asked), "mcp write admin")).text, "the call was not lost"
+
+    served(work, upstream=partial(Asker, eras="legacy"))
 
 
 # --- what is whose

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from urllib.parse import quote
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +17,18 @@ from narthex.flow.identity.certificates import Certificate, of_peer, principal_o
 from narthex.types import CertificateRules
 
 HASH = "46" * 32
+UNTIL = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def certificate() -> x509.Certificate:
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(datetime(2020, 1, 1, tzinfo=UTC)).not_valid_after(UNTIL)
+    return builder.sign(key, SHA256())
+
+
+CERTIFICATE = certificate()
+PEM = CERTIFICATE.public_bytes(Encoding.PEM).decode()
 THUMB = "RkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkY"
 
 
@@ -24,7 +43,6 @@ THUMB = "RkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkY"
             id="all of it, a semicolon in quotes",
         ),
         pytest.param(f'Hash={HASH};Subject=""', (), id="an empty subject"),
-        pytest.param(f'Hash={HASH};Cert="-----BEGIN%20CERTIFICATE-----"', (), id="the certificate itself"),
         pytest.param(f'Hash={HASH};Subject="O=a\\, CN=admin,CN=b"', (), id="an escaped comma: no name is taken"),
         pytest.param(f'Hash={HASH};Subject="O=\\"x\\",CN=admin"', (), id="quotes in the subject: no name is taken"),
         pytest.param(f'Hash={HASH};Subject="/O=a/CN=admin"', (), id="the other form of a subject: no name is taken"),
@@ -51,6 +69,8 @@ def test_xfcc(value: str, names: tuple[str, ...]) -> None:
         pytest.param(f'Hash={HASH};Subject="CN=a";Subject="CN=b"'.encode(), id="two subjects"),
         pytest.param(f"Hash={HASH};Role=admin".encode(), id="an unknown key"),
         pytest.param(f"Hash={HASH};admin".encode(), id="no value"),
+        pytest.param(f'Hash={HASH};Cert="-----BEGIN%20CERTIFICATE-----"'.encode(), id="no certificate"),
+        pytest.param(f'Hash={HASH};Cert="{quote(PEM)}"'.encode(), id="the certificate of another hash"),
         pytest.param(f"Hash={HASH};URI=spiffe://ä".encode(), id="characters beyond ASCII"),
         pytest.param(b"Hash=" + b"4" * 20_000, id="too long"),
     ],
@@ -69,15 +89,25 @@ def test_any_bytes_are_one_certificate_or_none(value: bytes) -> None:
     assert len(found.thumbprint) == 43
 
 
+def test_a_proxy_that_sends_the_certificate_says_when_it_expires() -> None:
+    hash_ = CERTIFICATE.fingerprint(SHA256()).hex()
+    found = read_xfcc(f'Hash={hash_};Cert="{quote(PEM)}";Subject="CN=agent"'.encode())
+    assert (found.names, found.expires_at) == (("CN=agent",), UNTIL.timestamp())
+    rules = CertificateRules({"CN=agent": ()})
+    who = principal_of(found, rules, "xfcc")
+    assert who is not None
+    assert who.expires_at == UNTIL.timestamp(), "what goes on without a new request ends with it"
+
+
 def test_a_peer() -> None:
     said = {
         "subject": ((("organizationName", "x"),), (("commonName", "agent"),)),
         "subjectAltName": (("DNS", "a.example"), ("URI", "spiffe://a/b"), ("email", "a@b")),
     }
-    assert of_peer(b"der", said) == Certificate(
-        ("URI:spiffe://a/b", "DNS:a.example", "CN=agent"), thumbprint_of(b"der")
+    assert of_peer(b"der", said, 7.0) == Certificate(
+        ("URI:spiffe://a/b", "DNS:a.example", "CN=agent"), thumbprint_of(b"der"), 7.0
     )
-    assert of_peer(b"der", {}).names == ()
+    assert of_peer(b"der", {}, 7.0).names == ()
 
 
 def test_who_comes() -> None:

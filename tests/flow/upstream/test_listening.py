@@ -19,14 +19,12 @@ from narthex.flow.upstream import links, listening, lists
 from narthex.flow.upstream import server as server_module
 from narthex.flow.upstream.links import NOTHING
 from narthex.flow.upstream.lists import CHANGES_S, RECHECK_S
-from narthex.flow.upstream.port import Outgoing
 from narthex.flow.upstream.server import SESSION_IDLE_S
 from narthex.testing import FakeServer
 from narthex.types import HttpTarget, ServerSpec
 from tests.flow.gateway import run, until
 from tests.flow.upstream.telling import ACK, Stream, Telling
 from tests.flow.upstream.test_era import LEGACY_S
-from tests.flow.upstream.test_http import Heard
 from tests.flow.upstream.test_opening import SCOPE, SESSION, TOOLS, Rig
 from tests.flow.upstream.test_sse import Scripted as OldServer
 from tests.flow.upstream.test_stdio import DISCOVERED
@@ -85,11 +83,11 @@ class Ears(Rig):
         super().__init__(target, hears=self.hearer, **options)
         self.scope: Any = SCOPE
 
-    def want(self, wanted: Wanted, **options: Any) -> Any:
-        return self.server.listen(self.scope, wanted, **options)
+    def want(self, wanted: Wanted) -> Any:
+        return self.server.listen(self.scope, wanted)
 
-    async def listen(self, wanted: Wanted, **options: Any) -> Wanted:
-        agreed: Wanted = await self.want(wanted, **options).settled()
+    async def listen(self, wanted: Wanted) -> Wanted:
+        agreed: Wanted = await self.want(wanted).settled()
         return agreed
 
 
@@ -668,59 +666,7 @@ def test_what_is_asked_for_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     run(main)
 
 
-# --- pushes
-
-
-def test_what_a_server_asks_on_its_stream_reaches_the_only_call() -> None:
-    class Slow(Telling):
-        async def legacy(self, writer: Any, message: Any) -> None:
-            if message["method"] != "tools/call":
-                await super().legacy(writer, message)
-
-    async def main() -> None:
-        async with (
-            Slow() as server,
-            ears(server.url, settings={"sharing": "session"}, declares=lambda _: {"elicitation": {}}) as one,
-        ):
-            one.scope = SESSION
-            await one.listen(NOTHING, pushes=True)
-            channel = one.server.ready(SESSION)
-            assert channel is not None
-            stream = server.streams[0]
-
-            def ask(id_: int, method: str = "elicitation/create") -> None:
-                stream.send({"id": id_, "method": method, "params": {"message": "?"}})
-
-            async def answer_to(id_: int) -> Any:
-                await until(lambda: any(one.get("id") == id_ for one in server.params("response")))
-                return next(one for one in server.params("response") if one.get("id") == id_)
-
-            ask(1)
-            assert "no call" in (await answer_to(1))["error"]["message"]
-            first, second = Heard(), Heard()
-            flights = [_call(channel, first)]
-            ask(2)
-            stream.send({"method": "notifications/message", "params": {"level": "info", "data": "x"}})
-            await until(lambda: len(first.messages) == 2)
-            assert [one.method for one in first.messages] == ["elicitation/create", "notifications/message"]
-            assert (first.messages[0].id, server.count("response")) == (2, 1), "the call answers it"
-            flights.append(_call(channel, second))
-            ask(3)
-            assert "several calls" in (await answer_to(3))["error"]["message"]
-            ask(4, "sampling/createMessage")
-            assert (await answer_to(4))["error"]["code"] == -32601
-            ask(5, "ping")
-            assert (await answer_to(5))["result"] == {}
-            for flight in flights:
-                flight.cancel("over")
-
-    run(main)
-
-
-def _call(channel: Any, heard: Heard) -> Any:
-    id_ = channel.next_id()
-    body = json.dumps({"jsonrpc": "2.0", "id": id_, "method": "tools/call", "params": {}}).encode()
-    return channel.request(Outgoing(id_, "tools/call", body), heard)
+# --- what it says outside of calls
 
 
 def test_what_is_logged_outside_of_calls_is_heard() -> None:

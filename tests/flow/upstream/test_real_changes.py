@@ -170,9 +170,7 @@ def test_everything_asks_for_roots_and_the_only_call_answers(kind: str, node: st
         with everything(kind, node, node_modules, sharing="session") as spec:
             async with ears(spec, declares=lambda scope: {"roots": {"listChanged": True}}) as one:
                 one.scope = SESSION
-                await one.listen(NOTHING, pushes=True)
-                channel = one.server.ready(SESSION)
-                assert channel is not None
+                channel = await one.server.open(SESSION)
                 heard, id_ = Rooted(channel), channel.next_id()
                 body = request_body(id_, "tools/call", {"name": "get-roots-list", "arguments": {}}, channel.dialect)
                 channel.request(Outgoing(id_, "tools/call", body), heard)

@@ -348,6 +348,7 @@ class Tls:
     def __init__(self, context: ssl.SSLContext) -> None:
         self.context = context
         self.subjects: list[Any] = []
+        self.heads: list[str] = []
 
     async def __aenter__(self) -> Tls:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self.context)
@@ -361,6 +362,7 @@ class Tls:
         self.subjects.append(writer.get_extra_info("peercert"))
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
+                self.heads.append(head)
                 length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
                 message = json.loads(await reader.readexactly(length))
                 result = {"supportedVersions": ["2026-07-28"], "capabilities": {}, "tools": []}
@@ -401,5 +403,44 @@ def test_a_client_certificate_is_shown_on_its_own_connections(tmp_path: Path) ->
                 with pytest.raises(GatewayError) as error:
                     await fleet.servers["one"].open(fleet.viewer(endpoint, ALICE, None).scopes["one"])
                 assert "PLANTED" not in error.value.public + error.value.detail
+
+    run(main)
+
+
+def test_a_certificate_is_shown_beside_a_header(tmp_path: Path) -> None:
+    async def main() -> None:
+        authority = make_authority(tmp_path)
+        authority.server.verify_mode = ssl.CERT_REQUIRED
+        authority.server.load_verify_locations(authority.ca)
+        pem = (tmp_path / "server.pem").read_text()
+        key, leaf = pem[: pem.index("-----BEGIN CERT")], pem[pem.index("-----BEGIN CERT") :]
+        beside = CertificateCredential("mtls", secret("leaf"), secret("key"))
+        credential = HeaderCredential("a", "X-Key", secret("pat"), beside)
+        async with (
+            Tls(authority.server) as server,
+            Holdings(Known(leaf=leaf, key=key, pat="one")) as holdings,
+        ):
+            target = spec("one", f"http://127.0.0.1:{server.port}/mcp").target
+            target = msgspec.structs.replace(target, scheme="https", url=f"https://127.0.0.1:{server.port}/mcp")
+            one = ServerSpec("one", target, "http", era="modern", accounts=(Use(Who(), credential),))
+            async with gateway(one, holdings, egress=Egress(proxy=None, ca=authority.ca)) as running:
+                fleet, endpoint = running.fleet, EndpointSpec("default", ("one",))
+                view = await fleet.listing(fleet.viewer(endpoint, ALICE, None), "tools")
+                assert not view.index.missing
+                assert all(server.subjects) and all("X-Key: one" in head for head in server.heads)
+                scope = fleet.viewer(endpoint, ALICE, None).scopes["one"]
+                shown = holdings.credentials.shown(one, scope)
+                assert holdings.credentials.shown(one, scope) is shown, "channels that show the same share connections"
+                epoch = shown.epoch
+                holdings.secrets.set("pat", "two")
+                holdings.later(1)
+                assert (shown.lines, shown.epoch) == (b"X-Key: two\r\n", epoch), "the channel goes on"
+                holdings.secrets.set("key", None)
+                holdings.later(1)
+                assert shown.epoch != epoch, "what was opened with the certificate ends"
+                with pytest.raises(GatewayError):
+                    shown.certificate()
+                holdings.later(2000)
+                assert not holdings.credentials._both, "who is forgotten is forgotten whole"
 
     run(main)

@@ -103,6 +103,10 @@ class CredentialSettings(IdpSettings, frozen=True):
     certificate: Annotated[
         Expanded | None, Setting(SECRET_TEXT, "Client certificate in PEM, with those between it and its authority.")
     ] = None
+    with_certificate: Annotated[
+        str | None,
+        Setting(NAME, "A credential of kind `client_certificate` that the server is shown too, by TLS."),
+    ] = None
     scopes: Annotated[
         tuple[str, ...] | None,
         Setting(Listed(SCOPE, "scopes"), "What is asked for.", default="what the server's first challenge asks for"),

@@ -111,6 +111,15 @@ class IntrospectionSettings(msgspec.Struct, frozen=True):
             "`optional` accepts an answer that names no audience: the issuer then must have no other resource.",
         ),
     ] = "required"
+    prefix: Annotated[
+        str | None,
+        Setting(
+            WORD,
+            "What its opaque tokens begin with: these are shown to it alone, and no others to it. Of several issuers "
+            "without one, each is asked in the order written here, until one says that the token is active.",
+            default="none",
+        ),
+    ] = None
     ttl: Annotated[float, Setting(duration("0s", "1h"), "An answer is believed this long.")] = 60.0
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from narthex.config.kinds import ADDRESS, FILE, Count, Group, Setting, duration, size
+from narthex.config.kinds import ADDRESS, FILE, Choice, Count, Group, Setting, duration, size
 from narthex.types import Address, Limits
 
 BOUNDS = Limits()  # the defaults of bounds live beside the type that carries them
@@ -24,9 +24,17 @@ class TlsSettings(msgspec.Struct, frozen=True):
             FILE, f"Ask clients for a certificate and verify it against these authorities. {TLS_FILE}", nullable=True
         ),
     ] = None
+    client_auth: Annotated[
+        Literal["required", "optional"],
+        Setting(
+            Choice(("required", "optional")),
+            "Whether a client without a certificate is let in by TLS; one of another authority never is. `optional` is "
+            "for clients of both kinds: those without one come with a token or a key.",
+        ),
+    ] = "required"
 
 
-TLS = Group(TlsSettings, "a map `{cert, key, client_ca}`")
+TLS = Group(TlsSettings, "a map `{cert, key, client_ca, client_auth}`")
 
 
 class AdminSettings(msgspec.Struct, frozen=True):

@@ -157,7 +157,9 @@ class Exchange:
             server.check_breaker()
         if self.call.log_level and self.front.levels.due(server, channel, self.call):
             return None
-        if server.spec.sharing == "session" and self.front.hub.is_joining(self.call.session):
+        if server.spec.sharing == "session" and (
+            server.may_ask_unheard(self.viewer.scopes[name]) or self.front.hub.is_joining(self.call.session)
+        ):
             return None
         return channel
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from narthex.errors import (
+    ClaimsRequired,
     CodecError,
     GatewayError,
     HeaderMismatch,
@@ -367,12 +368,15 @@ class Front:
                 self.calls.cancellable[session.id, id_json] = one
             one.start(request)
         except GatewayError as error:
+            url, gate = "", self.gate
+            if isinstance(error, Unauthorized) and gate is not None:
+                url = gate.metadata_url(connection, request, request.path)
             turned = None
             if self.record is not None:
                 peer, size, id_json = connection.peer[0], len(request.body), encode(id_) if id_ is not None else b""
                 in_session = session.id if session is not None else ""
                 turned = Turned(principal, endpoint.name, peer, size, method, name, id_json, version, in_session, check)
-            self.refuse(connection, id_, error, era, turned=turned)
+            self.refuse(connection, id_, error, era, url, turned=turned)
 
     def _batch(self, connection: Replying, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
         """Several messages in one body: each takes the way of a request of its own, with the headers of this one."""
@@ -489,7 +493,7 @@ class Front:
     @staticmethod
     def error_lines(error: GatewayError, status: int, metadata_url: str = "") -> bytes:
         """Header lines of a refusal by status: when to come again (RFC 9110 §10.2.3), or what with (RFC 6750 §3)."""
-        if isinstance(error, Unauthorized):
+        if isinstance(error, (Unauthorized, ClaimsRequired)):
             return challenge_line(error, metadata_url)
         seconds = (error.data or {}).get("retryAfterSeconds")
         return b"Retry-After: %d\r\n" % math.ceil(seconds) if seconds is not None and status >= 400 else b""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from functools import lru_cache
+from ssl import cert_time_to_seconds
 from typing import TYPE_CHECKING, Any
 
 from narthex.authority.identify import Found, Identity, Presented
@@ -94,11 +95,12 @@ class Gate:
 
     def _peer(self, connection: Connection) -> Certificate | None:
         if connection.certificate is None:
-            ssl = connection.transport.get_extra_info("ssl_object")
-            der = ssl.getpeercert(binary_form=True) if ssl is not None else None
+            tls = connection.transport.get_extra_info("ssl_object")
+            der = tls.getpeercert(binary_form=True) if tls is not None else None
             if der is None:
                 return None
-            connection.certificate = of_peer(der, ssl.getpeercert() or {})
+            said = tls.getpeercert()
+            connection.certificate = of_peer(der, said, cert_time_to_seconds(said["notAfter"]))
         return connection.certificate
 
     @staticmethod

@@ -14,6 +14,8 @@ from hashlib import sha256
 from urllib.parse import unquote
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from narthex.flow.route.patterns import compile_globs
 from narthex.types import CertificateRules, Principal, Proof
@@ -26,10 +28,12 @@ _KEYS = {"by", "hash", "cert", "chain", "subject", "uri", "dns"}
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """One client certificate: its names `URI:…`, `DNS:…`, `CN=…` in this order, and its SHA-256 in base64url."""
+    """One client certificate: its names `URI:…`, `DNS:…`, `CN=…` in this order, its SHA-256 in base64url, and when it
+    expires, Unix seconds; 0 where nobody says."""
 
     names: tuple[str, ...]
     thumbprint: str
+    expires_at: float = 0.0
 
 
 def thumbprint_of(der: bytes) -> str:
@@ -41,12 +45,13 @@ def _base64url(data: bytes) -> str:
     return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def of_peer(der: bytes, said: Mapping[str, object]) -> Certificate:
+def of_peer(der: bytes, said: Mapping[str, object], expires_at: float) -> Certificate:
     """The certificate of a TLS peer.
 
     Args:
         der: As `SSLObject.getpeercert(binary_form=True)` gives it: verified by the handshake.
         said: The same, read by `SSLObject.getpeercert()`.
+        expires_at: Its `notAfter`, Unix seconds.
     """
     names: list[str] = []
     alternative = said.get("subjectAltName")
@@ -56,7 +61,7 @@ def of_peer(der: bytes, said: Mapping[str, object]) -> Certificate:
     subject = said.get("subject")
     if isinstance(subject, tuple):
         names += [f"CN={value}" for part in subject for key, value in part if key == "commonName"]
-    return Certificate(_usable(names), thumbprint_of(der))
+    return Certificate(_usable(names), thumbprint_of(der), expires_at)
 
 
 def _usable(names: list[str]) -> tuple[str, ...]:
@@ -68,6 +73,7 @@ def read_xfcc(value: bytes) -> Certificate:
 
     Two of them, as a chain of proxies that append would write, are refused: which one is the client's, and which one
     the client wrote itself, could only be guessed.
+    When it expires is known where the proxy sends the certificate itself (`Cert`, beside its hash).
     Raises:
         ValueError: Not that form, or not exactly one certificate with its hash.
     """
@@ -89,10 +95,16 @@ def read_xfcc(value: bytes) -> Certificate:
         raise ValueError("it does not name exactly one certificate by its hash")
     if sum(key == "subject" for key, _ in fields) > 1:
         raise ValueError("two subjects")
+    expires_at = 0.0
+    for pem in (unquote(said) for key, said in fields if key == "cert"):
+        certificate = x509.load_pem_x509_certificate(pem.encode("ascii", "replace"))
+        if certificate.fingerprint(SHA256()) != bytes.fromhex(hashes[0]):
+            raise ValueError("the certificate has another hash")
+        expires_at = certificate.not_valid_after_utc.timestamp()
     names = [f"URI:{unquote(said)}" for key, said in fields if key == "uri"]
     names += [f"DNS:{unquote(said)}" for key, said in fields if key == "dns"]
     names += [f"CN={name}" for key, said in fields if key == "subject" for name in _common_names(said)]
-    return Certificate(_usable(names), _base64url(bytes.fromhex(hashes[0])))
+    return Certificate(_usable(names), _base64url(bytes.fromhex(hashes[0])), expires_at)
 
 
 def _split(text: str) -> list[str]:
@@ -137,5 +149,8 @@ def principal_of(certificate: Certificate, rules: CertificateRules, method: Proo
                 matched = True
                 roles.update(dict.fromkeys(given))
         if matched:
-            return Principal(rules.tenant, "certificate", name, roles=tuple(roles), kind="service", method=method)
+            return Principal(
+                rules.tenant, "certificate", name, roles=tuple(roles), kind="service", method=method,
+                expires_at=certificate.expires_at,
+            )  # fmt: skip
     return None

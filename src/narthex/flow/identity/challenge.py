@@ -2,7 +2,8 @@
 
 In: what is missing, and the URL that the client used. Out: header values and documents, without anything of the request
 in them that was not checked. Cases: `tests/flow/identity/test_challenge.py`.
-Source: RFC 6750 §3, RFC 9728 §3 and §5.1; MCP 2026-07-28, authorization.
+Source: RFC 6750 §3, RFC 9728 §3 and §5.1; MCP 2026-07-28, authorization; Microsoft identity platform, "claims
+challenges" (`insufficient_claims`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from narthex.errors import InsufficientScope, Unauthorized
+from narthex.errors import ClaimsRequired, InsufficientScope, Unauthorized
 from narthex.flow.codec.jsonrpc import encode
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -20,12 +21,12 @@ NEVER = "offline_access"
 """Not a scope of any operation: a client asks for it, or not, on its own account (MCP, authorization)."""
 
 
-def challenge_line(error: Unauthorized, metadata_url: str) -> bytes:
+def challenge_line(error: Unauthorized | ClaimsRequired, metadata_url: str) -> bytes:
     """The header line of a 401 or 403."""
     return f"WWW-Authenticate: {challenge(error, metadata_url)}\r\n".encode("ascii")
 
 
-def challenge(error: Unauthorized, metadata_url: str) -> str:
+def challenge(error: Unauthorized | ClaimsRequired, metadata_url: str) -> str:
     """The value of `WWW-Authenticate`.
 
     Args:
@@ -35,6 +36,8 @@ def challenge(error: Unauthorized, metadata_url: str) -> str:
     if error.error:
         parts.append(f'error="{error.error}"')
         parts.append(f'error_description="{_QUOTABLE.sub("?", error.public)}"')
+    if isinstance(error, ClaimsRequired):
+        parts.append(f'claims="{error.claims}"')
     asked = scope_text(error.scopes)
     if asked:
         parts.append(f'scope="{asked}"')

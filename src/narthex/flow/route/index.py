@@ -44,6 +44,8 @@ class Missing(msgspec.Struct, frozen=True):
 
     server: str
     reason: str
+    claims: str = ""
+    """What the caller must sign in with first (`ClaimsRequired`); empty for another reason."""
 
 
 class Items(msgspec.Struct, frozen=True):

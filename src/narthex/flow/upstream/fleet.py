@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from narthex.authority.mapping import account_of, told_apart
-from narthex.errors import GatewayError, MethodNotFound, UpstreamUnavailable
+from narthex.errors import ClaimsRequired, GatewayError, MethodNotFound, UpstreamUnavailable
 from narthex.flow.codec.offers import has_skills
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
@@ -230,7 +230,8 @@ class Fleet:
             check: What the caller does not see is as if it were not there.
 
         Raises:
-            UpstreamUnavailable: It is not in what is known, and a server that may have it is not there.
+            UpstreamUnavailable: It is not in what is known, and a server that may have it is not there; ClaimsRequired:
+                it wants more of the caller first.
             MethodNotFound: It would be a skill, and nobody here has any.
         """
         spec = viewer.spec
@@ -260,6 +261,8 @@ class Fleet:
         if target is None:
             for one in view.index.missing:
                 if (only is None or one.server == only) and (check is None or check.knows(kind, one.server)):
+                    if one.claims:
+                        raise ClaimsRequired(one.claims)
                     server = self.servers.get(one.server)  # None: a reload has removed it meanwhile
                     raise server.unavailable() if server is not None else UpstreamUnavailable(one.reason)
         return target
@@ -377,7 +380,8 @@ class Fleet:
         try:
             return await server.fetch(scope, kind, recheck=recheck), None
         except GatewayError as error:
-            return known, Missing(server.spec.name, error.public)
+            claims = error.claims if isinstance(error, ClaimsRequired) else ""
+            return known, Missing(server.spec.name, error.public, claims)
 
     def _keep(self, viewer: Viewer, view: View) -> None:
         kind = view.index.kind

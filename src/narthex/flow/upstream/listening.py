@@ -30,6 +30,8 @@ FIRST_S = 1.0
 LONGEST_S = 60.0
 STEADY_S = 30.0
 """What was open for this long was no failure: the next wait is short again."""
+PATIENCE_S = 2.0
+"""A call waits this long for the stream on which its server may ask."""
 _log = logging.getLogger("narthex.upstream")
 
 
@@ -60,14 +62,15 @@ class Listening:
 
     Attributes:
         wanted: As last said, within bounds.
-        pushes: Whether the server's stream is to be open although no change is wanted: for what it asks of a client.
         agreed: What of it the server tells, as last known.
     """
 
     def __init__(self, server: Server, scope: Hashable) -> None:
         self.wanted = NOTHING
-        self.pushes = False
         self.agreed = NOTHING
+        self._asks: Channel | None = None
+        self._patience_until = 0.0
+        self._held: Channel | None = None
         self._server = server
         self._scope = scope
         self._link: Link | None = None
@@ -82,19 +85,42 @@ class Listening:
 
     # --- what others do
 
-    def want(self, wanted: Wanted, *, pushes: bool = False) -> None:
+    def want(self, wanted: Wanted) -> None:
         """From now on this is wanted; returns at once. Nothing wanted ends it."""
         wanted = _bounded(wanted)
-        if (wanted, pushes) != (self.wanted, self.pushes):
-            self.wanted, self.pushes = wanted, pushes
+        if wanted != self.wanted:
+            self.wanted = wanted
             self._tried.clear()
+            self._hold()
+        self._begin()
+
+    def hear_questions(self, channel: Channel) -> None:
+        """The server may ask a client by this channel: its own stream is to be open as long as the channel is, even if
+        no change is wanted. That alone keeps no channel from being idle."""
+        self._asks = channel
+        self._patience_until = self._server.clock() + PATIENCE_S
+        self._tried.clear()
+        self._begin()
+
+    def _begin(self) -> None:
         if self.is_wanted and self._task is None:
             self._task = asyncio.ensure_future(self._live())
         self._stirred.set()
 
     @property
     def is_wanted(self) -> bool:
-        return self.pushes or self.wanted != NOTHING
+        return self.wanted != NOTHING or (self._asks is not None and self._server.ready(self._scope) is self._asks)
+
+    @property
+    def may_miss_questions(self) -> bool:
+        """Is the stream about to be opened on which the server may ask?"""
+        return self._asks is not None and not self._tried.is_set() and self._server.clock() < self._patience_until
+
+    async def hears_questions(self) -> None:
+        """Until that is open, cannot be, or takes too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience_until - self._server.clock()):
+                await self._tried.wait()
 
     async def settled(self) -> Wanted:
         """What is agreed to, once what is wanted now was asked for at least once. The caller sets the deadline."""
@@ -118,7 +144,7 @@ class Listening:
 
     async def close(self) -> None:
         """Stop at once: the server is closed."""
-        self.wanted, self.pushes = NOTHING, False
+        self.wanted, self._asks = NOTHING, None
         task = self._task
         if task is not None:
             task.cancel()
@@ -138,7 +164,7 @@ class Listening:
             self._task = None
             self.agreed = NOTHING
             if self.is_wanted and not self._server.gone():
-                self.want(self.wanted, pushes=self.pushes)  # said while the last was ended
+                self._begin()  # said while the last was ended
             else:
                 self._tried.set()
                 self._server.forget_listening(self._scope, self)
@@ -173,7 +199,7 @@ class Listening:
 
     async def _apply(self, wanted: Wanted) -> None:
         server = self._server
-        channel = server.ready(self._scope) or await server.open(self._scope)
+        channel = server.ready(self._scope) or await server.connect(self._scope)
         link = self._link
         if link is None or link.channel is not channel:
             link = await self._change_link(channel)
@@ -202,17 +228,28 @@ class Listening:
             if before.channel.dialect.era != channel.dialect.era:
                 refused = NOTHING
         self._leave()
-        channel.open_calls += 1  # no channel is idle while somebody listens
         self._refused = msgspec.structs.replace(refused, kinds=frozenset())
         self._link = link_for(self._server, self._scope, channel, self._on_end)
+        self._hold()
         return self._link
 
     def _leave(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.drop()
-            link.channel.open_calls -= 1
-            link.channel.last_used = self._server.clock()
+        self._hold()
+
+    def _hold(self) -> None:
+        """No channel is idle while somebody listens by it."""
+        channel = self._link.channel if self._link is not None and self.wanted != NOTHING else None
+        before, self._held = self._held, channel
+        if before is channel:
+            return
+        if before is not None:
+            before.open_calls -= 1
+            before.last_used = self._server.clock()
+        if channel is not None:
+            channel.open_calls += 1
 
     def _on_end(self, ended: Ended) -> None:
         self._ended = ended

@@ -169,7 +169,7 @@ class Lists:
         if channel is not None:
             server.check_breaker()
         else:
-            channel = await server.open(scope)
+            channel = await server.connect(scope)
         try:
             return await self._walk_in_time(scope, channel, kind)
         except SessionLost:
@@ -177,7 +177,7 @@ class Lists:
         except UpstreamUnavailable as error:
             if not (isinstance(error, _Odd) or is_refusal(error)) or not await server.is_outdated(scope, channel):
                 raise
-        return await self._walk_in_time(scope, await server.open(scope), kind)
+        return await self._walk_in_time(scope, await server.connect(scope), kind)
 
     async def _walk_in_time(self, scope: Hashable, channel: Channel, kind: Kind) -> tuple[Items, float]:
         """`_walk_pages` with a deadline of its own: whoever waits may go, but an answer may never come."""

@@ -53,6 +53,11 @@ def subscription_of(message: Incoming) -> int | None:
     return stamp if isinstance(stamp, int) else None
 
 
+def can_be_asked(behalf: Behalf) -> bool:
+    """Does the channel serve one client that has said it can be asked something?"""
+    return behalf.one_session and not behalf.capabilities.keys().isdisjoint(NEEDS.values())
+
+
 def client_calls(calls: Mapping[int, Sink]) -> list[Sink]:
     """Those of the open calls that a client waits for."""
     return [sink for sink in calls.values() if not isinstance(sink, Own)]

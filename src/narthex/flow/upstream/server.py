@@ -15,7 +15,14 @@ from collections.abc import Callable, Coroutine, Hashable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from narthex.errors import CredentialUnavailable, GatewayError, Overloaded, UpstreamTimeout, UpstreamUnavailable
+from narthex.errors import (
+    ClaimsRequired,
+    CredentialUnavailable,
+    GatewayError,
+    Overloaded,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from narthex.flow.codec.bridge import error_code
 from narthex.flow.codec.handshake import NONE, request_body
 from narthex.flow.codec.jsonrpc import UNSET, Incoming
@@ -41,7 +48,7 @@ from narthex.flow.upstream.lists import RECHECK_S as RECHECK_S
 from narthex.flow.upstream.negotiate import is_refusal
 from narthex.flow.upstream.opening import Opener
 from narthex.flow.upstream.port import NOTHING_SHOWN, Behalf, Channel, Outgoing, Own, SessionLost, Shown
-from narthex.flow.upstream.pushes import CHANGES, NEEDS
+from narthex.flow.upstream.pushes import CHANGES, NEEDS, can_be_asked
 from narthex.flow.upstream.secrets import hide, secrets_of
 from narthex.types import HttpTarget, Kind, ServerSpec
 
@@ -66,6 +73,8 @@ class Server:
         shown: What such a channel shows the server of us.
         eras: Keeps what the server was found to speak.
         hears: Is told of changes, and of what else the server says outside of calls.
+    Attributes:
+        nothing_to_show: The last error was none of the server's: it could be shown no credential.
     """
 
     def __init__(
@@ -96,7 +105,7 @@ class Server:
         self._secrets = secrets_of(spec)
         self._declares = declares
         self._shown = shown
-        self._nothing_to_show = False
+        self.nothing_to_show = False
         self._opened_with: dict[Channel, tuple[Shown, int]] = {}
         self._users: dict[Hashable, Hashable] = {}
         self._on_change = on_change
@@ -140,12 +149,20 @@ class Server:
         return Behalf(told, alone, self._shown(scope))
 
     async def open(self, scope: Hashable) -> Channel:
-        """A channel for `scope`; many callers at once open one. A caller that gives up does not stop the opening.
+        """A channel for the calls of `scope`; many callers at once open one. A caller that gives up does not stop the
+        opening. Where the server may ask a client on a stream of its own, that is open too, if it is in time.
 
         Raises:
             UpstreamUnavailable: Unreachable, not MCP, or the breaker is open.
             Overloaded: Too many channels to this server.
         """
+        channel = await self.connect(scope)
+        if self.may_ask_unheard(scope):
+            await self.listenings[scope].hears_questions()
+        return channel
+
+    async def connect(self, scope: Hashable) -> Channel:
+        """The same for what the server asks nobody about."""
         channel = self.ready(scope)
         if channel is not None:
             return channel
@@ -154,6 +171,11 @@ class Server:
             task = self._opening[scope] = asyncio.ensure_future(self._open(scope))
             task.add_done_callback(lambda done: self._opened(scope, done))
         return await self.outcome(task)
+
+    def may_ask_unheard(self, scope: Hashable) -> bool:
+        """Would what the server asks on its own stream be lost, because that is only being opened?"""
+        listening = self.listenings.get(scope)
+        return listening is not None and listening.may_miss_questions
 
     async def outcome(self, task: asyncio.Task[T]) -> T:
         """What a task that many wait for comes to; an error, not silence, when the server is closed under it."""
@@ -188,12 +210,17 @@ class Server:
             await channel.close()
             raise UpstreamUnavailable(f"server {self.spec.name} is gone")
         self.breaker.success(self.clock())
+        if self.nothing_to_show:
+            self.nothing_to_show, self.last_error = False, None
         channel.last_used = self.clock()
         self.channels[scope] = channel
         if self.hears is not None:
             self.hears.on_opened(self.spec.name, scope, channel)
         if self.spec.accounts:
             self._opened_with[channel] = (behalf.shown, epoch)
+        if can_be_asked(behalf) and channel.dialect.era == "legacy" and channel.dialect.session_id is not None:
+            listening = self.listenings[scope] = self.listenings.get(scope) or Listening(self, scope)
+            listening.hear_questions(channel)
         self._stir(scope)
         return channel
 
@@ -209,7 +236,7 @@ class Server:
         wait_s = self.breaker.wait(self.clock())
         last = self.last_error[1] if self.last_error else ""
         name = self.spec.name
-        if self._nothing_to_show:
+        if self.nothing_to_show:
             return self._named(CredentialUnavailable(last, retry_after_s=max(wait_s, 1.0)))
         return UpstreamUnavailable(f"server {name} is unavailable", detail=last, retry_after_s=max(wait_s, 1.0))
 
@@ -220,11 +247,13 @@ class Server:
 
     def failed(self, error: GatewayError) -> GatewayError:
         """Count a failure of the server and keep its words for the operator; returns `error`, to be raised."""
+        error.detail = hide(error.detail, self._secrets)  # it may hold the server's words, and they our credential
+        if isinstance(error, ClaimsRequired):
+            return error  # one caller's business
         if isinstance(error, CredentialUnavailable):
             self._named(error)
-        error.detail = hide(error.detail, self._secrets)  # it may hold the server's words, and they our credential
         if isinstance(error, (UpstreamUnavailable, UpstreamTimeout)):
-            self._nothing_to_show = isinstance(error, CredentialUnavailable)
+            self.nothing_to_show = isinstance(error, CredentialUnavailable)
             was = self.breaker.state
             if isinstance(error, UpstreamTimeout) or error.counts:
                 self.breaker.failure(self.clock())
@@ -290,16 +319,10 @@ class Server:
 
     # --- what it says unasked
 
-    def listen(self, scope: Hashable, wanted: Wanted, *, pushes: bool = False) -> Listening:
-        """From now on those who share `scope` want to hear this, told to `hears`; nothing wanted ends it.
-
-        Args:
-            pushes: Open the server's own stream even if nothing else is wanted: a client is there to be asked.
-        """
-        listening = self.listenings.get(scope)
-        if listening is None:
-            listening = Listening(self, scope)
-        listening.want(wanted, pushes=pushes)
+    def listen(self, scope: Hashable, wanted: Wanted) -> Listening:
+        """From now on those who share `scope` want to hear this, told to `hears`; nothing wanted ends it."""
+        listening = self.listenings.get(scope) or Listening(self, scope)
+        listening.want(wanted)
         if listening.is_wanted:
             self.listenings[scope] = listening
         return listening
@@ -459,6 +482,7 @@ class Server:
             if not channel.alive or channel.open_calls == 0:
                 del self.channels[scope]
                 self._forget_lists(scope)
+                self._stir(scope)
                 asyncio.ensure_future(channel.close())
                 return True
         return False

@@ -416,6 +416,8 @@ class Grant(msgspec.Struct, frozen=True):
     classification: frozenset[str] = frozenset()
     privacy: frozenset[str] = frozenset()
     environments: tuple[str, ...] = ()
+    shadow: bool = False
+    """It does not count yet: what would be decided if it did is recorded beside what is."""
 
 
 class RegoSpec(msgspec.Struct, frozen=True):
@@ -549,7 +551,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     endpoints: Mapping[str, EndpointSpec]
     identity: IdentitySpec | None = None
     grants: tuple[Grant, ...] = ()
-    """None: whoever is let in may call everything."""
+    """None: whoever is let in may call everything. Those in shadow mode are not among them."""
+    trial: tuple[Grant, ...] = ()
+    """All grants, those in shadow mode too, where there are such: what would be decided by them is recorded."""
     environment: str = ""
     """Where the gateway runs, in the operator's words."""
     data: DataSpec = DataSpec()

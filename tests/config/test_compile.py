@@ -218,6 +218,16 @@ def test_tls_files_are_absolute_and_their_content_counts(tmp_path: Path) -> None
             "no grants: every caller may call everything",
             id="no grants",
         ),
+        pytest.param(
+            "version: 1\nservers: {a: {url: http://a/}}\ngrants: [{name: r, allow: ['a__*'], mode: shadow}]\n",
+            "no grants: every caller may call everything",
+            id="all grants in shadow mode",
+        ),
+        pytest.param(
+            "version: 1\nservers: {a: {url: http://a/}}\ngrants: [{name: r, allow: ['a__*'], mode: shadow}]\n",
+            "grant 'r' is in shadow mode, and nothing is recorded",
+            id="shadow mode that nobody sees",
+        ),
     ],
 )
 def test_worth_a_warning(tmp_path: Path, text: str, warning: str) -> None:

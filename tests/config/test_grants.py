@@ -159,3 +159,12 @@ def test_the_revision_tells_grants_apart(tmp_path: Path) -> None:
     one, other = (examined(tmp_path, f'{{name: a, allow: ["{glob}"]}}').snapshot for glob in ("git__*", "billing__*"))
     assert one is not None and other is not None
     assert one.revision != other.revision
+
+
+def test_grants_in_shadow_mode_do_not_count_and_are_kept_apart(tmp_path: Path) -> None:
+    found = examined(tmp_path, "{name: a, allow: ['git__*']}", "{name: b, deny: ['git__x'], mode: shadow}").snapshot
+    assert found is not None
+    assert [one.name for one in found.grants] == ["a"]
+    assert [(one.name, one.shadow) for one in found.trial] == [("a", False), ("b", True)]
+    plain = examined(tmp_path, "{name: a, allow: ['git__*'], mode: enforce}").snapshot
+    assert plain is not None and not plain.trial

@@ -16,6 +16,7 @@ import click
 
 from narthex.cli.client import one_line
 from narthex.cli.kept import config_option, find_file, json_option, say
+from narthex.cli.records import grants_of
 
 if TYPE_CHECKING:
     from narthex.flow.policy.explanation import Explanation
@@ -27,6 +28,7 @@ _COLOURS = {"applies": "green", "skipped": None, "not met": "yellow", "failed": 
 
 
 @click.command()
+@click.argument("record", required=False)
 @click.option(
     "--who", "said", multiple=True, metavar="KEY=VALUE", help=f"Who calls: {', '.join(WHO)}; may be repeated."
 )
@@ -42,6 +44,7 @@ _COLOURS = {"applies": "green", "skipped": None, "not met": "yellow", "failed": 
 @click.pass_context
 def explain(
     ctx: click.Context,
+    record: str | None,
     said: tuple[str, ...],
     tool: str | None,
     prompt: str | None,
@@ -55,11 +58,21 @@ def explain(
 ) -> None:
     """Show why a call is allowed or denied: each rule, what it said, and the line it is on.
 
-    Exits 0 where the call is allowed, 1 where not.
+    RECORD is a call that was recorded with its input (`audit: {inputs: full}`): its id, or the decisionId that a client
+    was told; or a file, FILE:LINE or `-` with it. Without RECORD, the options say who calls what.
+
+    Exits 0 where the call is allowed, 1 where not; with RECORD 0 where the decision is the one that was recorded.
 
     With --json: {"decision", "reason", "rule", "line", "visible", "revision", "rules": [{"rule", "line", "effect",
-    "verdict", "text"}]}.
+    "verdict", "text"}]}, with RECORD also "agrees" and "record": {"id", "time", "decision", "reason", "rule", "line"}.
     """
+    if record is not None:
+        if said or tool or prompt or resource:
+            raise click.UsageError("a record says itself who called what: give it alone")
+        from narthex.cli.explain_record import explain_record
+
+        explain_record(ctx, record, find_file(ctx, config), as_json=as_json)
+        return
     kind, name = _what(tool, prompt, resource)
     server, separator, own = name.partition("__")
     if not separator or not own:
@@ -69,8 +82,6 @@ def explain(
     from narthex.config.document import suggest
     from narthex.flow.codec.jsonrpc import Raw
     from narthex.flow.policy.explanation import explain as decide
-    from narthex.flow.policy.grants import Grants
-    from narthex.flow.policy.site import Site
 
     snapshot = load_snapshot(find_file(ctx, config), env=os.environ)
     if endpoint not in snapshot.endpoints:
@@ -79,7 +90,7 @@ def explain(
         raise click.BadParameter(f"no server '{server}'{suggest(server, snapshot.servers)}")
     principal = _principal(said, identified=snapshot.identity is not None)
     found = decide(
-        Grants(snapshot.grants, Site(snapshot.environment, snapshot.data)) if snapshot.grants else None,
+        grants_of(snapshot),
         principal,
         endpoint,
         kind,
@@ -89,9 +100,9 @@ def explain(
         time.time(),
     )
     if as_json:
-        say(_document(found, snapshot.revision))
+        say(document_of(found, snapshot.revision))
     else:
-        _show(found, Path(snapshot.source).name)
+        show(found, Path(snapshot.source).name)
     ctx.exit(0 if found.decision.effect == "allow" else 1)
 
 
@@ -159,7 +170,8 @@ def _principal(said: tuple[str, ...], *, identified: bool) -> Principal:
     )
 
 
-def _show(found: Explanation, file: str) -> None:
+def show(found: Explanation, file: str) -> None:
+    """For people."""
     if not found.steps:
         click.echo("No grants are configured: whoever is let in may call everything.")
     width = max((len(step.rule) for step in found.steps), default=0)
@@ -177,7 +189,8 @@ def _show(found: Explanation, file: str) -> None:
     click.secho(f"\n{word}: {decision.reason}{by}{seen}", fg=colour)
 
 
-def _document(found: Explanation, revision: str) -> dict[str, Any]:
+def document_of(found: Explanation, revision: str) -> dict[str, Any]:
+    """For programs."""
     decision = found.decision
     return {
         "decision": decision.effect,

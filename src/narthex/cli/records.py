@@ -14,6 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from narthex.flow.policy.again import Again
+    from narthex.flow.policy.grants import Grants
     from narthex.flow.policy.recorded import Recorded
     from narthex.types import Snapshot
 
@@ -90,9 +91,15 @@ def find_record(folder: Path, id_: str) -> bytes:
 def again_by(snapshot: Snapshot) -> Again:
     """Decides as a gateway with this configuration does."""
     from narthex.flow.policy.again import Again, scopes_of
-    from narthex.flow.policy.grants import Grants
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)
-    grants = Grants(snapshot.grants, site) if snapshot.grants else None
-    return Again(grants, scopes_of(snapshot.endpoints), snapshot.endpoints, site=site)
+    return Again(grants_of(snapshot), scopes_of(snapshot.endpoints), snapshot.endpoints, site=site)
+
+
+def grants_of(snapshot: Snapshot) -> Grants | None:
+    """Its grants; None where whoever is let in may call everything."""
+    from narthex.flow.policy.grants import Grants
+    from narthex.flow.policy.site import Site
+
+    return Grants(snapshot.grants, Site(snapshot.environment, snapshot.data)) if snapshot.grants else None

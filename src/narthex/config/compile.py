@@ -188,7 +188,8 @@ class _Compiler:
             log_format=settings.log.format,
             servers=servers,
             endpoints=endpoints,
-            grants=grants,
+            grants=tuple(one for one in grants if not one.shadow),
+            trial=grants if any(one.shadow for one in grants) else (),
             environment=settings.environment or "",
             data=data,
             policy=compile_policy(settings.policy, self.reading),
@@ -416,8 +417,13 @@ class _Compiler:
         reading = self.reading
         if reading.problems:
             return
-        if not self.settings.grants:
+        if all(one.mode == "shadow" for one in self.settings.grants):
             reading.warnings.append(Problem(reading.file, None, "no grants: every caller may call everything"))
+        if self.settings.audit is None:
+            for number, one in enumerate(self.settings.grants):
+                if one.mode == "shadow":
+                    text = f"grant '{one.name}' is in shadow mode, and nothing is recorded: nobody will see it"
+                    reading.warn(("grants", str(number), "mode"), text)
         if not self.settings.servers:
             reading.warn(("servers",), "no servers: clients will find nothing to call")
         if "default" not in endpoints:

@@ -75,6 +75,7 @@ def _grant(
         classification=frozenset(one.classification),
         privacy=frozenset(one.privacy),
         environments=one.environment,
+        shadow=one.mode == "shadow",
     )
 
 

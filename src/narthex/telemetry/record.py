@@ -15,12 +15,14 @@ import msgspec
 
 from narthex import __version__
 from narthex.flow.policy.admission import Check
+from narthex.flow.policy.again import Again, Asked
 from narthex.flow.route.names import canonical
 from narthex.telemetry.accounts import OUTCOMES
 from narthex.telemetry.inputs import input_of
 from narthex.types import Call, Principal
 
 FORM = 1
+Inputs = Literal["none", "digest", "full"]
 Event = Literal["call", "refused"]
 """`refused`: it was turned away before it was known where it leads, a malformed one say; but not before who calls."""
 LONGEST = 256
@@ -33,7 +35,7 @@ class Entry(msgspec.Struct):
 
     `outcome` is an index in `accounts.OUTCOMES`; `account` the caller's with the server, its credential's name first;
     `code` the JSON-RPC error code that the client got, 0 for none; `check` has what was decided, and of what. `call` is
-    given where the record is to say what was looked at; the arguments only if `full`.
+    given where the record is to say what was looked at, or what `trial` would have decided: the rules in shadow mode.
     """
 
     principal: Principal
@@ -57,7 +59,8 @@ class Entry(msgspec.Struct):
     event: Event = "call"
     check: Check | None = None
     call: Call | None = None
-    full: bool = False
+    inputs: Inputs = "none"
+    trial: Again | None = None
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
 
@@ -127,6 +130,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     request: str = ""
     version: str = ""
     policy: Said | None = None
+    shadow: Said | None = None
     input: dict[str, Any] | None = None
 
 
@@ -178,15 +182,26 @@ def line_of(entry: Entry, id_: str) -> bytes:
         request=entry.request.decode(errors="replace") if len(entry.request) <= LONGEST else "",
         version=entry.version,
         policy=_said(entry.check) if entry.check is not None else None,
+        shadow=_would(entry),
         input=_input(entry),
     )  # fmt: skip
     return _encode(record) + b"\n"
 
 
 def _input(entry: Entry) -> dict[str, Any] | None:
-    if entry.check is None or entry.call is None:
+    if entry.check is None or entry.call is None or entry.inputs == "none":
         return None
-    return input_of(entry.check, entry.call, full=entry.full)
+    return input_of(entry.check, entry.call, full=entry.inputs == "full")
+
+
+def _would(entry: Entry) -> Said | None:
+    """What would have been decided with the rules in shadow mode."""
+    check, call, trial = entry.check, entry.call, entry.trial
+    if trial is None or call is None or check is None or check.target is None:
+        return None
+    asked = Asked(call.but(params=check.params), check.kind, check.target, check.address, check.at)
+    decision = trial.decide_now(asked)
+    return Said(decision.effect, decision.reason, decision.rule, decision.line, decision.detail)
 
 
 def _said(check: Check) -> Said | None:

@@ -166,6 +166,60 @@ def test_what_was_decided_and_by_which_rule(
     run(main)
 
 
+SHADOW = Grant("no echo", "deny", tools=("one__echo",), when="args.amount > 5", line=11, shadow=True)
+
+
+@ERAS
+@pytest.mark.parametrize(
+    ("enforced", "amount", "said", "would"),
+    [
+        pytest.param(GRANTS, 3, "small", ("allow", "granted", "small"), id="it would not matter"),
+        pytest.param(GRANTS, 7, "small", ("deny", "denied_by_rule", "no echo"), id="it would deny"),
+        pytest.param((), 7, "", ("deny", "not_granted", ""), id="the first grants: they would hide"),
+    ],
+)
+def test_a_rule_in_shadow_mode_is_recorded_and_does_nothing(
+    modern: bool, enforced: tuple[Grant, ...], amount: int, said: str, would: tuple[str, str, str]
+) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server:
+            rules = {"grants": enforced, "trial": (*enforced, SHADOW)}
+            async with Running({"one": spec("one", server.url)}, settings=rules) as gateway:
+                client = await gateway.client(session=not modern)
+                found = recorded(gateway)
+                arguments = {"name": "one__echo", "arguments": {"amount": amount}}
+                got = await (client.modern if modern else client.legacy)("tools/call", arguments)
+                assert "result" in got.messages[-1]
+                (one,) = found
+                assert (one["policy"]["effect"], one["policy"].get("rule", "")) == ("allow", said)
+                shadow = one["shadow"]
+                assert (shadow["effect"], shadow["reason"], shadow.get("rule", "")) == would
+                assert "input" not in one, "nobody asked for arguments"
+
+    run(main)
+
+
+@ERAS
+@pytest.mark.parametrize("inputs", ["digest", "full"])
+def test_what_a_decision_was_taken_on(modern: bool, inputs: str) -> None:
+    async def main() -> None:
+        settings = {"audit_inputs": inputs}
+        async with FakeServer(tools=TOOLS) as one, Running({"one": spec("one", one.url)}, settings=settings) as gateway:
+            client = await gateway.client(session=not modern)
+            found = recorded(gateway)
+            await (client.modern if modern else client.legacy)("tools/call", CALL)
+            (record,) = found
+            assert record["policy"] == {
+                "effect": "allow", "reason": "no_rules", "kind": "tools", "resource": "one__echo",
+            }  # fmt: skip
+            input_ = record["input"]
+            assert input_["resource"]["name"] == "one__echo" and input_["context"]["ip"] == "127.0.0.1"
+            assert input_["mcp"]["arguments"] == (CALL["arguments"] if inputs == "full" else None)
+            assert ("s3cr3t-argument" in json.dumps(record)) == (inputs == "full")
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("request_", "reason", "method"),
     [

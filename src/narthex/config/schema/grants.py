@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -149,6 +149,13 @@ class GrantSettings(msgspec.Struct, frozen=True):
     privacy: Annotated[
         tuple[str, ...], Setting(OF_PRIVACY, "It counts for what gives data of these.", default="all")
     ] = ()
+    mode: Annotated[
+        Literal["enforce", "shadow"],
+        Setting(
+            Choice(("enforce", "shadow")),
+            "`shadow`: it does not count yet; records say what would be decided if it did (needs `audit`).",
+        ),
+    ] = "enforce"
 
 
 GRANTS = Setting(

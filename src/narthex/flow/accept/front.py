@@ -75,6 +75,7 @@ from narthex.flow.notify.levels import Levels
 from narthex.flow.notify.settings import SETTINGS, Setting
 from narthex.flow.notify.streams import Listen, open_standalone
 from narthex.flow.policy.admission import Admission, Admissions, Check
+from narthex.flow.policy.again import Again
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.site import Site
@@ -173,9 +174,12 @@ class Front:
         site = Site(snapshot.environment, snapshot.data)
         grants = Grants(snapshot.grants, site) if snapshot.grants else None
         admissions = Admissions(grants, scoped, self.now, engine, site)
+        self._trial = Again(Grants(snapshot.trial, site), scoped, site=site) if snapshot.trial else None
         self.admissions = admissions if grants is not None or scoped or engine is not None else None
         """Who may what; None where whoever is let in may everything."""
-        self._admissions = self.admissions or (admissions if snapshot.audit_inputs != "none" else None)
+        self._admissions = self.admissions or (
+            admissions if snapshot.audit_inputs != "none" or snapshot.trial else None
+        )
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
         }
@@ -474,7 +478,7 @@ class Front:
                 decision_id=decision_id,
             )  # fmt: skip
         if self.record is not None:
-            self.record(entry_of(one, self.snapshot, outcome, seconds, size, error, decision_id))
+            self.record(entry_of(one, self.snapshot, self._trial, outcome, seconds, size, error, decision_id))
 
     @staticmethod
     def decode_id(raw: bytes) -> Id:

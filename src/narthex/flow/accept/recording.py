@@ -12,6 +12,7 @@ import msgspec
 
 from narthex.errors import GatewayError
 from narthex.flow.policy.admission import Check
+from narthex.flow.policy.again import Again
 from narthex.flow.upstream.viewers import account_in
 from narthex.telemetry.accounts import outcome_of
 from narthex.telemetry.record import LONGEST, Entry
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def entry_of(
     one: Exchange,
     snapshot: Snapshot,
+    trial: Again | None,
     outcome: int,
     seconds: float,
     size: int,
@@ -33,7 +35,8 @@ def entry_of(
     """The record of a call.
 
     Args:
-        snapshot: The configuration: its revision, and how much is recorded.
+        snapshot: The configuration: its revision, and how much is recorded. trial: what would decide with the rules in
+            shadow mode; it is asked when the record is written.
         outcome: Index in `accounts.OUTCOMES`. seconds: from request to answer. size: bytes of the answer.
         error: What it was refused with, or failed by; None for an answer of the server.
     """
@@ -59,8 +62,9 @@ def entry_of(
         seconds,
         snapshot.revision,
         check=one.check,
-        call=call if snapshot.audit_inputs != "none" else None,
-        full=snapshot.audit_inputs == "full",
+        call=call if snapshot.audit_inputs != "none" or trial is not None else None,
+        inputs=snapshot.audit_inputs,
+        trial=trial,
     )
 
 

@@ -98,6 +98,18 @@ class Again:
         assert check.decision is not None
         return check.decision
 
+    def decide_now(self, asked: Asked) -> Decision:
+        """The same where no engine is asked."""
+        deciding = self.decide(asked)
+        try:
+            deciding.send(None)
+        except StopIteration as done:
+            decision: Decision = done.value
+            return decision
+        finally:
+            deciding.close()
+        raise AssertionError("an engine was asked")
+
 
 async def _answered(asking: Generator[Question, Any, Any]) -> None:
     """Have an engine answer. Whatever else is asked, a person say, was answered then or not: it is not asked again."""

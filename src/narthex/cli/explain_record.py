@@ -1,0 +1,115 @@
+"""`narthex explain RECORD`: a recorded decision explained with what was recorded of it, and whether it is the same now.
+
+In: the id of a record, a decision id, or a file with one. Out: each rule with what it says, and what was recorded; exit
+0 where both are the same. Cases: `tests/cli/test_explain_record.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from msgspec.structs import replace
+
+from narthex.cli.client import one_line
+from narthex.cli.explain import document_of, show
+from narthex.cli.kept import say
+from narthex.cli.records import again_by, find_record, folder_of, grants_of, lines_of
+
+if TYPE_CHECKING:
+    from narthex.flow.policy.decision import Decision
+    from narthex.flow.policy.recorded import Recorded
+    from narthex.types import Snapshot
+
+
+def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bool) -> None:
+    """Explain one recorded decision by this configuration, and end with its exit code."""
+    from narthex.config.compile import load_snapshot
+    from narthex.flow.policy.again import Untold
+    from narthex.flow.policy.explanation import explain
+    from narthex.flow.policy.replay import agree
+
+    snapshot = load_snapshot(config, env=os.environ)
+    one = _read(record, snapshot)
+    asked, call = one.asked, one.asked.call
+    try:
+        decision = asyncio.run(again_by(snapshot).decide(asked))
+    except Untold as error:
+        raise click.ClickException(f"it cannot be decided again: {error}") from None
+    found = explain(
+        grants_of(snapshot),
+        call.principal,
+        call.endpoint,
+        asked.kind,
+        (asked.target.server, asked.target.name),
+        call.params,
+        {"address": asked.address},
+        asked.at,
+    )
+    if found.decision.effect != decision.effect:  # scopes, the endpoint or an engine had the last word
+        found = replace(found, decision=decision)
+    agrees = one.said is not None and agree(one.said, decision)
+    if as_json:
+        document = document_of(found, snapshot.revision)
+        say({**document, "agrees": agrees, "record": {"id": one.id, "time": one.time, **_said(one.said)}})
+    else:
+        _show_asked(one)
+        show(found, Path(snapshot.source).name)
+        _show_recorded(one.said, agrees=agrees)
+    ctx.exit(0 if agrees else 1)
+
+
+def _read(record: str, snapshot: Snapshot) -> Recorded:
+    """Raises ClickException: there is no such record, or it lacks its input."""
+    from narthex.flow.policy.recorded import BadRecord, Reader
+
+    reader = Reader()
+    if record != "-" and not (path := _path(record)).exists():
+        lines = [find_record(folder_of(snapshot), record)]
+    else:
+        path = Path("-") if record == "-" else _path(record)
+        lines = [line for place, line in lines_of(path) if path == Path(record) or place == record]
+    try:
+        found = [one for one in map(reader.read, lines[:2]) if one is not None]
+    except BadRecord as error:
+        raise click.ClickException(str(error)) from None
+    if not lines:
+        raise click.ClickException(f"no record in {record}")
+    if len(lines) > 1:
+        raise click.ClickException(f"several records in {record}: name one, as {record}:LINE or by its id")
+    if not found:
+        raise click.ClickException("what that decision was taken on was not recorded (audit: {inputs: full})")
+    return found[0]
+
+
+def _path(record: str) -> Path:
+    """The file of `FILE` or `FILE:LINE`."""
+    file, _, line = record.rpartition(":")
+    return Path(file if file and line.isdecimal() and not Path(record).exists() else record)
+
+
+def _show_asked(one: Recorded) -> None:
+    from narthex.flow.policy.replay import name_of
+
+    call = one.asked.call
+    where = f" from {one.asked.address}" if one.asked.address else ""
+    who = one_line(name_of(call.principal))
+    click.echo(f"{one.time}  {who}{where}  {call.method} {one_line(one.asked.resource)} at {call.endpoint}\n")
+
+
+def _show_recorded(said: Decision | None, *, agrees: bool) -> None:
+    if said is None:
+        click.secho("What was decided then is not in the record.", fg="red")
+        return
+    by = f" by '{said.rule}' (line {said.line})" if said.rule else ""
+    words = f"Recorded: {said.effect}, {said.reason or 'no reason given'}{by}"
+    click.secho(f"{words}: the same." if agrees else f"{words}: not the same.", fg="green" if agrees else "red")
+
+
+def _said(said: Decision | None) -> dict[str, str | int | None]:
+    if said is None:
+        return dict.fromkeys(("decision", "reason", "rule", "line"))
+    return {"decision": said.effect, "reason": said.reason, "rule": said.rule or None, "line": said.line or None}

@@ -1,0 +1,80 @@
+"""`narthex explain RECORD`: a recorded decision, explained with what was recorded of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from narthex.cli.main import cli
+from tests.cli.test_replay import CALLS, CONFIG, Rig
+from tests.telemetry.test_record import ENTRY, line_of
+
+
+def explained(rig: Rig, *words: str, input: str | None = None) -> Result:
+    return CliRunner().invoke(cli, ["explain", *words, "--config", str(rig.config)], input=input)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    rig = Rig(tmp_path)
+    lines = rig.records.read_text().replace('"id":"r-1"', '"id":"rec-{}","decision_id":"dec-{}"').splitlines()
+    rig.records.write_text("".join(line.replace("{}", str(n)) + "\n" for n, line in enumerate(lines, 1)))
+    return rig
+
+
+@pytest.mark.parametrize("by", ["rec-3", "dec-3", "file", "stdin"])
+def test_a_record_by_its_id_or_from_a_file(rig: Rig, by: str) -> None:
+    third = rig.records.read_text().splitlines()[2]
+    words = {"file": f"{rig.records}:3", "stdin": "-"}.get(by, by)
+    found = explained(rig, words, input=third)
+    assert found.exit_code == 0, found.output
+    assert "ada by helpdesk-bot from 10.1.1.1  tools/call billing__refund at default" in found.output
+    assert "allow  small refunds  not met  false: args.amount <= 100" in found.output
+    assert "Denied: condition_not_met by 'small refunds' (narthex.yaml:7)" in found.output
+    assert "Recorded: deny, condition_not_met by 'small refunds' (line 7): the same." in found.output
+
+
+def test_rules_that_have_changed_since_do_not_agree(rig: Rig) -> None:
+    rig.config.write_text(CONFIG.replace("<= 100", "<= 1000"))
+    found = explained(rig, "rec-3")
+    assert found.exit_code == 1
+    assert "Allowed: granted by 'small refunds'" in found.output and "not the same" in found.output
+    document = json.loads(explained(rig, "rec-3", "--json").stdout)
+    assert (document["decision"], document["agrees"], document["record"]["decision"]) == ("allow", False, "deny")
+    assert document["record"]["id"] == "rec-3" and document["rules"][1]["verdict"] == "applies"
+
+
+def test_a_tool_that_its_endpoint_no_longer_takes(rig: Rig) -> None:
+    rig.config.write_text(CONFIG + "endpoints: {default: {servers: [billing]}}\n")
+    found = explained(rig, "rec-1")
+    assert found.exit_code == 1 and "Denied: not_found" in found.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        pytest.param(("rec-9",), "no record rec-9", id="no such id"),
+        pytest.param(("r",), "no record r in", id="a part of an id"),
+        pytest.param(("audit/calls-20261127.jsonl",), "several records", id="several"),
+        pytest.param(("audit/calls-20261127.jsonl:8",), "no record in", id="no such line"),
+        pytest.param(("plain.jsonl",), "was not recorded", id="without its input"),
+        pytest.param(("digest.jsonl",), "its arguments were not recorded", id="without its arguments"),
+        pytest.param(("bad.jsonl",), "no record of a decision", id="nonsense"),
+    ],
+)
+def test_what_cannot_be_explained(rig: Rig, words: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(rig.folder)
+    rig.write("plain.jsonl", line_of(ENTRY, "r-1").decode())
+    rig.write("bad.jsonl", "{\n")
+    records, rig.records = rig.records, rig.write("digest.jsonl", "")
+    rig.record(CALLS[2], full=False)
+    rig.records = records
+    found = explained(rig, *words)
+    assert found.exit_code == 1 and says in found.output
+
+
+def test_a_record_stands_alone(rig: Rig) -> None:
+    assert explained(rig, "rec-1", "--tool", "time__now").exit_code == 2

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.callers import principal_of
 from narthex.cli.client import one_line
 from narthex.cli.kept import config_option, find_file, json_option, say
 from narthex.cli.records import grants_of
@@ -140,34 +141,15 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _principal(said: tuple[str, ...], *, identified: bool) -> Principal:
-    """The caller that `--who` describes; without it, who calls while no identity is configured, else somebody."""
+    """The caller that `--who` describes."""
     from narthex.config.document import suggest
-    from narthex.types import ANONYMOUS, LOCAL, Principal
 
     values: dict[str, list[str]] = {}
     for key, value in map(_pair, said):
         if key not in WHO:
             raise click.UsageError(f"no '{key}' in --who{suggest(key, WHO)}")
         values.setdefault(key, []).append(value)
-    if values.get("anonymous") == ["true"]:
-        return ANONYMOUS
-    if not values and not identified:
-        return LOCAL
-
-    def one(key: str, default: str) -> str:
-        return values.get(key, [default])[-1]
-
-    return Principal(
-        one("tenant", "default"),
-        one("issuer", ""),
-        one("subject", "somebody"),
-        one("client", one("agent", "")),
-        roles=tuple(values.get("role", ())),
-        groups=tuple(values.get("group", ())),
-        scopes=frozenset(values.get("scope", ())),
-        kind="human" if one("kind", "service") == "human" else "service",
-        method="jwt",
-    )
+    return principal_of(values, identified=identified)
 
 
 def show(found: Explanation, file: str) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "connect": ("narthex.cli.connect:connect", "Show or write the configuration of a client."),
     "whoami": ("narthex.cli.whoami:whoami", "Show how a token or key is read, and why."),
     "explain": ("narthex.cli.explain:explain", "Show why a call is allowed or denied, rule by rule."),
+    "policy": ("narthex.cli.policy:policy", "Test rules with cases; find what they allow and nobody uses."),
     "replay": ("narthex.cli.replay:replay", "Decide recorded calls again, by this configuration or another."),
     "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
     "secrets": ("narthex.cli.secrets:secrets", "Keep the secrets that servers want, sealed."),

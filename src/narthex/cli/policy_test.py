@@ -1,0 +1,135 @@
+"""`narthex policy test`: do the rules decide these cases as they have to?
+
+In: files of cases, a configuration. Out: each case that is decided otherwise, with its line; exit 0 none, 1 some, or a
+fault in a file. Cases: `tests/cli/test_policy.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from narthex.cli.callers import principal_of
+from narthex.cli.kept import config_option, find_file, json_option, say
+from narthex.cli.records import again_by, grants_of
+
+if TYPE_CHECKING:
+    from narthex.config.cases import Case
+    from narthex.flow.policy.again import Asked
+    from narthex.flow.policy.decision import Decision
+    from narthex.types import Snapshot
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE..."
+)
+@config_option
+@json_option
+@click.pass_context
+def test(ctx: click.Context, files: tuple[Path, ...], config: Path | None, as_json: bool) -> None:
+    """Decide the cases in FILE and say which are not decided as they have to be.
+
+    A file has `cases`: a list of who, tool (or prompt, resource), arguments, and `expect`: allow, deny, hold or hidden;
+    `rule` names the rule that has to say so. `config` names the configuration, else --config.
+
+    Exits 0 where all are, 1 where one is not.
+
+    With --json: {"cases", "failed", "results": [{"file", "line", "name", "expect", "decision", "reason", "rule",
+    "ok"}]}.
+    """
+    from narthex.config.cases import read_cases
+    from narthex.errors import ConfigError
+
+    results: list[dict[str, Any]] = []
+    for file in files:
+        found = read_cases(file)
+        if found.problems:
+            raise ConfigError([str(one) for one in found.problems])
+        snapshot = _snapshot(ctx, config, found.config)
+        results += [{"file": str(file), **one} for one in _decided(found.cases, snapshot)]
+    failed = [one for one in results if not one["ok"]]
+    if as_json:
+        say({"cases": len(results), "failed": len(failed), "results": results})
+    else:
+        _show(results, failed)
+    ctx.exit(1 if failed else 0)
+
+
+def _snapshot(ctx: click.Context, config: Path | None, named: str) -> Snapshot:
+    from narthex.config.compile import load_snapshot
+
+    return load_snapshot(config or (Path(named) if named else find_file(ctx, None)), env=os.environ)
+
+
+def _decided(cases: tuple[Case, ...], snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+    again = again_by(snapshot)
+    with asyncio.Runner() as runner:
+        for case in cases:
+            asked = _asked(case, snapshot)
+            decision = _named(runner.run(again.decide(asked)), asked, snapshot)
+            yield {
+                "line": case.line,
+                "name": case.name,
+                "expect": case.expect,
+                "decision": decision.effect,
+                "reason": decision.reason,
+                "rule": decision.rule or None,
+                "ok": _met(case, decision),
+            }
+
+
+def _asked(case: Case, snapshot: Snapshot) -> Asked:
+    from narthex.flow.codec.jsonrpc import Raw, encode
+    from narthex.flow.policy.again import Asked
+    from narthex.flow.route.target import Target
+    from narthex.types import Call
+
+    method = {"tools": "tools/call", "prompts": "prompts/get"}.get(case.kind, "resources/read")
+    who = principal_of(case.who, identified=snapshot.identity is not None)
+    params = {"arguments": Raw(case.arguments)} if case.arguments is not None else {}
+    call = Call(method, params, {}, b"1", "modern", "2026-07-28", who, case.endpoint, case.own)
+    target = Target(case.server, case.own, encode(case.own))
+    return Asked(call, case.kind, target, case.address, case.at or time.time())
+
+
+def _named(decision: Decision, asked: Asked, snapshot: Snapshot) -> Decision:
+    """What is hidden by a denial names it: callers are not told, its author is."""
+    from msgspec.structs import replace
+
+    from narthex.flow.policy.decision import NOT_GRANTED
+    from narthex.flow.policy.explanation import explain
+
+    if decision.reason != NOT_GRANTED:
+        return decision
+    call, target = asked.call, (asked.target.server, asked.target.name)
+    found = explain(
+        grants_of(snapshot), call.principal, call.endpoint, asked.kind, target, call.params,
+        {"address": asked.address}, asked.at,
+    )  # fmt: skip
+    return decision if found.visible else replace(decision, rule=found.decision.rule, line=found.decision.line)
+
+
+def _met(case: Case, decision: Decision) -> bool:
+    from narthex.flow.policy.replay import effect_of
+
+    wanted = decision.effect if case.expect == "deny" else effect_of(decision)
+    return wanted == case.expect and (not case.rule or case.rule == decision.rule)
+
+
+def _show(results: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
+    for one in failed:
+        by = f" by '{one['rule']}'" if one["rule"] else ""
+        said = f"{one['name']}: not {one['expect']}, but {one['decision']}"
+        click.echo(f"{one['file']}:{one['line']}: " + click.style(said, fg="red"), nl=False)
+        click.echo(f" ({one['reason']}{by})")
+    if failed:
+        click.secho(f"{len(failed)} of {len(results)} cases are decided otherwise.", fg="red")
+    else:
+        click.secho(f"{len(results)} cases: all as they have to be.", fg="green")

@@ -158,7 +158,7 @@ class Gateway:
             raise
         self.fleet.start()
         self._gauges()
-        self._tasks += [asyncio.ensure_future(self._sweep()), asyncio.ensure_future(self.upkeep.run())]
+        self._tasks += [asyncio.ensure_future(one) for one in (self._sweep(), self._sweep_limits(), self.upkeep.run())]
         self.ready = True
         settle_memory()
 
@@ -326,6 +326,16 @@ class Gateway:
                 self._look_at_keys()
             except Exception:
                 _log.exception("the sweep failed")
+
+    async def _sweep_limits(self) -> None:
+        """Counters that have run out are forgotten in steps, so that a million of them hold up no call."""
+        while True:
+            try:
+                pause = self.front.sweep_limits()
+            except Exception:
+                pause = 1.0
+                _log.exception("the sweep of the limits failed")
+            await asyncio.sleep(pause)
 
     def _look_at_keys(self) -> None:
         """A master key that was rotated is taken up at once: a leaked one must not open anything any longer."""

@@ -14,6 +14,8 @@ GatewayError               -32603  500  internal
 ├── Unauthorized           -31001  401  unauthorized
 │   └── InsufficientScope  -31001  403  insufficient_scope
 ├── Denied                 -31001  200  (as given)
+├── RateLimited            -31002  200  rate_limited
+│   └── BudgetExhausted    -31003  200  budget_exhausted
 ├── AuthorityUnavailable   -31005  503  authority_unavailable
 ├── UpstreamUnavailable    -31005  200  upstream_unavailable
 │   └── CredentialUnavailable  -31005  200  credential_unavailable
@@ -30,6 +32,7 @@ Source: JSON-RPC 2.0 §5.1; MCP 2026-07-28 (codes -32020..-32022); our own codes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -149,6 +152,31 @@ class Denied(GatewayError):
     def __init__(self, reason: str, *, detail: str = "") -> None:
         super().__init__("denied by policy", detail=detail)
         self.reason = reason
+
+
+class RateLimited(GatewayError):
+    """A limit of the operator's is reached; `limit` names it. Nothing was sent, and the call counts nowhere.
+
+    Args:
+        retry_after_s: When there is room again if nobody else takes it; None: never for a call like this.
+    """
+
+    code, status, reason = -31002, 200, "rate_limited"
+    WORDS = "the limit"
+
+    def __init__(self, limit: str, retry_after_s: float | None) -> None:
+        data: dict[str, Any] = {"limit": limit}
+        if retry_after_s is not None:
+            data["retryAfterSeconds"] = max(1, math.ceil(retry_after_s))
+        super().__init__(f"{self.WORDS} '{limit}' is reached", data=data)
+        self.limit = limit
+
+
+class BudgetExhausted(RateLimited):
+    """A budget of the operator's, of money or tokens, is spent; `limit` names it. Nothing was sent."""
+
+    code, reason = -31003, "budget_exhausted"
+    WORDS = "the budget"
 
 
 class InsufficientScope(Unauthorized):

@@ -440,6 +440,36 @@ class OpaSpec(msgspec.Struct, frozen=True):
     path: str
 
 
+LimitUnit = Literal["calls", "concurrent", "bytes", "bytes_in", "bytes_out"]
+Period = Literal["hour", "day", "week", "month"]
+
+
+class LimitRule(msgspec.Struct, frozen=True):
+    """How much of one unit may be used (design §6): `most` of it in a window, a period, or at a time.
+
+    `per` says what has a bucket of its own: `principal`, `subject`, `agent`, `tenant`, `role`, `group`, `endpoint`,
+    `server`, `tool`, `arg:` and a JSON pointer; with `global` tenants share them. `window` is whole microseconds, 0
+    for a `period` of the calendar in `zone` and for what is concurrent. Patterns are globs on canonical names; none of
+    any kind covers everything. `burst`: of a `bucket`, 0 for `most`.
+    """
+
+    name: str
+    unit: LimitUnit
+    most: int
+    per: tuple[str, ...] = ()
+    algorithm: Literal["sliding", "bucket", "fixed", "calendar", "concurrent"] = "sliding"
+    window: int = 0
+    period: Literal["", "hour", "day", "week", "month"] = ""
+    zone: str = "UTC"
+    burst: int = 0
+    who: Who = Who()
+    tools: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    currency: str = ""
+
+
 class Use(msgspec.Struct, frozen=True):
     """A row of the table that says who uses which account of a server. None: nothing is shown to the server."""
 
@@ -514,6 +544,9 @@ class Limits(msgspec.Struct, frozen=True):
     drain_accept_s: float = 3.0
     drain_s: float = 30.0
     session_ttl_s: float = 86_400.0
+    principal_rate: int = 0
+    """Requests of any kind a second, of one principal; 0: as many as they like. The same of one address:"""
+    address_rate: int = 0
 
 
 class Egress(msgspec.Struct, frozen=True):
@@ -567,6 +600,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     secret_names: tuple[str, ...] = ()
     """Every secret that the configuration refers to, in order of the alphabet."""
     vault: VaultSpec | None = None
+    quotas: tuple[LimitRule, ...] = ()
+    """How much may be used. (`limits` are those of the process.)"""
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""
     audit_inputs: Literal["none", "digest", "full"] = "none"

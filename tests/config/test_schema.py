@@ -36,6 +36,8 @@ def test_a_default_as_shown_is_read_as_the_default(prefix: str, key: str, struct
     setting, default = settings_of(struct)[key]
     if default is None or setting.later or isinstance(setting.kind, Group) or key in ("resources", "version"):
         return
+    if prefix.endswith((".<row>", ".hours")) and setting.default:  # in words: a row has no key that could be left out
+        return
     reading = Reading("x", env={})
     node = parse_yaml(f"key: {setting.kind.show(default)}").get("key")
     assert node is not None

@@ -30,6 +30,7 @@ from narthex.flow.walk import (
     Ask,
     Find,
     Open,
+    Reserve,
     Send,
     Walk,
     about_task,
@@ -99,6 +100,8 @@ def asked(needs: Sequence[Any]) -> list[str]:
             said.append(f"find {need.kind} {need.name}")
         elif isinstance(need, Open):
             said.append(f"open {need.server}")
+        elif isinstance(need, Reserve):
+            said.append(f"reserve {need.target.name}")
         elif isinstance(need, Ask):
             said.append(f"ask {' '.join(one.key for one in need.required.asked) or '-'}")
         else:
@@ -567,3 +570,16 @@ def test_a_legacy_call_that_is_to_run_as_a_task(alone: set[str], offered: bool, 
     need = walk.send(line)
     assert isinstance(need, Send)
     assert json.loads(need.out.body)["params"].get("task") == expected
+
+
+def test_what_is_limited_is_reserved_once_behind_the_look_up_and_ahead_of_the_server() -> None:
+    line = Line()
+    needs, error = feed(exchange(CALL, None, limited=True), [target("add"), None, line, LOST, line, SENT])
+    assert error is None
+    assert asked(needs) == ["find tools s__add", "reserve add", "open s", "send 1 add", "open s", "send 2 add"]
+
+
+def test_what_is_not_there_reserves_nothing() -> None:
+    needs, error = feed(exchange(CALL, None, limited=True), [None])
+    assert asked(needs) == ["find tools s__add"]
+    assert isinstance(error, NotVisible)

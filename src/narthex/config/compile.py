@@ -28,6 +28,7 @@ from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
 from narthex.config.grants import compile_grants
 from narthex.config.identity import IdentityCompiler
+from narthex.config.limits import compile_limits
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
@@ -193,6 +194,7 @@ class _Compiler:
             environment=settings.environment or "",
             data=data,
             policy=compile_policy(settings.policy, self.reading),
+            quotas=compile_limits(settings.limits, servers, endpoints, self.reading),
         )
 
     # -- addresses and files -------------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ def _groups(struct: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, ty
         kind = setting.kind
         if isinstance(kind, Mapped):
             name, kind = f"{name}.<name>", kind.item
+        if isinstance(kind, Listed) and isinstance(kind.item, Group):
+            name, kind = f"{name}.<row>", kind.item
         if isinstance(kind, TableKind):
             yield from _groups(UseSettings, f"{name}.<row>")
         elif isinstance(kind, ResourcesKind):

@@ -50,6 +50,16 @@ class Find:
         self.check: Final = check
 
 
+class Reserve:
+    """Needs what the call takes of the limits. Answer: None once it is reserved; a refusal ends the call."""
+
+    __slots__ = ("params", "target")
+
+    def __init__(self, target: Target, params: RawMap) -> None:
+        self.target: Final = target
+        self.params: Final = params
+
+
 class Open:
     """Needs a channel to a server that can take a request. Answer: `Channel`."""
 
@@ -79,7 +89,7 @@ class Ask:
         self.required: Final = required
 
 
-Need = Find | Open | Send | Ask | Question
+Need = Find | Reserve | Open | Send | Ask | Question
 Walk = Generator[Need, Any, None]
 
 KIND_OF: Final[dict[str, Kind]] = {
@@ -117,6 +127,8 @@ def exchange(
     channel: Channel | None = None,
     said: Said | None = None,
     check: Check | None = None,
+    *,
+    limited: bool = False,
 ) -> Walk:
     """Take one call to its server and its answer back.
 
@@ -125,6 +137,8 @@ def exchange(
         channel: An open one to that server; None asks.
         said: The client's headers, where arguments of the call may go into headers; None: they do not.
         check: Whether the caller may; None: whoever was let in may.
+        limited: Whether it counts in limits. What is refused before counts nowhere; however often a server asks, or
+            loses its session, it is one call.
     Raises:
         NotVisible: No such tool, prompt or resource here, for this caller.
         Denied, InsufficientScope: The caller sees it, and may not make this call of it.
@@ -149,6 +163,8 @@ def exchange(
     sent_name = target.name if call.method in NAMED_BY else None
     if said is not None and call.era == "modern":
         check_param_headers(target.params, said.headers, said.repeated, params.get("arguments"))
+    if limited:
+        yield Reserve(target, params)
     lines = b""
     lost, rounds = False, 0
     asked: InputRequired | None = None
@@ -234,6 +250,7 @@ def as_task(
     check: Check | None = None,
     *,
     offered: bool,
+    limited: bool = False,
 ) -> Walk:
     """Take a call that is to run as a task (`params.task`) to its server.
 
@@ -260,7 +277,7 @@ def as_task(
             raise MethodNotFound("this tool does not run as a task")
         if call.era == "legacy" or channel.dialect.era == "legacy":
             call = call.but(params=without_task(call.params))
-    yield from exchange(call, found, channel, said)
+    yield from exchange(call, found, channel, said, limited=limited)
 
 
 def _lines(call: Call, target: Target, params: RawMap, channel: Channel, said: Said) -> bytes:

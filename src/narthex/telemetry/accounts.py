@@ -37,6 +37,8 @@ OUTCOMES: Final = (
     "claims_required",
     "authority_unavailable",
     "denied",
+    "rate_limited",
+    "budget_exhausted",
     "content_blocked",
     "overloaded",
     "internal",

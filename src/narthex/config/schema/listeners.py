@@ -87,6 +87,20 @@ class BoundSettings(msgspec.Struct, frozen=True):
     drain: Annotated[float, Setting(duration("0s", "1h"), "After SIGTERM: calls may finish within this time.")] = (
         BOUNDS.drain_s
     )
+    principal_rate: Annotated[
+        int,
+        Setting(
+            Count(0, 1_000_000),
+            "Requests of any kind a second, of one principal; beyond, 429 before they are read. 0: no bound.",
+        ),
+    ] = BOUNDS.principal_rate
+    address_rate: Annotated[
+        int,
+        Setting(
+            Count(0, 1_000_000),
+            "The same of one client address, counted before it is known who calls. 0: no bound.",
+        ),
+    ] = BOUNDS.address_rate
     session_ttl: Annotated[float, Setting(duration("1m", "30d"), "An unused legacy session ends after this long.")] = (
         BOUNDS.session_ttl_s
     )

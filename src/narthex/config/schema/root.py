@@ -29,6 +29,7 @@ from narthex.config.schema.egress import EgressSettings
 from narthex.config.schema.endpoints import EndpointSettings
 from narthex.config.schema.grants import GRANTS, GrantSettings
 from narthex.config.schema.identity import IdentitySettings
+from narthex.config.schema.limits import LIMITS, LimitSettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
 from narthex.config.schema.log import LogSettings
 from narthex.config.schema.policy import POLICY, PolicySettings
@@ -135,7 +136,7 @@ class Settings(msgspec.Struct, frozen=True):
     data: Annotated[tuple[DataSettings, ...], DATA] = ()
     grants: Annotated[tuple[GrantSettings, ...], GRANTS] = ()
     policy: Annotated[PolicySettings | None, POLICY] = None
-    limits: Annotated[None, later("Rates, quotas and budgets.")] = None
+    limits: Annotated[tuple[LimitSettings, ...], LIMITS] = ()
     prices: Annotated[None, later("What a call costs.")] = None
     screens: Annotated[None, later("Checks of what is said.")] = None
     audit: Annotated[AuditSettings | None, AUDIT] = None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.forms import JSON, Events, Splice, splice
 from narthex.flow.accept.inputs import Inputs
+from narthex.flow.accept.metering import Metered
 from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.bridge import (
     GoesOn,
@@ -27,8 +28,8 @@ from narthex.flow.codec.bridge import (
 )
 from narthex.flow.codec.failures import HEADER_MISMATCH, code_for, for_era, status_for
 from narthex.flow.codec.handshake import answer_push
-from narthex.flow.codec.inputs import InputRequired, check_asked, origin_of, with_state
-from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, RawMap, encode, encode_error, is_request
+from narthex.flow.codec.inputs import InputRequired, check_asked, for_modern, origin_of
+from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, RawMap, encode_error, is_request
 from narthex.flow.codec.log_levels import passes
 from narthex.flow.codec.param_headers import Said
 from narthex.flow.codec.seal import SealError
@@ -42,7 +43,7 @@ from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Send, Walk, exchange
+from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Reserve, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.types import Call, Kind
@@ -72,8 +73,8 @@ class Exchange:
     __slots__ = (
         "_answer_size", "_channel", "_connection", "_ending", "_events", "_flight", "_inputs", "_out", "_outcome",
         "_sending", "_server", "_splice", "_status", "_task", "_walk",
-        "answered", "began_at", "call", "check", "code", "deadline", "front", "metadata_url", "only_server", "over",
-        "server_name", "size_in", "source", "sse_at", "takes_events", "target_name", "viewer",
+        "answered", "began_at", "call", "check", "code", "deadline", "front", "metadata_url", "metered", "only_server",
+        "over", "server_name", "size_in", "source", "sse_at", "takes_events", "target_name", "viewer",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +117,7 @@ class Exchange:
         self._status = 200
         self._inputs: Inputs | None = None
         self.check: Check | None = None  # whether the caller may; None where whoever was let in may
+        self.metered: Metered | None = None  # what it takes of the limits; None where it counts in none
         self.metadata_url = ""  # for the challenge of one that lacks scopes
 
     # --- driving the walk
@@ -132,7 +134,7 @@ class Exchange:
         else:
             if request.params or target is None or target.params:
                 said = Said(request.headers, request.repeated, request.params)
-            self._walk = walk = exchange(call, target, channel, said, self.check)
+            self._walk = walk = exchange(call, target, channel, said, self.check, limited=self.metered is not None)
             self._step(walk, walk.send, None)
 
     def _reach(self, name: str) -> Channel | None:
@@ -196,6 +198,8 @@ class Exchange:
             if channel is None:
                 return self._park(self._open(fleet.servers[need.server]))
             return channel
+        if isinstance(need, Reserve) and self.metered is not None:
+            return self.metered.reserve(self.call, need.target, need.params)
         assert isinstance(need, Find)
         target = self._found(need.kind, need.name)
         return target or self._park(fleet.find(self.viewer, need.kind, need.name, need.check))
@@ -367,7 +371,8 @@ class Exchange:
                 return
             check_asked(need.required.asked, client_bits(call))
             if call.era == "modern":
-                self._respond(self._sealed(need))
+                relayed = partial(self.front.handles.relayed, call, origin_of(call), self.server_name)
+                self._respond(self._result(for_modern(need.members, need.required.state, relayed)))
                 return
         except GatewayError as error:
             self._end(error)
@@ -375,14 +380,6 @@ class Exchange:
         if self._flight is not None:
             self._flight.cancel("it has been answered")  # what its stream still brings must not end the next round
         self._end(need.required)
-
-    def _sealed(self, need: NeedsInput) -> Sequence[Any]:
-        """The server's result for a modern client, its state in our seal: only a retry of this call opens it."""
-        state, members = need.required.state, need.members
-        if state is None:
-            return self._result(encode(members))
-        known_as = self.front.handles.relayed(self.call, origin_of(self.call), self.server_name, bytes(state))
-        return self._result(with_state(members, known_as))
 
     def _result(self, result: bytes | Raw) -> Sequence[Any]:
         return (b'{"jsonrpc":"2.0","id":', self.call.id_json, b',"result":', result, b"}")
@@ -476,11 +473,12 @@ class Exchange:
         self.answered = True
         self.deadline = front.tick + 1.0 + LINGER_S
         self._answer_size += (size := sum(map(len, parts)))
+        lines = self.metered.answered(self._answer_size) if self.metered is not None else b""
         if connection is None:  # a legacy client has gone; its call went on, and counts
             if events is not None:
                 events.keep(b"".join(parts), front.clock())
         elif events is None:
-            connection.respond(self._status, JSON, parts, size)
+            connection.respond(self._status, JSON, parts, size, lines)
         else:
             events.respond(connection, self._status, parts, size, front.clock())
         front.account(self, self._outcome, self._answer_size)
@@ -514,7 +512,8 @@ class Exchange:
             return False
         start, self._splice = spliced
         self._answer_size = total - self._splice.skip + len(start) + len(self._splice.extra)
-        connection.write(connection.begin_body(200, JSON, self._answer_size) + start)
+        lines = self.metered.lines() if self.metered is not None else b""
+        connection.write(connection.begin_body(200, JSON, self._answer_size, lines) + start)
         return True
 
     def chunk(self, data: bytes) -> None:
@@ -528,6 +527,8 @@ class Exchange:
         if self._splice is not None and not self.answered:
             self.answered = True
             self.deadline = self.front.tick + 1.0 + LINGER_S
+            if self.metered is not None:
+                self.metered.answered(self._answer_size)
             if self._connection is not None:
                 self._splice.end(self._connection)
                 self.front.account(self, _OK, self._answer_size)
@@ -604,9 +605,7 @@ class Exchange:
         if self._inputs is not None and self._inputs.waits:
             self.fail(UpstreamTimeout("the client did not answer in time what the server asks"), by_client=True)
             return
-        server = self._server
-        name = server.spec.name if server is not None else "?"
-        self.fail(UpstreamTimeout(f"server {name} did not answer in time"))
+        self.fail(UpstreamTimeout(f"server {self.server_name or '?'} did not answer in time"))
 
     def end_stream(self) -> None:
         """The gateway stops: end the call now, with an error that says so."""
@@ -635,13 +634,13 @@ class Exchange:
             self._server.failed(error)
         if self._inputs is not None:
             self._inputs.withdraw("the call has failed")
+        self._settle(error)
         connection = self._connection
         if not self.answered:
             self.answered = True
             decision_id = self.front.new_id()
             body = encode_error(self.front.decode_id(self.call.id_json), for_era(error, self.call.era), decision_id)
-            size = self._answer_size + len(body)
-            self.front.account(self, outcome_of(error), size, error, decision_id)
+            self.front.account(self, outcome_of(error), self._answer_size + len(body), error, decision_id)
             if connection is not None:
                 self._write_error(connection, error, body)
             elif self._events is not None:
@@ -656,14 +655,19 @@ class Exchange:
             connection.abort()  # a length was promised: the client must see that it was not kept
         else:
             status = self.front.status_of(error, self.call.era)
-            connection.respond(
-                status, JSON, (body,), len(body), self.front.error_lines(error, status, self.metadata_url)
-            )
+            lines = self.front.error_lines(error, status, self.metadata_url)
+            connection.respond(status, JSON, (body,), len(body), lines)
+
+    def _settle(self, error: GatewayError | None = None) -> None:
+        """What was reserved is used as far as it was sent; the first to say so is heard."""
+        if self.metered is not None:
+            self.metered.ended(sent=self._out is not None, error=error)
 
     def _close(self) -> None:
         if self.over:
             return
         self.over = True
+        self._settle()
         if self._walk is not None:
             self._walk.close()
         if self._task is not None:

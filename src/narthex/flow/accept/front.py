@@ -40,6 +40,8 @@ from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.leniency import Leniency
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.listing import Listing
+from narthex.flow.accept.metering import COUNTED, Metered, Metering
+from narthex.flow.accept.rates import Rates, rates_of
 from narthex.flow.accept.recording import Turned, entry_of, entry_of_turned
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.retrying import Retrying
@@ -139,6 +141,9 @@ class Front:
         self.snapshot = snapshot
         self.levels = Levels()
         self.hub = Hub(self, random=random, chance=chance)
+        self.metering: Metering | None = None
+        """The limits; None until there are any."""
+        self._rates: Rates | None = None
         self.gate: Gate | None = None
         self.identifying: set[Identifying] = set()
         self.apply(snapshot, identity, engine)
@@ -180,6 +185,12 @@ class Front:
         self._admissions = self.admissions or (
             admissions if snapshot.audit_inputs != "none" or snapshot.trial else None
         )
+        if self.metering is not None:
+            self.metering.limiter.apply(snapshot.quotas)
+        elif snapshot.quotas:
+            self.metering = Metering(snapshot.quotas, self.clock, self.now)
+        self._limited = bool(snapshot.quotas)
+        self._rates = rates_of(snapshot.limits, self._rates)
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
         }
@@ -203,6 +214,8 @@ class Front:
                 if gate is None or not gate.answer_document(connection, request, path):
                     self._bridge.handle(connection, request, path)
                 return
+            if self._rates is not None:
+                self._rates.count_address(self._hosts.client(connection.peer[0], request), self.clock())
             if gate is not None:
                 header = headers.get(b"authorization")
                 known = gate.known(header, endpoint.name) if header is not None and not request.query else None
@@ -218,6 +231,8 @@ class Front:
     def serve(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
         """Answer a request whose principal is known. Never raises."""
         try:
+            if self._rates is not None:
+                self._rates.count_principal(principal, self.clock())
             if request.method == b"POST":
                 self._post(connection, request, endpoint, principal)
             else:
@@ -366,6 +381,9 @@ class Front:
                 one.check = check
                 if check.admission.scopes is not None and self.gate is not None:
                     one.metadata_url = self.gate.metadata_url(connection, request, request.path)
+            if self._limited and method in COUNTED:
+                assert self.metering is not None
+                one.metered = Metered(self.metering, len(request.body))
             connection.exchange = one
             active.add(one)
             if session is not None:
@@ -539,6 +557,12 @@ class Front:
         self.hub.sweep(now)
         self.levels.sweep()
         self.sessions.sweep()
+        if self._rates is not None:
+            self._rates.sweep(now)
+
+    def sweep_limits(self) -> float:
+        """A step of the limits' upkeep. Returns seconds until the next."""
+        return self.metering.sweep() if self.metering is not None else 1.0
 
 
 def takes(accept: bytes | None) -> tuple[bool, bool]:

@@ -8,7 +8,7 @@ Source: MCP 2026-07-28, basic/patterns/mrtr; MCP 2025-11-25, client features (el
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -210,9 +210,10 @@ def input_members(asked: Sequence[Asked]) -> RawMap:
     return {"resultType": INPUT_REQUIRED, "inputRequests": Raw(encode(requests))}
 
 
-def with_state(members: RawMap, state: str) -> bytes:
-    """A modern server's own result for a modern client: byte for byte, but for our seal around its state."""
-    return encode({**members, "requestState": state})
+def for_modern(members: RawMap, state: Raw | None, relayed: Callable[[bytes], str]) -> bytes:
+    """A modern server's own result for a modern client: byte for byte, but for our seal (`relayed`) around its state,
+    which only a retry of this call opens."""
+    return encode(members if state is None else {**members, "requestState": relayed(bytes(state))})
 
 
 def push_body(id_: int, asked: Asked, version: str) -> bytes:

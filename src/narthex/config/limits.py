@@ -1,0 +1,96 @@
+"""`limits` to what the gateway works with: one unit each, a window that fits, names that are there.
+
+In: the settings of all limits. Out: `LimitRule`s; or a fault at the place it stands at.
+Cases: `tests/config/test_limits.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from typing import Any, get_args
+
+from narthex.config.document import Path as KeyPath
+from narthex.config.document import Reading
+from narthex.config.grants import check_patterns, compile_who
+from narthex.config.schema.limits import LimitSettings
+from narthex.types import LimitRule, LimitUnit
+
+UNITS: tuple[LimitUnit, ...] = get_args(LimitUnit)
+
+
+def compile_limits(
+    settings: Sequence[LimitSettings], servers: Iterable[str], endpoints: Container[str], reading: Reading
+) -> tuple[LimitRule, ...]:
+    """All limits, in their order. Faults and warnings go into `reading`."""
+    names: set[str] = set()
+    known = tuple(servers)
+    rules = []
+    for number, one in enumerate(settings):
+        at: KeyPath = ("limits", str(number))
+        if not one.name:
+            reading.fault(at, "'name' is missing: what the limit is called in refusals and records")
+        elif one.name in names:
+            reading.fault((*at, "name"), f"a limit '{one.name}' stands there already")
+        names.add(one.name)
+        for kind in ("tools", "prompts", "resources"):
+            check_patterns(getattr(one, kind), (*at, kind), known, reading)
+        for endpoint in one.endpoints:
+            if endpoint not in endpoints:
+                reading.fault((*at, "endpoints"), f"no endpoint '{endpoint}'")
+        rules.append(_rule(one, at, reading))
+    return tuple(rules)
+
+
+def _rule(one: LimitSettings, at: KeyPath, reading: Reading) -> LimitRule:
+    said = [unit for unit in UNITS if getattr(one, unit) is not None]
+    if len(said) != 1 and not reading.problems:
+        several = " and ".join(f"`{unit}`" for unit in said)
+        words = f"has {several}; make a limit of each" if said else f"limits nothing: say one of {', '.join(UNITS)}"
+        reading.fault(at, f"limit '{one.name}' {words}")
+    unit: LimitUnit = said[0] if said else "calls"
+    time = _time(one, unit, at, reading)
+    return LimitRule(
+        name=one.name,
+        unit=unit,
+        most=getattr(one, unit) or 1,
+        per=tuple(dict.fromkeys(one.per)),
+        burst=one.burst or 0,
+        who=compile_who(one.who, (*at, "who"), reading),
+        tools=one.tools,
+        prompts=one.prompts,
+        resources=one.resources,
+        endpoints=one.endpoints,
+        **time,
+    )
+
+
+def _time(one: LimitSettings, unit: LimitUnit, at: KeyPath, reading: Reading) -> dict[str, Any]:
+    """Algorithm and window of a rule."""
+    window, algorithm = one.window, one.algorithm
+    if unit == "concurrent":
+        for key in ("window", "algorithm", "burst"):
+            if getattr(one, key) is not None:
+                reading.fault((*at, key), f"{key}: what is concurrent is counted at a time, not over one")
+        return {"algorithm": "concurrent"}
+    if window is None:
+        if (*at, "window") not in reading.marks:
+            reading.fault(at, f"limit '{one.name}': 'window' is missing, such as 1m or calendar day")
+        return {"window": 1_000_000}
+    if window.period:
+        if algorithm not in (None, "calendar"):
+            reading.fault((*at, "algorithm"), f"algorithm: a calendar's window is not counted as `{algorithm}`")
+        chosen = "calendar"
+    else:
+        if algorithm == "calendar":
+            reading.fault((*at, "algorithm"), "algorithm: `calendar` needs a window such as `calendar day`")
+        if (*at, "zone") in reading.marks:
+            reading.fault((*at, "zone"), "zone: goes with a calendar's window")
+        chosen = algorithm or "sliding"
+    if one.burst is not None and chosen != "bucket":
+        reading.fault((*at, "burst"), f"burst: goes with `algorithm: bucket`, not with `{chosen}`")
+    return {
+        "algorithm": chosen,
+        "window": round(window.seconds * 1_000_000),
+        "period": window.period,
+        "zone": one.zone,
+    }

@@ -1,0 +1,142 @@
+"""`limits`: how much of what may be used, by whom, in which time."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, get_args
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from narthex.config import values
+from narthex.config.document import quote
+from narthex.config.kinds import GLOBS, NAME, Choice, Count, Group, Listed, Scalar, Setting, later, size
+from narthex.config.schema.who import ANYBODY, AnybodySettings
+from narthex.types import Period
+
+PER = ("principal", "subject", "agent", "tenant", "role", "group", "endpoint", "server", "tool", "global")
+PERIODS = get_args(Period)
+MOST = 10**15
+SHORTEST_S, LONGEST_S = 1.0, 366 * 86_400.0
+
+
+class WindowText(msgspec.Struct, frozen=True):
+    """A window: so many seconds, or a period of the calendar."""
+
+    seconds: float = 0.0
+    period: str = ""
+
+
+def parse_window(text: str) -> WindowText:
+    word, _, period = text.partition(" ")
+    if word == "calendar":
+        if period not in PERIODS:
+            raise ValueError(f"{quote(text)}: the calendar has {', '.join(PERIODS)}; write `calendar day`")
+        return WindowText(period=period)
+    seconds = values.parse_duration(text)
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise ValueError(f"{quote(text)} is out of bounds; a window has 1s to 366d")
+    return WindowText(seconds)
+
+
+def parse_per(text: str) -> str:
+    if text in PER or re.fullmatch(r"arg:(/([^~]|~[01])*)+", text):
+        return text
+    if text == "team" or text.startswith("claim:"):
+        raise ValueError(f"'{text}' is not in this version of Narthex; a claim can be mapped to `group` or `role`")
+    if text.startswith("arg:"):
+        raise ValueError(f"{quote(text)}: an argument is named by a JSON pointer, such as arg:/account/id")
+    raise ValueError(f"{quote(text)} is none of {', '.join(PER)}, arg:/POINTER")
+
+
+def parse_zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except Exception:
+        raise ValueError(f"no time zone {quote(text)}; write one such as Europe/Lisbon or UTC") from None
+    return text
+
+
+def _amount(help: str) -> Any:
+    return Setting(Count(1, MOST), help, default="another unit is limited")
+
+
+def _bytes(help: str) -> Any:
+    return Setting(size("1B", "1000000GiB"), help, default="another unit is limited")
+
+
+PATTERNS_HELP = " With patterns of any kind, only what they cover counts."
+
+
+class LimitSettings(msgspec.Struct, frozen=True):
+    """One limit: of one unit, in one window, with a bucket for each value of what it is `per`. `tools/call`,
+    `prompts/get` and `resources/read` count; lists, and what the gateway asks for itself, never do."""
+
+    name: Annotated[
+        str,
+        Setting(
+            Scalar("a text", values.parse_label),
+            "What it is called in refusals, headers and records; counters stay with it over a reload.",
+            default="required",
+        ),
+    ] = ""
+    per: Annotated[
+        tuple[str, ...],
+        Setting(
+            Listed(Scalar("a word of the following", parse_per), "words"),
+            "What has a bucket of its own: `principal` (human or service, with its agent), `subject` (with any agent), "
+            "`agent`, `tenant`, `role`, `group`, `endpoint`, `server`, `tool`, `arg:/POINTER` (the value of an "
+            "argument), and any combination. With `global` all tenants share; otherwise each has its own. A caller "
+            "with several roles or groups counts in the bucket of each.",
+            default="one bucket a tenant",
+        ),
+    ] = ()
+    who: Annotated[AnybodySettings, Setting(ANYBODY, "Whom it is for; everybody, where it says nothing.")] = (
+        AnybodySettings()
+    )
+    tools: Annotated[tuple[str, ...], Setting(GLOBS, "Tools that count." + PATTERNS_HELP, default="all")] = ()
+    prompts: Annotated[tuple[str, ...], Setting(GLOBS, "Prompts that count." + PATTERNS_HELP, default="all")] = ()
+    resources: Annotated[tuple[str, ...], Setting(GLOBS, "Resources that count." + PATTERNS_HELP, default="all")] = ()
+    endpoints: Annotated[
+        tuple[str, ...], Setting(Listed(NAME, "endpoint names"), "It counts at these endpoints.", default="all")
+    ] = ()
+    calls: Annotated[int | None, _amount("Calls.")] = None
+    concurrent: Annotated[int | None, _amount("Calls under way at one time; needs no window.")] = None
+    bytes: Annotated[int | None, _bytes("Bytes of requests and answers together.")] = None
+    bytes_in: Annotated[int | None, _bytes("Bytes of requests.")] = None
+    bytes_out: Annotated[int | None, _bytes("Bytes of answers.")] = None
+    tokens: Annotated[None, later("Tokens of arguments and results together.")] = None
+    tokens_in: Annotated[None, later("Tokens of arguments.")] = None
+    tokens_out: Annotated[None, later("Tokens of results.")] = None
+    money: Annotated[None, later("What calls cost, by `prices`.")] = None
+    window: Annotated[
+        WindowText | None,
+        Setting(
+            Scalar("a duration, 1s to 366d, or `calendar` and `hour`, `day`, `week` or `month`", parse_window),
+            "In which time.",
+            default="required, but for `concurrent`",
+        ),
+    ] = None
+    zone: Annotated[
+        str, Setting(Scalar("a time zone", parse_zone), "Where the calendar hangs: days begin at its midnight.")
+    ] = "UTC"
+    algorithm: Annotated[
+        str | None,
+        Setting(
+            Choice(("sliding", "bucket", "fixed", "calendar")),
+            "`sliding`: at most so many in any interval of the window's length. `bucket`: so many in a window on "
+            "average, `burst` at once. `fixed`: so many in each window, one after the other.",
+            default="`sliding`; `calendar` with a calendar's window",
+        ),
+    ] = None
+    burst: Annotated[
+        int | None, Setting(Count(1, MOST), "Of a `bucket`: how much may be used at once.", default="as the unit says")
+    ] = None
+    alerts: Annotated[None, later("Shares of a budget at which somebody is told.")] = None
+    when_spent: Annotated[None, later("What becomes of calls once it is spent.")] = None
+
+
+LIMITS = Setting(
+    Listed(Group(LimitSettings, "a map with the settings of a limit"), "limits"),
+    "Rates, quotas and budgets. A call takes what it needs of all that cover it, or of none.",
+)

@@ -1,0 +1,337 @@
+"""How a limit counts. Each algorithm works on one bucket of a dict, in whole numbers only.
+
+In: the bucket's dict and key, an amount, the time (whole microseconds, never going back). Out: whether it was taken,
+how long to wait, what is used. `take` followed by `correct` of the same amount leaves no trace, so that several limits
+are taken all or none. Time and amounts are integers: sums are exact, and money has no rounding.
+Cases: `tests/flow/limit/test_algorithms.py`, which plays each against a naive model. Source: design §6;
+`docs/decisions/sliding-windows.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, Protocol
+
+import msgspec
+
+from narthex.flow.limit.buckets import Shard
+
+SLOTS = 128
+"""Entries of a sliding window that are kept apart. What is beyond shares entries, each of a 128th of the window."""
+NEVER = -1
+"""The wait for what is more than there ever is room for."""
+
+
+class Algorithm(Protocol):
+    """What every algorithm can do. `most`: what there is room for in all."""
+
+    most: int
+
+    def take(self, shard: Shard, key: bytes, amount: int, now: int) -> bool:
+        """Take an amount, or nothing where there is no room for all of it. 0 is always taken."""
+
+    def wait(self, shard: Shard, key: bytes, amount: int, now: int) -> int:
+        """How long until an amount can be taken if nobody takes any meanwhile: 0 for now, `NEVER`."""
+
+    def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
+        """What was taken at `at` was more (or, below 0, less) by so much. It may go beyond what there is room for."""
+
+    def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
+        """What is used, and how long until some of it is free again (0 where nothing is used)."""
+
+    def over(self, now: int) -> Callable[[Any], bool]:
+        """Says of a bucket whether it holds nothing any more."""
+
+
+class Window(msgspec.Struct, gc=False):
+    """A sliding window: `level` is the sum of its entries, the newest is `last` at `at`, `log` has those before it.
+
+    The log is packed pairs (time, amount), oldest first; it may begin with some that have left the window. Nothing in
+    here is looked at by the collector: a million of these must not make it slow.
+    """
+
+    level: int
+    at: int
+    last: int
+    log: bytes = b""
+
+
+_pair = Struct("qq")
+_pack, _unpack = _pair.pack, _pair.unpack_from
+FULL = (SLOTS - 1) * _pair.size
+
+
+class Sliding:
+    """At most `most` in any interval of `window` microseconds, its beginning left out: exactly.
+
+    With more than `SLOTS` entries in a window, later ones that fall into the same slot share one, with the time of the
+    newest: then room may come back by up to a slot late, and never early.
+    """
+
+    def __init__(self, most: int, window: int) -> None:
+        self.most = most
+        self.window = window
+        self.slot = max(1, window // SLOTS)
+
+    def take(self, shard: Shard, key: bytes, amount: int, now: int) -> bool:
+        if not amount:
+            return True
+        one = shard.get(key)
+        if one is None or one.at <= now - self.window:
+            if amount > self.most:
+                return False
+            shard[key] = Window(amount, now, amount)
+            return True
+        if one.level + amount > self.most:
+            self._forget(one, now - self.window)
+            if one.level + amount > self.most:
+                return False
+        one.level += amount
+        if one.at == now or (len(one.log) >= FULL and self._shares(one, now)):
+            one.last += amount
+        else:
+            one.log += _pack(one.at, one.last)
+            one.last = amount
+        one.at = now
+        return True
+
+    def _shares(self, one: Window, now: int) -> bool:
+        """Does an entry of now share that of the newest?"""
+        self._forget(one, now - self.window)
+        return len(one.log) >= FULL and one.at // self.slot == now // self.slot
+
+    @staticmethod
+    def _forget(one: Window, until: int) -> None:
+        if one.at <= until:
+            one.level, one.last, one.log = 0, 0, b""
+            return
+        end = 0
+        for at, amount in _pair.iter_unpack(one.log):
+            if at > until:
+                break
+            one.level -= amount
+            end += _pair.size
+        if end:
+            one.log = one.log[end:]
+
+    def wait(self, shard: Shard, key: bytes, amount: int, now: int) -> int:
+        if amount > self.most:
+            return NEVER
+        one = shard.get(key)
+        if one is None:
+            return 0
+        self._forget(one, now - self.window)
+        lacking, freed = one.level + amount - self.most, now - self.window
+        entries = iter((*_pair.iter_unpack(one.log), (one.at, one.last)))
+        while lacking > 0:
+            freed, less = next(entries)
+            lacking -= less
+        return freed + self.window - now
+
+    def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
+        if at <= now - self.window:
+            return
+        one = shard.get(key)
+        if one is None:
+            if change > 0:
+                shard[key] = Window(change, at, change)
+            return
+        log, place = one.log, len(one.log)
+        while place and _unpack(log, place - _pair.size)[0] >= at:
+            place -= _pair.size
+        when, amount = (one.at, one.last) if place == len(log) else _unpack(log, place)
+        if when < at or (when > at and change > 0 and len(log) < FULL):  # its own entry is not there any more
+            if change > 0:
+                self._insert(one, change, at, place)
+            return
+        amount = max(0, amount + change)
+        if place == len(log):
+            one.level += amount - one.last
+            one.last = amount
+            if not amount and log:
+                one.at, one.last = _unpack(log, len(log) - _pair.size)
+                one.log = log[: -_pair.size]
+        else:
+            one.level += amount - _unpack(log, place)[1]
+            one.log = log[:place] + (_pack(when, amount) if amount else b"") + log[place + _pair.size :]
+
+    @staticmethod
+    def _insert(one: Window, amount: int, at: int, place: int) -> None:
+        one.level += amount
+        if one.at < at:
+            one.log += _pack(one.at, one.last)
+            one.at, one.last = at, amount
+        else:
+            one.log = one.log[:place] + _pack(at, amount) + one.log[place:]
+
+    def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
+        one = shard.get(key)
+        if one is None:
+            return 0, 0
+        self._forget(one, now - self.window)
+        oldest = _unpack(one.log)[0] if one.log else one.at
+        return one.level, oldest + self.window - now if one.level else 0
+
+    def over(self, now: int) -> Callable[[Any], bool]:
+        until = now - self.window
+        return lambda one: one.at <= until or not one.level
+
+
+class TokenBucket:
+    """`most` in each `window` on average, at most `burst` at once: never more than burst + rate x time.
+
+    A bucket is one number: the time at which it is full again, in microseconds times `most`, so that a unit is worth
+    `window` and nothing is rounded (the generic cell rate algorithm).
+    """
+
+    def __init__(self, most: int, window: int, burst: int) -> None:
+        self.rate = most
+        self.window = window
+        self.most = burst
+        self.depth = burst * window
+
+    def take(self, shard: Shard, key: bytes, amount: int, now: int) -> bool:
+        if not amount:
+            return True
+        moment = now * self.rate
+        full = shard.get(key, 0)
+        full = (full if full > moment else moment) + amount * self.window
+        if full - moment > self.depth:
+            return False
+        shard[key] = full
+        return True
+
+    def wait(self, shard: Shard, key: bytes, amount: int, now: int) -> int:
+        if amount > self.most:
+            return NEVER
+        moment = now * self.rate
+        late = max(shard.get(key, 0), moment) + amount * self.window - moment - self.depth
+        return max(0, int(-(-late // self.rate)))
+
+    def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
+        full = shard.get(key, 0)
+        if change > 0:
+            full = max(full, now * self.rate)
+        shard[key] = full + change * self.window
+
+    def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
+        behind = max(0, shard.get(key, 0) - now * self.rate)
+        return -(-behind // self.window), -(-behind // self.rate)
+
+    def over(self, now: int) -> Callable[[Any], bool]:
+        moment = now * self.rate
+        return lambda full: full <= moment
+
+
+class Count(msgspec.Struct, gc=False):
+    """What was used in the period that began at `start`."""
+
+    start: int
+    used: int
+
+
+class Periodic:
+    """At most `most` in each period: of a calendar, or of fixed length. A period begins new, whatever was before.
+
+    Args:
+        bounds: First moment of the period that holds a moment, and the first behind it, by the wall clock.
+    """
+
+    def __init__(self, most: int, bounds: Callable[[int], tuple[int, int]]) -> None:
+        self.most = most
+        self.bounds = bounds
+        self.ahead = 0
+        """How far the wall clock is ahead of the time that is handed in."""
+        self.start = 0
+        """Of the period that counts now, by the wall clock."""
+        self._until = 0
+        self.end = 0
+        """Its end, by the time that is handed in."""
+
+    def set_ahead(self, ahead: int, now: int) -> None:
+        """The wall clock was set."""
+        if ahead != self.ahead:
+            self.ahead = ahead
+            self._turn(now)
+
+    def _turn(self, now: int) -> None:
+        """A period that has begun goes on where the clock was set back: nothing is given anew by that."""
+        start, end = self.bounds(now + self.ahead)
+        if start >= self.start:
+            self.start, self._until = start, end
+        self.end = self._until - self.ahead
+
+    def _current(self, shard: Shard, key: bytes, now: int) -> Count:
+        """The bucket of this period; one of another begins anew."""
+        if now >= self.end:
+            self._turn(now)
+        one: Count | None = shard.get(key)
+        if one is None:
+            one = shard[key] = Count(self.start, 0)
+        elif one.start < self.start:
+            one.start, one.used = self.start, 0
+        return one
+
+    def take(self, shard: Shard, key: bytes, amount: int, now: int) -> bool:
+        if not amount:
+            return True
+        one = self._current(shard, key, now)
+        if one.used + amount > self.most:
+            return False
+        one.used += amount
+        return True
+
+    def wait(self, shard: Shard, key: bytes, amount: int, now: int) -> int:
+        if amount > self.most:
+            return NEVER
+        one = self._current(shard, key, now)
+        return self.end - now if one.used + amount > self.most else 0
+
+    def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
+        one = self._current(shard, key, now)
+        if at + self.ahead >= one.start:
+            one.used = max(0, one.used + change)
+
+    def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
+        one = self._current(shard, key, now)
+        return one.used, self.end - now if one.used else 0
+
+    def over(self, now: int) -> Callable[[Any], bool]:
+        if now >= self.end:
+            self._turn(now)
+        start = self.start
+        return lambda one: one.start < start or not one.used
+
+
+class Concurrent:
+    """At most `most` at a time: what is taken is held until it is given back."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def take(self, shard: Shard, key: bytes, amount: int, now: int) -> bool:
+        held = shard.get(key, 0)
+        if held + amount > self.most:
+            return not amount
+        shard[key] = held + amount
+        return True
+
+    def wait(self, shard: Shard, key: bytes, amount: int, now: int) -> int:
+        """Nobody knows when a call ends: a second is a good time to ask again."""
+        if amount > self.most:
+            return NEVER
+        return 1_000_000 if shard.get(key, 0) + amount > self.most else 0
+
+    def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
+        held = shard.get(key, 0) + change
+        if held > 0:
+            shard[key] = held
+        else:
+            shard.pop(key, None)
+
+    def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
+        return shard.get(key, 0), 0
+
+    def over(self, now: int) -> Callable[[Any], bool]:
+        return lambda held: held <= 0

@@ -1,0 +1,309 @@
+"""All limits of a configuration at once: a call takes what it needs of each of them, or of none.
+
+In: rules (`LimitRule`), who calls what, how much of each unit that takes, the time. Out: a `Reservation`, to be settled
+when it is known what was really used; or the refusal, which names the limit that stands longest in the way. Counters
+live in memory. A configuration that is swapped keeps those of limits that count the same thing the same way.
+Cases: `tests/flow/limit/test_limiter.py`. Source: design §3 ("Two moments of limits"), §6 (`limits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from narthex.errors import BudgetExhausted, GatewayError, RateLimited
+from narthex.flow.identity.who import fits
+from narthex.flow.limit.algorithms import NEVER, Algorithm, Concurrent, Periodic, Sliding, TokenBucket
+from narthex.flow.limit.buckets import Buckets, Shard
+from narthex.flow.limit.calendar import SECOND, period_of
+from narthex.flow.limit.headers import policy_of, template_of
+from narthex.flow.limit.keys import Shown, Subject, keys_of, with_arguments
+from narthex.flow.route.names import canonical
+from narthex.flow.route.patterns import compile_globs
+from narthex.types import Kind, LimitRule, LimitUnit, Principal
+
+MOST_BINDINGS = 8192
+"""Callers with what they call that are remembered with their keys; the oldest is forgotten."""
+SWEPT = 512
+"""Buckets looked at in one step of upkeep, or as many again: well under a millisecond."""
+BUDGETS = frozenset({"money", "tokens", "tokens_in", "tokens_out"})
+EXPECTED = frozenset({"bytes", "bytes_out", "tokens", "tokens_out"})
+"""Units of which nobody knows beforehand how much it will be."""
+PATTERNS: Mapping[Kind, str] = {"tools": "tools", "prompts": "prompts", "resources": "resources"}
+
+
+def algorithm_of(rule: LimitRule) -> Algorithm:
+    if rule.algorithm == "concurrent":
+        return Concurrent(rule.most)
+    if rule.algorithm == "bucket":
+        return TokenBucket(rule.most, rule.window, rule.burst or rule.most)
+    if rule.algorithm == "fixed":
+        return Periodic(rule.most, partial(_fixed, rule.window))
+    if rule.period:
+        return Periodic(rule.most, partial(_calendar, rule))
+    return Sliding(rule.most, rule.window)
+
+
+def _fixed(window: int, at: int) -> tuple[int, int]:
+    start = at - at % window
+    return start, start + window
+
+
+def _calendar(rule: LimitRule, at: int) -> tuple[int, int]:
+    assert rule.period
+    return period_of(at, rule.period, rule.zone)
+
+
+class Limit:
+    """One rule with its counters."""
+
+    __slots__ = ("algorithm", "buckets", "per_arguments", "rule")
+
+    def __init__(self, rule: LimitRule, buckets: Buckets) -> None:
+        self.rule = rule
+        self.algorithm = algorithm_of(rule)
+        self.buckets = buckets
+        self.per_arguments = any(word.startswith("arg:") for word in rule.per)
+
+    def covers(self, kind: Kind, subject: Subject) -> bool:
+        """Does a call count here? Patterns of one kind leave out the others."""
+        rule, principal = self.rule, subject.principal
+        if rule.who.anonymous and principal.method != "anonymous":
+            return False
+        if rule.endpoints and subject.endpoint not in rule.endpoints:
+            return False
+        if rule.tools or rule.prompts or rule.resources:
+            patterns: tuple[str, ...] = getattr(rule, PATTERNS[kind]) if kind in PATTERNS else ()
+            if not compile_globs(patterns)(canonical(subject.server, subject.name)):
+                return False
+        return fits(rule.who, principal)
+
+
+def _counting(rule: LimitRule) -> tuple[Any, ...]:
+    """The same of rules that count the same thing in the same way, whatever they allow."""
+    depth = (rule.most, rule.burst) if rule.algorithm == "bucket" else ()  # its numbers are of that rate
+    return rule.name, rule.unit, rule.per, rule.algorithm, rule.window, rule.period, rule.zone, rule.currency, depth
+
+
+Place = tuple[Algorithm, Shard, bytes, Limit]
+
+
+class Binding:
+    """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
+
+    __slots__ = ("groups", "held", "ones", "places", "plain", "policy", "shown", "subject", "template")
+
+    def __init__(self, subject: Subject, places: Sequence[Place], shown: Sequence[Shown]) -> None:
+        self.subject = subject
+        self.places = tuple(places)
+        self.shown = tuple(shown)
+        self.ones = (1,) * len(places)
+        rules = [limit.rule for *_, limit in places]
+        self.plain = not any(
+            limit.per_arguments or limit.rule.unit not in ("calls", "concurrent") for *_, limit in places
+        )
+        """Every call takes one of each: nothing of it needs to be looked at."""
+        self.held = tuple(at for at, rule in enumerate(rules) if rule.unit == "concurrent")
+        """The places that are given back when a call ends, whatever became of it."""
+        self.policy, self.template = policy_of(rules), template_of(rules)
+        names = [rule.name for rule in rules]
+        self.groups = tuple(tuple(at for at, one in enumerate(names) if one == name) for name in dict.fromkeys(names))
+        """The places of each limit: several, where a caller has several roles."""
+
+
+class Reservation:
+    """What a call has taken. It is settled once; what comes later changes nothing."""
+
+    __slots__ = ("amounts", "at", "binding", "open", "places")
+
+    def __init__(self, binding: Binding, places: tuple[Place, ...], amounts: tuple[int, ...], at: int) -> None:
+        self.binding = binding
+        self.places = places
+        self.amounts = amounts
+        self.at = at
+        self.open = True
+
+
+class State(msgspec.Struct, frozen=True):
+    """One bucket, for people. `resets_in`: seconds until some of it is free again, 0 where nothing is used."""
+
+    limit: str
+    unit: str
+    per: dict[str, str]
+    used: int
+    most: int
+    resets_in: float
+    currency: str = ""
+
+
+class Limiter:
+    """The limits of a process. `apply` swaps their rules.
+
+    Args:
+        clock: Whole microseconds that never go back, near those since 1970.
+    """
+
+    def __init__(self, rules: Sequence[LimitRule], clock: Callable[[], int]) -> None:
+        self.clock = clock
+        self.limits: tuple[Limit, ...] = ()
+        self._bindings: dict[tuple[Any, ...], Binding] = {}
+        self._swept = 0
+        self.apply(rules)
+
+    def apply(self, rules: Sequence[LimitRule]) -> None:
+        """Count by these rules from now on; counters of what is counted as before stay."""
+        kept = {_counting(limit.rule): limit.buckets for limit in self.limits}
+        self.limits = tuple(Limit(rule, kept.get(_counting(rule)) or Buckets()) for rule in rules)
+        self._bindings.clear()
+
+    def binding(self, principal: Principal, endpoint: str, kind: Kind, server: str, name: str) -> Binding:
+        """Where calls of this principal to this thing count."""
+        key = (id(principal), endpoint, kind, server, name)  # a verified token gives the same object each time
+        known = self._bindings.get(key)
+        if known is not None and known.subject.principal is principal:
+            return known
+        subject = Subject(principal, endpoint, server, name)
+        places: list[Place] = []
+        shown: list[Shown] = []
+        for limit in self.limits:
+            if limit.covers(kind, subject):
+                for digest, words in keys_of(limit.rule.per, subject):
+                    shard, placed = limit.buckets.place(digest)
+                    places.append((limit.algorithm, shard, placed, limit))
+                    shown.append(words)
+        if len(self._bindings) >= MOST_BINDINGS:
+            del self._bindings[next(iter(self._bindings))]
+        made = self._bindings[key] = Binding(subject, places, shown)
+        return made
+
+    def reserve(
+        self, binding: Binding, demand: Mapping[LimitUnit, int] | None = None, arguments: Any = None
+    ) -> Reservation:
+        """Take all of it, or nothing.
+
+        Args:
+            demand: How much of each unit; None where the binding is plain. Calls are one.
+            arguments: Of the call, decoded, where a limit is per argument.
+        Raises:
+            RateLimited, BudgetExhausted: By the limit that stands longest in the way.
+        """
+        places, amounts, now = binding.places, binding.ones, self.clock()
+        if demand is not None:
+            places = tuple(map(partial(_placed, arguments), places))
+            amounts = tuple([_amount(limit, demand) for *_, limit in places])
+        taken = 0
+        for algorithm, shard, key, _ in places:
+            if not algorithm.take(shard, key, amounts[taken], now):
+                break
+            taken += 1
+        else:
+            return Reservation(binding, places, amounts, now)
+        for (algorithm, shard, key, _), amount in zip(places[:taken], amounts, strict=False):
+            if amount:
+                algorithm.correct(shard, key, -amount, now, now)
+        raise self._refusal(places, amounts, now)
+
+    @staticmethod
+    def _refusal(places: Sequence[Place], amounts: Sequence[int], now: int) -> GatewayError:
+        longest, by = 0, places[0][3].rule
+        for (algorithm, shard, key, limit), amount in zip(places, amounts, strict=True):
+            wait = algorithm.wait(shard, key, amount, now)
+            if longest != NEVER and (wait == NEVER or wait > longest):
+                longest, by = wait, limit.rule
+        kind = BudgetExhausted if by.unit in BUDGETS else RateLimited
+        return kind(by.name, None if longest == NEVER else longest / SECOND)
+
+    def settle(self, held: Reservation, used: Mapping[LimitUnit, int] | None = None) -> None:
+        """The call is over.
+
+        Args:
+            used: How much it really was, by unit; what is not named was what was reserved.
+        """
+        if not held.open:
+            return
+        held.open = False
+        now = self.clock()
+        for at in held.binding.held:
+            algorithm, shard, key, _ = held.places[at]
+            algorithm.correct(shard, key, -held.amounts[at], held.at, now)
+        if used is None:
+            return
+        for (algorithm, shard, key, limit), amount in zip(held.places, held.amounts, strict=True):
+            change = used.get(limit.rule.unit, amount) - amount
+            if change:
+                algorithm.correct(shard, key, change, held.at, now)
+
+    def give_back(self, held: Reservation) -> None:
+        """The call never went out: it used nothing."""
+        if not held.open:
+            return
+        held.open = False
+        now = self.clock()
+        for (algorithm, shard, key, _), amount in zip(held.places, held.amounts, strict=True):
+            if amount:
+                algorithm.correct(shard, key, -amount, held.at, now)
+
+    def left(self, held: Reservation) -> bytes:
+        """The header lines that tell the client what is left of its limits."""
+        binding, now, values = held.binding, self.clock(), list[int]()
+        for group in binding.groups:
+            least = wait = 0
+            for number, at in enumerate(group):
+                algorithm, shard, key, _ = held.places[at]
+                used, until = algorithm.used(shard, key, now)
+                if not number or algorithm.most - used < least:
+                    least, wait = algorithm.most - used, until
+            values += (least if least > 0 else 0, -(-wait // SECOND))
+        return binding.policy + binding.template % tuple(values)
+
+    def set_ahead(self, ahead: int) -> None:
+        """How far the wall clock is ahead of ours: it was set."""
+        now = self.clock()
+        for limit in self.limits:
+            if isinstance(limit.algorithm, Periodic):
+                limit.algorithm.set_ahead(ahead, now)
+
+    def sweep(self) -> bool:
+        """Forget what has run out, a step of it. Returns whether that was the end of a round: there is time then."""
+        now = self.clock()
+        while self._swept < len(self.limits):
+            limit = self.limits[self._swept]
+            looked, done = limit.buckets.sweep(limit.algorithm.over(now), SWEPT)
+            self._swept += done
+            if looked >= SWEPT or not done:
+                return False
+        self._swept = 0
+        return True
+
+    def states(self, subject: str = "") -> Iterator[State]:
+        """The buckets of callers that were here lately; of one human or service, or of all."""
+        now, told = self.clock(), set()
+        for binding in self._bindings.values():
+            if subject and binding.subject.principal.subject != subject:
+                continue
+            for (algorithm, shard, key, limit), words in zip(binding.places, binding.shown, strict=True):
+                rule = limit.rule
+                if (rule.name, key) in told or limit.per_arguments:
+                    continue
+                told.add((rule.name, key))
+                used, resets = algorithm.used(shard, key, now)
+                yield State(rule.name, rule.unit, dict(words), used, algorithm.most, resets / SECOND, rule.currency)
+
+
+def _amount(limit: Limit, demand: Mapping[LimitUnit, int]) -> int:
+    """What a call takes. An expectation above all that there is takes all that there is: it may be wrong."""
+    unit = limit.rule.unit
+    amount = demand.get(unit, 1)
+    return min(amount, limit.algorithm.most) if unit in EXPECTED else amount
+
+
+def _placed(arguments: Any, place: Place) -> Place:
+    """The bucket of a limit that is per argument, for these."""
+    algorithm, _, key, limit = place
+    if not limit.per_arguments:
+        return place
+    shard, key = limit.buckets.place(with_arguments(key, limit.rule.per, arguments))
+    return algorithm, shard, key, limit

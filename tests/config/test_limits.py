@@ -1,0 +1,111 @@
+"""`limits`: what they become, and what is wrong with them at which place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from narthex.config.compile import Examined, examine
+from narthex.types import LimitRule, Who
+
+HEAD = """version: 1
+servers: {git: {url: "http://localhost:2/"}}
+endpoints: {default: {servers: [git]}}
+limits:
+"""
+MINUTE = 60_000_000
+
+
+def examined(tmp_path: Path, *limits: str) -> Examined:
+    file = tmp_path / "narthex.yaml"
+    file.write_text(HEAD + "".join(f"  - {one}\n" for one in limits))
+    return examine(file, env={})
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        pytest.param(
+            "{name: a, per: [principal], calls: 60, window: 1m}",
+            LimitRule("a", "calls", 60, ("principal",), window=MINUTE),
+            id="a sliding window by default",
+        ),
+        pytest.param(
+            "{name: a, calls: 60, window: 1m, algorithm: bucket, burst: 5}",
+            LimitRule("a", "calls", 60, algorithm="bucket", window=MINUTE, burst=5),
+            id="a bucket",
+        ),
+        pytest.param(
+            "{name: a, per: [tenant, agent], bytes: 1GiB, window: calendar day, zone: Europe/Lisbon}",
+            LimitRule(
+                "a", "bytes", 1 << 30, ("tenant", "agent"), algorithm="calendar", period="day", zone="Europe/Lisbon"
+            ),
+            id="a day of the calendar",
+        ),
+        pytest.param(
+            "{name: a, concurrent: 4, per: [server]}",
+            LimitRule("a", "concurrent", 4, ("server",), algorithm="concurrent"),
+            id="concurrent calls",
+        ),
+        pytest.param(
+            '{name: a, calls: 1, window: 1h, algorithm: fixed, who: {role: x}, tools: ["g*"], endpoints: [default]}',
+            LimitRule(
+                "a", "calls", 1, algorithm="fixed", window=60 * MINUTE, who=Who(role=("x",)), tools=("g*",),
+                endpoints=("default",),
+            ),
+            id="of some, for some",
+        ),
+        pytest.param(
+            '{name: a, per: ["arg:/account/id", global], calls: 1, window: 1s}',
+            LimitRule("a", "calls", 1, ("arg:/account/id", "global"), window=1_000_000),
+            id="an argument, over all tenants",
+        ),
+    ],
+)  # fmt: skip
+def test_a_limit(tmp_path: Path, text: str, limit: LimitRule) -> None:
+    found = examined(tmp_path, text)
+    assert found.snapshot is not None, found.problems
+    assert found.snapshot.quotas == (limit,)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param("{calls: 1, window: 1m}", "'name' is missing", id="no name"),
+        pytest.param("{name: a, window: 1m}", "limits nothing: say one of calls, concurrent", id="no unit"),
+        pytest.param("{name: a, calls: 1, bytes: 1B, window: 1m}", "has `calls` and `bytes`", id="two units"),
+        pytest.param("{name: a, calls: 1}", "'window' is missing", id="no window"),
+        pytest.param("{name: a, calls: 1, window: 10ms}", "out of bounds", id="a window too short"),
+        pytest.param("{name: a, calls: 1, window: calendar year}", "the calendar has hour, day", id="no such period"),
+        pytest.param("{name: a, calls: 0, window: 1m}", "out of bounds", id="nothing at all"),
+        pytest.param("{name: a, concurrent: 1, window: 1m}", "counted at a time", id="concurrent in a window"),
+        pytest.param("{name: a, calls: 1, window: 1m, burst: 2}", "goes with `algorithm: bucket`", id="a burst"),
+        pytest.param("{name: a, calls: 1, window: 1m, zone: UTC}", "goes with a calendar's window", id="a zone"),
+        pytest.param(
+            "{name: a, calls: 1, window: 1m, algorithm: calendar}", "needs a window such as", id="a calendar without"
+        ),
+        pytest.param(
+            "{name: a, calls: 1, window: calendar day, algorithm: sliding}", "not counted as `sliding`", id="a mixture"
+        ),
+        pytest.param("{name: a, per: [user], calls: 1, window: 1m}", "is none of principal", id="per what"),
+        pytest.param("{name: a, per: [team], calls: 1, window: 1m}", "not in this version", id="teams"),
+        pytest.param('{name: a, per: ["claim:org"], calls: 1, window: 1m}', "not in this version", id="claims"),
+        pytest.param('{name: a, per: ["arg:id"], calls: 1, window: 1m}', "a JSON pointer", id="no pointer"),
+        pytest.param("{name: a, calls: 1, window: 1m, endpoints: [x]}", "no endpoint 'x'", id="no such endpoint"),
+        pytest.param("{name: a, money: 5.00 USD, window: 1m}", "not in this version", id="not built yet"),
+    ],
+)
+def test_what_is_wrong(tmp_path: Path, text: str, problem: str) -> None:
+    found = examined(tmp_path, text)
+    assert any(problem in str(one) and ":5:" in str(one) for one in found.problems), found.problems
+
+
+def test_names_are_told_apart(tmp_path: Path) -> None:
+    found = examined(tmp_path, "{name: a, calls: 1, window: 1m}", "{name: a, calls: 2, window: 1m}")
+    assert "a limit 'a' stands there already" in str(found.problems[0])
+
+
+def test_a_pattern_of_no_server_is_worth_a_warning(tmp_path: Path) -> None:
+    found = examined(tmp_path, '{name: a, calls: 1, window: 1m, tools: ["gut__*"]}')
+    assert any("no server 'gut'" in str(one) for one in found.warnings)

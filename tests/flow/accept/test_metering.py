@@ -1,0 +1,302 @@
+"""Limits at a call, between a real client and a real server: what counts, what is given back, what is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from narthex.flow.accept.metering import FIRST_SIZE, MOST_SIZES, Metering
+from narthex.testing import FakeServer, JsonRpcError
+from narthex.types import Grant, LimitRule
+from tests.flow.accept.test_exchange import CALL, DONE, ERAS, TOOLS, Mcp
+from tests.flow.gateway import Client, Running, run, spec, until
+from tests.flow.upstream.test_http import CLOSE, HOLD, STREAM, Scripted, Step, answer, rpc
+
+MINUTE = 60_000_000
+CALLS = LimitRule("calls", "calls", 2, ("principal",), window=MINUTE)
+OPEN = LimitRule("open", "concurrent", 1, algorithm="concurrent")
+BYTES = LimitRule("bytes", "bytes_out", 1 << 30, window=MINUTE)
+
+
+def limited(server: FakeServer, *rules: LimitRule, grants: tuple[Grant, ...] = (), **settings: Any) -> Running:
+    return Running({"one": spec("one", server.url, **settings)}, settings={"quotas": rules, "grants": grants})
+
+
+def used(gateway: Running) -> dict[str, int]:
+    assert gateway.front.metering is not None
+    return {one.limit: one.used for one in gateway.front.metering.limiter.states()}
+
+
+@ERAS
+def test_beyond_the_limit_a_call_is_refused_and_never_sent(modern: bool) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, limited(server, CALLS) as gateway:
+            client = await gateway.client(session=not modern)
+            ask = client.modern if modern else client.legacy
+            for left in (1, 0):
+                got = await ask("tools/call", CALL)
+                assert got.headers["ratelimit-policy"] == '"calls";q=2;w=60'
+                assert got.headers["ratelimit"].startswith(f'"calls";r={left};t=')
+            got = await ask("tools/call", CALL)
+            assert (got.status, got.error["code"], got.error["message"]) == (
+                200,
+                -31002,
+                "the limit 'calls' is reached",
+            )
+            data = got.error["data"]
+            assert (data["reason"], data["limit"]) == ("rate_limited", "calls")
+            assert 1 <= data["retryAfterSeconds"] <= 60
+            assert len(server.requests("tools/call")) == 2
+            assert gateway.counted("tools/call", "") | gateway.counted("tools/call", "echo")
+            gateway.pass_time(60)
+            assert (await ask("tools/call", CALL)).result
+
+    run(main)
+
+
+def test_lists_greetings_and_what_is_answered_here_never_count() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, limited(server, CALLS) as gateway:
+            client = await gateway.client(session=True)
+            for method in ("tools/list", "ping", "resources/list", "tools/list"):
+                got = await client.legacy(method)
+                assert "ratelimit" not in got.headers
+            assert used(gateway) == {}
+
+    run(main)
+
+
+def test_what_is_refused_before_counts_nowhere() -> None:
+    async def main() -> None:
+        deny = (Grant("all", "allow", tools=("*",)), Grant("no", "deny", tools=("*",), when="args.a == 2"))
+        async with FakeServer(tools=TOOLS) as server, limited(server, CALLS, grants=deny) as gateway:
+            client = await gateway.client()
+            for name in ("one__echo", "one__nothing"):
+                got = await client.modern("tools/call", {"name": name, "arguments": {"a": 2}})
+                assert got.error["data"]["reason"] in ("denied_by_rule", "not_found")
+            assert used(gateway) == {}
+
+    run(main)
+
+
+def broken(*script: Step) -> Callable[[], Any]:
+    return lambda: Mcp(*script)
+
+
+@pytest.mark.parametrize(
+    ("server", "counts"),
+    [
+        pytest.param(broken(answer(rpc(3, result=DONE))), 1, id="an answer"),
+        pytest.param(broken(answer(rpc(3, error={"code": -1, "message": "no"}))), 1, id="the server's error"),
+        pytest.param(broken(answer(b"nonsense")), 1, id="garbage"),
+        pytest.param(broken(CLOSE), 1, id="it was sent and broke off"),
+        pytest.param(broken(answer(b"", "500 Oops")), 1, id="the server failed"),
+        pytest.param(lambda: Scripted((CLOSE,)), 0, id="nothing was sent"),
+    ],
+)
+def test_what_was_sent_is_used_and_nothing_is_held(server: Callable[[], Any], counts: int) -> None:
+    async def main() -> None:
+        async with (
+            server() as one,
+            Running(
+                {"one": spec("one", f"http://127.0.0.1:{one.port}/mcp")}, settings={"quotas": (CALLS, OPEN)}
+            ) as gateway,
+        ):
+            client = await gateway.client()
+            await client.modern("tools/call", CALL)
+            await until(gateway.settled)
+            found = used(gateway)
+            assert found.get("calls", 0) == counts
+            assert found.get("open", 0) == 0
+
+    run(main)
+
+
+# --- concurrent calls: every way to end lets go
+
+
+async def answered(gateway: Running, client: Client, server: FakeServer) -> None:
+    assert server.held is not None
+    server.held.set()
+    await client.read()
+
+
+async def closed(gateway: Running, client: Client, server: FakeServer) -> None:
+    client.close()
+
+
+async def timed_out(gateway: Running, client: Client, server: FakeServer) -> None:
+    gateway.pass_time(10)
+    assert (await client.read()).error["code"] == -31006
+
+
+async def cancelled(gateway: Running, client: Client, server: FakeServer) -> None:
+    other = await gateway.client()
+    other.session = client.session
+    await other.legacy("notifications/cancelled", {"requestId": 2}, id_=None)
+
+
+async def ended_session(gateway: Running, client: Client, server: FakeServer) -> None:
+    other = await gateway.client()
+    other.http("DELETE", "/mcp", {"Mcp-Session-Id": client.session, "MCP-Protocol-Version": "2025-11-25"})
+    await other.read()
+
+
+async def stopped(gateway: Running, client: Client, server: FakeServer) -> None:
+    for one in list(gateway.front.calls.active):
+        one.end_stream()
+
+
+async def reset(gateway: Running, client: Client, server: FakeServer) -> None:
+    client.writer.transport.abort()
+
+
+End = Callable[[Running, Client, FakeServer], Awaitable[None]]
+
+
+@pytest.mark.parametrize(
+    ("modern", "end"),
+    [
+        *((modern, end) for modern in (True, False) for end in (answered, timed_out, stopped)),
+        *((True, end) for end in (closed, reset)),
+        *((False, end) for end in (cancelled, ended_session)),
+    ],
+)
+def test_a_call_that_ends_lets_go_of_its_place(modern: bool, end: End) -> None:
+    async def main() -> None:
+        async with (
+            FakeServer(tools=TOOLS, held=asyncio.Event()) as server,
+            limited(server, OPEN, call_timeout_s=5) as gateway,
+        ):
+            client = await gateway.client(session=not modern)
+            id_ = client.send("tools/call", CALL, modern=modern)
+            assert modern or id_ == 2
+            await until(lambda: server.requests("tools/call"))
+            assert used(gateway) == {"open": 1}
+            other = await gateway.client()
+            refused = await other.modern("tools/call", CALL)
+            assert (refused.error["code"], refused.error["data"]["retryAfterSeconds"]) == (-31002, 1)
+            await end(gateway, client, server)
+            await until(gateway.settled)
+            assert used(gateway) == {"open": 0}
+            assert server.held is not None
+            server.held.set()
+            assert (await other.modern("tools/call", CALL)).result
+
+    run(main)
+
+
+def test_a_client_that_closes_before_anything_is_sent_is_given_back_what_it_took() -> None:
+    async def main() -> None:
+        async with (
+            Scripted((HOLD,)) as server,
+            Running(
+                {"one": spec("one", f"http://127.0.0.1:{server.port}/")}, settings={"quotas": (CALLS, OPEN)}
+            ) as gateway,
+        ):
+            client = await gateway.client()
+            client.send("tools/call", CALL, modern=True)
+            await until(lambda: gateway.front.calls.active)
+            client.close()
+            await until(gateway.settled)
+            assert set(used(gateway).values()) <= {0}
+
+    run(main)
+
+
+def test_a_cancelled_call_that_was_sent_is_used() -> None:
+    async def main() -> None:
+        async with Mcp(STREAM, HOLD) as server, server.gateway() as gateway:
+            gateway.front.apply(msgspec.structs.replace(gateway.front.snapshot, quotas=(CALLS,)))
+            client = await gateway.client()
+            client.send("tools/call", CALL, modern=True)
+            await client.read_head()
+            client.close()
+            await until(gateway.settled)
+            assert used(gateway) == {"calls": 1}
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [10, 5_000_000])
+def test_answers_count_with_the_bytes_that_they_had(size: int) -> None:
+    async def main() -> None:
+        result = {"content": [{"type": "text", "text": "y" * size}]}
+        async with FakeServer(tools=TOOLS, answers={"echo": result}) as server, limited(server, BYTES) as gateway:
+            client = await gateway.client()
+            got = await client.modern("tools/call", CALL)
+            await until(gateway.settled)
+            assert used(gateway) == {"bytes": len(got.body)}
+            assert got.headers["ratelimit-policy"] == f'"bytes";q={1 << 30};qu="bytes_out";w=60'
+
+    run(main)
+
+
+def test_a_reload_keeps_what_was_counted() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, limited(server, CALLS) as gateway:
+            client, front = await gateway.client(), gateway.front
+            for _ in range(2):
+                await client.modern("tools/call", CALL)
+            more = LimitRule("calls", "calls", 3, ("principal",), window=MINUTE)
+            front.apply(msgspec.structs.replace(front.snapshot, quotas=(more,)))
+            assert (await client.modern("tools/call", CALL)).result
+            assert (await client.modern("tools/call", CALL)).error["code"] == -31002
+            front.apply(msgspec.structs.replace(front.snapshot, quotas=()))
+            got = await client.modern("tools/call", CALL)
+            assert got.result
+            assert "ratelimit" not in got.headers
+
+    run(main)
+
+
+def test_an_argument_of_a_call_has_a_bucket_of_its_own() -> None:
+    async def main() -> None:
+        rule = LimitRule("account", "calls", 1, ("arg:/a",), window=MINUTE)
+        async with FakeServer(tools=TOOLS) as server, limited(server, rule) as gateway:
+            client = await gateway.client()
+            codes = []
+            for value in (1, 2, 1.0, "2"):
+                got = await client.modern("tools/call", {"name": "one__echo", "arguments": {"a": value}})
+                codes.append(got.messages[-1].get("error", {}).get("code"))
+            assert codes == [None, None, -31002, -31002]
+
+    run(main)
+
+
+def test_a_server_that_refuses_with_an_error_of_its_own_still_tells_what_is_left() -> None:
+    def refuse(params: dict[str, Any]) -> dict[str, Any]:
+        raise JsonRpcError(-32050, "mine")
+
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS, answers={"echo": refuse}) as server, limited(server, CALLS) as gateway:
+            got = await (await gateway.client()).modern("tools/call", CALL)
+            assert got.headers["ratelimit"].startswith('"calls";r=1;')
+
+    run(main)
+
+
+def test_what_an_answer_is_expected_to_have_follows_what_answers_had() -> None:
+    metering = Metering((), lambda: 5.0, lambda: 1e9)
+    assert metering.size_of("one", "echo") == FIRST_SIZE
+    metering.was("one", "echo", 8000)
+    metering.was("one", "echo", 16000)
+    assert metering.size_of("one", "echo") == 9000
+    for number in range(MOST_SIZES + 5):
+        metering.was("one", str(number), 1)
+    assert metering.size_of("one", str(MOST_SIZES + 4)) == FIRST_SIZE, "names are bounded"
+
+
+def test_the_clock_goes_on_evenly_and_the_wall_clock_counts_where_it_was_set() -> None:
+    moment, wall = 5.0, 1_000_000_000.0
+    metering = Metering((), lambda: moment, lambda: wall)
+    assert metering.time() == 1_000_000_000_000_000
+    wall += 3600
+    moment += 1
+    assert metering.time() == 1_000_000_001_000_000
+    metering.sweep()
+    assert metering._ahead == 3_599_000_000

@@ -168,6 +168,8 @@ class Gateway:
         register("narthex_open_calls", "Calls under way.", lambda: len(self.front.calls.active))
         register("narthex_open_subscriptions", "Streams on which clients are told of changes.",
                  lambda: len(self.front.hub.streams))  # fmt: skip
+        register("narthex_open_runs", "Runs that rules watch over several calls.",
+                 lambda: len(self.front.runs) if self.front.runs is not None else 0)  # fmt: skip
         register("narthex_replay_bytes", "Bytes kept for legacy clients that lost a stream.",
                  lambda: self.front.hub.logs.size)  # fmt: skip
         register("narthex_held_bytes", "Bytes held in large bodies.", lambda: self.shared.held.used)

@@ -394,6 +394,57 @@ class DataSpec(msgspec.Struct, frozen=True):
     rows: tuple[DataRow, ...] = ()
 
 
+class Patterns(msgspec.Struct, frozen=True):
+    """Globs on canonical names."""
+
+    tools: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+
+
+class LabelRow(msgspec.Struct, frozen=True):
+    """What puts labels on a run: the use of these names, as far as their data is classed so. `what` None: of all names;
+    an empty set: every class."""
+
+    adds: tuple[str, ...]
+    what: Patterns | None = None
+    classification: frozenset[str] = frozenset()
+    privacy: frozenset[str] = frozenset()
+
+
+class RunRule(msgspec.Struct, frozen=True):
+    """What a run may not do: `what`, where all that is given here holds. `line`: its place in the file.
+
+    `labels`: the run has all of them. `after`: it has used one of these; `unless_after`: it has had an answer of none
+    of these. `at_most`: so many such calls were within `within_s` (0: the run's window). `cool_down_s`: one was within
+    it.
+    """
+
+    name: str
+    effect: Literal["deny", "hold"]
+    what: Patterns
+    who: Who = Who()
+    labels: tuple[str, ...] = ()
+    after: Patterns | None = None
+    unless_after: Patterns | None = None
+    at_most: int = 0
+    within_s: float = 0.0
+    cool_down_s: float = 0.0
+    line: int = 0
+
+
+class RunSpec(msgspec.Struct, frozen=True):
+    """What is watched over several calls. A run is what a principal did with one agent at one endpoint in the last
+    `window_s`; of agents that `trusted` fits, what they did under one id: `run_id` names the member of `_meta`."""
+
+    window_s: float = 3600.0
+    trusted: tuple[Who, ...] = ()
+    run_id: str = "io.narthex/run"
+    most_runs: int = 20_000
+    labels: tuple[LabelRow, ...] = ()
+    rules: tuple[RunRule, ...] = ()
+
+
 class Grant(msgspec.Struct, frozen=True):
     """A rule on who may use what (design §6). Patterns are globs on canonical names.
 
@@ -590,6 +641,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     environment: str = ""
     """Where the gateway runs, in the operator's words."""
     data: DataSpec = DataSpec()
+    runs: RunSpec | None = None
+    """What is watched over several calls; None: nothing."""
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""

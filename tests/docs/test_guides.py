@@ -10,7 +10,8 @@ import pytest
 from narthex.config.compile import examine
 from narthex.config.schema.credentials import KINDS
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "upstream-credentials.md").read_text(encoding="utf-8")
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+GUIDE = (GUIDES / "upstream-credentials.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 SERVER = "servers: {one: {url: 'https://mcp.example.com/mcp'}}\n"
 NAMED = re.compile(r"use: (crm[a-z-]*)")
@@ -32,3 +33,23 @@ def test_an_example_can_be_used(block: str, tmp_path: Path) -> None:
 
 def test_every_kind_has_an_example() -> None:
     assert {kind for kind in KINDS if not any(f"kind: {kind}" in block for block in BLOCKS)} == set()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, id=f"{name} {at}")
+        for name in ("grants", "runs")
+        for at, block in enumerate(
+            re.findall(r"```yaml\n(.*?)```", (GUIDES / f"{name}.md").read_text(encoding="utf-8"), re.DOTALL)
+        )
+    ],
+)
+def test_an_example_of_rules_can_be_used(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text(
+        (block if block.startswith("version:") else f"version: 1\n{block}").replace(
+            "command: mcp-server-time", "command: sh"
+        )
+    )
+    assert [str(one) for one in examine(path, env={"PATH": "/usr/bin:/bin"}).problems] == []

@@ -22,7 +22,7 @@ from narthex.authority.addresses import Allowed
 from narthex.config import values
 from narthex.config.client import workspace_of
 from narthex.config.credentials import compile_credentials, compile_table
-from narthex.config.data import check_asked, compile_data
+from narthex.config.data import check_asked, check_environment, compile_data
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
@@ -32,6 +32,7 @@ from narthex.config.limits import compile_limits
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
+from narthex.config.runs import check_conditions, compile_runs
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.listeners import TlsSettings
 from narthex.config.schema.root import Settings
@@ -164,7 +165,10 @@ class _Compiler:
         secrets = compile_secrets(settings, self.reading, self.env, self._resolve)
         grants = compile_grants(settings.grants, servers, endpoints, self.reading)
         data = compile_data(settings.servers, settings.data, self.reading)
-        check_asked(grants, data, settings.environment or "", self.reading)
+        runs = compile_runs(settings.runs, servers, self.reading)
+        check_conditions(grants, runs, self.reading)
+        check_asked((*grants, *(runs.labels if runs is not None else ())), data, self.reading)
+        check_environment(grants, settings.environment or "", self.reading)
         return Snapshot(
             revision=revision_of(settings),
             source=str(self.path),
@@ -193,6 +197,7 @@ class _Compiler:
             trial=grants if any(one.shadow for one in grants) else (),
             environment=settings.environment or "",
             data=data,
+            runs=runs,
             policy=compile_policy(settings.policy, self.reading),
             quotas=compile_limits(settings.limits, servers, endpoints, self.reading),
         )

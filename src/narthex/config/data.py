@@ -13,7 +13,7 @@ from narthex.config.document import Reading
 from narthex.config.grants import check_patterns
 from narthex.config.schema.data import DataSettings
 from narthex.config.schema.servers import ServerSettings
-from narthex.types import CLASSIFICATIONS, PRIVACY, DataRow, DataSpec, Grant
+from narthex.types import CLASSIFICATIONS, PRIVACY, DataRow, DataSpec, Grant, LabelRow
 
 KINDS = ("tools", "prompts", "resources")
 
@@ -36,13 +36,17 @@ def compile_data(servers: Mapping[str, ServerSettings], rows: Sequence[DataSetti
     )
 
 
-def check_asked(grants: Sequence[Grant], data: DataSpec, environment: str, reading: Reading) -> None:
-    """Remarks on rules that ask what nobody has said."""
+def check_asked(rules: Sequence[Grant | LabelRow], data: DataSpec, reading: Reading) -> None:
+    """Remarks on servers whose classes rules ask for, and nobody has said."""
     for at, (key, strictest) in enumerate((("classification", CLASSIFICATIONS[-1]), ("privacy", PRIVACY[-1]))):
-        if any(getattr(one, key) for one in grants):
+        if any(getattr(one, key) for one in rules):
             for name, said in data.servers.items():
                 if not said[at]:
                     reading.warn(("servers", name), f"server '{name}' has no `{key}`: it counts as {strictest}")
+
+
+def check_environment(grants: Sequence[Grant], environment: str, reading: Reading) -> None:
+    """A rule for another environment than none would never count, and nobody would see why."""
     for number, grant in enumerate(grants):
         if grant.environments and not environment:
             reading.fault(("grants", str(number), "environment"), "environment: the file does not say which this is")

@@ -217,6 +217,8 @@ def about_task(call: Call, task: Task, check: Check | None = None) -> Walk:
     """
     if check is not None and not (yield from _sees_call(check, task)):
         raise unknown()
+    if check is not None:
+        check.told(task.server, task.tool, whole=call.method == "tasks/result")
     channel = yield Open(task.server)
     if channel.dialect.era != task.era:
         raise unknown()
@@ -310,7 +312,7 @@ def _locate_reference(call: Call, check: Check | None) -> Generator[Need, Any, t
     params = call.params
     if check is not None:
         asked, told = completed(params)
-        looked = check.admit(kind, target, asked)
+        looked = check.admit(kind, target, asked, counts=False)
         if check.pending:
             looked = yield from decided(check, call, kind, target, looked)
         if looked is not asked:  # a condition has looked at them

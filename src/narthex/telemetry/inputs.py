@@ -27,7 +27,7 @@ def input_of(check: Check, call: Call, *, full: bool) -> dict[str, Any] | None:
     size = len(raw) if raw is not None else 0
     document = Document(
         admission.principal, admission.endpoint, check.kind, target.server, target.name, check.at, call, None, size,
-        check.address, admission.site,
+        check.address, admission.site, check.run,
     )  # fmt: skip
     found = document.input()
     if raw is not None:

@@ -25,7 +25,8 @@ def call(method: str = "tools/call", principal: Principal = ANN) -> Call:
 
 def test_a_call_is_told_in_version_1() -> None:
     site = Site("production", DataSpec({"crm": ("confidential", "personal")}))
-    made = Document(ANN, "support", "tools", "crm", "refund", NOW, call(), {"amount": 5}, 12, "10.0.0.9", site)
+    run = {"labels": ["untrusted"], "calls": {"web__get": 2}}
+    made = Document(ANN, "support", "tools", "crm", "refund", NOW, call(), {"amount": 5}, 12, "10.0.0.9", site, run)
     assert made.input() == {
         "v": 1,
         "action": "tools/call",
@@ -55,6 +56,7 @@ def test_a_call_is_told_in_version_1() -> None:
             "arguments": {"amount": 5},
             "arguments_size": 12,
         },
+        "run": {"labels": ["untrusted"], "calls": {"web__get": 2}},
         "context": {
             "time": "2027-01-15T08:00:00.250Z",
             "endpoint": "support",
@@ -66,7 +68,8 @@ def test_a_call_is_told_in_version_1() -> None:
 
 
 def test_visibility_is_asked_without_anything_of_a_call() -> None:
-    made = Document(ANN, "support", "prompts", "crm", "hello", NOW).input()
+    made = Document(ANN, "support", "prompts", "crm", "hello", NOW, run={"labels": ["x"], "calls": {"a": 1}}).input()
+    assert made["run"] == {"labels": [], "calls": {}}
     assert (made["action"], made["phase"], made["mcp"]) == ("list", "list", {"method": "prompts/list"})
     assert set(made["context"]) == {"time", "endpoint", "tenant", "env"}
 

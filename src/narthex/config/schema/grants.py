@@ -117,8 +117,8 @@ class GrantSettings(msgspec.Struct, frozen=True):
         str,
         Setting(
             Scalar("a condition in CEL", values.parse_text),
-            "It counts where this is true, such as `args.amount <= 100`; `args`, `principal`, `resource` and `context`"
-            " can be spoken of.",
+            "It counts where this is true, such as `args.amount <= 100`; `args`, `principal`, `resource`, `context` and"
+            " `run` can be spoken of.",
             default="always",
         ),
     ] = ""

@@ -33,6 +33,7 @@ from narthex.config.schema.limits import LIMITS, LimitSettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
 from narthex.config.schema.log import LogSettings
 from narthex.config.schema.policy import POLICY, PolicySettings
+from narthex.config.schema.runs import RUNS, RunSettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
 from narthex.types import Address, Network, SecretSource
@@ -135,6 +136,7 @@ class Settings(msgspec.Struct, frozen=True):
     ] = None
     data: Annotated[tuple[DataSettings, ...], DATA] = ()
     grants: Annotated[tuple[GrantSettings, ...], GRANTS] = ()
+    runs: Annotated[RunSettings | None, RUNS] = None
     policy: Annotated[PolicySettings | None, POLICY] = None
     limits: Annotated[tuple[LimitSettings, ...], LIMITS] = ()
     prices: Annotated[None, later("What a call costs.")] = None

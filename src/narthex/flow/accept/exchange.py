@@ -37,6 +37,7 @@ from narthex.flow.codec.tasks import created
 from narthex.flow.notify.resumability import Stream
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.deciding import Question
+from narthex.flow.policy.runs import End
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.fleet import Viewer
@@ -61,7 +62,6 @@ _TOOL_ERROR: Final = OUTCOME["tool_error"]
 _RPC_ERROR: Final = OUTCOME["rpc_error"]
 _CANCELLED: Final = OUTCOME["cancelled"]
 _FAILED: Final = -1
-_TRUE: Final = Raw(b"true")
 _PARKED: Final[Any] = object()
 _WAITING: Final[Any] = object()
 _log: Final = logging.getLogger("narthex.call")
@@ -367,12 +367,12 @@ class Exchange:
         try:
             if isinstance(need, GoesOn):
                 known_as = partial(self.front.handles.task_of, call, self.server_name, tool=self.target_name)
-                self._respond(self._result(created(call, need.members, known_as)))
+                self._respond(self._result(created(call, need.members, known_as)), "failed")  # no answer yet
                 return
             check_asked(need.required.asked, client_bits(call))
             if call.era == "modern":
                 relayed = partial(self.front.handles.relayed, call, origin_of(call), self.server_name)
-                self._respond(self._result(for_modern(need.members, need.required.state, relayed)))
+                self._respond(self._result(for_modern(need.members, need.required.state, relayed)), "asked")
                 return
         except GatewayError as error:
             self._end(error)
@@ -468,9 +468,11 @@ class Exchange:
         if connection.paused and connection.unread() > OVERFLOW:
             self._end(ContentBlocked("the client reads too slowly"))
 
-    def _respond(self, parts: Sequence[Any]) -> None:
+    def _respond(self, parts: Sequence[Any], end: End | None = None) -> None:
         connection, events, front = self._connection, self._events, self.front
         self.answered = True
+        if self.check is not None:
+            self.check.end(end or ("done" if self._outcome == _OK else "failed"))
         self.deadline = front.tick + 1.0 + LINGER_S
         self._answer_size += (size := sum(map(len, parts)))
         lines = self.metered.answered(self._answer_size) if self.metered is not None else b""
@@ -505,7 +507,8 @@ class Exchange:
         connection, channel, out = self._connection, self._channel, self._out
         if connection is None or channel is None or out is None or self.answered:
             return False
-        if self._events is not None or self._splice is not None:
+        asked = self.check is not None and self.check.asks_how_it_ends
+        if asked or self._events is not None or self._splice is not None:
             return False
         spliced = splice(self.call, out.id, channel.dialect.era, head)
         if spliced is None:
@@ -526,6 +529,8 @@ class Exchange:
             return
         if self._splice is not None and not self.answered:
             self.answered = True
+            if self.check is not None:
+                self.check.end("done")
             self.deadline = self.front.tick + 1.0 + LINGER_S
             if self.metered is not None:
                 self.metered.answered(self._answer_size)
@@ -662,6 +667,8 @@ class Exchange:
         """What was reserved is used as far as it was sent; the first to say so is heard."""
         if self.metered is not None:
             self.metered.ended(sent=self._out is not None, error=error)
+        if self.check is not None:
+            self.check.end("failed" if self._out is not None else "unsent")
 
     def _close(self) -> None:
         if self.over:
@@ -672,19 +679,10 @@ class Exchange:
             self._walk.close()
         if self._task is not None:
             self._task.cancel()
-        channel = self._channel
-        if channel is not None:
-            channel.open_calls -= 1
-            channel.last_used = self.front.tick
+        if (channel := self._channel) is not None:
             assert self._server is not None
-            self._server.in_flight -= 1
-            breaker = self._server.breaker
-            if not breaker.quiet:
-                now = self.front.clock()
-                if self._outcome not in (_CANCELLED, _FAILED):
-                    breaker.success(now)
-                elif breaker.state == "half_open":
-                    breaker.forget(now)  # it was the probe, and says nothing of the server; a counted failure opened it
+            channel.last_used = self.front.tick
+            self._server.call_ended(channel, worked=self._outcome not in (_CANCELLED, _FAILED))
         self._flight = None
         if self._inputs is not None:
             self._inputs.close()

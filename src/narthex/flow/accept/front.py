@@ -80,6 +80,8 @@ from narthex.flow.policy.admission import Admission, Admissions, Check
 from narthex.flow.policy.again import Again
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
+from narthex.flow.policy.run_rules import RunRules
+from narthex.flow.policy.runs import Runs
 from narthex.flow.policy.site import Site
 from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
@@ -145,6 +147,8 @@ class Front:
         """The limits; None until there are any."""
         self._rates: Rates | None = None
         self.gate: Gate | None = None
+        self.runs: Runs | None = None
+        """What is watched over several calls; None: nothing."""
         self.identifying: set[Identifying] = set()
         self.apply(snapshot, identity, engine)
 
@@ -178,9 +182,11 @@ class Front:
             scoped = self.gate.scoped
         site = Site(snapshot.environment, snapshot.data)
         grants = Grants(snapshot.grants, site) if snapshot.grants else None
-        admissions = Admissions(grants, scoped, self.now, engine, site)
+        self._watch(snapshot, site, grants, told=engine is not None or snapshot.audit_inputs != "none")
+        admissions = Admissions(grants, scoped, self.now, engine, site, self.runs)
         self._trial = Again(Grants(snapshot.trial, site), scoped, site=site) if snapshot.trial else None
-        self.admissions = admissions if grants is not None or scoped or engine is not None else None
+        decides = grants is not None or scoped or engine is not None or self.runs is not None
+        self.admissions = admissions if decides else None
         """Who may what; None where whoever is let in may everything."""
         self._admissions = self.admissions or (
             admissions if snapshot.audit_inputs != "none" or snapshot.trial else None
@@ -195,6 +201,16 @@ class Front:
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
         }
         self.hub.apply()
+
+    def _watch(self, snapshot: Snapshot, site: Site, grants: Grants | None, *, told: bool) -> None:
+        """Take over rules on runs. What runs have done is kept while there are any."""
+        tallies = told or (grants is not None and grants.reads_run)
+        if snapshot.runs is None:
+            self.runs = None
+        elif self.runs is None:
+            self.runs = Runs(RunRules(snapshot.runs, site), self.clock, tallies=tallies, told=told)
+        else:
+            self.runs.apply(RunRules(snapshot.runs, site), tallies=tallies, told=told)
 
     # --- HTTP
 
@@ -425,7 +441,7 @@ class Front:
         if self._admissions is None:
             return None
         address = self._hosts.client(connection.peer[0], request)
-        return self._admissions.check(call.principal, call.endpoint, address)
+        return self._admissions.check(call.principal, call.endpoint, address, call.meta)
 
     def shown(self, endpoint: str, principal: Principal, index: Index) -> int | None:
         """Which items of a list this principal may see, as bits; None for all."""
@@ -559,6 +575,8 @@ class Front:
         self.sessions.sweep()
         if self._rates is not None:
             self._rates.sweep(now)
+        if self.runs is not None:
+            self.runs.sweep()
 
     def sweep_limits(self) -> float:
         """A step of the limits' upkeep. Returns seconds until the next."""

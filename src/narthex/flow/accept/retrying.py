@@ -72,6 +72,8 @@ class Retrying:
             self._go_on()
             return
         target = Target(held.server_name, held.target_name, encode(held.target_name))
+        if held.check is not None:
+            check.held = held.check.taken
         self._check, self._walk = check, again(call, target, check)
         self._step(None)
 

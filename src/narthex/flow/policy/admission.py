@@ -19,11 +19,13 @@ from narthex.errors import Denied, GatewayError, InvalidParams
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.identity.scopes import Scopes
-from narthex.flow.policy.conditions import Facts, read_arguments, sent
+from narthex.flow.policy.conditions import read_arguments, sent
 from narthex.flow.policy.decision import ALLOW, HIDDEN, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants, Rights
+from narthex.flow.policy.run_rules import NO_PLANS, uncounted
+from narthex.flow.policy.runs import UNWATCHED, End, RunKey, Runs, Taken
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.policy.visibility import Sight, Sights, Thing
 from narthex.flow.route.index import Index, Target
@@ -31,6 +33,7 @@ from narthex.flow.route.names import canonical
 from narthex.types import Kind, Principal
 
 MOST_PRINCIPALS = 8192
+NO_META: RawMap = {}
 
 
 class Admission:
@@ -39,7 +42,10 @@ class Admission:
     Where an engine has a say, it is asked of each call, and `sight` is what it lets them see.
     """
 
-    __slots__ = ("endpoint", "engine", "facts", "now", "principal", "rights", "scopes", "sight", "site", "until")
+    __slots__ = (
+        "endpoint", "engine", "facts", "now", "plans", "principal", "rights", "run_key", "runs", "scopes", "sight",
+        "site", "trusted", "until",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -51,6 +57,7 @@ class Admission:
         sight: Sight | None = None,
         now: Callable[[], float] = lambda: 0.0,
         site: Site = NOWHERE,
+        runs: Runs | None = None,
     ) -> None:
         self.principal = principal
         self.engine = engine
@@ -60,6 +67,10 @@ class Admission:
         self.rights = rights
         self.scopes = scopes
         self.site = site
+        self.runs = runs
+        self.run_key: RunKey = (principal.key, endpoint, "")
+        self.plans = runs.rules.plans(principal) if runs is not None else NO_PLANS
+        self.trusted = runs is not None and runs.trusts(principal)
         self.until = rights.until if rights is not None else math.inf
         if sight is not None:
             self.until = min(self.until, sight.until)
@@ -120,12 +131,18 @@ class Admission:
         return bits
 
     def decide(
-        self, kind: Kind, server: str, name: str, params: RawMap, context: Mapping[str, Any]
+        self,
+        kind: Kind,
+        server: str,
+        name: str,
+        params: RawMap,
+        context: Mapping[str, Any],
+        run: Callable[[], Mapping[str, Any]] = lambda: UNWATCHED,
     ) -> tuple[Decision | None, RawMap]:
         """May this call of something visible go on?
 
         Args:
-            params: The call's. context: What conditions may know beside it.
+            params: The call's. context: What conditions may know beside it. run: What they may know of its run.
         Returns:
             The decision (None where there are no grants), and the parameters that go on: where a condition has looked
             at the arguments, exactly what it saw.
@@ -140,6 +157,8 @@ class Admission:
         if checks.plain is not None:
             return checks.plain, params
         facts = facts_of(self, kind, (server, name), params if checks.reads_arguments else {}, context)
+        if checks.reads_run:
+            facts["run"] = run()
         if checks.reads_arguments and "arguments" in params:
             params = {**params, "arguments": Raw(sent(facts["args"]))}
         return checks.decide(facts), params
@@ -147,8 +166,8 @@ class Admission:
 
 def facts_of(
     admission: Admission, kind: Kind, target: tuple[str, str], params: RawMap, context: Mapping[str, Any]
-) -> Facts:
-    """What conditions speak of. Raises InvalidParams: the arguments cannot be read."""
+) -> dict[str, Any]:
+    """What conditions speak of, but for the run. Raises InvalidParams: the arguments cannot be read."""
     raw = params.get("arguments")
     arguments: Any = {}
     if raw is not None:
@@ -213,6 +232,7 @@ class Admissions:
         now: Unix seconds.
         engine: Who decides beside them; None: nobody.
         site: Where all of it is for.
+        runs: What is watched over several calls; None: nothing.
     """
 
     def __init__(
@@ -222,7 +242,9 @@ class Admissions:
         now: Callable[[], float],
         engine: Engine | None = None,
         site: Site = NOWHERE,
+        runs: Runs | None = None,
     ) -> None:
+        self._runs = runs
         self._sights = Sights(engine, site) if engine is not None else None
         self._grants = grants
         self._scopes = scopes
@@ -240,10 +262,10 @@ class Admissions:
         """What this principal may at an endpoint. A verified token gives the same object each time: it is the key."""
         return self._at(principal, endpoint, self._now())
 
-    def check(self, principal: Principal, endpoint: str, address: str) -> Check:
-        """What a call of theirs is admitted by. `address`: the client's, for rules on networks."""
+    def check(self, principal: Principal, endpoint: str, address: str, meta: RawMap = NO_META) -> Check:
+        """What a call of theirs is admitted by. `address`: the client's, for rules on networks; `meta`: its `_meta`."""
         now = self._now()
-        return Check(self._at(principal, endpoint, now), address, now)
+        return Check(self._at(principal, endpoint, now), address, now, meta=meta)
 
     def _at(self, principal: Principal, endpoint: str, now: float) -> Admission:
         key = (id(principal), endpoint)
@@ -262,7 +284,9 @@ class Admissions:
         engine, sight = None, None
         if self._sights is not None:
             engine, sight = self._sights.engine, self._sights.of(principal, endpoint, now)
-        return Admission(principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now, self._site)
+        return Admission(
+            principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now, self._site, self._runs
+        )
 
 
 class Check(msgspec.Struct):
@@ -270,7 +294,9 @@ class Check(msgspec.Struct):
 
     `at`: Unix seconds, the moment that decides. `target` is None until a name has led to something; `params` is what
     was looked at then. `pending`: memory alone has not decided; `deciding.decided` goes on. `document`: what an engine
-    was asked.
+    was asked. `meta`: the call's `_meta`, in which a trusted agent says which run it is part of. `taken`: who is to be
+    told what becomes of the call; `held`: the same of the call that this one is a retry of. `run`: what its run was
+    before it, as far as anybody asks.
     """
 
     admission: Admission
@@ -282,6 +308,10 @@ class Check(msgspec.Struct):
     decision: Decision | None = None
     pending: bool = False
     document: Document | None = None
+    meta: RawMap = NO_META
+    taken: Taken | None = None
+    held: Taken | None = None
+    run: Mapping[str, Any] | None = None
 
     def sees(self, kind: Kind, target: Target) -> bool:
         """Is this visible to the caller?"""
@@ -308,17 +338,75 @@ class Check(msgspec.Struct):
         """Is the tool visible whose call made a task?"""
         return self.admission.sees_call_of(server, tool)
 
-    def admit(self, kind: Kind, target: Target, params: RawMap) -> RawMap:
-        """The parameters that go on, as far as memory decides. Raises Denied, InsufficientScope, InvalidParams."""
+    def admit(self, kind: Kind, target: Target, params: RawMap, *, counts: bool = True) -> RawMap:
+        """The parameters that go on, as far as memory decides.
+
+        Args:
+            counts: Is it one of the calls that rules on runs count? Completions are not.
+        Raises:
+            Denied, InsufficientScope, InvalidParams. Overloaded: It would begin a run, and there are too many.
+        """
         self.kind, self.target, self.params = kind, target, params
         context, admission = {"address": self.address}, self.admission
         try:
-            decision, params = admission.decide(kind, target.server, target.name, params, context)
+            decision, params = admission.decide(kind, target.server, target.name, params, context, self.run_facts)
+            decision = decision or ALLOW
+            if admission.runs is not None and decision.effect != "deny":
+                said = self._watch(admission.runs, kind, canonical(target.server, target.name), counts)
+                if said is not None and (said.effect == "deny" or decision.effect == "allow"):
+                    decision = said
         except GatewayError as error:
             self.decision = Decision("deny", error.reason, detail=error.detail)
             raise
-        self.decision = decision = decision or ALLOW
+        self.decision = decision
         self.pending = admission.engine is not None or decision.effect == "hold"
         if decision.effect == "deny":
             raise refusal(decision)
         return params
+
+    def _watch(self, runs: Runs, kind: Kind, name: str, counts: bool) -> Decision | None:
+        """What a rule on runs says against the call, and count it."""
+        admission = self.admission
+        plan = admission.plans.plan(kind, name)
+        if runs.told:
+            self.run_facts()  # before this call is part of it
+        if not counts:
+            plan = uncounted(plan)
+        if self.held is not None:
+            return self.held.decide_again(plan)
+        said, self.taken = runs.admit(self._key(runs), plan, name)
+        return said
+
+    def _key(self, runs: Runs) -> RunKey:
+        admission = self.admission
+        if not admission.trusted or not (id_ := runs.id_of(self.meta)):
+            return admission.run_key
+        return (*admission.run_key[:2], id_)
+
+    def run_facts(self) -> Mapping[str, Any]:
+        """What conditions and engines are told of the run."""
+        if self.run is None:
+            runs = self.admission.runs
+            self.run = UNWATCHED if runs is None else runs.facts(self._key(runs))
+        return self.run
+
+    def told(self, server: str, tool: str, *, whole: bool) -> None:
+        """What an earlier call gives, a task, is told to the caller now: that leaves marks as the call does.
+
+        Args:
+            tool: Empty where it is not known which. whole: Is it the answer, and no news of how far it is?
+        """
+        runs = self.admission.runs
+        if runs is not None:
+            plan = self.admission.plans.plan_of_answer(server, tool, whole=whole)
+            _, self.taken = runs.admit(self._key(runs), plan, canonical(server, tool), tallied=False)
+
+    def end(self, end: End) -> None:
+        """What became of the call. The first time counts."""
+        if self.taken is not None:
+            self.taken.end(end)
+
+    @property
+    def asks_how_it_ends(self) -> bool:
+        """Must be seen whether the answer is an error?"""
+        return self.taken is not None and self.taken.asks

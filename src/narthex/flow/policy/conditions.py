@@ -21,8 +21,8 @@ from narthex.flow.policy.syntax import CallExpr, Const, Expr, Ident, ListExpr, O
 MOST_TEXT = 4096
 ENGINE_MOST_ARGUMENTS = 64 * 1024
 """Bytes of arguments that the engine walks through: a comprehension over more would hold up other calls."""
-ROOTS = ("args", "principal", "resource", "context")
-"""What a condition can speak of. All are maps."""
+ROOTS = ("args", "principal", "resource", "context", "run")
+"""What a condition can speak of. All are maps. `run` is among the facts only where a condition names it."""
 _MIN, _MAX = -(1 << 63), (1 << 63) - 1
 
 Facts = Mapping[str, Any]
@@ -81,6 +81,7 @@ class Condition(msgspec.Struct, frozen=True):
     Args:
         text: As written.
         reads_arguments: Whether `args` is looked at: only then the arguments are decoded.
+        reads_run: Whether `run` is: what was called before.
         met: See above.
         compiled: False where the engine evaluates it.
     """
@@ -89,6 +90,7 @@ class Condition(msgspec.Struct, frozen=True):
     reads_arguments: bool
     met: Callable[[Facts], bool]
     compiled: bool
+    reads_run: bool = False
 
 
 class NeedsEngine(Exception):
@@ -107,12 +109,12 @@ def compile_condition(text: str) -> Condition:
     tree = engine.tree
     if _nesting(tree) > 1:
         raise BadCondition("comprehensions (all, exists, map, filter) may not stand inside each other")
-    reads = _names(tree, "args")
+    reads, reads_run = _names(tree, "args"), _names(tree, "run")
     try:
         closure = _closure(tree)
     except NeedsEngine:
-        return Condition(text, reads, engine.met, compiled=False)
-    return Condition(text, reads, lambda facts: _boolean(closure(facts)), compiled=True)
+        return Condition(text, reads, engine.met, compiled=False, reads_run=reads_run)
+    return Condition(text, reads, lambda facts: _boolean(closure(facts)), compiled=True, reads_run=reads_run)
 
 
 # --- the engine

@@ -132,6 +132,6 @@ def _document(
     admission = check.admission
     document = Document(
         admission.principal, admission.endpoint, kind, target.server, target.name, check.at,
-        call, arguments, size, check.address, admission.site,
+        call, arguments, size, check.address, admission.site, check.run_facts(),
     )  # fmt: skip
     return document, params

@@ -34,7 +34,7 @@ class Document:
     """
 
     __slots__ = (
-        "address", "arguments", "call", "endpoint", "kind", "name", "now", "principal", "server", "site", "size",
+        "address", "arguments", "call", "endpoint", "kind", "name", "now", "principal", "run", "server", "site", "size",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +50,7 @@ class Document:
         size: int = 0,
         address: str = "",
         site: Site = NOWHERE,
+        run: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
@@ -58,6 +59,7 @@ class Document:
             arguments: Decoded; size: their bytes as they came.
             address: The client's.
             site: Where it is decided.
+            run: What its run was before it: labels, and calls by canonical name.
         """
         self.principal: Final = principal
         self.endpoint: Final = endpoint
@@ -70,6 +72,7 @@ class Document:
         self.size: Final = size
         self.address: Final = address
         self.site: Final = site
+        self.run: Final = run
 
     @property
     def action(self) -> str:
@@ -94,6 +97,7 @@ class Document:
                 "arguments_size": self.size,
             }
             context["ip"] = self.address
+        run = self.run if call is not None and self.run is not None else {}
         return {
             "v": VERSION,
             "action": self.action,
@@ -101,6 +105,7 @@ class Document:
             "subject": subject(self.principal, self.now),
             "resource": resource(self.kind, self.server, self.name, self.site),
             "mcp": mcp,
+            "run": {"labels": list(run.get("labels", ())), "calls": dict(run.get("calls", {}))},
             "context": context,
         }
 

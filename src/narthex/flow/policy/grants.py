@@ -127,13 +127,15 @@ def applies_to(grant: Grant, principal: Principal) -> bool:
 class Checks(msgspec.Struct, frozen=True):
     """What applies to one name for one set of rights: denials first, then holds, then what allows, in file order.
 
-    `plain`: the decision where no rule needs to look at the call. `reads_arguments`: whether one does.
+    `plain`: the decision where no rule needs to look at the call. `reads_arguments`: whether one does; `reads_run`:
+    whether one speaks of what was called before.
     """
 
     visible: bool
     rules: tuple[Rule, ...] = ()
     plain: Decision | None = None
     reads_arguments: bool = False
+    reads_run: bool = False
 
     def decide(self, facts: Facts) -> Decision:
         """Deny wins, then hold, then allow; what is not allowed is denied, and so is what a rule cannot tell."""
@@ -207,8 +209,9 @@ class Rights:
         plain = rules[0].decision if rules[0].is_plain else None
         if plain is not None:
             return Checks(True, rules, plain)
-        reads = any(one.condition is not None and one.condition.reads_arguments for one in rules)
-        return Checks(True, rules, None, reads)
+        conditions = [one.condition for one in rules if one.condition is not None]
+        reads_arguments = any(one.reads_arguments for one in conditions)
+        return Checks(True, rules, None, reads_arguments, any(one.reads_run for one in conditions))
 
     def shown(self, index: Index) -> int:
         """Which items of a list are visible, as bits: the i-th for the i-th of its targets. Worked out once a list."""
@@ -251,6 +254,7 @@ class Grants:
     def __init__(self, grants: tuple[Grant, ...], site: Site = NOWHERE) -> None:
         self.rules = tuple(map(compile_rule, grants))
         self.site = site
+        self.reads_run = any(one.condition is not None and one.condition.reads_run for one in self.rules)
         self._ends = sorted(one.expires_at for one in grants if one.expires_at)
         self._windows = any(one.hours is not None for one in grants)
         self._rights: dict[tuple[int, ...], Rights] = {}

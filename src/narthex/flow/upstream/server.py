@@ -265,6 +265,18 @@ class Server:
 
     # --- is it still what it was?
 
+    def call_ended(self, channel: Channel, *, worked: bool) -> None:
+        """A call on this channel is over. `worked`: the server has answered it."""
+        channel.open_calls -= 1
+        self.in_flight -= 1
+        breaker = self.breaker
+        if not breaker.quiet:
+            now = self.clock()
+            if worked:
+                breaker.success(now)
+            elif breaker.state == "half_open":
+                breaker.forget(now)  # it was the probe, and says nothing of the server; a counted failure opened it
+
     def doubt(self, channel: Channel, code: int) -> None:
         """A call was answered with this JSON-RPC error: if no server of its era gives such, it is looked into soon."""
         if is_strange(channel.dialect.era, code):

@@ -48,6 +48,7 @@ RANK = {
     "narthex.flow.upstream": 3,
     "narthex.keys": 3,
     "narthex.authority": 3,
+    "narthex.engines": 3,
     "narthex.authority.assertion": 1,
     "narthex.authority.discovery": 1,
     "narthex.authority.grants": 1,

@@ -35,7 +35,8 @@ class Unreadable(list[Any]):
     value, so that it can be sent on."""
 
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19}").search
+LONG_NUMBER = re.compile(rb"[0-9]{19}").search
+"""Where this finds nothing in JSON, every integer of it fits into 64 bits."""
 
 
 def read_arguments(raw: bytes) -> Any:
@@ -46,7 +47,7 @@ def read_arguments(raw: bytes) -> Any:
         msgspec.DecodeError: Not JSON.
     """
     value = msgspec.json.decode(raw)
-    readable = type(value) is dict and (_LONG_NUMBER(raw) is None or _fits(value))
+    readable = type(value) is dict and (LONG_NUMBER(raw) is None or fits_64_bits(value))
     return value if readable else Unreadable([value])
 
 
@@ -55,12 +56,13 @@ def sent(arguments: Any) -> bytes:
     return msgspec.json.encode(arguments[0] if type(arguments) is Unreadable else arguments)
 
 
-def _fits(value: Any) -> bool:
+def fits_64_bits(value: Any) -> bool:
+    """Are all integers in it of those that engines know?"""
     if type(value) is int:
         return _MIN <= value <= _MAX
     if type(value) is dict:
-        return all(map(_fits, value.values()))
-    return type(value) is not list or all(map(_fits, value))
+        return all(map(fits_64_bits, value.values()))
+    return type(value) is not list or all(map(fits_64_bits, value))
 
 
 class ConditionFailed(Exception):

@@ -1,0 +1,175 @@
+"""Rego by the engine that is built in, as an `Engine`: in helper processes, or on the loop where the operator says so.
+
+In: a bundle, documents. Out: decisions. What it remembers, it remembers by the inputs that the policy looks at.
+Cases: `tests/engines/test_embedded.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from narthex.engines.frames import Source
+from narthex.engines.helper import probe
+from narthex.engines.helpers import Helpers, TookTooLong
+from narthex.flow.policy.bundles import Bundle
+from narthex.flow.policy.conditions import LONG_NUMBER, fits_64_bits
+from narthex.flow.policy.decision import BAD_POLICY_RESULT, POLICY_TIMEOUT, Decision
+from narthex.flow.policy.document import Document
+from narthex.flow.policy.engine import failed
+from narthex.flow.policy.rego import Uses
+from narthex.flow.policy.remembered import Remembered, pick, timeless
+from narthex.flow.policy.results import UNDEFINED, read_result
+
+SEEN_S = 60.0
+"""What somebody sees by a policy that looks at the time is decided anew each minute, as the hours of grants are."""
+SLICE = 10
+"""Documents that are decided on the loop between two pauses."""
+_NOTHING = b'"<undefined>"'
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class Rego:
+    """An `Engine` (`flow/policy/engine.py`) over one bundle; another bundle is another one."""
+
+    name = "rego"
+
+    def __init__(self, bundle: str, uses: Uses, way: Helpers | Inline, now: Callable[[], float]) -> None:
+        self.bundle = bundle
+        self.uses = uses
+        self.reads_arguments = uses.reads(("mcp", "arguments"))
+        self.seen_s = SEEN_S if uses.changes else math.inf
+        self.remembered = Remembered(uses, now)
+        self._way = way
+        self._inline = way if isinstance(way, Inline) else None
+        self._of_subject = None if uses.paths is None else [path for path in uses.paths if path[0] in _OF_CALLER]
+
+    def known(self, document: Document) -> Decision | None:
+        found = self.remembered.get(document)
+        if found is None and self._inline is not None:
+            found = self._decided(document, self._inline.ask(_sent(document)))
+        return found
+
+    async def decide(self, document: Document) -> Decision:
+        return await self._ask(document, 0)
+
+    async def decide_all(self, documents: Sequence[Document]) -> Sequence[Decision]:
+        if self._inline is None:
+            return await asyncio.gather(*(self._ask(one, 1) for one in documents))
+        found = []
+        for number, one in enumerate(documents, 1):
+            try:
+                found.append(self.known(one) or failed(self, RuntimeError()))
+            except Exception as error:
+                found.append(failed(self, error))
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        return found
+
+    def seen_by(self, document: Document) -> object:
+        asked = timeless(document)
+        if self._of_subject is None:
+            return _encode([asked["subject"], asked["context"]["tenant"], asked["context"]["endpoint"]])
+        return _encode([pick(asked, path) for path in self._of_subject])
+
+    def close(self) -> None:
+        """Let go of what it evaluates with."""
+        self._way.close()
+
+    async def _ask(self, document: Document, slot: Literal[0, 1]) -> Decision:
+        if self._inline is not None:
+            return self.known(document) or failed(self, RuntimeError())
+        assert isinstance(self._way, Helpers)
+        try:
+            return self._decided(document, await self._way.ask(_sent(document), slot))
+        except TookTooLong as error:
+            return failed(self, error, POLICY_TIMEOUT)
+        except Exception as error:
+            return failed(self, error)
+
+    def _decided(self, document: Document, said: bytes) -> Decision:
+        """What `said` means: `=` and a value, or `!` and an error."""
+        if said[:1] == b"!":
+            return failed(self, EngineError(said[1:].decode(errors="replace")))
+        try:
+            value: Any = UNDEFINED if said[1:] == _NOTHING else _decode(said[1:])
+        except msgspec.DecodeError as error:
+            return failed(self, error, BAD_POLICY_RESULT)
+        if said[:1] != b"=":
+            return failed(self, EngineError("not an answer"), BAD_POLICY_RESULT)
+        decision = read_result(value, self.name, self.bundle)
+        self.remembered.put(document, decision)
+        return decision
+
+
+_OF_CALLER = ("subject", "context")
+
+
+class EngineError(Exception):
+    """The engine found an error in the policy, or in what it was asked."""
+
+
+class Inline:
+    """Evaluates on the loop: every other call waits for as long as it takes."""
+
+    def __init__(self, source: Source) -> None:
+        """Raises Flawed."""
+        from narthex.engines.evaluator import EvaluationFailed, Evaluator  # ten megabytes of engine: only where it is
+
+        self._evaluator = Evaluator(source)
+        self._failed = EvaluationFailed
+
+    @property
+    def uses(self) -> Uses:
+        return self._evaluator.uses
+
+    def ask(self, document: bytes) -> bytes:
+        try:
+            return b"=" + self._evaluator.evaluate(document.decode()).encode()
+        except self._failed as error:
+            return b"!" + str(error).encode()
+
+    def close(self) -> None:
+        self._evaluator.close()
+
+
+def _sent(document: Document) -> bytes:
+    """The document as the engine gets it. Numbers beyond 64 bits it would round: then it would look at others than the
+    server gets.
+
+    Raises:
+        EngineError: It has such a number.
+    """
+    raw = _encode(document.input())
+    if LONG_NUMBER(raw) is not None and not fits_64_bits(document.arguments):
+        raise EngineError("a number in the arguments does not fit into 64 bits")
+    return raw
+
+
+async def embedded(
+    bundle: Bundle,
+    entrypoint: str,
+    engine: Literal["helper", "inline"],
+    deadline_s: float,
+    now: Callable[[], float],
+) -> Rego:
+    """An engine over a bundle.
+
+    Args:
+        entrypoint: The rule below `data`, such as `narthex/decision`. now: Unix seconds.
+    Raises:
+        Flawed: The bundle cannot be used.
+        HelperGone: No process comes up.
+    """
+    source = Source(bundle.modules, bundle.data, entrypoint)
+    if engine == "inline":
+        await probe(source, deadline_s)  # what ends its process must not end this one
+        inline = Inline(source)
+        return Rego(bundle.revision, inline.uses, inline, now)
+    helpers = Helpers(source, deadline_s)
+    return Rego(bundle.revision, await helpers.start(), helpers, now)

@@ -15,7 +15,7 @@ import signal
 import ssl
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from narthex.authority.upkeep import Upkeep
 from narthex.config.compile import Overrides, endpoint_url
 from narthex.config.reload import Reloader, ReloadOutcome
 from narthex.config.values import is_loopback
+from narthex.engines.policies import Policies
 from narthex.errors import ConfigError
 from narthex.flow.accept.asgi import AsgiBridge
 from narthex.flow.accept.front import Front
@@ -39,7 +40,6 @@ from narthex.flow.accept.sessions import Sessions
 from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
-from narthex.flow.limit.limiter import State
 from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.server import Server
@@ -99,6 +99,7 @@ class Gateway:
             env=os.environ, master_keys=lambda: load_keys(Path(self.snapshot.state_dir), os.environ),
             fetch=self._fetch, now=time.time, random=os.urandom,
         )  # fmt: skip
+        self.policies = Policies(fetch=self._fetch, secrets=self.upkeep.secrets.get, clock=time.monotonic)
         self.subjects = Subjects(now=time.time)
         self.credentials = Credentials(
             Means(self.upkeep.secrets, self._fetch, time.monotonic, time.time, random.random, new_id), self.subjects
@@ -132,10 +133,12 @@ class Gateway:
         self._bridge = AsgiBridge(
             public_app(lambda: self.snapshot, self.endpoint_urls), scheme="https" if snapshot.tls else "http"
         )
+        engine = self.policies.make(snapshot.policy)
+        self.policies.use(snapshot.policy, engine)
         self.front = Front(
             snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
             handles=Handles(ring, now=time.time, random=os.urandom), clock=time.monotonic, new_id=new_id,
-            identity=self._identify(snapshot),
+            identity=self._identify(snapshot), engine=engine,
         )  # fmt: skip
         self.shared = Shared(
             snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id, outbox=outbox
@@ -180,6 +183,12 @@ class Gateway:
                  lambda: self.journal.lost if self.journal is not None else 0, "counter")  # fmt: skip
         register("narthex_records_without_input_total", "Records without their input, for want of room.",
                  lambda: self.journal.without_input if self.journal is not None else 0, "counter")  # fmt: skip
+        counts = self.policies.counts
+        register("narthex_policy_asked_total", "Requests sent to a policy agent.", lambda: counts.asked, "counter")
+        register("narthex_policy_undecided_total", "Decisions that an engine did not make.",
+                 lambda: counts.undecided, "counter")  # fmt: skip
+        register("narthex_policy_opened_total", "Let through without a decision, by on_error: allow.",
+                 lambda: counts.opened, "counter")  # fmt: skip
         register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
 
     def _record(self, snapshot: Snapshot) -> None:
@@ -218,6 +227,11 @@ class Gateway:
         return self.journal.problem if self.journal is not None else ""
 
     @property
+    def policy_problem(self) -> str:
+        """Why an engine does not decide at present; empty while all is well, or there is none."""
+        return self.policies.problem
+
+    @property
     def missing_secrets(self) -> int:
         """How many secrets that the configuration refers to have no value."""
         return len(self.upkeep.secrets.problems)
@@ -254,11 +268,6 @@ class Gateway:
         fleet, problems = self.fleet.servers, self.credentials.errors
         return [status_of(fleet[name], problems(name)) for name in self.snapshot.servers if name in fleet]
 
-    def limit_states(self, subject: str) -> Iterator[State]:
-        """What is used of each limit, by callers that were here lately."""
-        metering = self.front.metering
-        return metering.limiter.states(subject) if metering is not None else iter(())
-
     async def watch(self) -> None:
         """Reload when the file changes, until cancelled."""
         await self._reloader.watch()
@@ -274,6 +283,7 @@ class Gateway:
         self._admin.reload_tls(snapshot.admin_tls)
         fetcher = self.fetcher if snapshot.egress == self.snapshot.egress else Fetcher(snapshot.egress)
         try:  # these may refuse, and then nothing has changed
+            engine = self.policies.make(snapshot.policy)
             await self.upkeep.apply(snapshot, api_keys=asks_keys(snapshot))
             self._record(snapshot)
             self.fleet.apply(snapshot)
@@ -288,7 +298,8 @@ class Gateway:
         self.shared.apply(snapshot.limits)
         self.shared.held.limit = snapshot.limits.max_held
         self.fleet.start()
-        self.front.apply(snapshot, self._identify(snapshot))
+        self.policies.use(snapshot.policy, engine)
+        self.front.apply(snapshot, self._identify(snapshot), engine)
         settle_memory()
 
     def _check_bound(self, snapshot: Snapshot) -> None:

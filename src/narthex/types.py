@@ -147,14 +147,6 @@ class Introspection(msgspec.Struct, frozen=True):
     ttl_s: float = 60.0
 
 
-class DirectorySpec(msgspec.Struct, frozen=True):
-    """Where the groups are to be had that tokens of an issuer left out, and who we are there. `url` has no path."""
-
-    url: str
-    client_id: str
-    client_secret: SecretText
-
-
 class IssuerSpec(msgspec.Struct, frozen=True):
     """An issuer of tokens. `issuer` stays as written; `{tid}` in it stands for the token's own `tid`."""
 
@@ -174,10 +166,7 @@ class IssuerSpec(msgspec.Struct, frozen=True):
     metadata_url: str = ""
     jwks_url: str = ""
     jwks_file: str = ""
-    token: SecretText | None = None
-    """Shown for its metadata and keys, at the addresses that the operator wrote."""
     introspection: Introspection | None = None
-    directory: DirectorySpec | None = None
 
 
 class CertificateRules(msgspec.Struct, frozen=True):
@@ -496,10 +485,29 @@ class RegoSpec(msgspec.Struct, frozen=True):
 
 
 class OpaSpec(msgspec.Struct, frozen=True):
-    """Rules at an Open Policy Agent, which is asked over HTTP. `path` is the decision's, below `/v1/data`."""
+    """Rules at an Open Policy Agent, which is asked over HTTP.
+
+    Attributes:
+        url: Without a slash at its end. path: of the decision's rule, below `/v1/data`.
+        batch: Of a rule that answers for many documents at once; empty: none.
+        on_error: What happens while the agent is away.
+        arguments: Are those of a call told?
+        visible_s: How long what somebody sees stays decided. visible_by: the members of the document that decide it;
+            empty: all that is said of the caller.
+        token: Sent as a bearer token.
+    """
 
     url: str
     path: str
+    batch: str = ""
+    deadline_s: float = 0.5
+    list_deadline_s: float = 5.0
+    on_error: Literal["deny", "allow"] = "deny"
+    arguments: bool = True
+    visible_s: float = 30.0
+    visible_by: tuple[tuple[str, ...], ...] = ()
+    token: SecretText | None = None
+    max_in_flight: int = 64
 
 
 LimitUnit = Literal["calls", "concurrent", "bytes", "bytes_in", "bytes_out"]

@@ -17,7 +17,6 @@ from narthex.admin.server import AdminServer
 from narthex.admin.token import FILE_NAME
 from narthex.admin.view import ServerStatus
 from narthex.config.reload import ReloadOutcome
-from narthex.flow.limit.limiter import State
 from narthex.telemetry.accounts import Accounts
 from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, ServerSpec, Snapshot, StdioTarget
 
@@ -68,15 +67,12 @@ class Gateway:
         self.store_problem = ""
         self.journal_problem = ""
         self.missing_secrets = 0
+        self.policy_problem = ""
         self.silent: list[str] = []
         self.last_reload: ReloadOutcome | None = None
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)
         self.reloads: list[str] = []
         self.statuses = [ServerStatus("web", "ok", era="modern"), ServerStatus("local", "idle")]
-
-    def limit_states(self, subject: str) -> list[State]:
-        states = [State("calls", "calls", {"tenant": "default", "subject": name}, 1, 5, 9.5) for name in ("ada", "bob")]
-        return [one for one in states if not subject or one.per["subject"] == subject]
 
     def silent_issuers(self) -> list[str]:
         return self.silent

@@ -47,7 +47,7 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         status = "journal_unavailable"
     else:
         refused = last is not None and last.status == "refused"
-        short = bool(degraded or gateway.silent_issuers() or gateway.missing_secrets)
+        short = bool(degraded or gateway.silent_issuers() or gateway.missing_secrets or gateway.policy_problem)
         status = "degraded" if short or refused else "ready"
     return {
         "status": status,
@@ -55,6 +55,7 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         "degraded": degraded,
         "silent_issuers": list(gateway.silent_issuers()),
         "missing_secrets": gateway.missing_secrets,
+        "policy_problem": gateway.policy_problem,
         "last_reload": msgspec.to_builtins(last) if last is not None else None,
     }
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from narthex.config.reload import ReloadOutcome
-from narthex.flow.limit.limiter import State
 from narthex.telemetry.accounts import Accounts
 from narthex.types import Era, Snapshot
 
@@ -70,6 +69,10 @@ class GatewayView(Protocol):
         """Why calls cannot be recorded at present; empty while all is well, or none are."""
 
     @property
+    def policy_problem(self) -> str:
+        """Why the engine beside the grants does not decide at present; empty while all is well, or there is none."""
+
+    @property
     def missing_secrets(self) -> int:
         """How many secrets that the configuration refers to have no value."""
 
@@ -92,9 +95,6 @@ class GatewayView(Protocol):
 
     def servers(self) -> Sequence[ServerStatus]:
         """All upstreams of the snapshot, in its order."""
-
-    def limit_states(self, subject: str) -> Iterable[State]:
-        """What is used of each limit, by callers that were here lately; of one human or service, where it is named."""
 
     async def reload(self, reason: str) -> ReloadOutcome | None:
         """Read the configuration again; None where it comes from no file. Never raises for what the file says."""

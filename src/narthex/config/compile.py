@@ -151,9 +151,7 @@ class _Compiler:
         admin = self._address(("admin", "listen"), settings.admin.listen, "--admin-listen", overrides.admin_listen)
         if listen == admin and listen[1] != 0:
             self.reading.fault(("admin", "listen"), f"listen and admin.listen are both {values.show_address(listen)}")
-        credentials = compile_credentials(
-            settings.credentials, settings.identity.issuers if settings.identity is not None else {}, self.reading
-        )
+        credentials = compile_credentials(settings.credentials, self.reading)
         servers = {name: self._server(name, server, credentials) for name, server in settings.servers.items()}
         for name, server in servers.items():
             if isinstance(server.target, HttpTarget) and _is_ours(server.target, listen, settings.public_url):
@@ -200,7 +198,7 @@ class _Compiler:
             environment=settings.environment or "",
             data=data,
             runs=runs,
-            policy=compile_policy(settings.policy, self.reading),
+            policy=compile_policy(settings.policy, allowed, self.reading),
             quotas=compile_limits(settings.limits, servers, endpoints, self.reading),
         )
 

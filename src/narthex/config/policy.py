@@ -6,12 +6,19 @@ Cases: `tests/config/test_policy.py`.
 
 from __future__ import annotations
 
+from narthex.authority.addresses import Allowed
 from narthex.config.document import Reading
+from narthex.config.opa import compile_opa
 from narthex.config.schema.policy import PolicySettings
 from narthex.types import OpaSpec, RegoSpec
 
 
-def compile_policy(policy: PolicySettings | None, reading: Reading) -> RegoSpec | OpaSpec | None:
-    if policy is not None and not reading.problems:
+def compile_policy(policy: PolicySettings | None, allowed: Allowed, reading: Reading) -> RegoSpec | OpaSpec | None:
+    """Args: allowed: Whom `egress` lets be asked without TLS."""
+    if policy is None:
+        return None
+    if policy.opa is not None:
+        return compile_opa(policy.opa, allowed, reading)
+    if not reading.problems:
         reading.fault(("policy",), "policy: needs `rego` or `opa`")
     return None

@@ -7,13 +7,14 @@ from typing import Annotated
 import msgspec
 
 from narthex.config.kinds import Group, Setting, later
+from narthex.config.schema.opa import OPA, OpaSettings
 
 
 class PolicySettings(msgspec.Struct, frozen=True):
     """Rules in Rego. Beside grants both must allow a call; without any, these alone decide."""
 
     rego: Annotated[None, later("A bundle that the engine decides by that is built in.")] = None
-    opa: Annotated[None, later("An Open Policy Agent that is asked over HTTP.")] = None
+    opa: Annotated[OpaSettings | None, OPA] = None
 
 
 POLICY = Setting(

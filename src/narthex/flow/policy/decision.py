@@ -31,6 +31,8 @@ POLICY_TIMEOUT = "policy_timeout"
 """The engine was not done at its deadline."""
 BAD_POLICY_RESULT = "bad_policy_result"
 """What it says is no decision."""
+FAILED_OPEN = "allowed_without_policy"
+"""Nobody decided, and the operator's `on_error: allow` let it through."""
 UNKNOWN_OBLIGATION = "unknown_obligation"
 """It lets the call through on a condition that nobody here can keep."""
 UNANSWERED = frozenset({POLICY_FAILED, POLICY_TIMEOUT, BAD_POLICY_RESULT})

@@ -1,0 +1,36 @@
+"""`policy.opa` to what the gateway works with.
+
+In: its settings. Out: an `OpaSpec`; or a fault at the place it stands at. Cases: `tests/config/test_opa.py`.
+"""
+
+from __future__ import annotations
+
+from narthex.authority.addresses import Allowed
+from narthex.config.document import Path as KeyPath
+from narthex.config.document import Reading
+from narthex.config.schema.opa import OpaSettings
+from narthex.config.urls import check_https
+from narthex.types import OpaSpec
+
+HERE: KeyPath = ("policy", "opa")
+
+
+def compile_opa(settings: OpaSettings, allowed: Allowed, reading: Reading) -> OpaSpec | None:
+    """None where something is missing, which `reading` then says."""
+    if settings.url is None:
+        reading.fault(HERE, "opa: 'url' is missing: where the agent serves its API")
+        return None
+    check_https((*HERE, "url"), settings.url, allowed, reading)
+    return OpaSpec(
+        url=settings.url.rstrip("/"),
+        path=settings.path,
+        batch=settings.batch or "",
+        deadline_s=settings.deadline,
+        list_deadline_s=settings.list_deadline,
+        on_error=settings.on_error,
+        arguments=settings.arguments,
+        visible_s=settings.visible_for,
+        visible_by=settings.visible_by,
+        token=settings.token.text if settings.token is not None else None,
+        max_in_flight=settings.max_in_flight,
+    )

@@ -141,11 +141,7 @@ class BundleKeeper:
         return LOOK_S
 
     def _read_path(self, path: Path) -> Bundle:
-        if path.is_dir():
-            return read_bundle(read_folder(path, self.spec.max_bytes), self._trusted(), now=self._now())
-        with path.open("rb") as file:
-            data = file.read(self.spec.max_bytes + 1)
-        return self._read(data)
+        return read_path(path, self._trusted(), now=self._now(), most_bytes=self.spec.max_bytes)
 
     # --- a bundle server
 
@@ -232,9 +228,7 @@ class BundleKeeper:
             raise BundleRefused(f"its key cannot be used: {error}") from None
 
     def _read(self, data: bytes) -> Bundle:
-        if len(data) > self.spec.max_bytes:
-            raise BundleRefused(f"larger than {self.spec.max_bytes} bytes")
-        return read_tarball(data, self._trusted(), now=self._now(), most_bytes=self.spec.max_bytes)
+        return _read_data(data, self._trusted(), self._now(), self.spec.max_bytes)
 
     async def _rule(self, found: Bundle) -> bool:
         """Hand it over, where it is another one. Was it?"""
@@ -265,6 +259,21 @@ class BundleKeeper:
         delay = min(self.spec.every_s[1], FIRST_RETRY_S * 2.0**self._failures)
         self._failures = min(self._failures + 1, 30)
         return delay * (0.5 + self._chance() / 2)
+
+
+def read_path(path: Path, trust: Trust | None, *, now: float, most_bytes: int = MOST_BYTES) -> Bundle:
+    """The bundle in a folder or a tarball. Raises OSError, BundleRefused."""
+    if path.is_dir():
+        return read_bundle(read_folder(path, most_bytes), trust, now=now)
+    with path.open("rb") as file:
+        data = file.read(most_bytes + 1)
+    return _read_data(data, trust, now, most_bytes)
+
+
+def _read_data(data: bytes, trust: Trust | None, now: float, most_bytes: int) -> Bundle:
+    if len(data) > most_bytes:
+        raise BundleRefused(f"larger than {most_bytes} bytes")
+    return read_tarball(data, trust, now=now, most_bytes=most_bytes)
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -168,7 +168,7 @@ async def embedded(
     """
     source = Source(bundle.modules, bundle.data, entrypoint)
     if engine == "inline":
-        await probe(source, deadline_s)  # what ends its process must not end this one
+        await asyncio.to_thread(probe, source)  # what ends its process must not end this one
         inline = Inline(source)
         return Rego(bundle.revision, inline.uses, inline, now)
     helpers = Helpers(source, deadline_s)

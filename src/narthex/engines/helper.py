@@ -8,7 +8,6 @@ Cases: `tests/engines/test_helper.py`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import subprocess
@@ -229,17 +228,30 @@ def _spawn(command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[by
     )  # fmt: skip
 
 
-async def probe(source: Source, deadline_s: float) -> None:
-    """Could a gateway decide by this bundle? In a process that ends, whatever the policy does.
+def probe(source: Source) -> None:
+    """Could a gateway decide by this bundle? In a process that ends, whatever the policy does. For threads, and where
+    no loop runs: it takes some hundred milliseconds.
 
     Raises:
         Flawed: No, and why.
     """
-    helper = Helper(deadline_s, deadline_s, lambda one: None, lambda *said: None)
-    try:
-        await helper.start(source)
-    except HelperGone as error:
-        raise Flawed([Flaw("policy", 0, 0, str(error))]) from None
-    finally:
-        with contextlib.suppress(Exception):
-            helper.close()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(LOAD_S)
+        body = msgspec.json.encode(source)
+        try:
+            process = _spawn([*COMMAND, "1"], theirs)
+            theirs.close()
+            with process:
+                try:
+                    ours.sendall(len(body).to_bytes(4) + body)
+                    with ours.makefile("rb") as incoming:
+                        said = incoming.read(int.from_bytes(incoming.read(4)))
+                finally:
+                    process.kill()
+            loaded = msgspec.json.decode(said, type=Loaded)
+        except (OSError, msgspec.DecodeError) as error:
+            flaw = Flaw("policy", 0, 0, f"its process ended while it loaded this ({type(error).__name__})")
+            raise Flawed([flaw]) from None
+    if loaded.uses is None:
+        raise Flawed(list(loaded.flaws))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from narthex.errors import InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
+from narthex.errors import Denied, InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
 from narthex.flow.codec.bridge import outgoing_body
 from narthex.flow.codec.completion import completed
 from narthex.flow.codec.crowds import refuse_crowd
@@ -26,6 +26,7 @@ from narthex.flow.codec.param_headers import Said, check_param_headers, forwarde
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.deciding import Look, Question, decided
+from narthex.flow.policy.decision import UNKNOWN_OBLIGATION
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind
@@ -162,7 +163,7 @@ def exchange(
         target, params = found, {**params, key: Raw(found.name_json)}
     sent_name = target.name if call.method in NAMED_BY else None
     if said is not None and call.era == "modern":
-        check_param_headers(target.params, said.headers, said.repeated, params.get("arguments"))
+        check_param_headers(target.params, said.headers, said.repeated, call.params.get("arguments"))
     if limited:
         yield Reserve(target, params)
     lines = b""
@@ -242,6 +243,8 @@ def again(call: Call, target: Target, check: Check) -> Walk:
     params = check.admit(kind, target, call.params)
     if check.pending:
         yield from decided(check, call, kind, target, params)
+        if check.duties is not None:  # what the server says is passed on as it comes since the first time
+            raise Denied(UNKNOWN_OBLIGATION, detail="the policy demands something of the result of a call under way")
 
 
 def as_task(

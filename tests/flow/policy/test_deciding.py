@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
-from narthex.flow.policy.deciding import both
+from narthex.errors import InsufficientScope
+from narthex.flow.policy.admission import Admission, Check
+from narthex.flow.policy.deciding import Decide, both, decided
 from narthex.flow.policy.decision import Decision
+from narthex.flow.route.target import Target
 from narthex.testing import FakeServer
-from narthex.types import EndpointSpec, Grant
+from narthex.types import Call, EndpointSpec, Grant, Principal
 from tests.flow.gateway import Answer, Client, Running, run, spec, until
 from tests.flow.policy.judge import DENY, HOLD, Judge, Rule, allow, sees_all
 from tests.flow.upstream.test_fleet import tools
@@ -169,3 +172,42 @@ def test_a_client_that_leaves_while_the_engine_decides_leaves_nothing_behind() -
             assert len([asked for asked in one.asked if asked.method == "tools/call"]) == 1
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "wanted"),
+    [
+        pytest.param(frozenset({"pay"}), None, id="has it"),
+        pytest.param(frozenset({"read"}), ("pay",), id="lacks it"),
+    ],
+)
+def test_a_scope_that_the_policy_asks_for_is_asked_of_the_client(
+    scopes: frozenset[str], wanted: tuple[str, ...] | None
+) -> None:
+    ann = Principal("default", "https://sso", "ann", scopes=scopes, method="jwt")
+    engine = Judge(lambda asked: allow(("step_up_scope", ("pay",))))
+    check = Check(Admission(ann, "default", None, None, engine))
+    call = Call("tools/call", {}, {}, b"1", "modern", "2026-07-28", ann, "default", "pay")
+    target = Target("one", "pay", b'"pay"')
+    walk = decided(check, call, "tools", target, check.admit("tools", target, {}))
+    question = next(walk)
+    assert isinstance(question, Decide)
+    try:
+        walk.send(question.now())
+    except InsufficientScope as error:
+        assert error.scopes == wanted
+    except StopIteration as done:
+        assert wanted is None and done.value == {}
+
+
+def test_what_is_not_to_be_logged_is_not() -> None:
+    ann = Principal("default", "https://sso", "ann", method="jwt")
+    check = Check(Admission(ann, "default", None, None, Judge(lambda asked: allow(("log", "none")))))
+    call = Call("tools/call", {}, {}, b"1", "modern", "2026-07-28", ann, "default", "pay")
+    target = Target("one", "pay", b'"pay"')
+    walk = decided(check, call, "tools", target, check.admit("tools", target, {}))
+    question = next(walk)
+    assert isinstance(question, Decide)
+    with pytest.raises(StopIteration):
+        walk.send(question.now())
+    assert not check.logged

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.forms import JSON, Events, Splice, splice
 from narthex.flow.accept.inputs import Inputs
+from narthex.flow.accept.keeping import Keeping
 from narthex.flow.accept.metering import Metered
 from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.bridge import (
@@ -241,7 +242,8 @@ class Exchange:
             out.resend = self.front.is_idempotent(server.spec, target.name)
         self._ending = _WAITING
         self._sending = True
-        self._flight = channel.request(out, self)
+        duties = self.check.duties if self.check is not None else None
+        self._flight = channel.request(out, self if duties is None else Keeping(self, duties))
         self._sending = False
         return _PARKED if self._ending is _WAITING else self._take_ending()
 

@@ -395,7 +395,7 @@ class Front:
                 one.source = connection.peer[0]
             if check is not None:
                 one.check = check
-                if check.admission.scopes is not None and self.gate is not None:
+                if self.gate is not None and (check.admission.scopes is not None or check.is_judged):
                     one.metadata_url = self.gate.metadata_url(connection, request, request.path)
             if self._limited and method in COUNTED:
                 assert self.metering is not None
@@ -505,7 +505,7 @@ class Front:
         seconds = self.clock() - one.began_at
         key = (call.endpoint, one.server_name, call.method, one.target_name)
         self.accounts.counters[key].add(outcome, seconds, one.size_in, size)
-        if self._log_calls and self.logs is not None:
+        if self._log_calls and self.logs is not None and (one.check is None or one.check.logged):
             self.logs.call_line(
                 endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name or call.name,
                 outcome=outcome, seconds=seconds, bytes_out=size, detail=error.detail if error is not None else "",

@@ -31,7 +31,7 @@ class Scopes:
     def check_base(self, principal: Principal) -> None:
         """May this principal do anything here? Raises InsufficientScope; Unauthorized for who came without a token."""
         if not self.base <= principal.scopes:
-            raise _refusal(principal, self.base)
+            raise scopes_needed(principal, self.base)
 
     def needed(self, server: str, name: str) -> frozenset[str]:
         """What a call of this tool needs beyond the base."""
@@ -52,7 +52,7 @@ class Scopes:
         """May this principal call this tool? Raises InsufficientScope; Unauthorized for who came without a token."""
         needed = self.needed(server, name)
         if not needed <= principal.scopes:
-            raise _refusal(principal, self.base | needed)
+            raise scopes_needed(principal, self.base | needed)
 
     def shown(self, principal: Principal, index: Index) -> int:
         """Which tools of a list the principal is shown, as bits in its order. Worked out once for the same scopes."""
@@ -65,7 +65,8 @@ class Scopes:
         return made
 
 
-def _refusal(principal: Principal, needed: frozenset[str]) -> Unauthorized:
+def scopes_needed(principal: Principal, needed: frozenset[str]) -> Unauthorized:
+    """The refusal of a caller who lacks some of these scopes."""
     scopes = tuple(sorted(needed))
     if principal.method == "anonymous":
         return Unauthorized("a credential is needed", scopes=scopes)

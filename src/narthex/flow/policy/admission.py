@@ -24,6 +24,7 @@ from narthex.flow.policy.decision import ALLOW, HIDDEN, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants, Rights
+from narthex.flow.policy.obligations import Duties
 from narthex.flow.policy.run_rules import NO_PLANS, uncounted
 from narthex.flow.policy.runs import UNWATCHED, End, RunKey, Runs, Taken
 from narthex.flow.policy.site import NOWHERE, Site
@@ -296,7 +297,8 @@ class Check(msgspec.Struct):
     was looked at then. `pending`: memory alone has not decided; `deciding.decided` goes on. `document`: what an engine
     was asked. `meta`: the call's `_meta`, in which a trusted agent says which run it is part of. `taken`: who is to be
     told what becomes of the call; `held`: the same of the call that this one is a retry of. `run`: what its run was
-    before it, as far as anybody asks.
+    before it, as far as anybody asks. `duties`: what a policy demands of the result. `logged`: it is a line in the log
+    of calls, where there is one.
     """
 
     admission: Admission
@@ -312,6 +314,8 @@ class Check(msgspec.Struct):
     taken: Taken | None = None
     held: Taken | None = None
     run: Mapping[str, Any] | None = None
+    duties: Duties | None = None
+    logged: bool = True
 
     def sees(self, kind: Kind, target: Target) -> bool:
         """Is this visible to the caller?"""

@@ -12,17 +12,20 @@ from typing import Any, Final
 
 import msgspec
 
-from narthex.errors import InvalidParams
+from narthex.errors import Denied, InvalidParams
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
+from narthex.flow.identity.scopes import scopes_needed
 from narthex.flow.policy.admission import Check, refusal
-from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, Decision
+from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, UNKNOWN_OBLIGATION, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import Engine, failed
+from narthex.flow.policy.obligations import duties_of, rewritten, value_of
 from narthex.flow.route.target import Target
 from narthex.types import Call, Kind
 
 _WORST: Final = {"allow": 0, "hold": 1, "deny": 2}
+_TAKES_ARGUMENTS: Final = frozenset({"tools/call", "prompts/get"})
 
 
 class Question:
@@ -102,6 +105,8 @@ def decided(check: Check, call: Call, kind: Kind, target: Target, params: RawMap
         said: Decision = yield Decide(engine, document)
         check.document = document
         check.decision = decision = both(decision, said)
+        if decision.obligations and decision.effect != "deny":
+            params = _kept(check, call, params, decision)
     if decision.effect != "allow":
         raise refusal(decision)
     return params
@@ -116,6 +121,41 @@ def both(ours: Decision, said: Decision) -> Decision:
     return said
 
 
+def _kept(check: Check, call: Call, params: RawMap, decision: Decision) -> RawMap:
+    """What the policy demands, done now or noted for the result. Raises Denied where it cannot be."""
+    obligations, principal = decision.obligations, check.admission.principal
+    scopes = frozenset(value_of(obligations, "step_up_scope") or ())
+    if not scopes <= principal.scopes:
+        if principal.method == "none":  # nobody is there to ask for more
+            raise _cannot(check, decision, "step_up_scope: no identity is configured")
+        base = check.admission.scopes.base if check.admission.scopes is not None else frozenset[str]()
+        raise scopes_needed(principal, base | scopes)
+    patch = value_of(obligations, "rewrite")
+    if patch:
+        if call.method not in _TAKES_ARGUMENTS:
+            raise _cannot(check, decision, f"rewrite: {call.method} has no arguments")
+        arguments = _arguments(params["arguments"]) if "arguments" in params else None
+        params = {**params, "arguments": Raw(encode(rewritten(arguments, patch)))}
+    check.duties = duties_of(obligations)
+    if check.duties is not None and "task" in params:
+        raise _cannot(check, decision, "what a task ends with is not looked at")
+    check.logged = value_of(obligations, "log") != "none"
+    return params
+
+
+def _arguments(raw: Raw) -> Any:
+    refuse_crowd(raw)
+    try:
+        return msgspec.json.decode(raw)
+    except BAD_JSON:
+        raise InvalidParams("params.arguments cannot be read") from None
+
+
+def _cannot(check: Check, decision: Decision, why: str) -> Denied:
+    check.decision = msgspec.structs.replace(decision, effect="deny", reason=UNKNOWN_OBLIGATION, detail=why)
+    return refusal(check.decision)
+
+
 def _document(
     check: Check, engine: Engine, call: Call, kind: Kind, target: Target, params: RawMap
 ) -> tuple[Document, RawMap]:
@@ -123,11 +163,7 @@ def _document(
     if raw is not None:
         size = len(raw)
         if engine.reads_arguments:
-            refuse_crowd(raw)
-            try:
-                arguments = msgspec.json.decode(raw)
-            except BAD_JSON:
-                raise InvalidParams("params.arguments cannot be read") from None
+            arguments = _arguments(raw)
             params = {**params, "arguments": Raw(encode(arguments))}
     admission = check.admission
     document = Document(

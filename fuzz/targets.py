@@ -16,7 +16,7 @@ from typing import Any
 from fuzz.bundles import fuzz_bundle
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
-from fuzz.credentials import fuzz_challenge, fuzz_token_answer
+from fuzz.credentials import fuzz_challenge, fuzz_members, fuzz_token_answer
 from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
 from fuzz.records import fuzz_recorded
@@ -275,6 +275,7 @@ TARGETS: dict[str, Target] = {
     "jwks": fuzz_jwks,
     "jwt": fuzz_jwt,
     "listener": fuzz_listener,
+    "members": fuzz_members,
     "metadata": fuzz_metadata,
     "names": fuzz_names,
     "param_headers": fuzz_param_headers,

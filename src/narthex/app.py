@@ -15,7 +15,7 @@ import signal
 import ssl
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from narthex.flow.accept.sessions import Sessions
 from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
+from narthex.flow.limit.limiter import State
 from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.server import Server
@@ -267,6 +268,11 @@ class Gateway:
         """All upstreams of the snapshot, in its order, for the admin API."""
         fleet, problems = self.fleet.servers, self.credentials.errors
         return [status_of(fleet[name], problems(name)) for name in self.snapshot.servers if name in fleet]
+
+    def limit_states(self, subject: str) -> Iterator[State]:
+        """What is used of each limit, by callers that were here lately."""
+        metering = self.front.metering
+        return metering.limiter.states(subject) if metering is not None else iter(())
 
     async def watch(self) -> None:
         """Reload when the file changes, until cancelled."""

@@ -147,6 +147,14 @@ class Introspection(msgspec.Struct, frozen=True):
     ttl_s: float = 60.0
 
 
+class DirectorySpec(msgspec.Struct, frozen=True):
+    """Where the groups are to be had that tokens of an issuer left out, and who we are there. `url` has no path."""
+
+    url: str
+    client_id: str
+    client_secret: SecretText
+
+
 class IssuerSpec(msgspec.Struct, frozen=True):
     """An issuer of tokens. `issuer` stays as written; `{tid}` in it stands for the token's own `tid`."""
 
@@ -166,7 +174,10 @@ class IssuerSpec(msgspec.Struct, frozen=True):
     metadata_url: str = ""
     jwks_url: str = ""
     jwks_file: str = ""
+    token: SecretText | None = None
+    """Shown for its metadata and keys, at the addresses that the operator wrote."""
     introspection: Introspection | None = None
+    directory: DirectorySpec | None = None
 
 
 class CertificateRules(msgspec.Struct, frozen=True):

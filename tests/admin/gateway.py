@@ -17,6 +17,7 @@ from narthex.admin.server import AdminServer
 from narthex.admin.token import FILE_NAME
 from narthex.admin.view import ServerStatus
 from narthex.config.reload import ReloadOutcome
+from narthex.flow.limit.limiter import State
 from narthex.telemetry.accounts import Accounts
 from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, ServerSpec, Snapshot, StdioTarget
 
@@ -73,6 +74,10 @@ class Gateway:
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)
         self.reloads: list[str] = []
         self.statuses = [ServerStatus("web", "ok", era="modern"), ServerStatus("local", "idle")]
+
+    def limit_states(self, subject: str) -> list[State]:
+        states = [State("calls", "calls", {"tenant": "default", "subject": name}, 1, 5, 9.5) for name in ("ada", "bob")]
+        return [one for one in states if not subject or one.per["subject"] == subject]
 
     def silent_issuers(self) -> list[str]:
         return self.silent

@@ -227,3 +227,15 @@ def test_a_request_that_stays_half_costs_nobody_else_anything() -> None:
             assert status == 200
 
     asyncio.run(main())
+
+
+def test_limits_are_shown_of_everybody_or_of_one() -> None:
+    status, document = ask(Gateway(), "GET", "/api/v1/limits")
+    assert (status, document["more"]) == (200, False)
+    assert [one["per"]["subject"] for one in document["limits"]] == ["ada", "bob"]
+    _, document = ask(Gateway(), "GET", "/api/v1/limits?principal=bob")
+    assert [one["per"]["subject"] for one in document["limits"]] == ["bob"]
+    assert document["limits"][0] == {
+        "limit": "calls", "unit": "calls", "per": {"tenant": "default", "subject": "bob"}, "used": 1, "most": 5,
+        "resets_in": 9.5, "currency": "",
+    }  # fmt: skip

@@ -22,6 +22,8 @@ class LiveIssuer:
         self.metadata: dict[str, Any] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
+        self.shown: list[tuple[str, str]] = []
+        """Paths, and what was shown for them."""
         self.forms: list[dict[str, list[str]]] = []
         self.authorizations: list[str] = []
         self.broken = 0
@@ -56,6 +58,7 @@ class LiveIssuer:
                 fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
                 body = await reader.readexactly(int(fields.get("Content-Length", 0)))
                 self.asked.append(head.split(" ")[1])
+                self.shown.append((head.split(" ")[1], fields.get("Authorization", "")))
                 while self.hangs:
                     await asyncio.sleep(0.01)
                 status, text = self._answer(head.split(" ")[1], body, fields)

@@ -13,7 +13,8 @@ from narthex.authority.fetch import Fetcher
 from narthex.authority.issuers import BURST, EVERY_S, FRESH_S, RETRY_S, Issuer
 from narthex.errors import AuthorityUnavailable
 from narthex.testing import FakeClock
-from narthex.types import ClaimRules, IssuerSpec
+from narthex.types import ClaimRules, Egress, IssuerSpec, SecretName, SecretText
+from tests.authority.issuer import Known
 from tests.authority.issuing import LiveIssuer, fetcher, issuing
 from tests.flow.identity.issuer import jwks, public
 
@@ -115,6 +116,26 @@ def test_invented_key_ids_ask_a_few_times_and_then_seldom() -> None:
         assert asked == BURST
         clock.advance(EVERY_S)
         assert one.may_ask("invented") and not one.may_ask("invented")
+
+    run(work)
+
+
+def test_documents_that_are_not_public_are_shown_a_token() -> None:
+    async def work(live: LiveIssuer, clock: FakeClock, fetch: Fetcher) -> None:
+        async with issuing() as other:
+            spec = IssuerSpec("corp", "keycloak", live.url, ClaimRules(), token=SecretText(("t-", SecretName("pod"))))
+            one = Issuer(spec, fetch.fetch, clock=clock, chance=lambda: 1.0, secrets=Known(pod="1"))
+            await one.refresh()
+            assert {shown for _, shown in live.shown} == {"Bearer t-1"} and len(live.shown) == 2
+            live.metadata = {"jwks_uri": other.url + "/keys"}
+            egress = Egress(proxy=None, allow_private=("127.0.0.1",), allow_http=("127.0.0.1",))
+            anywhere, known = Fetcher(egress, environ={}), Known(pod="1")
+            learns = Issuer(spec, anywhere.fetch, clock=clock, chance=lambda: 1.0, secrets=known)
+            await learns.refresh()
+            assert other.shown == [("/realms/corp/keys", "")], "an address that others supplied is shown nothing"
+            anywhere.close()
+            lost = Issuer(spec, fetch.fetch, clock=clock, chance=lambda: 1.0, secrets=Known())
+            assert "narthex secrets set pod" in await failure(lost)
 
     run(work)
 

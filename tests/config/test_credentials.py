@@ -250,3 +250,60 @@ def test_programs_that_accounts_tell_apart_are_not_shared(tmp_path: Path) -> Non
 
 def test_a_credential_that_nobody_is_shown_is_told(tmp_path: Path) -> None:
     assert any("is shown to no server" in one.text for one in looked_at(tmp_path, HEADER, HTTP).warnings)
+
+
+EXCHANGING = """\
+version: 1
+identity:
+  issuers:
+    corp: {{preset: {preset}, issuer: "{issuer}", audiences: [gateway]{more}}}
+credentials:
+  a: {{kind: exchange, issuer: "{asked}", client_id: g, client_secret: "${{secret:c}}"{scopes}}}
+servers:
+  one: {{url: "https://mcp.example.com/mcp", credential: a}}
+"""
+ENTRA = "https://login.microsoftonline.com/t1/v2.0"
+
+
+@pytest.mark.parametrize(
+    ("preset", "issuer", "more", "asked", "scopes", "grant", "resource"),
+    [
+        pytest.param(
+            "keycloak", "https://sso/realms/x", "", "https://sso/realms/x", "", "token_exchange", "", id="keycloak"
+        ),
+        pytest.param("generic", "https://as", "", "https://as", "", "token_exchange", "server", id="any of RFC 8693"),
+        pytest.param("entra", ENTRA, "", ENTRA, ", scopes: [s]", "on_behalf_of", "", id="entra"),
+        pytest.param(
+            "entra", ENTRA.replace("t1", "{tid}"), ", tenants: [t0, t1]", ENTRA, ", scopes: [s]", "on_behalf_of", "",
+            id="one of entra's tenants",
+        ),
+        pytest.param(
+            "generic", "https://as", "", "https://as", ", resource: 'https://r'", "token_exchange", "https://r",
+            id="what is written counts",
+        ),
+    ],
+)  # fmt: skip
+def test_a_token_is_exchanged_as_its_issuer_likes(
+    tmp_path: Path, preset: str, issuer: str, more: str, asked: str, scopes: str, grant: str, resource: str
+) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text(EXCHANGING.format(preset=preset, issuer=issuer, more=more, asked=asked, scopes=scopes))
+    found = examine(path, env={})
+    assert found.snapshot is not None, [str(one) for one in found.problems]
+    ((used,),) = (one.accounts for one in found.snapshot.servers.values())
+    assert isinstance(used.credential, TokenCredential)
+    assert (used.credential.grant, used.credential.resource) == (grant, resource)
+
+
+@pytest.mark.parametrize(
+    ("preset", "issuer", "asked", "said"),
+    [
+        pytest.param("auth0", "https://a/", "https://a/", "auth0 gives no token", id="auth0"),
+        pytest.param("generic", "https://as", "https://other", "one of `identity.issuers`", id="nobody's issuer"),
+        pytest.param("entra", ENTRA, ENTRA, "needs 'scopes'", id="entra without scopes"),
+    ],
+)
+def test_a_token_that_cannot_be_exchanged(tmp_path: Path, preset: str, issuer: str, asked: str, said: str) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text(EXCHANGING.format(preset=preset, issuer=issuer, more="", asked=asked, scopes=""))
+    assert [said in one.text for one in examine(path, env={}).problems] == [True]

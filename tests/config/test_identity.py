@@ -91,6 +91,17 @@ def test_a_secret_stays_a_reference(tmp_path: Path) -> None:
         pytest.param(issuer(ENTRA + ", audiences: [a]"), "`tenants` says which", id="all tenants of the world"),
         pytest.param(issuer(KEYCLOAK + ", tenants: [t]"), "goes with {tid}", id="tenants without their place"),
         pytest.param(issuer(ENTRA + ", tenants: [t]"), "write `audiences`", id="entra without audiences"),
+        pytest.param(issuer(KEYCLOAK + ", directory: {client_id: a, client_secret: b}"), "preset entra", id="no Graph"),
+        pytest.param(
+            issuer(ENTRA + ", tenants: [t], audiences: [a], directory: {client_id: a, client_secret: b}"),
+            "one tenant",
+            id="Graph of several tenants",
+        ),
+        pytest.param(
+            issuer('preset: entra, issuer: "https://e/t/v2.0", audiences: [a], directory: {client_id: a}'),
+            "'client_secret' is missing",
+            id="half a client of Graph",
+        ),
         pytest.param(issuer('preset: kubernetes, issuer: "https://k8s"'), "`subjects`", id="every pod of a cluster"),
         pytest.param(
             issuer('preset: spiffe, issuer: "spiffe://a", subjects: ["*"]'),

@@ -13,7 +13,6 @@ from narthex.config.compile import examine
     ("policy", "said"),
     [
         pytest.param("{}", ":2:1: policy: needs `rego` or `opa`", id="neither"),
-        pytest.param("{opa: {url: http://127.0.0.1:8181}}", ":2:10: 'opa' is not in this version", id="opa"),
     ],
 )
 def test_refused(tmp_path: Path, policy: str, said: str) -> None:

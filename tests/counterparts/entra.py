@@ -3,7 +3,8 @@
 It was written from Microsoft's public documentation (access token claims, on-behalf-of, client credentials, signing key
 roll-over, claims challenges) and holds what a resource server and an OAuth client meet there: v1 and v2 tokens,
 delegated and app-only, groups overage, the issuer template of the multi-tenant documents, on-behalf-of with its
-refusals. `msal`, Microsoft's own client, works with it: `test_entra.py`. No sign-in page, no Graph, no administration.
+refusals. `msal`, Microsoft's own client, works with it: `test_entra.py`. Of Graph it has `getMemberObjects` alone.
+No sign-in page, no administration.
 
 `Entra` holds tenants, users, apps and keys, and makes tokens; `application(entra)` serves them.
 """
@@ -118,6 +119,10 @@ class Entra:
     """Sign-ins that have begun on another device: who has signed in there, and the scopes."""
     challenges: set[str] = field(default_factory=set)
     """What was asked of users who need a second factor: a sign-in with it gives it."""
+    asked_about: list[str] = field(default_factory=list)
+    """Whose groups Graph was asked for."""
+    graph_status: int = 200
+    """What Graph answers with; 200 is the groups."""
     documents: int = 0
     """How often keys or metadata were asked for."""
 
@@ -332,6 +337,24 @@ class Entra:
             answer["client_info"] = base64.urlsafe_b64encode(info).rstrip(b"=").decode()
         return answer
 
+    def member_objects(self, authorization: str, oid: str) -> tuple[int, dict[str, Any]]:
+        """Graph's `getMemberObjects`, for an app that was granted the permission."""
+        self.asked_about.append(oid)
+        graph = next((app for app in self.apps if app.uri == self.base), None)
+        try:
+            token = authorization.removeprefix("Bearer ")
+            key = next(key for key in self.keys if key.kid == jwt.get_unverified_header(token).get("kid"))
+            assert graph is not None
+            said = jwt.decode(token, key.private.public_key(), ["RS256"], audience=graph.client_id)
+        except (jwt.PyJWTError, StopIteration, AssertionError):
+            return 401, {"error": {"code": "InvalidAuthenticationToken"}}
+        if "Directory.Read.All" not in said.get("roles", ()):
+            return 403, {"error": {"code": "Authorization_RequestDenied"}}
+        user = next((user for user in self.users if user.oid == oid), None)
+        if user is None:
+            return 404, {"error": {"code": "Request_ResourceNotFound"}}
+        return self.graph_status, {"@odata.context": "…", "value": list(user.groups)}
+
     def _meets_policy(self, form: Mapping[str, str]) -> bool:
         """Was a second factor shown: now, by a sign-in with the claims that were asked for, or for the assertion?"""
         asked = json.loads(form.get("claims", "{}")).get("access_token", {}).get("capolids", {}).get("values", [])
@@ -386,8 +409,14 @@ def application(entra: Entra) -> Starlette:
 
         return answer
 
+    async def member_objects(request: Request) -> Response:
+        authorization = request.headers.get("authorization", "")
+        status, body = entra.member_objects(authorization, request.path_params["oid"])
+        return JSONResponse(body, status)
+
     return Starlette(
         routes=[
+            Route("/v1.0/users/{oid}/getMemberObjects", member_objects, methods=["POST"]),
             Route("/{tenant}/v2.0/.well-known/openid-configuration", document(entra.metadata)),
             Route("/{tenant}/discovery/v2.0/keys", document(entra.jwks)),
             Route("/{tenant}/oauth2/v2.0/token", endpoint(entra.token), methods=["POST"]),

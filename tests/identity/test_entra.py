@@ -117,6 +117,49 @@ def test_overage_is_refused_with_the_reason_and_can_be_let_pass(
     assert lenient.status(bearer) == 200
 
 
+def test_groups_that_were_left_out_are_looked_up(
+    start_gateway: StartGateway, entra: Entra, authority: Authority, faulty: FaultyServer
+) -> None:
+    """By the gateway's own client, at the address that the operator wrote, once for a token."""
+    groups = tuple(guid() for _ in range(201))
+    directory = {"url": entra.base, "client_id": guid(), "client_secret": "${secret:graph}"}
+    api, client = App("api://gateway", scopes=("tools.read",)), App("api://agent", "secret")
+    gateway = App("api://narthex", "graph-secret", client_id=directory["client_id"])
+    graph = App(entra.base, app_roles={gateway.client_id: ("Directory.Read.All",)})
+    many, other = User("many@example.com", groups=groups), User("other@example.com", groups=groups[:200] + (guid(),))
+    entra.apps, entra.users = [api, client, gateway, graph], [many, other]
+    issuer = {"preset": "entra", "issuer": entra.issuer(), "audiences": [api.client_id], "directory": directory}
+    config = {
+        "version": 1,
+        "servers": {"up": {"url": faulty.url()}},
+        "egress": {"ca": authority.file},
+        "identity": {"issuers": {"entra": issuer}},
+        "grants": [{"name": "members", "who": {"group": groups[200]}, "allow": ["*"]}],
+        "secrets": {"graph": "env:GRAPH"},
+    }
+    one = start_gateway(config, env={"GRAPH": "graph-secret"})
+    evil = {"src1": {"endpoint": f"{entra.base}/elsewhere"}}
+    bearer = entra.access_token(api, client, many, ("tools.read",), _claim_sources=evil)
+    for _ in range(3):
+        assert "result" in Caller(one.mcp, bearer).try_call().json
+    assert entra.asked_about == [many.oid]
+    answer = Caller(one.mcp, entra.access_token(api, client, other, ("tools.read",))).try_call()
+    assert answer.json["error"]["code"] == -32602, "the groups count"
+    assert len([form for _, form in entra.requests if form.get("client_id") == gateway.client_id]) == 1
+    entra.graph_status = 503
+    answer = Caller(one.mcp, entra.access_token(api, client, many, ("tools.read",))).try_call()
+    assert answer.status == 503, "nobody is let in on half the facts"
+    assert Caller(one.mcp, bearer).try_call().status == 200, "what is known stays"
+    assert (
+        Caller(one.mcp, entra.access_token(api, client, User("gone"), ("tools.read",), hasgroups=True))
+        .try_call()
+        .status
+        == 503
+    )
+    assert "graph-secret" not in one.log()
+    entra.graph_status = 200
+
+
 def test_keys_roll_over(one: Place) -> None:
     assert one.status(one.token()) == 200
     one.entra.roll_over()

@@ -39,10 +39,17 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
     from narthex.admin.endpoints import endpoint_routes
     from narthex.admin.guard import Guard
     from narthex.admin.health import health_routes
+    from narthex.admin.limits import limit_routes
     from narthex.admin.reply import on_failure, on_http_error
     from narthex.admin.servers import server_routes
 
-    routes = [*health_routes(gateway), *server_routes(gateway), *endpoint_routes(gateway), *config_routes(gateway)]
+    routes = [
+        *health_routes(gateway),
+        *server_routes(gateway),
+        *endpoint_routes(gateway),
+        *config_routes(gateway),
+        *limit_routes(gateway),
+    ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_error, Exception: on_failure})
     app.router.redirect_slashes = False
     return Guard(app, lambda: gateway.snapshot, token, gateway.is_admin)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from narthex.config.reload import ReloadOutcome
+from narthex.flow.limit.limiter import State
 from narthex.telemetry.accounts import Accounts
 from narthex.types import Era, Snapshot
 
@@ -95,6 +96,9 @@ class GatewayView(Protocol):
 
     def servers(self) -> Sequence[ServerStatus]:
         """All upstreams of the snapshot, in its order."""
+
+    def limit_states(self, subject: str) -> Iterable[State]:
+        """What is used of each limit, by callers that were here lately; of one human or service, where it is named."""
 
     async def reload(self, reason: str) -> ReloadOutcome | None:
         """Read the configuration again; None where it comes from no file. Never raises for what the file says."""

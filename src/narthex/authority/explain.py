@@ -107,8 +107,23 @@ async def _jwt(identity: Identity, token: bytes, audiences: frozenset[str]) -> R
     if asked is not None and asked.use == "always":
         await _introspect(identity, reading, token, issuer)
     reading.kind = "workload" if issuer.preset.needs_subjects else "jwt"
-    _map(identity, reading, jwt.claims, issuer)
+    _map(identity, reading, await _with_groups(identity, reading, jwt.claims, issuer), issuer)
     return reading
+
+
+async def _with_groups(identity: Identity, reading: Reading, claims: Claims, issuer: Issuer) -> Claims:
+    if not identity.looks_up(claims, issuer) or not all(step.ok is not False for step in reading.steps):
+        return claims  # a token that is refused asks nobody about anybody
+    try:
+        found = await identity.with_groups(claims, issuer)
+    except TokenRefused as refused:
+        reading.failed(refused.check, refused.text)
+        return claims
+    except GatewayError as error:
+        reading.failed("groups", error.detail or error.public)
+        return claims
+    reading.passed("groups", "left out of the token because there are too many: the directory was asked for them")
+    return found
 
 
 async def _signature(reading: Reading, jwt: Jwt, issuer: Issuer, rules: TokenRules) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from narthex.authority.directory import Directory
 from narthex.authority.fetch import Fetch
 from narthex.authority.introspection import Introspector
 from narthex.authority.issuers import Issuer
@@ -27,7 +28,7 @@ from narthex.errors import AuthorityUnavailable, GatewayError, HttpRefusal, Unau
 from narthex.flow.identity.api_keys import PREFIX
 from narthex.flow.identity.certificates import Certificate
 from narthex.flow.identity.certificates import principal_of as principal_of_certificate
-from narthex.flow.identity.claims import principal_of
+from narthex.flow.identity.claims import are_left_out, principal_of
 from narthex.flow.identity.keys import is_signed
 from narthex.flow.identity.presets import PRESETS
 from narthex.flow.identity.scopes import Scopes
@@ -117,7 +118,7 @@ class Identity:
         for name, one in spec.issuers.items():
             issuer = kept.get(name)
             if issuer is None or issuer.spec != one or not same:
-                issuer = Issuer(one, fetch, clock=clock, chance=chance)
+                issuer = Issuer(one, fetch, clock=clock, chance=chance, secrets=secrets)
             self.issuers[name] = issuer
         for issuer in (before.issuers if before is not None else {}).values():
             if issuer not in self.issuers.values():
@@ -128,6 +129,11 @@ class Identity:
             name: Introspector(self.issuers[name], one.introspection, fetch, secrets)
             for name, one in spec.issuers.items()
             if one.introspection is not None
+        }
+        self._directories = {
+            name: Directory(self.issuers[name], one.directory, fetch, secrets, clock)
+            for name, one in spec.issuers.items()
+            if one.directory is not None
         }
         self._vouched = {
             issuer_name(one, {"tid": tid}) for one in spec.issuers.values() for tid in (one.tenants or ("",))
@@ -279,11 +285,24 @@ class Identity:
     ) -> Principal:
         if issuer.find(jwt.header.kid, jwt.header.alg) is None:
             await issuer.refresh()
-        if not always:
-            return self._signed(jwt, issuer, rules, presented, endpoint)
         self._check_signature(jwt, issuer, rules)
-        await self.ask(issuer, token)
-        return self._take(jwt.claims, issuer, "jwt", presented, endpoint)
+        if always:
+            await self.ask(issuer, token)
+        return self._take(await self.with_groups(jwt.claims, issuer), issuer, _proof(issuer), presented, endpoint)
+
+    def looks_up(self, claims: Claims, issuer: Issuer) -> bool:
+        """Has a token left its groups out, and is the issuer's directory asked for them?"""
+        return issuer.spec.name in self._directories and are_left_out(claims)
+
+    async def with_groups(self, claims: Claims, issuer: Issuer) -> Claims:
+        """The claims, with the groups that the token left out. Raises TokenRefused, AuthorityUnavailable."""
+        if not self.looks_up(claims, issuer):
+            return claims
+        return await self._directories[issuer.spec.name].with_groups(claims)
+
+    async def _looked_up(self, jwt: Jwt, issuer: Issuer, presented: Presented, endpoint: EndpointSpec) -> Principal:
+        claims = await self.with_groups(jwt.claims, issuer)
+        return self._take(claims, issuer, _proof(issuer), presented, endpoint)
 
     def _check_signature(self, jwt: Jwt, issuer: Issuer, rules: TokenRules) -> None:
         header = jwt.header
@@ -296,10 +315,11 @@ class Identity:
 
     def _signed(
         self, jwt: Jwt, issuer: Issuer, rules: TokenRules, presented: Presented, endpoint: EndpointSpec
-    ) -> Principal:
+    ) -> Found:
         self._check_signature(jwt, issuer, rules)
-        workload = issuer.preset.needs_subjects
-        return self._take(jwt.claims, issuer, "workload" if workload else "jwt", presented, endpoint)
+        if self.looks_up(jwt.claims, issuer):
+            return self._wait(partial(self._looked_up, jwt, issuer, presented, endpoint))
+        return self._take(jwt.claims, issuer, _proof(issuer), presented, endpoint)
 
     async def _introspected(
         self, token: bytes, issuers: list[Issuer], presented: Presented, endpoint: EndpointSpec
@@ -373,6 +393,8 @@ class Identity:
             issuer.close()
         for asked in self._asked.values():
             asked.close()
+        for directory in self._directories.values():
+            directory.close()
         for task in self._background:
             task.cancel()
 
@@ -397,6 +419,10 @@ def rules_of(spec: IssuerSpec) -> TokenRules:
         needs_issuer=preset.needs_issuer,
         audience_in=preset.audience_in,
     )
+
+
+def _proof(issuer: Issuer) -> Proof:
+    return "workload" if issuer.preset.needs_subjects else "jwt"
 
 
 def issuer_name(spec: IssuerSpec, claims: Claims) -> str:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Callable
 from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
 from narthex.authority.fetch import Fetch
 from narthex.authority.issuers import Issuer
-from narthex.authority.port import Secrets
+from narthex.authority.port import Secrets, getter
 from narthex.errors import AuthorityUnavailable
 from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.flow.identity.tokens import MAX_TOKEN, Claims, TokenRefused
@@ -36,7 +35,7 @@ class Introspector:
         self._issuer = issuer
         self._spec = spec
         self._fetch = fetch
-        self._secrets = secrets
+        self._get = getter(secrets)
         self._asking: dict[bytes, asyncio.Task[Claims]] = {}
 
     async def claims(self, token: bytes) -> Claims:
@@ -83,9 +82,9 @@ class Introspector:
         return url, self._issuer.is_learnt(url)
 
     def _secret(self) -> str:
-        """Raises SecretMissing."""
+        """Raises AuthorityUnavailable."""
         text = self._spec.client_secret
-        return text.fill(_get(self._secrets)) if text is not None else ""
+        return text.fill(self._get) if text is not None else ""
 
     def _headers(self) -> tuple[tuple[str, str], ...]:
         headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")]
@@ -103,16 +102,6 @@ class Introspector:
     def close(self) -> None:
         for task in self._asking.values():
             task.cancel()
-
-
-def _get(secrets: Secrets | None) -> Callable[[str], str]:
-    if secrets is not None:
-        return secrets.get
-
-    def none(name: str) -> str:
-        raise AuthorityUnavailable(detail=f"the secret {name} is not known here")
-
-    return none
 
 
 def read_answer(body: bytes) -> Claims:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from narthex.authority.addresses import same_origin
 from narthex.authority.fetch import Fetch
+from narthex.authority.port import Secrets, getter
 from narthex.errors import AuthorityUnavailable
 from narthex.flow.identity.discovery import COMMON, MAX_DOCUMENT, Metadata, metadata_urls, read_metadata
 from narthex.flow.identity.keys import Key, KeySet, read_keys
@@ -44,7 +45,13 @@ class Issuer:
     """
 
     def __init__(
-        self, spec: IssuerSpec, fetch: Fetch, *, clock: Callable[[], float], chance: Callable[[], float]
+        self,
+        spec: IssuerSpec,
+        fetch: Fetch,
+        *,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        secrets: Secrets | None = None,
     ) -> None:
         self.spec = spec
         self.preset = PRESETS[spec.preset]
@@ -54,6 +61,7 @@ class Issuer:
         self.last_error = ""
         """Why the last fetch failed, for the operator; empty after one that did not."""
         self._fetch = fetch
+        self._get = getter(secrets)
         self._clock = clock
         self._chance = chance
         self._asking: asyncio.Task[None] | None = None
@@ -178,8 +186,11 @@ class Issuer:
 
     async def document(self, url: str, *, learnt: bool) -> bytes:
         """A JSON document. Raises AuthorityUnavailable."""
+        headers = [("Accept", "application/json")]
+        if self.spec.token is not None and not learnt:  # an address that others supplied is shown no secret
+            headers.append(("Authorization", f"Bearer {self.spec.token.fill(self._get)}"))
         answer = await self._fetch(
-            url, headers=(("Accept", "application/json"),), max_bytes=MAX_DOCUMENT, timeout_s=TIMEOUT_S, learnt=learnt
+            url, headers=tuple(headers), max_bytes=MAX_DOCUMENT, timeout_s=TIMEOUT_S, learnt=learnt
         )
         if answer.status != 200:
             raise AuthorityUnavailable(detail=f"HTTP {answer.status}")

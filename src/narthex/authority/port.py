@@ -5,8 +5,10 @@ Proof: `tests/authority/test_secrets.py`, `tests/authority/test_api_keys.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+from narthex.errors import AuthorityUnavailable, SecretMissing
 from narthex.types import Principal
 
 
@@ -33,3 +35,17 @@ class KnownKeys(Protocol):
 
     def holds(self, principal: Principal) -> bool:
         """Is the key by which this principal once came still one? True for who came otherwise."""
+
+
+def getter(secrets: Secrets | None) -> Callable[[str], str]:
+    """`Secrets.get` for what is shown to an issuer: what is missing is AuthorityUnavailable, with the way out."""
+
+    def get(name: str) -> str:
+        if secrets is None:
+            raise AuthorityUnavailable(detail=f"the secret {name} is not known here")
+        try:
+            return secrets.get(name)
+        except SecretMissing as missing:
+            raise AuthorityUnavailable(detail=missing.detail) from None
+
+    return get

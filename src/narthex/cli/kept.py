@@ -26,6 +26,9 @@ config_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The configuration that is meant; ./narthex.yaml, else ./.mcp.json by default.",
 )
+admin_option = click.option(
+    "--admin", default="", metavar="URL", help="Where the gateway's admin side is; as configured by default."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": ("narthex.cli.explain:explain", "Show why a call is allowed or denied, rule by rule."),
     "policy": ("narthex.cli.policy:policy", "Test rules with cases; find what they allow and nobody uses."),
     "replay": ("narthex.cli.replay:replay", "Decide recorded calls again, by this configuration or another."),
+    "limits": ("narthex.cli.limits:limits", "Show what is used of each limit, and when there is more."),
     "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
     "secrets": ("narthex.cli.secrets:secrets", "Keep the secrets that servers want, sealed."),
     "schema": ("narthex.cli.schema:schema", "Print the JSON Schema of narthex.yaml."),

@@ -151,7 +151,9 @@ class _Compiler:
         admin = self._address(("admin", "listen"), settings.admin.listen, "--admin-listen", overrides.admin_listen)
         if listen == admin and listen[1] != 0:
             self.reading.fault(("admin", "listen"), f"listen and admin.listen are both {values.show_address(listen)}")
-        credentials = compile_credentials(settings.credentials, self.reading)
+        credentials = compile_credentials(
+            settings.credentials, settings.identity.issuers if settings.identity is not None else {}, self.reading
+        )
         servers = {name: self._server(name, server, credentials) for name, server in settings.servers.items()}
         for name, server in servers.items():
             if isinstance(server.target, HttpTarget) and _is_ours(server.target, listen, settings.public_url):

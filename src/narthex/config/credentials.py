@@ -6,7 +6,7 @@ In: settings, the places of the file. Out: specs, faults. Cases: `tests/config/t
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
@@ -17,6 +17,9 @@ from narthex.config.document import Reading, suggest
 from narthex.config.expand import Expanded
 from narthex.config.grants import compile_who
 from narthex.config.schema.credentials import CredentialSettings, IdpSettings, UseSettings
+from narthex.config.schema.identity import IssuerSettings
+from narthex.flow.identity.presets import PRESETS
+from narthex.flow.identity.tokens import TID
 from narthex.types import (
     Authority,
     BasicCredential,
@@ -46,6 +49,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "client_certificate": ("certificate", "private_key"),
     "client_credentials": ("client_id",),
     "jwt_bearer": ("client_id", "assertion"),
+    "exchange": ("client_id", "issuer"),
     "token_exchange": ("client_id",),
     "on_behalf_of": ("client_id", "scopes"),
     "id_jag": ("client_id", "idp"),
@@ -57,25 +61,64 @@ MAY: Mapping[str, tuple[str, ...]] = {
     "query": (BESIDE,),
     "client_credentials": (*CLIENT, *ASKED, BESIDE),
     "jwt_bearer": (*CLIENT, *ASKED, BESIDE),
+    "exchange": (*CLIENT, *ASKED, BESIDE),
     "token_exchange": (*CLIENT, *ASKED, *SUBJECT, "requested_token_type", BESIDE),
     "on_behalf_of": (*CLIENT, *ASKED, BESIDE),
     "id_jag": (*CLIENT, *ASKED, *SUBJECT, BESIDE),
 }
 SECRET = ("value", "password", "client_secret", "private_key", "subject_token", "assertion")
+EXCHANGED_BY = {"rfc8693": "token_exchange", "entra_obo": "on_behalf_of", "none": ""}
 EMPTY = SecretText(())
 
 
-def compile_credentials(settings: Mapping[str, CredentialSettings], reading: Reading) -> dict[str, Credential]:
-    """Every credential that can be used; the others have a fault."""
+def compile_credentials(
+    settings: Mapping[str, CredentialSettings], issuers: Mapping[str, IssuerSettings], reading: Reading
+) -> dict[str, Credential]:
+    """Every credential that can be used; the others have a fault.
+
+    Args:
+        issuers: Those of `identity`: what is known of them says how a caller's token is exchanged there.
+    """
     found = {}
     for name, one in settings.items():
         at: KeyPath = ("credentials", name)
         if name == NOTHING:
             reading.fault(at, f"'{NOTHING}' is no name for a credential: `use: {NOTHING}` shows nothing")
-        credential = _credential(name, one, at, reading)
+        if one.kind == "exchange":
+            one = _as_the_issuer_likes(one, issuers.values(), at, reading)
+        credential = _credential(name, one, at, reading) if one.kind != "exchange" else None
         if credential is not None:
             found[name] = credential
     return {name: _with_certificate(one, settings[name], found, settings, reading) for name, one in found.items()}
+
+
+def _as_the_issuer_likes(
+    one: CredentialSettings, issuers: Iterable[IssuerSettings], at: KeyPath, reading: Reading
+) -> CredentialSettings:
+    """`kind: exchange` as the kind that its issuer knows, and whether that wants a `resource`."""
+    if one.issuer is None:
+        if (*at, "issuer") not in reading.marks:
+            reading.fault(at, f"credential '{at[-1]}': kind exchange needs 'issuer'")
+        return one
+    text = one.issuer.value
+    preset = next((PRESETS[each.preset] for each in issuers if text in _issuers_of(each)), None)
+    if preset is None:
+        reading.fault(
+            (*at, "issuer"), "issuer: kind exchange needs one of `identity.issuers`, whose tokens are exchanged"
+        )
+        return one
+    kind = EXCHANGED_BY[preset.exchange]
+    if not kind:
+        reading.fault((*at, "issuer"), f"issuer: {preset.name} gives no token for a caller's")
+        return one
+    resource = one.resource or ("server" if preset.resource == "audience" else "none")
+    return msgspec.structs.replace(one, kind=kind, resource=resource)
+
+
+def _issuers_of(one: IssuerSettings) -> tuple[str, ...]:
+    """An issuer's name; where a tenant stands in it, that of each tenant."""
+    issuer = one.issuer or ""
+    return tuple(issuer.replace(TID, tid) for tid in one.tenants) if TID in issuer else (issuer,)
 
 
 def _with_certificate(

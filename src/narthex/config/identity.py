@@ -15,7 +15,7 @@ from narthex.config.schema.identity import CertificateSettings, IdentitySettings
 from narthex.config.urls import check_https
 from narthex.flow.identity.presets import PRESETS, Preset, aliases_of, expand_audiences
 from narthex.flow.identity.tokens import TID
-from narthex.types import CertificateRules, ClaimRules, IdentitySpec, Introspection, IssuerSpec
+from narthex.types import CertificateRules, ClaimRules, DirectorySpec, IdentitySpec, Introspection, IssuerSpec
 
 HERE: Path = ("identity",)
 
@@ -81,7 +81,9 @@ class IdentityCompiler:
             metadata_url=one.metadata_url or "",
             jwks_url=one.jwks_url or "",
             jwks_file=self._file(one.jwks_file, (*here, "jwks_file")) if one.jwks_file else "",
+            token=one.token.text if one.token is not None else None,
             introspection=self._introspection(here, one.introspection),
+            directory=self._directory(here, one, preset),
         )
 
     def _check_url(self, path: Path, url: str) -> None:
@@ -112,6 +114,20 @@ class IdentityCompiler:
             url=settings.url or "", client_id=client_id, client_secret=secret, auth=settings.auth, use=settings.use,
             audience=settings.audience, prefix=settings.prefix or "", ttl_s=settings.ttl,
         )  # fmt: skip
+
+    def _directory(self, here: Path, one: IssuerSettings, preset: Preset) -> DirectorySpec | None:
+        settings, path = one.directory, (*here, "directory")
+        if settings is None:
+            return None
+        self._check_url((*path, "url"), settings.url)
+        if preset.name != "entra" or TID in (one.issuer or ""):
+            self._fault(path, "goes with the preset entra, and one tenant")
+        for key in ("client_id", "client_secret"):
+            if getattr(settings, key) is None and (*path, key) not in self._reading.marks:
+                self._fault(path, f"'{key}' is missing")
+        if settings.client_id is None or settings.client_secret is None:
+            return None
+        return DirectorySpec(settings.url.rstrip("/"), settings.client_id.value, settings.client_secret.text)
 
     def _apart(self, issuers: Iterable[IssuerSpec]) -> None:
         """A token leads to one issuer."""

@@ -61,6 +61,7 @@ class Entry(msgspec.Struct):
     call: Call | None = None
     inputs: Inputs = "none"
     trial: Again | None = None
+    limit: str = ""
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
 
@@ -129,6 +130,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     session: str = ""
     request: str = ""
     version: str = ""
+    limit: str = ""
+    """The one that refused it."""
     policy: Said | None = None
     shadow: Said | None = None
     input: dict[str, Any] | None = None
@@ -181,6 +184,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         session=entry.session,
         request=entry.request.decode(errors="replace") if len(entry.request) <= LONGEST else "",
         version=entry.version,
+        limit=entry.limit,
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),
         input=_input(entry),

@@ -30,7 +30,7 @@ from narthex.config.schema.who import WHO, WhoSettings
 
 KINDS = (
     *("header", "basic", "query", "env", "client_certificate"),
-    *("client_credentials", "jwt_bearer", "token_exchange", "on_behalf_of", "id_jag"),
+    *("client_credentials", "jwt_bearer", "exchange", "token_exchange", "on_behalf_of", "id_jag"),
 )
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
 AUTHS = ("client_secret_basic", "client_secret_post", "private_key_jwt", "none")
@@ -120,7 +120,7 @@ class CredentialSettings(IdpSettings, frozen=True):
         Setting(
             RESOURCE,
             "The resource that the token is for (RFC 8707): `server` is the server's address, `none` sends none.",
-            default="`server`; `none` with `on_behalf_of`",
+            default="`server`; `none` with `on_behalf_of`; with `exchange` as the issuer's preset says",
         ),
     ] = None
     audience: Annotated[Expanded | None, Setting(TEXT, "A parameter `audience`, for issuers that want one.")] = None

@@ -123,6 +123,22 @@ class IntrospectionSettings(msgspec.Struct, frozen=True):
     ttl: Annotated[float, Setting(duration("0s", "1h"), "An answer is believed this long.")] = 60.0
 
 
+class DirectorySettings(msgspec.Struct, frozen=True):
+    """Microsoft Graph, asked for the groups that a token left out because there are too many. The client needs the
+    application permission `User.ReadBasic.All` with `GroupMember.Read.All`, or `Directory.Read.All`."""
+
+    url: Annotated[str, Setting(BASE_URL, "Graph's address; national clouds have their own.")] = (
+        "https://graph.microsoft.com"
+    )
+    client_id: Annotated[
+        Expanded | None, Setting(TEXT, "The gateway's client id at the issuer.", default="required")
+    ] = None
+    client_secret: Annotated[
+        Expanded | None,
+        Setting(SECRET_TEXT, "Its secret there: `${secret:NAME}`.", secret=True, default="required"),
+    ] = None
+
+
 class IssuerSettings(msgspec.Struct, frozen=True):
     """An issuer of tokens."""
 
@@ -161,6 +177,15 @@ class IssuerSettings(msgspec.Struct, frozen=True):
     jwks_file: Annotated[
         str | None, Setting(FILE, "Its keys, as a file; read again every 15 minutes.", default="none: they are fetched")
     ] = None
+    token: Annotated[
+        Expanded | None,
+        Setting(
+            SECRET_TEXT,
+            "Shown as bearer token for its metadata and keys where these are not public, as in Kubernetes: "
+            "`${secret:NAME}`. Never to addresses that others supplied.",
+            secret=True,
+        ),
+    ] = None
     introspection: Annotated[
         IntrospectionSettings | None,
         Setting(Group(IntrospectionSettings, "a map"), "Ask it about tokens.", nullable=True),
@@ -198,6 +223,14 @@ class IssuerSettings(msgspec.Struct, frozen=True):
             WORD,
             "Put before the scopes of the token, as clients ask for them at the issuer (Entra: `api://<id>/`).",
             default="none",
+        ),
+    ] = None
+    directory: Annotated[
+        DirectorySettings | None,
+        Setting(
+            Group(DirectorySettings, "a map `{url, client_id, client_secret}`"),
+            "For `entra`: asked for the groups of a token that left them out. Without it `overage` counts.",
+            nullable=True,
         ),
     ] = None
     overage: Annotated[

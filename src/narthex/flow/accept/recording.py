@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from narthex.errors import GatewayError
+from narthex.errors import GatewayError, RateLimited
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.again import Again
 from narthex.flow.upstream.viewers import account_in
@@ -65,6 +65,7 @@ def entry_of(
         call=call if snapshot.audit_inputs != "none" or trial is not None else None,
         inputs=snapshot.audit_inputs,
         trial=trial,
+        limit=error.limit if isinstance(error, RateLimited) else "",
     )
 
 

@@ -154,18 +154,22 @@ def _tenant(claims: Claims, rules: ClaimRules, say: Say) -> str:
 
 
 def _check_overage(claims: Claims, rules: ClaimRules, say: Say) -> None:
-    """Entra leaves groups out where there are too many, and says so by `_claim_names` or `hasgroups`."""
-    names = claims.get("_claim_names")
-    if not (isinstance(names, dict) and "groups" in names) and claims.get("hasgroups") in (None, False):
+    if not are_left_out(claims):
         return
     if rules.overage == "refuse":
         raise TokenRefused(
             "groups",
             "the token left its groups out because there are too many: send app roles, or only the groups that are "
-            "assigned to the application; or `overage: ignore`",
+            "assigned to the application; or `directory`, or `overage: ignore`",
             "the token left its groups out",
         )
     say("groups", "left out by the issuer, because there are too many (overage: ignore)")
+
+
+def are_left_out(claims: Claims) -> bool:
+    """Entra leaves groups out where there are too many, and says so by `_claim_names` or `hasgroups`."""
+    names = claims.get("_claim_names")
+    return (isinstance(names, dict) and "groups" in names) or claims.get("hasgroups") not in (None, False)
 
 
 def _roles(claims: Claims, rules: ClaimRules, subject: str, groups: Iterable[str], say: Say) -> tuple[str, ...]:

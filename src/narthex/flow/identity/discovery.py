@@ -27,6 +27,7 @@ class Metadata(msgspec.Struct, frozen=True):
     issuer: str
     jwks_uri: str = ""
     introspection_endpoint: str = ""
+    token_endpoint: str = ""
 
 
 def metadata_urls(issuer: str, first: Literal["oauth", "oidc", "none"] = "oauth") -> tuple[str, ...]:

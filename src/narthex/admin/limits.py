@@ -1,0 +1,23 @@
+"""`GET /api/v1/limits[?principal=SUBJECT]`: what is used of each limit, by callers that were here lately."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from narthex.admin.reply import json_reply
+from narthex.admin.view import GatewayView
+
+MOST = 1000
+"""Buckets in one answer: more of them are nothing that anybody reads, and take too long on the loop."""
+
+
+def limit_routes(gateway: GatewayView) -> list[Route]:
+    async def limits(request: Request) -> Response:
+        found = list(islice(gateway.limit_states(request.query_params.get("principal", "")), MOST + 1))
+        return json_reply({"limits": found[:MOST], "more": len(found) > MOST})
+
+    return [Route("/api/v1/limits", limits)]

@@ -20,8 +20,8 @@ def explained(rig: Rig, *words: str, input: str | None = None) -> Result:
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     rig = Rig(tmp_path)
-    lines = rig.records.read_text().replace('"id":"r-1"', '"id":"rec-{}","decision_id":"dec-{}"').splitlines()
-    rig.records.write_text("".join(line.replace("{}", str(n)) + "\n" for n, line in enumerate(lines, 1)))
+    lines = rig.records.read_text().replace('"id":"r-1"', '"id":"rec-<n>","decision_id":"dec-<n>"').splitlines()
+    rig.records.write_text("".join(line.replace("<n>", str(n)) + "\n" for n, line in enumerate(lines, 1)))
     return rig
 
 

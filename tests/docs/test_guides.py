@@ -43,6 +43,7 @@ def test_every_kind_has_an_example() -> None:
         for at, block in enumerate(
             re.findall(r"```yaml\n(.*?)```", (GUIDES / f"{name}.md").read_text(encoding="utf-8"), re.DOTALL)
         )
+        if block.startswith(("version:", "runs:", "grants:"))
     ],
 )
 def test_an_example_of_rules_can_be_used(block: str, tmp_path: Path) -> None:

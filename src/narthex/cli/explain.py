@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import click
 from narthex.cli.callers import principal_of
 from narthex.cli.client import one_line
 from narthex.cli.kept import config_option, find_file, json_option, say
-from narthex.cli.records import grants_of
+from narthex.cli.records import grants_of, imagined
 
 if TYPE_CHECKING:
     from narthex.flow.policy.explanation import Explanation
@@ -39,6 +40,12 @@ _COLOURS = {"applies": "green", "skipped": None, "not met": "yellow", "failed": 
 @click.option("--arg", "pairs", multiple=True, metavar="KEY=VALUE", help="An argument: JSON, else a text.")
 @click.option("--args", "document", metavar="JSON", help="All arguments, as one JSON object.")
 @click.option("--address", default="", help="The client's address, for rules with `networks`.")
+@click.option(
+    "--run-label", "labels", multiple=True, metavar="LABEL", help="A label that the run has; may be repeated."
+)
+@click.option(
+    "--run-call", "calls", multiple=True, metavar="TOOL", help="A tool that the run has had an answer of; repeatable."
+)
 @click.option("--endpoint", default="default", show_default=True, help="The endpoint that is called.")
 @config_option
 @json_option
@@ -53,6 +60,8 @@ def explain(
     pairs: tuple[str, ...],
     document: str | None,
     address: str,
+    labels: tuple[str, ...],
+    calls: tuple[str, ...],
     endpoint: str,
     config: Path | None,
     as_json: bool,
@@ -68,7 +77,7 @@ def explain(
     "verdict", "text"}]}, with RECORD also "agrees" and "record": {"id", "time", "decision", "reason", "rule", "line"}.
     """
     if record is not None:
-        if said or tool or prompt or resource:
+        if said or tool or prompt or resource or labels or calls:
             raise click.UsageError("a record says itself who called what: give it alone")
         from narthex.cli.explain_record import explain_record
 
@@ -90,6 +99,9 @@ def explain(
     if server not in snapshot.servers:
         raise click.BadParameter(f"no server '{server}'{suggest(server, snapshot.servers)}")
     principal = _principal(said, identified=snapshot.identity is not None)
+    runs = imagined(snapshot, principal, endpoint, labels, Counter(calls))
+    if runs is None and (labels or calls):
+        raise click.UsageError("this configuration has no `runs`: nothing looks at what a run has done")
     found = decide(
         grants_of(snapshot),
         principal,
@@ -99,6 +111,7 @@ def explain(
         {"arguments": Raw(json.dumps(arguments).encode())},
         {"address": address} if address else {},
         time.time(),
+        runs,
     )
     if as_json:
         say(document_of(found, snapshot.revision))

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from narthex.cli.client import one_line
 from narthex.cli.explain import document_of, show
 from narthex.cli.kept import say
-from narthex.cli.records import again_by, find_record, folder_of, grants_of, lines_of
+from narthex.cli.records import again_by, find_record, folder_of, grants_of, imagined, lines_of
 
 if TYPE_CHECKING:
     from narthex.flow.policy.decision import Decision
@@ -34,7 +34,7 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
 
     snapshot = load_snapshot(config, env=os.environ)
     one = _read(record, snapshot)
-    asked, call = one.asked, one.asked.call
+    asked, call, run = one.asked, one.asked.call, one.asked.run or {}
     try:
         decision = asyncio.run(again_by(snapshot).decide(asked))
     except Untold as error:
@@ -48,8 +48,9 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
         call.params,
         {"address": asked.address},
         asked.at,
+        imagined(snapshot, call.principal, call.endpoint, run.get("labels", ()), run.get("calls", {})),
     )
-    if found.decision.effect != decision.effect:  # scopes, the endpoint or an engine had the last word
+    if found.decision.effect != decision.effect:  # scopes, the endpoint, an engine or how a run went had the last word
         found = replace(found, decision=decision)
     agrees = one.said is not None and agree(one.said, decision)
     if as_json:

@@ -6,7 +6,8 @@ Cases: `tests/cli/test_replay.py`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from narthex.flow.policy.again import Again
     from narthex.flow.policy.grants import Grants
     from narthex.flow.policy.recorded import Recorded
-    from narthex.types import Snapshot
+    from narthex.flow.policy.run_rules import RunRules
+    from narthex.flow.policy.runs import Runs
+    from narthex.types import Principal, Snapshot
 
 LONGEST = 16 * 1024 * 1024
 """Bytes of a line; a longer one is no record."""
@@ -94,7 +97,30 @@ def again_by(snapshot: Snapshot) -> Again:
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)
-    return Again(grants_of(snapshot), scopes_of(snapshot.endpoints), snapshot.endpoints, site=site)
+    return Again(
+        grants_of(snapshot), scopes_of(snapshot.endpoints), snapshot.endpoints, site=site, runs=run_rules_of(snapshot)
+    )
+
+
+def run_rules_of(snapshot: Snapshot) -> RunRules | None:
+    """Its rules over several calls."""
+    from narthex.flow.policy.run_rules import RunRules
+    from narthex.flow.policy.site import Site
+
+    site = Site(snapshot.environment, snapshot.data)
+    return RunRules(snapshot.runs, site) if snapshot.runs is not None else None
+
+
+def imagined(
+    snapshot: Snapshot, principal: Principal, endpoint: str, labels: Iterable[str], calls: Mapping[str, int]
+) -> Runs | None:
+    """Runs of which that of this caller is labelled so, and has made these calls; None where nothing is watched."""
+    from narthex.flow.policy import run_explanation
+
+    rules = run_rules_of(snapshot)
+    if rules is None:
+        return None
+    return run_explanation.imagined(rules, time.monotonic, principal, endpoint, labels, calls)
 
 
 def grants_of(snapshot: Snapshot) -> Grants | None:

@@ -203,7 +203,7 @@ def _would(entry: Entry) -> Said | None:
     check, call, trial = entry.check, entry.call, entry.trial
     if trial is None or call is None or check is None or check.target is None:
         return None
-    asked = Asked(call.but(params=check.params), check.kind, check.target, check.address, check.at)
+    asked = Asked(call.but(params=check.params), check.kind, check.target, check.address, check.at, run=check.run)
     decision = trial.decide_now(asked)
     return Said(decision.effect, decision.reason, decision.rule, decision.line, decision.detail)
 

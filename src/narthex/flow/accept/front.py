@@ -182,7 +182,8 @@ class Front:
             scoped = self.gate.scoped
         site = Site(snapshot.environment, snapshot.data)
         grants = Grants(snapshot.grants, site) if snapshot.grants else None
-        self._watch(snapshot, site, grants, told=engine is not None or snapshot.audit_inputs != "none")
+        told = engine is not None or snapshot.audit_inputs != "none" or bool(snapshot.trial)
+        self._watch(snapshot, site, grants, told=told)
         admissions = Admissions(grants, scoped, self.now, engine, site, self.runs)
         self._trial = Again(Grants(snapshot.trial, site), scoped, site=site) if snapshot.trial else None
         decides = grants is not None or scoped or engine is not None or self.runs is not None

@@ -21,6 +21,8 @@ from narthex.flow.policy.deciding import Decide, Look, Question, decided
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
+from narthex.flow.policy.run_again import Unclear, decided_from
+from narthex.flow.policy.run_rules import RunRules, uncounted
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.route.index import KEY, selector_of
 from narthex.flow.route.names import canonical
@@ -35,6 +37,7 @@ class Asked(msgspec.Struct, frozen=True):
         call: Its `params` need no more than the arguments. target: where its name led.
         at: Unix seconds.
         whole: False where the arguments are not at hand: what does not look at them can be decided all the same.
+        run: What its run was before it: labels, and calls by canonical name; None where that is not known.
     """
 
     call: Call
@@ -43,6 +46,7 @@ class Asked(msgspec.Struct, frozen=True):
     address: str = ""
     at: float = 0.0
     whole: bool = True
+    run: Mapping[str, Any] | None = None
 
     @property
     def resource(self) -> str:
@@ -63,6 +67,7 @@ class Again:
 
     Args:
         places: Its endpoints: what none of them shows does not exist. None: that is not asked.
+        runs: Its rules over several calls.
     """
 
     def __init__(
@@ -72,8 +77,10 @@ class Again:
         places: Mapping[str, EndpointSpec] | None = None,
         engine: Engine | None = None,
         site: Site = NOWHERE,
+        runs: RunRules | None = None,
     ) -> None:
         self._at = 0.0
+        self._runs = runs
         self._shows = {name: _Shows(one) for name, one in places.items()} if places is not None else None
         self._admissions = Admissions(grants, scopes, lambda: self._at, engine, site)
 
@@ -86,7 +93,7 @@ class Again:
                 return NOT_THERE
         self._at = asked.at
         admission = self._admissions.at(call.principal, call.endpoint, asked.at)
-        check = Check(admission, asked.address, asked.at)
+        check = Check(admission, asked.address, asked.at, run=asked.run)
         await check.look(kind, target)
         if check.sees(kind, target):
             if not asked.whole and admission.reads_arguments(kind, target.server, target.name):
@@ -95,8 +102,24 @@ class Again:
                 params = check.admit(kind, target, call.params)
                 if check.pending:
                     await _answered(decided(check, call, kind, target, params))
+            self._watch(check, asked)
         assert check.decision is not None
         return check.decision
+
+    def _watch(self, check: Check, asked: Asked) -> None:
+        """What rules on runs say of it; a denial of others stands."""
+        decision, runs = check.decision, self._runs
+        if runs is None or decision is None or decision.effect == "deny":
+            return
+        plan = runs.plans(asked.call.principal).plan(asked.kind, asked.resource)
+        if asked.call.method == "completion/complete":
+            plan = uncounted(plan)
+        try:
+            said = decided_from(plan, asked.run, runs.spec.window_s)
+        except Unclear as error:
+            raise Untold(str(error)) from None
+        if said is not None and (said.effect == "deny" or decision.effect == "allow"):
+            check.decision = said
 
     def decide_now(self, asked: Asked) -> Decision:
         """The same where no engine is asked."""

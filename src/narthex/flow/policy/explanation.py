@@ -7,15 +7,17 @@ one that a call gets: it is taken by the same code. Cases: `tests/flow/policy/te
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
-from narthex.flow.codec.jsonrpc import RawMap
+from narthex.errors import Denied
+from narthex.flow.codec.jsonrpc import RawMap, encode
 from narthex.flow.identity.who import fits
-from narthex.flow.policy.admission import Admission, facts_of
+from narthex.flow.policy.admission import Admission, Check, facts_of
 from narthex.flow.policy.conditions import ConditionFailed, Facts
-from narthex.flow.policy.decision import ALLOW, DENIED_BY_RULE, HIDDEN, Decision
+from narthex.flow.policy.decision import DENIED_BY_RULE, HIDDEN, Decision
 from narthex.flow.policy.grants import (
     Grants,
     Rule,
@@ -26,20 +28,13 @@ from narthex.flow.policy.grants import (
     in_environment,
     in_time,
 )
-from narthex.flow.policy.site import Site
+from narthex.flow.policy.run_explanation import steps_of
+from narthex.flow.policy.runs import Runs
+from narthex.flow.policy.site import NOWHERE, Site
+from narthex.flow.policy.step import Step, Verdict
+from narthex.flow.route.names import canonical
+from narthex.flow.route.target import Target
 from narthex.types import Grant, Kind, Principal
-
-Verdict = Literal["applies", "skipped", "not met", "failed"]
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One rule: whether it had a say, and why."""
-
-    rule: str
-    line: int
-    effect: str
-    verdict: Verdict
-    text: str
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -59,25 +54,28 @@ def explain(
     params: RawMap,
     context: Mapping[str, Any],
     now: float,
+    runs: Runs | None = None,
 ) -> Explanation:
     """Decide a call, and say how.
 
     Args:
         target: Server, and the name as the server gives it.
         params: `arguments` in it are what the call brings. context: the client's `address`.
-        now: Unix seconds.
+        now: Unix seconds. runs: What the caller has done before; None: nothing is watched.
     """
-    if grants is None:
-        return Explanation(ALLOW, True, ())
-    rights = grants.rights(principal, endpoint, now)
-    admission = Admission(principal, endpoint, rights, None, site=grants.site)
-    facts = facts_of(admission, kind, target, params, context)
-    steps = tuple(_step(rule, grants.site, principal, endpoint, kind, facts, now) for rule in grants.rules)
+    watched = steps_of(runs, principal, endpoint, kind, canonical(*target)) if runs is not None else ()
+    rights, site = (grants.rights(principal, endpoint, now), grants.site) if grants is not None else (None, NOWHERE)
+    admission = Admission(principal, endpoint, rights, None, site=site, runs=runs)
+    check = Check(admission, context.get("address", ""), now)
+    facts = {**facts_of(admission, kind, target, params, context), "run": check.run_facts()}
+    rules = grants.rules if grants is not None else ()
+    steps = tuple(_step(rule, site, principal, endpoint, kind, facts, now) for rule in rules)
     if not admission.sees(kind, *target):
-        return Explanation(_hiding(steps), False, steps)
-    decision, _ = admission.decide(kind, *target, params, context)
-    assert decision is not None
-    return Explanation(decision, True, steps)
+        return Explanation(_hiding(steps), False, (*steps, *watched))
+    with suppress(Denied):  # the decision says so
+        check.admit(kind, Target(*target, encode(target[1])), params)
+    assert check.decision is not None
+    return Explanation(check.decision, True, (*steps, *watched))
 
 
 def _hiding(steps: tuple[Step, ...]) -> Decision:

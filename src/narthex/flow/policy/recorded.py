@@ -89,12 +89,18 @@ class _Context(msgspec.Struct):
     ip: str = ""
 
 
+class _Run(msgspec.Struct):
+    labels: tuple[str, ...] = ()
+    calls: dict[str, int] = {}
+
+
 class _Input(msgspec.Struct):
     v: int
     subject: Raw
     resource: _Resource
     mcp: _Mcp
     context: _Context
+    run: _Run | None = None
 
 
 class _Said(msgspec.Struct):
@@ -146,7 +152,7 @@ class Reader:
     def _recorded(self, line: _Line, input_: _Input) -> Recorded:
         if input_.v != 1:
             raise BadRecord(f"an input document of version {input_.v}; 1 is known here")
-        mcp, context, resource = input_.mcp, input_.context, input_.resource
+        mcp, context, resource, run = input_.mcp, input_.context, input_.resource, input_.run
         era: Era = "modern" if mcp.version >= "2026-07-28" else "legacy"
         principal = self._principal(bytes(input_.subject), context.tenant, line.principal.proof)
         raw = bytes(mcp.arguments)
@@ -174,6 +180,7 @@ class Reader:
             context.ip,
             at.timestamp(),
             whole=known or not mcp.arguments_size,
+            run=None if run is None else {"labels": list(run.labels), "calls": run.calls},
         )
         return Recorded(line.id or line.decision_id, context.time, asked, _said(line))
 

@@ -252,6 +252,10 @@ class Runs:
                 return rule.decision
         return None
 
+    def get(self, key: RunKey) -> Run:
+        """What this run has done: to be looked at only."""
+        return self._runs.get(key, _NEW)
+
     def facts(self, key: RunKey) -> Mapping[str, Any]:
         """What conditions can say of a run: its labels, and its calls by canonical name."""
         run = self._runs.get(key)

@@ -98,6 +98,7 @@ bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; need
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/startup.py
 	@$(BIN)/python bench/replay.py
+	@$(BIN)/python bench/hidden.py
 	@$(BIN)/python bench/report.py
 
 .PHONY: soak
@@ -107,6 +108,10 @@ soak: .venv/.dev compile ## A million calls by clients that never say goodbye: d
 .PHONY: profile
 profile: .venv/.dev compile ## Where the CPU of a gateway under load goes
 	@$(BIN)/python bench/hotpath.py
+
+.PHONY: bench-hidden
+bench-hidden: .venv/.dev compile ## Can a hidden tool be told from a missing one by a clock? And by anything else?
+	@$(BIN)/python bench/hidden.py
 
 .PHONY: bench-steps
 bench-steps: .venv/.dev compile ## Where the microseconds of one call go, by room and by eras

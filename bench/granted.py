@@ -11,6 +11,7 @@ from narthex.flow.policy import conditions
 from narthex.flow.policy.admission import Admissions
 from narthex.flow.policy.conditions import compile_condition
 from narthex.flow.policy.grants import Grants
+from narthex.flow.policy.slices import finished
 from narthex.types import Grant, Principal, Who
 
 RULES, TOOLS = 50, 10_000
@@ -56,11 +57,13 @@ def granted(r: Rooms, least: Least, repeats: int) -> list[dict[str, Any]]:
     principal = Principal("default", "https://sso.example.com", "ada", roles=("support",), method="jwt")
     rights = Grants(rules()).rights(principal, "default", 0.0)
     names = [(f"s{number // 200}", f"tool_{number}") for number in range(TOOLS)]
-    (listed,) = least([lambda: rights.bits("tools", names)], 1)
+    (listed,) = least([lambda: finished(rights.bits("tools", names))], 1)
+    (sliced,) = least([lambda: next(rights.bits("tools", names))], 1)
     return [
         {"room": "policy", "step": f"a call under {RULES} grants, no condition", "us": max(0.0, without - none)},
         {"room": "policy", "step": f"a call under {RULES} grants, one condition", "us": max(0.0, with_it - none)},
         {"room": "policy", "step": "a condition, by closures", "us": by_closure},
         {"room": "policy", "step": "the same by the engine", "us": by_engine},
         {"room": "policy", "step": f"which of {TOOLS:,} tools are visible, once a set of rights", "us": listed},
+        {"room": "policy", "step": "the longest that this holds the loop: one slice of it", "us": sliced},
     ]

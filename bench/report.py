@@ -121,6 +121,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("soak", "A soak", figures_table),
     ("startup", "Start", figures_table),
     ("replay", "Replay", figures_table),
+    ("hidden", "Hidden or missing?", figures_table),
 )
 
 

@@ -183,6 +183,29 @@ def test_each_pair_of_eras_is_timed_over_each_transport(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.needs("taskset")
 @linux_with_two_cores
+def test_the_advantage_of_who_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    monkeypatch.syspath_prepend(str(BENCH))
+    hidden = importlib.import_module("hidden")
+    values = [float(number) for number in range(100)]
+    assert hidden.advantage([1000.0 + value for value in values], values)[0] == 0.5
+    assert hidden.advantage(values, [1000.0 + value for value in values])[0] == -0.5
+    apart, error = hidden.advantage(values[::2], values[1::2])
+    assert abs(apart) < error
+    said = b'HTTP\r\nDate: %d\r\n\r\n{"tool":"%b","decisionId":"%d"}'
+    one, two = said % (1, b"x1", 1), said % (2, b"x2", 2)
+    assert hidden.plain(one, "x1") == hidden.plain(two, "x2") != hidden.plain(two, "x1")
+
+
+@linux_with_two_cores
+def test_a_hidden_tool_answers_as_a_missing_one_over_the_wire(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "hidden.py"), "--pairs", "20", "--out", str(tmp_path / "hidden.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    figures = {one["label"]: one["value"] for one in json.loads((tmp_path / "hidden.json").read_text())["figures"]}
+    assert figures["answers that differ in anything else"] == 0, done.stderr
+
+
 def test_recorded_calls_are_replayed_and_every_decision_is_the_same(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "replay.py"), "--records", "600", "--out", str(tmp_path / "replay.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -75,6 +75,12 @@ def test_lists_show_what_is_granted(modern: bool) -> None:
     ("method", "hidden", "missing"),
     [
         pytest.param("tools/call", {"name": "one__delete_all"}, {"name": "one__delete_xyz"}, id="tool"),
+        pytest.param(
+            "tools/call",
+            {"name": "one__delete_all", "task": {}},
+            {"name": "one__delete_xyz", "task": {}},
+            id="tool as a task",
+        ),
         pytest.param("prompts/get", {"name": "one__secret"}, {"name": "one__nobody"}, id="prompt"),
         pytest.param("resources/read", {"uri": "keys:b"}, {"uri": "keyz:b"}, id="resource"),
         pytest.param("resources/read", {"uri": "keys:zz"}, {"uri": "keyz:zz"}, id="resource of a template"),

@@ -23,6 +23,7 @@ from narthex.flow.policy.decision import (
 )
 from narthex.flow.policy.grants import Grants, applies_to, compile_rule, in_time, is_open
 from narthex.flow.policy.site import NOWHERE, Site
+from narthex.flow.policy.slices import finished
 from narthex.types import (
     ANONYMOUS,
     CLASSIFICATIONS,
@@ -305,7 +306,7 @@ def test_what_is_listed_is_exactly_what_is_not_hidden(
     grants: list[Grant], who: Principal, kind: Kind, names: list[str], site: Site
 ) -> None:
     rights = Grants(tuple(grants), site).rights(who, "default", NOW)
-    bits = rights.bits(kind, [tuple(name.split("__", 1)) for name in names])  # type: ignore[misc]
+    bits = finished(rights.bits(kind, [tuple(name.split("__", 1)) for name in names]))  # type: ignore[misc]
     for at, name in enumerate(names):
         assert bool(bits >> at & 1) is rights.sees(kind, name) is rights.checks(kind, name).visible
         assert rights.knows(kind, name.split("__")[0]) or not rights.sees(kind, name)

@@ -208,7 +208,7 @@ class Exchange:
     def _found(self, kind: Kind, name: str) -> Target | None:
         """Where a name leads by what is in memory, if the caller sees it."""
         target = self.front.fleet.find_now(self.viewer, kind, name) if name else None
-        return target if target is None or self.check is None or self.check.sees(kind, target) else None
+        return target if self.check is None else self.check.visible(kind, target)
 
     def _park(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         self._task = asyncio.ensure_future(coroutine)

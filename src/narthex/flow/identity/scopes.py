@@ -6,6 +6,8 @@ Cases: `tests/flow/identity/test_scopes.py`. Source: MCP 2026-07-28, authorizati
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from narthex.errors import Unauthorized
 from narthex.flow.identity.challenge import missing_scopes
 from narthex.flow.route.index import Index
@@ -15,6 +17,8 @@ from narthex.types import EndpointSpec, Principal
 
 MOST_NAMES = 10_000
 MOST_LISTS = 64
+SLICE = 500
+"""Tools that are looked at between two pauses."""
 
 
 class Scopes:
@@ -54,13 +58,24 @@ class Scopes:
         if not needed <= principal.scopes:
             raise scopes_needed(principal, self.base | needed)
 
-    def shown(self, principal: Principal, index: Index) -> int:
-        """Which tools of a list the principal is shown, as bits in its order. Worked out once for the same scopes."""
-        for known, scopes, bits in self._shown:
-            if known is index and scopes == principal.scopes:
-                return bits
-        allowed = (self.needed(tool.server, tool.name) <= principal.scopes for tool in index.targets.values())
-        made = sum(1 << at for at, one in enumerate(allowed) if one)
+    def known(self, principal: Principal, index: Index) -> int | None:
+        """Which tools of a list the principal is shown, as bits in its order. None: `working` it out."""
+        scopes = principal.scopes
+        return next((bits for known, had, bits in self._shown if known is index and had == scopes), None)
+
+    def working(self, principal: Principal, index: Index) -> Generator[None, None, int]:
+        """The same, once for the same scopes and in slices."""
+        made = self.known(principal, index)
+        if made is not None:
+            return made
+        lacking = [matches for matches, scopes in self._rules if not scopes <= principal.scopes]
+        bits: list[str] = []
+        for at, tool in enumerate(index.targets.values()):
+            if at and at % SLICE == 0:
+                yield
+            full = canonical(tool.server, tool.name)
+            bits.append("0" if any(matches(full) for matches in lacking) else "1")
+        made = int("".join(reversed(bits)) or "0", 2)
         self._shown = [*self._shown[-MOST_LISTS + 1 :], (index, principal.scopes, made)]
         return made
 

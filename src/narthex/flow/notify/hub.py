@@ -241,7 +241,9 @@ class Hub:
         seen: dict[ListKind, bytes] = {}
 
         async def look(kind: ListKind) -> None:
-            seen[kind] = self._digest(listener, await self._lists(viewer, kind))
+            lists = await self._lists(viewer, kind)
+            await self._look_through(listener, lists)
+            seen[kind] = self._digest(listener, lists)
 
         await _in_time([look(kind) for kind in listener.wanted.kinds])
         return dict(seen)
@@ -383,6 +385,8 @@ class Hub:
                     lists = await self._lists(viewer, kind)
                 for start in range(0, len(waiting), SLICE):
                     some = [(one, self._listeners.get(one)) for one in waiting[start : start + SLICE]]
+                    for _, listener in some:
+                        await self._look_through(listener, lists)
                     self.wake(
                         [
                             one
@@ -398,6 +402,14 @@ class Hub:
         """Of what this one is shown of them, by its rights."""
         shown = self.front.shown
         return b"".join(one.fragments.digest(shown(listener.endpoint, listener.principal, one)) for one in lists)
+
+    async def _look_through(self, listener: Listener | None, lists: Sequence[Index]) -> None:
+        """Have worked out what this one may see of them, where that is not known: in slices."""
+        if listener is None or (admission := self.admission(listener)) is None:
+            return
+        for one in lists:
+            if not admission.looked_through(one):
+                await admission.look_through(one)
 
     async def _lists(self, viewer: Viewer, kind: ListKind) -> list[Index]:
         """Templates and skills belong to the resources: they have no notification of their own."""

@@ -9,10 +9,10 @@ Source: design §3 (visibility, canonical names, deny wins), §6 (`grants`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from zoneinfo import ZoneInfo
 
@@ -32,6 +32,7 @@ from narthex.flow.policy.decision import (
     Effect,
 )
 from narthex.flow.policy.site import NOWHERE, PATTERNS_OF, Site, fits_class
+from narthex.flow.policy.slices import SLICE
 from narthex.flow.route.index import Index
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs, everything, nothing
@@ -213,32 +214,39 @@ class Rights:
         reads_arguments = any(one.reads_arguments for one in conditions)
         return Checks(True, rules, None, reads_arguments, any(one.reads_run for one in conditions))
 
-    def shown(self, index: Index) -> int:
-        """Which items of a list are visible, as bits: the i-th for the i-th of its targets. Worked out once a list."""
-        for known, bits in self._shown:
-            if known is index:
-                return bits
-        made = self.bits(index.kind, ((one.server, one.name) for one in index.targets.values()))
-        self._shown = [*self._shown[-MOST_LISTS + 1 :], (index, made)]
-        return made
+    def known(self, index: Index) -> int | None:
+        """Which items of a list are visible, as bits: the i-th for the i-th of its targets. None: `working` it out."""
+        return next((bits for known, bits in self._shown if known is index), None)
 
-    def bits(self, kind: Kind, names: Iterable[tuple[str, str]]) -> int:
+    def working(self, index: Index) -> Generator[None, None, int]:
+        """The same, once a list and in slices."""
+        bits = self.known(index)
+        if bits is None:
+            bits = yield from self.bits(index.kind, ((one.server, one.name) for one in index.targets.values()))
+            self._shown = [*self._shown[-MOST_LISTS + 1 :], (index, bits)]
+        return bits
+
+    def bits(self, kind: Kind, names: Iterable[tuple[str, str]]) -> Generator[None, None, int]:
         """The same of `names`: server, and name as the server gives it.
 
         The names of a server stand together in a list, so only the patterns that can fit one of them are asked.
         """
         bits: list[str] = []
-        for server, items in groupby(names, itemgetter(0)):
-            prefix = canonical(server, "")
-            full = [prefix + name for _, name in items]
-            granted = self._granted[kind].narrowed(prefix, full)
-            denied = self._denied[kind].narrowed(prefix, full)
-            if granted is nothing or denied is everything:
-                bits.append("0" * len(full))
-            elif granted is everything and denied is nothing:
-                bits.append("1" * len(full))
-            else:
-                bits.append("".join(["1" if granted(name) and not denied(name) else "0" for name in full]))
+        names = iter(names)
+        while some := list(islice(names, SLICE)):
+            if bits:
+                yield
+            for server, items in groupby(some, itemgetter(0)):
+                prefix = canonical(server, "")
+                full = [prefix + name for _, name in items]
+                granted = self._granted[kind].narrowed(prefix, full)
+                denied = self._denied[kind].narrowed(prefix, full)
+                if granted is nothing or denied is everything:
+                    bits.append("0" * len(full))
+                elif granted is everything and denied is nothing:
+                    bits.append("1" * len(full))
+                else:
+                    bits.append("".join(["1" if granted(name) and not denied(name) else "0" for name in full]))
         return int("".join(bits)[::-1] or "0", 2)
 
 

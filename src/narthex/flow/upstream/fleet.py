@@ -253,11 +253,10 @@ class Fleet:
             target = find_skill(spec, view.index, name) or self._only_with_skills(viewer, name)
         else:
             target = view.index.targets.get(name)
-        if target is not None and check is not None:
-            if check.is_judged:
+        if check is not None:
+            if target is not None and check.is_judged:
                 await check.look(kind, target)
-            if not check.sees(kind, target):
-                target = None
+            target = check.visible(kind, target)
         if target is None:
             for one in view.index.missing:
                 if (only is None or one.server == only) and (check is None or check.knows(kind, one.server)):

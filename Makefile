@@ -99,6 +99,7 @@ bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; need
 	@$(BIN)/python bench/startup.py
 	@$(BIN)/python bench/replay.py
 	@$(BIN)/python bench/hidden.py
+	@$(BIN)/python bench/journal.py
 	@$(BIN)/python bench/report.py
 
 .PHONY: soak
@@ -130,6 +131,10 @@ flaky: .venv/.dev $(DEMO)/.installed counterparts ## The tests with sockets and 
 .PHONY: fuzz
 fuzz: .venv/.dev ## A long fuzz run: FUZZ_SECONDS=600 for each target
 	@NARTHEX_COMPILE=0 $(BIN)/python fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+.PHONY: forgeries
+forgeries: .venv/.dev ## Every bit of a journal of 10,000 records, flipped: does `narthex audit verify` see each of them?
+	@NARTHEX_TEST_EVERY_BIT=1 NARTHEX_COMPILE=0 $(BIN)/pytest -q tests/telemetry/audit/test_verify.py
 
 .PHONY: reference
 reference: .venv/.dev ## Write docs/reference anew from the schema and the commands

@@ -13,6 +13,7 @@ from rooms import Rooms
 from narthex.authority.api_keys import KeyTable
 from narthex.flow.identity.api_keys import make_key
 from narthex.store.port import ApiKey
+from narthex.telemetry.audit.checkpoints import load_signer
 from narthex.telemetry.journal import Journal
 
 KEYS = 10_000
@@ -32,7 +33,7 @@ def looked_up(least: Least, repeats: int) -> dict[str, Any]:
 
 def recorded(r: Rooms, least: Least, repeats: int, folder: Path) -> dict[str, Any]:
     """What a call costs more when it is recorded; its line is written by another thread."""
-    journal, front = Journal(folder), r.gateway.front
+    journal, front = Journal(folder, load_signer(folder.parent)), r.gateway.front
 
     def taken_by(record: Any) -> Callable[[], None]:
         def call() -> None:

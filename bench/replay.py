@@ -99,7 +99,7 @@ def write_records(path: Path, snapshot: Snapshot, count: int) -> int:
                 OUTCOME["ok" if allowed else "denied"], "", 0, "", "", 200, 300, 0.002, snapshot.revision,
                 check=check, call=call, inputs="full", at=clock[0],
             )  # fmt: skip
-            file.write(line_of(entry, id_of(int(clock[0] * 1000), number & 0xFFF, bytes(8))))
+            file.write(line_of(entry, id_of(int(clock[0] * 1000), number & 0xFFF, bytes(8))) + b"\n")
     return denied
 
 

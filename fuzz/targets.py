@@ -18,6 +18,7 @@ from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from fuzz.credentials import fuzz_challenge, fuzz_members, fuzz_token_answer
 from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
+from fuzz.journals import fuzz_journal
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
 from fuzz.records import fuzz_recorded
 from narthex.config.load import load
@@ -279,6 +280,7 @@ TARGETS: dict[str, Target] = {
     "metadata": fuzz_metadata,
     "names": fuzz_names,
     "param_headers": fuzz_param_headers,
+    "journal": fuzz_journal,
     "recorded": fuzz_recorded,
     "seal": fuzz_seal,
     "sse": fuzz_sse,

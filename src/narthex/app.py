@@ -49,12 +49,12 @@ from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
 from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
-from narthex.telemetry.journal import Journal
 from narthex.telemetry.log import Logs, start_line
 from narthex.types import Address, Snapshot, TlsFiles
 
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
+    from narthex.telemetry.journal import Journal
 
 _log = logging.getLogger("narthex")
 BACKLOG = 1024
@@ -195,9 +195,16 @@ class Gateway:
     def _record(self, snapshot: Snapshot) -> None:
         """Record calls where the configuration says so. Raises ConfigError."""
         before, folder = self.journal, Path(snapshot.audit_dir)
-        if before is not None and snapshot.audit_dir and before.folder == folder:
+        second = Path(snapshot.audit_checkpoints) if snapshot.audit_checkpoints else None
+        if before is not None and snapshot.audit_dir and (before.folder, before.second) == (folder, second):
             return
-        self.journal = Journal(folder) if snapshot.audit_dir else None
+        self.journal = None
+        if snapshot.audit_dir:
+            from narthex.telemetry.audit.checkpoints import load_signer  # signatures: only where they are needed
+            from narthex.telemetry.journal import Journal
+
+            on_loop = asyncio.get_running_loop().call_soon_threadsafe
+            self.journal = Journal(folder, load_signer(Path(snapshot.state_dir)), second=second, on_loop=on_loop)
         self.front.record = self.journal.add if self.journal is not None else None
         if before is not None:
             before.close()
@@ -231,6 +238,11 @@ class Gateway:
     def policy_problem(self) -> str:
         """Why an engine does not decide at present; empty while all is well, or there is none."""
         return self.policies.problem
+
+    @property
+    def checkpoints_problem(self) -> str:
+        """Why checkpoints do not reach their second place; empty while they do, or there is none."""
+        return self.journal.second_problem if self.journal is not None else ""
 
     @property
     def missing_secrets(self) -> int:

@@ -687,6 +687,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """How much may be used. (`limits` are those of the process.)"""
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""
+    audit_checkpoints: str = ""
+    """The second place of the journal's checkpoints; empty for none."""
     audit_inputs: Literal["none", "digest", "full"] = "none"
     """What is recorded of what a decision was taken on."""
     policy: RegoSpec | OpaSpec | None = None

@@ -20,16 +20,16 @@ from narthex.telemetry import journal as module
 from narthex.telemetry.journal import Journal
 from narthex.testing import FakeClock
 from tests.e2e.harness import wait_for
+from tests.telemetry.audit.writing import AT, SIGNER, look
+from tests.telemetry.audit.writing import journal as paths
 from tests.telemetry.test_record import ENTRY
 
-AT = 1_700_000_000.0  # 2023-11-14, 22:13:20 UTC
-DAY = "calls-20231114.jsonl"
 
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text()
-    assert not text or text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines() if line]
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """All records but those of the journal's own, in their order; what was written is whole."""
+    assert not look(folder).faults
+    found = [json.loads(line) for path in paths(folder) for line in path.read_bytes().splitlines()]
+    return [one for one in found if one["event"] not in ("open", "segment", "close")]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def make(tmp_path: Path) -> Any:
     made: list[Journal] = []
 
     def start(**options: Any) -> Journal:
-        made.append(Journal(tmp_path / "audit", now=options.pop("now", lambda: AT), **options))
+        made.append(Journal(tmp_path / "audit", SIGNER, now=options.pop("now", lambda: AT), **options))
         return made[-1]
 
     yield start
@@ -55,36 +55,26 @@ def test_records_stand_in_order_in_a_private_file(make: Callable[..., Journal], 
     add(journal, *(f"call-{number}" for number in range(5000)))
     journal.close()
     journal.close()
-    path = tmp_path / "audit" / DAY
-    found = lines(path)
+    found = lines(tmp_path / "audit")
     assert [one["name"] for one in found] == [f"call-{number}" for number in range(5000)]
     ids = [one["id"] for one in found]
     assert ids == sorted(set(ids))
     assert found[0]["time"] == "2023-11-14T22:13:20.000000Z", "when it was accounted for"
+    (path,) = paths(tmp_path / "audit")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert (journal.written, journal.lost, journal.problem) == (5000, 0, "")
 
 
-def test_a_new_gateway_goes_on_in_the_same_file(make: Callable[..., Journal], tmp_path: Path) -> None:
+def test_a_new_gateway_goes_on_behind_the_one_before_it(make: Callable[..., Journal], tmp_path: Path) -> None:
     for name in ("first", "second"):
         journal = make()
         add(journal, name)
         journal.close()
-    assert [one["name"] for one in lines(tmp_path / "audit" / DAY)] == ["first", "second"]
+    assert [one["name"] for one in lines(tmp_path / "audit")] == ["first", "second"]
+    assert len(look(tmp_path / "audit").chains) == 2
 
 
-def test_a_line_that_a_crash_cut_off_is_closed(make: Callable[..., Journal], tmp_path: Path) -> None:
-    path = tmp_path / "audit" / DAY
-    path.parent.mkdir()
-    path.write_text('{"v":1,"id":"0189')
-    journal = make()
-    add(journal, "next")
-    journal.close()
-    cut, whole = path.read_text().splitlines()
-    assert cut == '{"v":1,"id":"0189' and json.loads(whole)["name"] == "next"
-
-
-def test_a_day_has_a_file_of_its_own(make: Callable[..., Journal], tmp_path: Path) -> None:
+def test_a_day_has_a_segment_of_its_own(make: Callable[..., Journal], tmp_path: Path) -> None:
     clock = FakeClock(AT)
     journal = make(now=clock)
     add(journal, "today")
@@ -92,19 +82,65 @@ def test_a_day_has_a_file_of_its_own(make: Callable[..., Journal], tmp_path: Pat
     clock.advance(86_400)
     add(journal, "tomorrow")
     journal.close()
-    assert [[one["name"] for one in lines(path)] for path in sorted((tmp_path / "audit").iterdir())] == [
-        ["today"], ["tomorrow"],
-    ]  # fmt: skip
+    assert [path.name[:14] for path in paths(tmp_path / "audit")] == ["calls-20231114", "calls-20231115"]
+    assert [one["name"] for one in lines(tmp_path / "audit")] == ["today", "tomorrow"]
 
 
 def test_a_file_that_was_moved_away_is_made_anew(make: Callable[..., Journal], tmp_path: Path) -> None:
-    journal, path = make(), tmp_path / "audit" / DAY
+    journal, folder = make(), tmp_path / "audit"
     add(journal, "one")
-    wait_for(lambda: path.stat().st_size > 0, "the first record")
+    (path,) = paths(folder)
+    wait_for(lambda: b'"name":"one"' in path.read_bytes(), "the first record")
     path.rename(tmp_path / "rotated")
     add(journal, "two")
     journal.close()
-    assert [one["name"] for one in (*lines(tmp_path / "rotated"), *lines(path))] == ["one", "two"]
+    assert [one.what for one in look(folder).faults] == ["missing"]
+    (tmp_path / "rotated").rename(path.with_name("calls-0.jsonl"))
+    assert [one["name"] for one in lines(folder)] == ["one", "two"]
+
+
+def test_what_was_written_is_signed_when_the_second_is_over(make: Callable[..., Journal], tmp_path: Path) -> None:
+    clock = FakeClock(AT)
+    journal = make(now=clock)
+    add(journal, "one")
+    wait_for(lambda: journal.written == 1, "the record")
+    clock.advance(1)
+    wait_for(lambda: look(tmp_path / "audit").chains[0].signed == 2, "the checkpoint, without another record")
+
+
+def test_who_waits_is_told_when_the_record_is_on_the_disk(make: Callable[..., Journal], tmp_path: Path) -> None:
+    events: list[str] = []
+    journal = make(
+        sync=lambda file: events.append("synced"),
+        on_loop=lambda tell, waiting, problem: tell(waiting, problem),
+    )
+    entry = replace(ENTRY, name="one", done=lambda problem: events.append(f"told{problem}"))
+    journal.add(entry)
+    wait_for(lambda: "told" in events, "the word")
+    assert events[-2:] == ["synced", "told"] and entry.seq == 2
+    journal.close()
+    assert lines(tmp_path / "audit")[0]["seq"] == 2
+
+
+def test_those_who_wait_while_the_disk_is_busy_share_the_next_sync(make: Callable[..., Journal]) -> None:
+    go, begun, syncs, told = threading.Event(), threading.Event(), [0], [0]
+
+    def slow(file: int) -> None:
+        syncs[0] += 1
+        begun.set()
+        assert go.wait(10)
+
+    def tell(problem: str) -> None:
+        told[0] += 1
+
+    journal = make(sync=slow, on_loop=lambda run, waiting, problem: run(waiting, problem))
+    journal.add(replace(ENTRY, done=tell))
+    assert begun.wait(10)
+    for _ in range(200):
+        journal.add(replace(ENTRY, done=tell))
+    go.set()
+    wait_for(lambda: told[0] == 201, "all are told")
+    assert syncs[0] == 2
 
 
 class Disk:
@@ -114,19 +150,19 @@ class Disk:
         self.error = 0
         self.most = 1 << 30
         self.refused = threading.Event()
-        self._write = os.write
-        monkeypatch.setattr(module.os, "write", self.write)
+        self._write = os.pwrite
+        monkeypatch.setattr(module.os, "pwrite", self.write)
         monkeypatch.setattr(module, "RETRY_S", 0.01)
 
-    def write(self, file: int, data: bytes) -> int:
+    def write(self, file: int, data: bytes, offset: int) -> int:
         if self.error and self.most <= 0:
             self.refused.set()
             raise OSError(self.error, os.strerror(self.error))
         if self.error:
             piece = data[: self.most]
             self.most -= len(piece)
-            return self._write(file, piece)
-        return self._write(file, data)
+            return self._write(file, piece, offset)
+        return self._write(file, data, offset)
 
 
 def test_a_full_disk_is_said_counted_and_gone_on_with(
@@ -146,10 +182,30 @@ def test_a_full_disk_is_said_counted_and_gone_on_with(
         wait_for(lambda: not journal.problem, "the disk is back")
         add(journal, "i")
         journal.close()
-    found = lines(tmp_path / "audit" / DAY)
+    found = lines(tmp_path / "audit")
     assert [one.get("name", one.get("count")) for one in found] == ["a", 3, "b", "c", "d", "e", "i"]
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2 and "cannot be written" in said[0] and "3 were lost" in said[1]
+
+
+def test_who_waits_is_told_why_the_record_is_not_on_the_disk(
+    make: Callable[..., Journal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, told = Disk(monkeypatch), []
+    journal = make(capacity=2, on_loop=lambda tell, waiting, problem: tell(waiting, problem))
+    disk.error, disk.most = errno.ENOSPC, 0
+    journal.add(replace(ENTRY, name="a", done=told.append))
+    wait_for(lambda: bool(told), "the word")
+    assert "No space left" in told[0]
+    add(journal, *"bc")
+    assert journal.is_full
+    journal.add(replace(ENTRY, name="d", done=told.append))
+    assert told[1] == module.FULL
+    disk.error = 0
+    wait_for(lambda: not journal.problem, "the disk is back")
+    journal.close()
+    assert [one["event"] for one in lines(tmp_path / "audit")] == ["call", "lost", "call", "call"]
+    assert len(told) == 2, "once each"
 
 
 def test_closing_does_not_wait_for_a_disk_that_is_full(
@@ -168,7 +224,7 @@ def test_a_record_that_cannot_be_written_costs_no_other(make: Callable[..., Jour
     journal = make()
     add(journal, "a", "\ud800", "b")
     journal.close()
-    found = lines(tmp_path / "audit" / DAY)
+    found = lines(tmp_path / "audit")
     assert sorted(str(one.get("name", one.get("count"))) for one in found) == ["1", "a", "b"]
 
 
@@ -177,5 +233,5 @@ def test_a_folder_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path, wh
     path = tmp_path / "audit"
     path.write_text("a file")
     with pytest.raises(ConfigError) as refused:
-        Journal(path if what == "a file" else path / "below")
+        Journal(path if what == "a file" else path / "below", SIGNER)
     assert "audit.dir" in refused.value.problems[0]

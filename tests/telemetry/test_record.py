@@ -52,7 +52,7 @@ ENTRY = Entry(
 
 def read(entry: Entry) -> dict[str, Any]:
     line = line_of(entry, ID)
-    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    assert b"\n" not in line
     return json.loads(line)
 
 

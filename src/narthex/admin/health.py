@@ -47,7 +47,8 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         status = "journal_unavailable"
     else:
         refused = last is not None and last.status == "refused"
-        short = bool(degraded or gateway.silent_issuers() or gateway.missing_secrets or gateway.policy_problem)
+        silent = gateway.silent_issuers() or gateway.policy_problem
+        short = bool(degraded or silent or gateway.missing_secrets or gateway.checkpoints_problem)
         status = "degraded" if short or refused else "ready"
     return {
         "status": status,
@@ -56,6 +57,7 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         "silent_issuers": list(gateway.silent_issuers()),
         "missing_secrets": gateway.missing_secrets,
         "policy_problem": gateway.policy_problem,
+        "checkpoints": "behind" if gateway.checkpoints_problem else "ok",
         "last_reload": msgspec.to_builtins(last) if last is not None else None,
     }
 

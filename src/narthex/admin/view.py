@@ -66,6 +66,10 @@ class GatewayView(Protocol):
         """Why the store cannot be used at present; empty while all is well, or none is needed."""
 
     @property
+    def checkpoints_problem(self) -> str:
+        """Why the journal's checkpoints do not reach their second place; empty while they do, or there is none."""
+
+    @property
     def journal_problem(self) -> str:
         """Why calls cannot be recorded at present; empty while all is well, or none are."""
 

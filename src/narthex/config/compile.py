@@ -180,6 +180,7 @@ class _Compiler:
             secret_names=secrets.names,
             vault=secrets.vault,
             audit_dir=self._audit_dir(),
+            audit_checkpoints=self._audit_checkpoints(),
             audit_inputs=self.settings.audit.inputs if self.settings.audit is not None else "none",
             listen=listen,
             admin_listen=admin,
@@ -277,6 +278,17 @@ class _Compiler:
         if audit is not None and audit.dir is None and ("audit", "dir") not in self.reading.marks:
             self.reading.fault(("audit",), "audit: 'dir' is missing: where do the records go?")
         return str(self._resolve(audit.dir)) if audit is not None and audit.dir is not None else ""
+
+    def _audit_checkpoints(self) -> str:
+        audit = self.settings.audit
+        if audit is None or audit.checkpoints is None:
+            return ""
+        second = str(self._resolve(audit.checkpoints))
+        if audit.dir is not None and second == str(self._resolve(audit.dir)):
+            self.reading.fault(
+                ("audit", "checkpoints"), "audit.checkpoints is audit.dir: a second place is another one"
+            )
+        return second
 
     def _limits(self) -> Limits:
         bounds = msgspec.structs.asdict(self.settings.bounds)

@@ -1,8 +1,9 @@
-"""Records to files: appended in batches by a thread of its own, a file a day, so that no disk holds up a call.
+"""Records to files: sealed and appended in batches by a thread of its own, so that no disk holds up a call.
 
-In: entries, from the event loop. Out: lines in `DIR/calls-YYYYMMDD.jsonl` (0600, the day in UTC). A disk that is full
-or gone is said at once and again when it is back; what does not fit into the queue meanwhile is counted, and the count
-takes the place of the records in the file. A line that a crash cut off is closed, never continued.
+In: entries, from the event loop. Out: lines of a chain in the segments of `DIR` (`audit/segments.py`), signed every
+second. Who needs a record on the disk gives a callback with it: those that come while the disk is busy share the next
+write (group commit). A disk that is full or gone is said at once and again when it is back; what does not fit into the
+queue meanwhile is counted, and the count takes the place of the records in the chain.
 Cases: `tests/telemetry/test_journal.py`.
 """
 
@@ -14,9 +15,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from narthex.errors import ConfigError
+from narthex.telemetry.audit.checkpoints import Signer
+from narthex.telemetry.audit.elsewhere import Elsewhere
+from narthex.telemetry.audit.segments import MOST_BYTES, SIGN_RECORDS, SIGN_S, Segments, sync_file
 from narthex.telemetry.record import Entry, id_of, line_of, line_of_lost
 
 CAPACITY = 32_768
@@ -25,7 +31,9 @@ MOST_KEPT = 64 * 1024 * 1024
 """Bytes of requests that may wait for the disk with their records; beyond, records are without their input."""
 FLUSH_S = 0.02
 RETRY_S = 1.0
-_BATCH = 1024
+FULL = "the queue of records is full"
+Done = Callable[[str], None]
+"""Told that a record is on the disk, by an empty text, or why it is not."""
 _log = logging.getLogger("narthex.journal")
 
 
@@ -34,48 +42,73 @@ class Journal:
 
     Args:
         folder: Made (0700) where it is missing.
-        now: Seconds since 1970. random: so many bytes of chance.
+        signer: Signs how far the chain has come.
+        second: Another folder, for checkpoints; None: no other.
+        on_loop: Runs something on the event loop soon, from any thread.
+        now: Seconds since 1970. random: so many bytes of chance. sync: brings a file to the disk.
     Raises:
-        ConfigError: The folder or today's file cannot be written.
+        ConfigError: The folder, or the first file in it, cannot be written.
     """
 
     def __init__(
         self,
         folder: Path,
+        signer: Signer,
         *,
+        second: Path | None = None,
+        on_loop: Callable[..., Any] | None = None,
         now: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
+        sync: Callable[[int], None] = sync_file,
         capacity: int = CAPACITY,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
-        self.folder = folder
+        self.folder, self.second = folder, second
         self.written = 0
         self.lost = 0
         self.without_input = 0
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
-        self._now, self._random, self._capacity = now, random, capacity
+        self._now, self._random, self._capacity, self._on_loop = now, random, capacity, on_loop
         self._entries: deque[Entry] = deque()
         self._at_ms = self._number = 0
         self._told = 0
         self._kept = self._let_go = 0  # bytes; the one is the loop's, the other the thread's
-        self._left = b""  # of a batch whose beginning is in the file
-        self._file = -1
-        self._day = ""
+        self._waiting: list[Done] = []  # for what is written to be on the disk
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._closing = threading.Event()
+        self._elsewhere = Elsewhere(second) if second is not None else None
+        self._segments = Segments(
+            folder, signer, self._id(now()), new_id=self._id, sync=sync, most_bytes=most_bytes,
+            elsewhere=self._elsewhere.put if self._elsewhere is not None else None,
+        )  # fmt: skip
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._open(now())
+            self._segments.open(now())
         except OSError as error:
+            self._end_elsewhere(0.0)
             problem = f"audit.dir: {folder}: {error.strerror or error}"
             raise ConfigError([f"{problem}; make it writable for this user, or name another folder"]) from None
         self._thread = threading.Thread(target=self._write_all, name="narthex-journal", daemon=True)
         self._thread.start()
 
+    @property
+    def second_problem(self) -> str:
+        """Why checkpoints do not reach their second place; empty while they do."""
+        return self._elsewhere.problem if self._elsewhere is not None else ""
+
+    @property
+    def is_full(self) -> bool:
+        """Is there no room for another record?"""
+        return len(self._entries) >= self._capacity
+
     def add(self, entry: Entry) -> None:
         """Queue one record. Never waits, never raises."""
         if len(self._entries) >= self._capacity:
             self.lost += 1
+            if entry.done is not None:
+                self._deliver([entry.done], FULL)
             return
         entry.at = self._now()
         if entry.call is not None:
@@ -87,67 +120,104 @@ class Journal:
         if entry.call is None and entry.check is not None:
             entry.check.params = {}  # or they would wait for the disk
         self._entries.append(entry)
+        if entry.done is not None and not self._hurry.is_set():
+            self._hurry.set()
         if not self._wake.is_set():
             self._wake.set()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what is queued, waiting at most this long for a disk. Idempotent."""
+        """Write what is queued and end the chain, waiting at most this long for a disk. Idempotent."""
         self._closing.set()
+        self._hurry.set()
         self._wake.set()
         self._thread.join(timeout_s)
-        if not self._thread.is_alive() and self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._end_elsewhere(timeout_s)
+
+    def _end_elsewhere(self, timeout_s: float) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.close(timeout_s)
 
     # --- on the thread
 
     def _write_all(self) -> None:
         while True:
-            self._wake.wait()
+            self._wake.wait(SIGN_S if self._segments.unsigned else None)
             self._wake.clear()
+            self._hurry.clear()
             done = self._write_queued()
-            if self._closing.is_set() and (not done or not (self._entries or self._left)):
+            if self._closing.is_set() and (not done or not self._more):
+                with suppress(OSError):
+                    self._segments.close(self._now())
                 return
-            if self._entries or self._left or self.lost != self._told:
+            if self._more:
                 self._wake.set()
-            self._closing.wait(FLUSH_S if done else RETRY_S)  # many records share one wake-up of this thread
+            self._hurry.wait(FLUSH_S if done else RETRY_S)  # many records share one wake-up of this thread
+
+    @property
+    def _more(self) -> bool:
+        return bool(self._entries) or self._segments.pending or self.lost != self._told
 
     def _write_queued(self) -> bool:
         """Append what is there. False where the disk did not take all of it: the rest is kept, and tried again."""
+        segments = self._segments
         try:
-            self._turn(self._now())
-            while self._left or self._entries or self.lost != self._told:
-                if not self._left:
-                    self._left = self._batch()
-                while self._left:
-                    self._left = self._left[os.write(self._file, self._left) :]
+            while True:
+                if not segments.pending:
+                    segments.turn(self._now())
+                    self._seal()
+                segments.flush()
+                if self._waiting or segments.is_due(self._now()):
+                    segments.commit(self._now())
+                    self._deliver(self._waiting, "")
+                    self._waiting = []
+                if not self._more:
+                    break
         except OSError as error:
-            problem = f"{self.folder}: {error.strerror or error}"
-            if problem != self.problem:
-                self.problem = problem
-                _log.error("records of calls cannot be written and will be lost when the queue is full: %s", problem)
+            self._failed(f"{self.folder}: {error.strerror or error}")
             return False
         if self.problem:
             _log.warning("records of calls are written again; %d were lost in all", self.lost)
             self.problem = ""
         return True
 
-    def _batch(self) -> bytes:
-        lines = []
+    def _failed(self, problem: str) -> None:
+        if problem != self.problem:
+            self.problem = problem
+            _log.error("records of calls cannot be written and will be lost when the queue is full: %s", problem)
+        queued = list(self._entries)
+        waiting = self._waiting + [entry.done for entry in queued if entry.done is not None]
+        for entry in queued:
+            entry.done = None  # they are still written, once that is possible
+        self._deliver(waiting, problem)
+        self._waiting = []
+
+    def _deliver(self, waiting: list[Done], problem: str) -> None:
+        if waiting and self._on_loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._on_loop(_tell, waiting, problem)
+
+    def _seal(self) -> None:
+        """Take as many entries as one checkpoint may cover."""
+        segments = self._segments
         if self.lost != self._told:
             count, self._told = self.lost - self._told, self.lost
-            lines.append(line_of_lost(count, self._now(), self._id(self._now())))
-        for _ in range(min(len(self._entries), _BATCH)):
+            segments.add(line_of_lost(count, self._now(), self._id(self._now())))
+        for _ in range(min(len(self._entries), max(1, SIGN_RECORDS - segments.unsigned))):
             entry = self._entries.popleft()
             if entry.call is not None:
                 self._let_go += entry.bytes_in
             try:
-                lines.append(line_of(entry, self._id(entry.at)))
-                self.written += 1
+                record = line_of(entry, self._id(entry.at))
             except Exception:  # text that is no Unicode, say: one record must not cost all that follow
                 _log.exception("a record of a call cannot be written down")
                 self.lost += 1
-        return b"".join(lines)
+                if entry.done is not None:
+                    self._deliver([entry.done], "the record cannot be written down")
+                continue
+            entry.seq = segments.add(record)
+            self.written += 1
+            if entry.done is not None:
+                self._waiting.append(entry.done)
 
     def _id(self, at: float) -> str:
         """In the order of the lines, also where the clock goes back."""
@@ -160,32 +230,7 @@ class Journal:
                 self._at_ms, self._number = self._at_ms + 1, 0
         return id_of(self._at_ms, self._number, self._random(8))
 
-    def _turn(self, now: float) -> None:
-        """Go on in today's file, also where somebody has moved it away."""
-        if self._left:
-            return  # its beginning is in the file that is open
-        if self._day == _day(now):
-            try:
-                found, ours = os.stat(self._path(now)), os.fstat(self._file)
-                if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
-                    return
-            except FileNotFoundError:
-                pass
-        self._open(now)
 
-    def _open(self, now: float) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        file = os.open(self._path(now), flags, 0o600)
-        size = os.fstat(file).st_size
-        if size and os.pread(file, 1, size - 1) != b"\n":
-            self._left = b"\n"  # a crash has cut its last line off
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._day = file, _day(now)
-
-    def _path(self, now: float) -> Path:
-        return self.folder / f"calls-{_day(now)}.jsonl"
-
-
-def _day(now: float) -> str:
-    return time.strftime("%Y%m%d", time.gmtime(now))
+def _tell(waiting: list[Done], problem: str) -> None:
+    for done in waiting:
+        done(problem)

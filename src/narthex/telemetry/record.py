@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -64,6 +65,10 @@ class Entry(msgspec.Struct):
     limit: str = ""
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
+    done: Callable[[str], None] | None = None
+    """Who waits for the record: told on the event loop that it is on the disk, by an empty text, or why it is not."""
+    seq: int = 0
+    """Its number in the chain; set by the journal."""
 
 
 class Who(msgspec.Struct, omit_defaults=True):
@@ -152,7 +157,7 @@ ALLOWED = frozenset({"ok", "tool_error", "rpc_error", "cancelled", "upstream_una
 
 
 def line_of(entry: Entry, id_: str) -> bytes:
-    """The record of a call, with its line end."""
+    """The record of a call, an object of JSON without line ends."""
     who = entry.principal
     outcome = OUTCOMES[entry.outcome]
     record = Record(
@@ -189,7 +194,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         shadow=_would(entry),
         input=_input(entry),
     )  # fmt: skip
-    return _encode(record) + b"\n"
+    return _encode(record)
 
 
 def _input(entry: Entry) -> dict[str, Any] | None:
@@ -230,7 +235,7 @@ def _said(check: Check) -> Said | None:
 
 def line_of_lost(count: int, at: float, id_: str) -> bytes:
     """What stands in the place of records that are not there."""
-    return _encode(Lost(FORM, id_, stamp(at), "lost", count)) + b"\n"
+    return _encode(Lost(FORM, id_, stamp(at), "lost", count))
 
 
 def id_of(at_ms: int, number: int, chance: bytes) -> str:

@@ -59,7 +59,7 @@ def decided(
 
 def line(check: Check, call: Call, *, full: bool = True) -> bytes:
     entry: Entry = replace(ENTRY, principal=call.principal, check=check, call=call, inputs="full" if full else "digest")
-    return line_of(entry, "r-1")
+    return line_of(entry, "r-1") + b"\n"
 
 
 def recorded(check: Check, call: Call, *, full: bool = True) -> Recorded:

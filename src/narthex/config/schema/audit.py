@@ -10,11 +10,20 @@ from narthex.config.kinds import FILE, Choice, Group, Setting, later
 
 
 class AuditSettings(msgspec.Struct, frozen=True):
-    """The record of every call, a line of JSON each. Without this section nothing is recorded."""
+    """The record of every call, a line of JSON each, chained and signed. Without this section nothing is recorded."""
 
     dir: Annotated[
         str | None,
-        Setting(FILE, "Folder of the files, one a day, relative to the configuration file.", default="required"),
+        Setting(FILE, "Folder of the journal, relative to the configuration file.", default="required"),
+    ] = None
+    checkpoints: Annotated[
+        str | None,
+        Setting(
+            FILE,
+            "Another folder, on another disk or a share, that gets the journal's signed checkpoints too: who may write"
+            " the one cannot cut the journal's end off unseen. However slow it is, nothing waits for it.",
+            default="no second place",
+        ),
     ] = None
     inputs: Annotated[
         Literal["none", "digest", "full"],

@@ -1,0 +1,36 @@
+"""Fuzz target for `narthex audit verify`: files of a journal that somebody hands over."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from narthex.telemetry.audit.checkpoints import Signer
+from narthex.telemetry.audit.segments import Segments
+from narthex.telemetry.audit.verify import verify
+
+SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+KEYS = {SIGNER.id: SIGNER.public}
+AT = 1_700_000_000.0
+
+
+def fuzz_journal(data: bytes) -> None:
+    """Never raises; and what did not come from the journal is never added to it unseen."""
+    first, _, second = data.partition(b"\0")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "calls-1.jsonl").write_bytes(first)
+        (folder / "checkpoints-1.jsonl").write_bytes(second)
+        alone = verify(folder, KEYS)
+        assert not (alone.records and not alone.chains)
+        one = Segments(folder, SIGNER, "b", new_id=str)
+        one.open(AT)
+        one.add(b'{"n":1}')
+        one.close(AT)
+        (path,) = folder.glob("calls-2*")
+        with path.open("ab") as file:
+            file.write(first + b"\n")
+        found = verify(folder, KEYS)
+        assert found.fault_count > 0, "lines behind the end of a chain"

@@ -1,0 +1,118 @@
+"""`narthex audit`: is the record of calls whole? Needs no running gateway; copied files are enough.
+
+In: the folder of a journal. Out: what is wrong with it; exit 0 nothing, 1 a fault, 2 misused.
+Cases: `tests/cli/test_audit.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from narthex.cli.client import one_line
+from narthex.cli.kept import config_option, find_file, json_option, say
+
+if TYPE_CHECKING:
+    from narthex.telemetry.audit.verify import Report
+
+SHOWN = 20
+"""Rows for people; `--json` gives more."""
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def audit() -> None:
+    """Work on the record of calls: a folder of the journal, also a copied one."""
+
+
+@audit.command()
+@click.argument("folder", metavar="[DIR]", required=False, type=_FOLDER)
+@click.option("--key", "keys", multiple=True, type=_FILE, help="Public key that checkpoints must be signed with (PEM).")
+@click.option("--checkpoints", "places", multiple=True, type=_FOLDER, help="Another folder with checkpoints.")
+@config_option
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    folder: Path | None,
+    keys: tuple[Path, ...],
+    places: tuple[Path, ...],
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Prove that no record was changed, left out, put in or cut off.
+
+    DIR is the folder of a journal; without it, where the configuration records. Without --key the public keys in DIR
+    are taken: whoever could write there could have signed anew, so keep a copy of the key elsewhere.
+
+    Exits 0 where the journal is whole, 1 where it is not. What a crash leaves is no fault: a last line that was cut
+    off, calls that have begun and never ended; both are listed.
+
+    With --json: {"whole", "records", "chains": [{"chain", "first", "last", "signed", "closed", "torn", "whole"}],
+    "fault_count", "faults": [{"what", "file", "line", "text"}], "notes", "unfinished_count", "unfinished": [{"chain",
+    "seq", "id", "time"}], "keys", "keys_given"}.
+    """
+    from narthex.telemetry.audit.checkpoints import read_keys
+    from narthex.telemetry.audit.verify import verify as run
+
+    if folder is None:
+        folder, places = _configured(find_file(ctx, config), places)
+    try:
+        known = read_keys(keys or sorted(folder.glob("audit-*.pub")))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    report = run(folder, known, places)
+    if not report.chains and not report.faults:
+        raise click.ClickException(f"no journal in {folder}")
+    if as_json:
+        import msgspec
+
+        say({"whole": not report.fault_count, **msgspec.to_builtins(report), "keys_given": bool(keys)})
+    else:
+        _show(report, given=bool(keys))
+    ctx.exit(1 if report.fault_count else 0)
+
+
+def _configured(config: Path, places: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    """Where a configuration records, and where it puts checkpoints. Raises ClickException: nowhere."""
+    from narthex.cli.records import folder_of
+    from narthex.config.compile import load_snapshot
+
+    snapshot = load_snapshot(config, env=os.environ)
+    folder = folder_of(snapshot)
+    if not folder.is_dir():
+        raise click.ClickException(f"nothing is recorded yet in {folder}")
+    second = Path(snapshot.audit_checkpoints)
+    return folder, (*places, second) if snapshot.audit_checkpoints and second.is_dir() else places
+
+
+def _show(report: Report, *, given: bool) -> None:
+    for note in report.notes[:SHOWN]:
+        click.echo(f"note: {one_line(note)}")
+    for one in report.unfinished[:SHOWN]:
+        click.echo(f"note: call {one_line(one.id)} of {one_line(one.time)} has begun and no end of it is recorded")
+    _more(report.unfinished_count)
+    for fault in report.faults[:SHOWN]:
+        place = f"{fault.file}:{fault.line}" if fault.line else fault.file
+        click.secho(f"{one_line(place)}: {one_line(fault.text)}", fg="red")
+    _more(report.fault_count)
+    chains, unsigned = len(report.chains), sum(one.last - one.signed for one in report.chains)
+    what = f"{report.records} records in {chains} chain{'' if chains == 1 else 's'}"
+    tail = f"; the last {unsigned} are not signed yet" if unsigned and not report.fault_count else ""
+    keys = f"signed with {', '.join(report.keys)}" if report.keys else "no public key is here"
+    whose = (
+        "" if given or not report.keys else " (found in the folder itself: give --key to trust no one who writes there)"
+    )
+    if report.fault_count:
+        click.secho(f"NOT WHOLE: {what} were read; {keys}{whose}.", fg="red")
+    else:
+        click.secho(f"Whole: {what}, {keys}{whose}{tail}.", fg="green")
+
+
+def _more(count: int) -> None:
+    if count > SHOWN:
+        click.echo(f"… and {count - SHOWN} more (--json)")

@@ -1,0 +1,254 @@
+"""The files of the journal: segments that only grow, each the continuation of a chain, and beside each its checkpoints.
+
+In: records as JSON, from one thread. Out: `calls-STAMP-SLOT.jsonl` and `checkpoints-STAMP-SLOT.jsonl` (0600), STAMP the
+moment (UTC) at which a segment was begun. A chain opens with the head of the one before it. What a failing disk has not
+taken is written again, to the same place. Cases: `tests/telemetry/audit/test_segments.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from narthex import __version__
+from narthex.telemetry.audit.chain import LONGEST, Broken, Chain, place
+from narthex.telemetry.audit.checkpoints import Head, Signer
+from narthex.telemetry.audit.headers import Header, read_header
+from narthex.telemetry.record import FORM, stamp
+
+SEGMENT = "calls-"
+CHECKPOINTS = "checkpoints-"
+SUFFIX = ".jsonl"
+MOST_BYTES = 256 * 1024 * 1024
+"""Of a segment; the next record begins another."""
+SIGN_RECORDS = 1_000
+SIGN_S = 1.0
+"""The most that is written and not signed yet."""
+_encode = msgspec.json.Encoder().encode
+
+sync_file: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+class Segments:
+    """The writing end of one chain.
+
+    Args:
+        folder: It exists.
+        signer: Signs checkpoints; `instance` is its id.
+        boot: What this run of the process is called: in order of time.
+        new_id: An id for a record, from seconds since 1970.
+        sync: Brings a file's bytes to the disk.
+        elsewhere: Takes each checkpoint that is due by time or number, too; never waits, never raises.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        signer: Signer,
+        boot: str,
+        *,
+        new_id: Callable[[float], str],
+        slot: int = 0,
+        sync: Callable[[int], None] = sync_file,
+        elsewhere: Callable[[str, bytes], None] | None = None,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.folder, self._signer, self._slot = folder, signer, slot
+        self._new_id, self._sync, self._elsewhere, self._most = new_id, sync, elsewhere, most_bytes
+        self.chain = Chain(f"{signer.id}/{slot}/{boot}")
+        self.size = 0
+        """Bytes of this segment that the file has."""
+        self.synced = 0
+        """Bytes of it that are on the disk."""
+        self._sealed: list[bytes] = []
+        self._left = b""  # sealed before, and not in the file yet
+        self._unsynced = bytearray()  # in the file, and perhaps not on the disk
+        self._file = self._points = -1
+        self._path = Path()
+        self._day = ""
+        self._signed = 0  # number of the last record that is
+        self._signed_at = 0.0
+
+    # --- what the journal does
+
+    def open(self, now: float) -> None:
+        """Begin the chain. Raises OSError."""
+        (self.folder / f"audit-{self._signer.id}.pub").write_bytes(self._signer.pem())
+        before, torn = predecessor(self.folder, self._slot)
+        self._begin(now, self._header(now, "open", before, torn or None))
+        self._signed_at = now
+        self.flush()
+
+    def turn(self, now: float) -> None:
+        """Go on in another segment where it is time: another day, this one is full, or somebody has moved it away."""
+        if self.pending:
+            return  # its beginning is in the file that is open
+        if self._day == day_of(now) and self.size < self._most and self._is_there():
+            return
+        self.commit(now)
+        before = Head(self.chain.name, self.chain.seq, self.chain.head.hex())
+        self._begin(now, self._header(now, "segment", before))
+
+    def add(self, record: bytes) -> int:
+        """Seal a record. It reaches the file with `flush`. Returns its number."""
+        self._sealed.append(self.chain.seal(record))
+        return self.chain.seq
+
+    @property
+    def pending(self) -> bool:
+        """Is there something that was sealed and is not in the file?"""
+        return bool(self._sealed or self._left)
+
+    @property
+    def unsigned(self) -> int:
+        """Records that no checkpoint covers yet."""
+        return self.chain.seq - self._signed
+
+    def flush(self) -> None:
+        """Write what was sealed. Raises OSError: the rest is kept, and goes on with the next."""
+        self._left += b"".join(self._sealed)
+        self._sealed.clear()
+        while self._left:
+            count = os.pwrite(self._file, self._left, self.size)
+            self._unsynced += self._left[:count]
+            self.size += count
+            self._left = self._left[count:]
+
+    def is_due(self, now: float) -> bool:
+        """Is it time for a checkpoint?"""
+        return self.unsigned >= SIGN_RECORDS or (self.unsigned > 0 and not 0 <= now - self._signed_at < SIGN_S)
+
+    def commit(self, now: float) -> None:
+        """Bring what was written to the disk, and sign that it is there. Raises OSError."""
+        self.flush()
+        if self._unsynced:
+            try:
+                self._sync(self._file)
+            except OSError:  # whether its pages are still to be written nobody knows: they are written again
+                self._left = bytes(self._unsynced) + self._left
+                self.size -= len(self._unsynced)
+                self._unsynced.clear()
+                raise
+            self.synced = self.size
+            self._unsynced.clear()
+        if not self.unsigned:
+            return
+        due, line = self.is_due(now), self._signer.line(self.chain, stamp(now))
+        os.write(self._points, line)
+        self._signed = self.chain.seq
+        if due:
+            self._signed_at = now
+        if self._elsewhere is not None:
+            self._elsewhere(self._name(CHECKPOINTS), line)
+
+    def close(self, now: float) -> None:
+        """End the chain. Raises OSError."""
+        if self._file < 0:
+            return
+        try:
+            self.add(_encode(Event(FORM, self._new_id(now), stamp(now), "close")))
+            self.commit(now)
+        finally:
+            self._let_go()
+
+    # --- files
+
+    def _header(
+        self, now: float, event: Literal["open", "segment"], before: Head | None, torn: int | None = None
+    ) -> Header:
+        name, key = self.chain.name, self._signer.id
+        return Header(FORM, self._new_id(now), stamp(now), event, name, key, __version__, before, torn)
+
+    def _let_go(self) -> None:
+        for file in (self._file, self._points):
+            if file >= 0:
+                os.close(file)
+        self._file = self._points = -1
+
+    def _begin(self, now: float, header: Header) -> None:
+        file, points, path = self._make(now)
+        self._let_go()
+        self._file, self._points, self._path, self._day = file, points, path, day_of(now)
+        self.size = self.synced = 0
+        self.add(_encode(header))
+
+    def _make(self, now: float) -> tuple[int, int, Path]:
+        """A new segment, and the file of its checkpoints."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        at_ms = int(now * 1000)
+        while True:
+            path = self.folder / f"{SEGMENT}{_compact(at_ms)}-{self._slot}{SUFFIX}"
+            points = path.with_name(CHECKPOINTS + path.name.removeprefix(SEGMENT))
+            try:
+                file = os.open(path, flags, 0o600)
+            except FileExistsError:
+                at_ms += 1
+                continue
+            try:
+                other = os.open(points, flags | os.O_APPEND, 0o600)
+            except FileExistsError:
+                other = os.open(points, flags & ~os.O_EXCL | os.O_APPEND, 0o600)
+            except OSError:
+                os.close(file)
+                path.unlink()
+                raise
+            _sync_folder(self.folder)
+            return file, other, path
+
+    def _is_there(self) -> bool:
+        try:
+            found, ours = os.stat(self._path), os.fstat(self._file)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def _name(self, start: str) -> str:
+        return start + self._path.name.removeprefix(SEGMENT)
+
+
+class Event(msgspec.Struct, omit_defaults=True):
+    """A record of the journal's own."""
+
+    v: int
+    id: str
+    time: str
+    event: str
+
+
+def predecessor(folder: Path, slot: int) -> tuple[Head | None, int]:
+    """The last whole line of the newest segment of a slot, and how many bytes of another one a crash has left there."""
+    for path in sorted(folder.glob(f"{SEGMENT}*-{slot}{SUFFIX}"), reverse=True):
+        with path.open("rb") as file:
+            header = read_header(file.readline(LONGEST))
+            if header is None:
+                continue  # a crash before its first line was written, or none of ours: `verify` says which
+            file.seek(max(0, path.stat().st_size - LONGEST))
+            whole, _, torn = file.read().rpartition(b"\n")
+        try:
+            seq, head = place(whole[whole.rfind(b"\n") + 1 :] + b"\n")
+        except Broken:
+            continue
+        return Head(header.chain, seq, head.hex()), len(torn)
+    return None, 0
+
+
+def _sync_folder(folder: Path) -> None:
+    """The name of a new file is on the disk only when its folder is."""
+    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def day_of(now: float) -> str:
+    return time.strftime("%Y%m%d", time.gmtime(now))
+
+
+def _compact(at_ms: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(at_ms // 1000)) + f"{at_ms % 1000:03d}"

@@ -1,0 +1,348 @@
+"""Is a journal whole? Every record of every chain, held against the one before it and against the signed checkpoints.
+
+In: a folder with copied files, public keys. Out: a `Report`: the first fault of each chain, what is missing, how far
+signatures reach, calls that have begun and never ended. Files may come from anywhere: they are read line by line, and
+trusted in nothing. Cases: `tests/telemetry/audit/test_verify.py`; fuzz target `journal`.
+Reference: `docs/guides/audit.md`, what a chain proves and what not.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from narthex.flow.codec.jsonrpc import BAD_JSON
+from narthex.telemetry.audit.chain import LONGEST, START, Broken, follow
+from narthex.telemetry.audit.checkpoints import BadCheckpoint, Head, read_checkpoint
+from narthex.telemetry.audit.headers import Header, read_header
+from narthex.telemetry.audit.segments import CHECKPOINTS, SEGMENT, SIGN_RECORDS
+
+MOST_UNSIGNED_S = 10.0
+"""Seconds that the records behind the last checkpoint may span: ten times what is usual, for a disk that is slow."""
+MOST_LISTED = 1_000
+"""Faults, and calls without an end, that a report lists; all are counted."""
+What = Literal["changed", "missing", "cut", "unsigned", "foreign"]
+"""`changed`: a line is not the next of its chain. `missing`: a segment, or a whole chain. `cut`: the end of a chain.
+`unsigned`: more than a crash could have left without a checkpoint. `foreign`: no file, or line, of a journal."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    what: What
+    file: str
+    line: int
+    text: str
+
+
+class Unfinished(msgspec.Struct, frozen=True):
+    """A call that has begun, and whose end is not there: it was cut off, or is still under way."""
+
+    chain: str
+    seq: int
+    id: str
+    time: str
+
+
+class Chained(msgspec.Struct):
+    """One chain as it was found: records `first` to `last`, of which checkpoints cover those up to `signed`."""
+
+    chain: str
+    first: int = 0
+    last: int = 0
+    signed: int = 0
+    closed: bool = False
+    torn: int = 0
+    whole: bool = True
+
+
+class Report(msgspec.Struct):
+    """`faults` empty: the journal is whole."""
+
+    records: int = 0
+    chains: list[Chained] = []
+    fault_count: int = 0
+    faults: list[Fault] = []
+    notes: list[str] = []
+    unfinished_count: int = 0
+    unfinished: list[Unfinished] = []
+    keys: list[str] = []
+
+    def fault(self, what: What, file: str, line: int, text: str) -> None:
+        """Count one, and list it while there is room."""
+        self.fault_count += 1
+        if len(self.faults) < MOST_LISTED:
+            self.faults.append(Fault(what, file, line, text))
+
+
+class _Moment(msgspec.Struct):
+    time: str = ""
+    event: str = ""
+    id: str = ""
+    begin: int = 0
+
+
+class _Segment(msgspec.Struct):
+    path: Path
+    header: Header
+
+    @property
+    def behind(self) -> Head | None:
+        """The head of the same chain that it goes on behind; None where it opens the chain."""
+        return self.header.previous if self.header.event == "segment" else None
+
+    @property
+    def start(self) -> int:
+        return self.behind.seq if self.behind is not None else 0
+
+
+class _Point(msgspec.Struct, frozen=True):
+    hash: str
+    signed: bool
+    source: str
+
+
+_Points = Mapping[str, Mapping[int, list[_Point]]]
+_moment = msgspec.json.Decoder(_Moment).decode
+
+
+def verify(folder: Path, keys: dict[str, Ed25519PublicKey], places: Iterable[Path] = ()) -> Report:
+    """Read a whole journal.
+
+    Args:
+        keys: By which checkpoints must be signed. places: more folders with checkpoints.
+    Raises:
+        OSError: A file cannot be read.
+    """
+    report = Report(keys=sorted(keys))
+    chains = _segments(folder, report)
+    points = _points((folder, *places), keys, report)
+    for segments in chains.values():
+        for one in segments:
+            before = one.header.previous
+            if before is not None:
+                points[before.chain][before.seq].append(_Point(before.hash, False, one.path.name))
+    for name, segments in chains.items():
+        _Walk(report, Chained(name), points.get(name, {})).run(segments)
+    for name in sorted(points.keys() - chains.keys()):
+        last = max(points[name])
+        source = points[name][last][0].source
+        report.fault("missing", source, 0, f"the whole chain {name} is missing: it had {last} records at least")
+    return report
+
+
+# --- what there is
+
+
+def _segments(folder: Path, report: Report) -> dict[str, list[_Segment]]:
+    """The segments of each chain, in its order."""
+    found: defaultdict[str, list[_Segment]] = defaultdict(list)
+    for path in sorted([*folder.glob(f"{SEGMENT}*.jsonl"), *folder.glob(f"{SEGMENT}*.jsonl.gz")]):
+        with opened(path) as file:
+            try:
+                line = file.readline(LONGEST)
+            except (OSError, EOFError) as error:
+                report.fault("changed", path.name, 1, f"it cannot be read: {error}")
+                continue
+        header = read_header(line) if line.endswith(b"\n") else None
+        if header is not None:
+            found[header.chain].append(_Segment(path, header))
+        elif line and not line.endswith(b"\n") and len(line) < 4096:
+            report.notes.append(f"{path.name}: a crash has cut off its first line; nothing else was in it")
+        elif line:
+            report.fault("foreign", path.name, 1, "its first line is not that of a segment")
+    for segments in found.values():
+        segments.sort(key=lambda one: one.start)
+    return found
+
+
+def _points(
+    folders: Iterable[Path], keys: dict[str, Ed25519PublicKey], report: Report
+) -> defaultdict[str, defaultdict[int, list[_Point]]]:
+    """What signed checkpoints say of each chain, by number."""
+    found: defaultdict[str, defaultdict[int, list[_Point]]] = defaultdict(lambda: defaultdict(list))
+    known: set[bytes] = set()
+    for folder in folders:
+        for path in sorted([*folder.glob(f"{CHECKPOINTS}*.jsonl"), *folder.glob(f"{CHECKPOINTS}*.jsonl.gz")]):
+            for number, line in enumerate(lines_in(path, report), 1):
+                if line in known:  # of the other place
+                    continue
+                if not line.endswith(b"\n"):
+                    report.notes.append(f"{path.name}: a crash has cut off its last line")
+                    continue
+                try:
+                    heads = read_checkpoint(line, keys)
+                except BadCheckpoint as error:
+                    report.fault("changed", path.name, number, f"checkpoint: {error}")
+                    continue
+                known.add(line)
+                for one in heads:
+                    found[one.chain][one.seq].append(_Point(one.hash, True, path.name))
+    return found
+
+
+def opened(path: Path) -> BufferedIOBase:
+    """A file of the journal, compressed or not."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def lines_in(path: Path, report: Report) -> Iterator[bytes]:
+    """Each line; the last may have no line end. A file that cannot be unpacked is a fault."""
+    with opened(path) as file:
+        while True:
+            try:
+                line = file.readline(LONGEST)
+            except (OSError, EOFError) as error:
+                report.fault("changed", path.name, 0, f"it cannot be read further: {error}")
+                return
+            if not line:
+                return
+            yield line
+
+
+# --- one chain
+
+
+class _Walk:
+    """Follows one chain from its first segment to its last."""
+
+    def __init__(self, report: Report, found: Chained, points: Mapping[int, list[_Point]]) -> None:
+        self._report, self._found, self._points = report, found, points
+        self._seq, self._head = 0, START
+        self._begun: dict[int, bytes] = {}
+        self._after = b""  # the first line behind the last checkpoint
+        self._last = b""
+
+    def run(self, segments: list[_Segment]) -> None:
+        report, found = self._report, self._found
+        report.chains.append(found)
+        for number, one in enumerate(segments):
+            if not self._enter(one) or not self._follow(one, is_last=number == len(segments) - 1):
+                found.whole = False
+                break
+        found.last = self._seq
+        if found.whole:
+            self._look_at_end(segments[-1].path.name)
+        self._say_unfinished()
+
+    def _enter(self, one: _Segment) -> bool:
+        """Does a segment go on where the one before it has ended?"""
+        header, name = one.header, one.path.name
+        before = one.behind
+        if before is None:
+            if self._seq == 0:
+                return True
+            self._report.fault("changed", name, 1, f"the chain {header.chain} opens a second time")
+            return False
+        if self._seq == 0:
+            self._report.fault("missing", name, 1, f"records 1 to {before.seq} of the chain {header.chain} are missing")
+            try:
+                self._seq, self._head = before.seq, bytes.fromhex(before.hash)
+            except ValueError:
+                return False
+            return before.seq > 0 and before.chain == header.chain
+        if before == Head(header.chain, self._seq, self._head.hex()):
+            return True
+        if before.seq > self._seq:
+            text = f"records {self._seq + 1} to {before.seq} of the chain {header.chain} are missing before it"
+            self._report.fault("missing", name, 1, text)
+        else:
+            self._report.fault("changed", name, 1, f"it does not go on where the chain ends, at record {self._seq}")
+        return False
+
+    def _follow(self, one: _Segment, *, is_last: bool) -> bool:
+        report, found, points = self._report, self._found, self._points
+        seq, head, name, line = self._seq, self._head, one.path.name, b""
+        for number, line in enumerate(lines_in(one.path, report), 1):
+            if not line.endswith(b"\n") and is_last and len(line) < LONGEST:
+                found.torn = len(line)
+                report.notes.append(
+                    f"{name}: a crash has cut off its last line ({len(line)} bytes), behind record {seq}"
+                )
+                break
+            try:
+                head = follow(line, seq, head)
+            except Broken as error:
+                report.fault("changed", name, number, f"record {seq + 1}: {error}")
+                self._seq, self._head = seq, head
+                return False
+            seq += 1
+            report.records += 1
+            if not found.first:
+                found.first = seq
+            if found.closed:
+                report.fault("changed", name, number, f"record {seq}: the chain was closed before it")
+                return False
+            if b'"event":"begin"' in line or b'"begin":' in line or b'"event":"close"' in line:
+                self._notice(seq, line)
+            if not self._after:
+                self._after = line
+            self._last = line
+            if seq in points and not self._agree(points[seq], seq, head, name, number):
+                self._seq, self._head = seq - 1, head
+                return False
+        self._seq, self._head = seq, head
+        return True
+
+    def _agree(self, points: list[_Point], seq: int, head: bytes, name: str, number: int) -> bool:
+        for point in points:
+            if point.hash != head.hex():
+                self._report.fault("changed", name, number, f"record {seq} is not the one that {point.source} names")
+                return False
+            if point.signed:
+                self._found.signed, self._after = seq, b""
+        return True
+
+    def _notice(self, seq: int, line: bytes) -> None:
+        try:
+            moment = _moment(line)
+        except BAD_JSON:
+            return
+        if moment.event == "begin":
+            self._begun[seq] = line
+        elif moment.event == "close":
+            self._found.closed = True
+        elif moment.begin:
+            self._begun.pop(moment.begin, None)
+
+    def _look_at_end(self, name: str) -> None:
+        """Was the end cut off, or written anew?"""
+        report, found = self._report, self._found
+        last = max(self._points, default=0)
+        if last > found.last:
+            source = self._points[last][0].source
+            report.fault("cut", name, 0, f"records {found.last + 1} to {last} are cut off: {source} names the last")
+            found.whole = False
+        unsigned = found.last - found.signed
+        span = _seconds(self._after, self._last) if unsigned else 0.0
+        if unsigned > 2 * SIGN_RECORDS or span > MOST_UNSIGNED_S or (found.closed and unsigned):
+            what = f"{unsigned} records of {span:.0f} s" if span else f"{unsigned} records"
+            report.fault(
+                "unsigned", name, 0, f"no checkpoint covers the last {what}: more than a crash leaves unsigned"
+            )
+            found.whole = False
+
+    def _say_unfinished(self) -> None:
+        report = self._report
+        report.unfinished_count += len(self._begun)
+        for seq, line in self._begun.items():
+            if len(report.unfinished) >= MOST_LISTED:
+                return
+            moment = _moment(line)
+            report.unfinished.append(Unfinished(self._found.chain, seq, moment.id, moment.time))
+
+
+def _seconds(first: bytes, last: bytes) -> float:
+    """Between two records; 0 where that cannot be told."""
+    try:
+        return (
+            datetime.fromisoformat(_moment(last).time) - datetime.fromisoformat(_moment(first).time)
+        ).total_seconds()
+    except (*BAD_JSON, ValueError, TypeError):
+        return 0.0

@@ -1,0 +1,75 @@
+"""`narthex audit verify`: a folder of the journal, and nothing else, is enough."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from narthex.cli.main import cli
+from narthex.telemetry.audit.checkpoints import load_signer
+from tests.telemetry.audit.writing import journal, write
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "audit", 5)
+    return tmp_path / "audit"
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["audit", "verify", *map(str, words)])
+
+
+def test_a_whole_journal(folder: Path) -> None:
+    found = run(folder)
+    assert found.exit_code == 0 and "Whole: 7 records in 1 chain" in found.output
+    assert "found in the folder itself" in found.output, "whoever writes there may have signed anew"
+    (key,) = folder.glob("audit-*.pub")
+    assert "found in the folder" not in run(folder, "--key", key).output
+    document = json.loads(run(folder, "--json", "--key", key).stdout)
+    assert document["whole"] and document["keys_given"] and document["chains"][0]["signed"] == 7
+
+
+def test_the_first_bad_record_is_named(folder: Path) -> None:
+    (path,) = journal(folder)
+    path.write_bytes(path.read_bytes().replace(b'"n":3', b'"n":4'))
+    found = run(folder)
+    assert found.exit_code == 1 and f"{path.name}:5: record 5: its hash" in found.output
+    document = json.loads(run(folder, "--json").stdout)
+    assert not document["whole"] and [one["what"] for one in document["faults"]] == ["changed"]
+
+
+def test_a_journal_signed_with_another_key_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pub"
+    other.write_bytes(load_signer(tmp_path).pem())
+    found = run(folder, "--key", other)
+    assert found.exit_code == 1 and "which is not known" in found.output
+
+
+def test_without_a_folder_it_is_the_one_of_the_configuration(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run().exit_code == 2, "no configuration here"
+    config = tmp_path / "narthex.yaml"
+    config.write_text("version: 1\naudit: {dir: audit, checkpoints: second}\n")
+    assert run().exit_code == 0
+    shutil.copytree(folder, tmp_path / "second")
+    (path,) = journal(folder)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    for one in folder.glob("checkpoints-*"):
+        one.unlink()
+    found = run()
+    assert found.exit_code == 1 and "cut off" in found.output, "the second place is looked at, too"
+    config.write_text("version: 1\n")
+    assert run().exit_code == 1
+
+
+def test_a_folder_with_no_journal_is_not_whole(tmp_path: Path) -> None:
+    found = run(tmp_path)
+    assert found.exit_code == 1 and "no journal in" in found.output
+    assert run(tmp_path / "nowhere").exit_code == 2

@@ -1,7 +1,8 @@
 -- wrk's script: every request is a fresh MCP call of either era, every answer is read and checked.
 --
 -- Arguments (after `--`, key=value): host, path, era=modern|legacy, method=tools/call|tools/list, names=FILE (one tool name
--- a line, called in turn), sessions=FILE (legacy: one session id a line), text=BYTES of text, expect=echo|progress|big|list:N.
+-- a line, called in turn), sessions=FILE (legacy: one session id a line), token=BEARER TOKEN (none by default), text=BYTES of text,
+-- expect=echo|progress|big|list:N.
 -- A fresh `traceparent` and JSON-RPC id per request: nothing can answer from a cache of header blocks or bodies.
 -- Checked: HTTP 200; the id of an answer is one that was asked and not answered yet; an echo carries the text of that very
 -- call; the size is what it must be. Prints one line of JSON at the end. Read by bench/load.py.
@@ -31,6 +32,7 @@ function init(args)
   local common = "POST " .. opt.path .. " HTTP/1.1\r\nHost: " .. opt.host .. "\r\nContent-Type: application/json\r\n"
     .. "Accept: application/json, text/event-stream\r\nUser-Agent: bench/1\r\nMCP-Protocol-Version: "
     .. (modern and "2026-07-28" or "2025-11-25") .. "\r\n"
+  if opt.token then common = common .. "Authorization: Bearer " .. opt.token .. "\r\n" end
   local meta = modern and ('"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
     .. '"io.modelcontextprotocol/clientInfo":{"name":"bench","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}') or nil
   for _, name in ipairs(opt.method == "tools/call" and lines(opt.names) or { "" }) do

@@ -80,6 +80,7 @@ def ask_once(
     params: dict[str, Any],
     session: str | None = None,
     trust: ssl.SSLContext | None = None,
+    token: str = "",
 ) -> Any:
     """One request, modern unless a session is given; the `result`, or BenchError with the answer."""
     message: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -89,6 +90,8 @@ def ask_once(
         headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
         if "name" in params:
             headers["Mcp-Name"] = params["name"]
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     status, _, body = post(port, path, message, headers, trust)
     text = body.decode(errors="replace")
     if "data:" in text[:200]:
@@ -112,14 +115,20 @@ def open_session(port: int, path: str) -> str:
 
 
 def wait_for(
-    port: int, path: str, name: str, who: Started, trust: ssl.SSLContext | None = None, limit_s: float = 30.0
+    port: int,
+    path: str,
+    name: str,
+    who: Started,
+    trust: ssl.SSLContext | None = None,
+    token: str = "",
+    limit_s: float = 30.0,
 ) -> None:
     """Return once the tool `name` answers; BenchError with the process' output when it never does."""
     until, last = time.monotonic() + limit_s, "nothing"
     while time.monotonic() < until:
         who.check()
         try:
-            ask_once(port, path, "tools/call", {"name": name, "arguments": {"text": "ready"}}, trust=trust)
+            ask_once(port, path, "tools/call", {"name": name, "arguments": {"text": "ready"}}, trust=trust, token=token)
             return
         except (OSError, http.client.HTTPException, BenchError) as error:
             last = str(error)
@@ -135,9 +144,15 @@ def _file(folder: Path, lines: tuple[str, ...]) -> Path:
 
 
 def load(
-    rig: Rig, port: int, ask: Ask, seconds: float, measured: Started | None, sessions: tuple[str, ...] = ()
+    rig: Rig,
+    port: int,
+    ask: Ask,
+    seconds: float,
+    measured: Started | None,
+    sessions: tuple[str, ...] = (),
+    token: str = "",
 ) -> Sample:
-    """Drive `ask` for about `seconds` and read the CPU clock of `measured` before and after."""
+    """Drive `ask` for about `seconds` and read the CPU clock of `measured` before and after. `token` is shown."""
     command = [
         "taskset",
         "-c",
@@ -167,6 +182,8 @@ def load(
     ]
     if ask.era == "legacy":
         command.append(f"sessions={_file(rig.folder, sessions)}")
+    if token:
+        command.append(f"token={token}")
     before = measured.cpu_ns() if measured else 0
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
     spent = (measured.cpu_ns() if measured else 0) - before

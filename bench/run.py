@@ -1,7 +1,7 @@
 """`make bench`: what one call costs, beside nginx plainly proxying the same request and beside a peer.
 
 `python bench/run.py [--quick] [--only WORD,…] [--without WORD,…] [--rounds N] [--seconds S] [--out FILE]`
-WORD is a group (call, sse, big, list, tools, servers, peers) or a subject (gateway, nginx, fastmcp, direct).
+WORD is a group (call, governed, sse, big, list, tools, servers, peers) or a subject (gateway, nginx, fastmcp, direct).
 The measured process has a core for itself, wrk and the canned server share another. Variants take turns in many short
 rounds; ratios are made within a round, then the median is taken: shared machines change their speed by the second. CPU
 time comes from the kernel's clock of the measured process.
@@ -97,6 +97,17 @@ ROWS: tuple[Row, ...] = (
         _mcp("pipe__echo", era="legacy"),
         "nginx",
     ),
+    Row(
+        "granted",
+        "governed",
+        "gateway, a token (JWT), 50 grants, a condition on arguments",
+        "gateway-granted",
+        _mcp("modern__echo"),
+        "nginx",
+        2.0,
+    ),
+    Row("limited", "governed", "gateway, and three limits", "gateway-limited", _mcp("modern__echo"), "nginx"),
+    Row("recorded", "governed", "gateway, and a journal", "gateway-recorded", _mcp("modern__echo"), "nginx", 2.0),
     Row("nginx-sse", "sse", "nginx, answer as one event", "nginx", _nginx("/stream/modern/10", names=("sse",))),
     Row("sse", "sse", "gateway, answer as one event", "gateway", _mcp("modern__sse"), "nginx-sse", 2.0),
     Row(
@@ -193,23 +204,23 @@ def measure(rig: Rig, rows: list[Row], rounds: int, seconds: float) -> dict[str,
         print(f"starting {name} …", file=sys.stderr, flush=True)
         subjects[name] = start[name]()
         if name.startswith("gateway"):
-            ask_once(subjects[name].port, "/mcp", "tools/list", {})
+            ask_once(subjects[name].port, "/mcp", "tools/list", {}, token=subjects[name].token)
     sessions: dict[str, tuple[str, ...]] = {}
     for row in rows:
         if row.ask.era == "legacy":
             sessions[row.key] = tuple(
                 open_session(subjects[row.subject].port, row.ask.path) for _ in range(row.ask.connections)
             )
-        load(rig, subjects[row.subject].port, row.ask, 1, None, sessions.get(row.key, ()))
+        subject = subjects[row.subject]
+        load(rig, subject.port, row.ask, 1, None, sessions.get(row.key, ()), subject.token)
     samples: dict[str, list[Sample]] = {row.key: [] for row in rows}
     for turn in range(rounds):
         for row in rows if turn % 2 == 0 else reversed(rows):
             if turn >= row.rounds:
                 continue
             subject = subjects[row.subject]
-            sample = load(
-                rig, subject.port, row.ask, max(seconds, row.seconds), subject.process, sessions.get(row.key, ())
-            )
+            stretch, known = max(seconds, row.seconds), sessions.get(row.key, ())
+            sample = load(rig, subject.port, row.ask, stretch, subject.process, known, subject.token)
             samples[row.key].append(sample)
             print(
                 f"round {turn + 1}/{rounds}  {row.label:<52} {sample.cpu_us:9.1f} µs  p99 {sample.p99_us:8.0f} µs",

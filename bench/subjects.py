@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from canned import SPECIAL, tool_names
+from governed import PARTS, settings, token
 from load import wait_for
 from rig import BENCH, MEASURED, OTHERS, ROOT, BenchError, Rig, Started, free_port, need
 
@@ -47,10 +48,12 @@ http {{
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that answers on 127.0.0.1:`port`. `process` is None where nothing is measured."""
+    """Something that answers on 127.0.0.1:`port`, to who shows `token` where one is asked for. `process` is None where
+    nothing is measured."""
 
     port: int
     process: Started | None
+    token: str = ""
 
 
 def upstream(rig: Rig) -> int:
@@ -118,13 +121,26 @@ def gateway_command(config: Path) -> list[str]:
 
 
 def gateway(
-    rig: Rig, name: str, servers: dict[str, Any], ready: str, tls_trust: ssl.SSLContext | None = None, **more: Any
+    rig: Rig,
+    name: str,
+    servers: dict[str, Any],
+    ready: str,
+    tls_trust: ssl.SSLContext | None = None,
+    token: str = "",
+    **more: Any,
 ) -> Subject:
     """Start `narthex serve` in front of `servers` and wait until the tool `ready` answers."""
     config, port, _ = gateway_config(rig.folder / name, servers, **more)
     started = rig.start(name, gateway_command(config), MEASURED, env=SOURCE, cwd=config.parent)
-    wait_for(port, "/mcp", ready, started, tls_trust)
-    return Subject(port, started)
+    wait_for(port, "/mcp", ready, started, tls_trust, token)
+    return Subject(port, started, token)
+
+
+def governed(rig: Rig, upstream_port: int, part: str) -> Subject:
+    """The everyday configuration with what governs a call, as far as `part` (`governed.PARTS`)."""
+    name, servers = f"gateway-{part}", http_servers(upstream_port, {"modern": "/modern/10/a"})
+    shown = token(rig.folder / name)
+    return gateway(rig, name, servers, "modern__echo", token=shown, **settings(part))
 
 
 def peers_python() -> Path:
@@ -172,5 +188,6 @@ def makers(rig: Rig, upstream_port: int) -> dict[str, Callable[[], Subject]]:
         "nginx": lambda: nginx(rig, upstream_port),
         "gateway": lambda: gateway(rig, "gateway", merged(upstream_port), "modern__echo"),
         "fastmcp": lambda: fastmcp(rig, upstream_port),
+        **{f"gateway-{part}": lambda part=part: governed(rig, upstream_port, part) for part in PARTS},  # type: ignore[misc]
         **dict(scaled()),
     }

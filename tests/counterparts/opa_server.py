@@ -29,7 +29,7 @@ class OpaServer:
         """Serve. Another process may take the port between our look and its: then it tries another."""
         for _ in range(5):
             address = self.url.removeprefix("http://") or f"127.0.0.1:{_free_port()}"
-            options = ("--addr", address, "--disable-telemetry", "--shutdown-grace-period", "0")
+            options = ("--addr", address, "--skip-version-check", "--shutdown-grace-period", "0")
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [self._program, "run", "--server", *options, *self._arguments],

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import ssl
 import time
 import uuid
@@ -40,6 +41,7 @@ from narthex.flow.accept.sessions import Sessions
 from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
+from narthex.flow.identity.certificates import NO_PROOF
 from narthex.flow.limit.limiter import State
 from narthex.flow.outbox import Outbox
 from narthex.flow.upstream.fleet import Fleet
@@ -120,7 +122,6 @@ class Gateway:
         from narthex.admin.server import AdminServer  # Starlette and uvicorn: needed only here
 
         snapshot = self.snapshot
-        loop = asyncio.get_running_loop()
         os.makedirs(snapshot.state_dir, mode=0o700, exist_ok=True)
         self._keys, self._key_mark = load_keys(Path(snapshot.state_dir), os.environ), mark_of(str(self._key_file))
         await self.upkeep.apply(snapshot, api_keys=asks_keys(snapshot))
@@ -148,10 +149,7 @@ class Gateway:
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
-        self._server = await loop.create_server(
-            self.shared.connect, host, port, backlog=BACKLOG, ssl=self._context,
-            ssl_handshake_timeout=HANDSHAKE_S if self._context is not None else None,
-        )  # fmt: skip
+        self._server = await self._listen(host=host, port=port)
         self.listening: Address = self._server.sockets[0].getsockname()[:2]
         self._admin = AdminServer(self)
         try:
@@ -296,9 +294,12 @@ class Gateway:
         if (snapshot.listen, snapshot.admin_listen) != (self.snapshot.listen, self.snapshot.admin_listen):
             _log.warning("a changed listen address takes effect at the next start")
         if snapshot.tls is not None and self._context is not None:
-            server_context(snapshot.tls)  # tried apart: a key that does not fit must not spoil the one that serves
-            self._context.load_cert_chain(snapshot.tls.cert, snapshot.tls.key)
-        self._admin.reload_tls(snapshot.admin_tls)
+            context = server_context(snapshot.tls)  # apart: a key that does not fit must not spoil the one that serves
+            if self.snapshot.tls is not None and snapshot.tls.of_clients == self.snapshot.tls.of_clients:
+                self._context.load_cert_chain(snapshot.tls.cert, snapshot.tls.key)
+            else:
+                await self._listen_anew(context)
+        await self._admin.reload_tls(snapshot.admin_tls)
         fetcher = self.fetcher if snapshot.egress == self.snapshot.egress else Fetcher(snapshot.egress)
         try:  # these may refuse, and then nothing has changed
             engine = self.policies.make(snapshot.policy)
@@ -319,6 +320,25 @@ class Gateway:
         self.policies.use(snapshot.policy, engine)
         self.front.apply(snapshot, self._identify(snapshot), engine)
         settle_memory()
+
+    async def _listen_anew(self, context: ssl.SSLContext) -> None:
+        """Take new connections with this context, at the same socket: a context forgets no authority."""
+        before, self._context = self._server, context
+        if before is None:  # nobody is taken any more
+            return
+        self._server = await self._listen(sock=socket.socket(fileno=os.dup(before.sockets[0].fileno())))
+        before.close()
+        for connection in list(self.shared.connections):
+            if connection.certificate is not None:  # who had signed it may be trusted no more
+                connection.certificate = NO_PROOF
+                if connection.idle():
+                    connection.abort()
+
+    async def _listen(self, **where: Any) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            self.shared.connect, **where, backlog=BACKLOG, ssl=self._context,
+            ssl_handshake_timeout=HANDSHAKE_S if self._context is not None else None,
+        )  # fmt: skip
 
     def _check_bound(self, snapshot: Snapshot) -> None:
         """What listens for other machines goes on doing so until the next start: not without an identity.

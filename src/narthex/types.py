@@ -235,6 +235,13 @@ class TlsFiles(msgspec.Struct, frozen=True):
     client_ca: str | None = None
     client_optional: bool = False
     digest: str = ""
+    ca_digest: str = ""
+    """The same of `client_ca` alone."""
+
+    @property
+    def of_clients(self) -> tuple[object, ...]:
+        """What decides on the certificates of clients: with another, a listener begins anew."""
+        return self.client_ca, self.client_optional, self.ca_digest
 
 
 class HttpTarget(msgspec.Struct, frozen=True):

@@ -198,12 +198,42 @@ def test_tls_and_a_renewed_certificate(certificate: TlsFiles, tmp_path: Path) ->
         async with admin(Gateway(admin_tls=certificate)) as server:
             assert server.url == f"https://127.0.0.1:{server.address[1]}"
             first = await asyncio.to_thread(subject_served, server.address)
-            server.reload_tls(make_certificate(tmp_path, "two"))
+            await server.reload_tls(make_certificate(tmp_path, "two"))
             second = await asyncio.to_thread(subject_served, server.address)
             assert first and second and first != second
             with pytest.raises(ConfigError, match="refused"):
-                server.reload_tls(TlsFiles(certificate.cert, str(tmp_path / "two.key")))
+                await server.reload_tls(TlsFiles(certificate.cert, str(tmp_path / "two.key")))
             assert await asyncio.to_thread(subject_served, server.address) == second
+
+    asyncio.run(main())
+
+
+def test_other_authorities_of_clients_are_taken_up_at_the_same_address(certificate: TlsFiles, tmp_path: Path) -> None:
+    one, other = make_certificate(tmp_path, "client"), make_certificate(tmp_path, "another")
+
+    def is_let_in(address: tuple[str, int], who: TlsFiles) -> bool:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(who.cert, who.key)
+        try:
+            with socket.create_connection(address) as plain, context.wrap_socket(plain) as secure:
+                secure.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                return secure.recv(12) == b"HTTP/1.1 200"
+        except OSError:
+            return False
+
+    async def main() -> None:
+        files = msgspec.structs.replace(certificate, client_ca=one.cert, ca_digest="1")
+        async with admin(Gateway(admin_tls=files)) as server:
+            address = server.address
+            for who, tls in (
+                (one, files),
+                (other, msgspec.structs.replace(files, client_ca=other.cert, ca_digest="2")),
+            ):
+                await server.reload_tls(tls)
+                assert server.address == address
+                found = [await asyncio.to_thread(is_let_in, address, each) for each in (one, other)]
+                assert found == [who is one, who is other]
 
     asyncio.run(main())
 

@@ -138,6 +138,7 @@ def test_whose_resource_it_is(resource: str, above: bool) -> None:
         pytest.param(document(resource=7, authorization_servers=[ISSUER]), id="a number for a resource"),
         pytest.param(document(resource=MCP), id="no authorization server"),
         pytest.param(document(resource=MCP, authorization_servers=ISSUER), id="a text for a list"),
+        pytest.param(document(resource=MCP, authorization_servers=[ISSUER] * 1000), id="a list without end"),
         pytest.param(b"[" * 100_000, id="deeper than anybody reads"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,6 +245,26 @@ def test_a_sign_in_that_is_refused(tmp_path: Path, role: str) -> None:
         assert "jwt-of-the-pod" not in said
 
     run(vault, case, spec, env={})
+
+
+def test_an_answer_that_nobody_thought_of_ends_no_looking(caplog: pytest.LogCaptureFixture) -> None:
+    vault = vault_with()
+
+    async def case(reader: VaultReader, book: SecretBook) -> None:
+        fetch, reader._fetch = reader._fetch, broken
+        await reader.start(5.0)
+        assert "could not read its answer" in missing(book)
+        reader._fetch = fetch
+        async with asyncio.timeout(10):
+            while book.problems != {}:
+                await asyncio.sleep(0.01)
+        assert book.get("pat") == "ghp_0123456789"
+
+    async def broken(*args: Any, **more: Any) -> Any:
+        raise RuntimeError("PLANTED")
+
+    run(vault, case)
+    assert "reading the vault" in caplog.text
 
 
 def test_a_start_does_not_wait_for_a_vault_that_hangs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import ssl
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from tests.conftest import StartGateway
 from tests.e2e.certificates import Authority, Pair
-from tests.e2e.harness import Closed, Gateway
+from tests.e2e.harness import Closed, Gateway, wait_for
 from tests.faulty.server import FaultyServer
 from tests.identity.rig import Caller, Issuer, issuing
 
@@ -25,7 +26,6 @@ class Place:
     gateway: Gateway
     issuer: Issuer
     authority: Authority
-    folder: Path
 
     def status(self, pair: Pair | None, bearer: str = "") -> int:
         """Of a call that shows this certificate and this token, on a new connection; 0 where TLS ends before that."""
@@ -39,11 +39,12 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(
-    module_gateway: StartGateway, faulty: FaultyServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = Authority(folder)
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def place(module_gateway: StartGateway, faulty: FaultyServer, authority: Authority) -> Iterator[Place]:
     own = authority.issue("gateway")
     with issuing() as issuer:
         identity = {
@@ -56,7 +57,7 @@ def place(
             "servers": {"up": {"url": faulty.url()}},
             "identity": identity,
         }
-        yield Place(module_gateway(config, tls=authority.client_context()), issuer, authority, folder)
+        yield Place(module_gateway(config, tls=authority.client_context()), issuer, authority)
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +104,43 @@ def test_certificates_may_be_optional(
     }
     config = {"version": 1, "tls": tls, "servers": {"up": {"url": faulty.url()}}, "identity": identity}
     gateway = start_gateway(config, tls=place.authority.client_context())
-    one = Place(gateway, place.issuer, place.authority, place.folder)
+    one = Place(gateway, place.issuer, place.authority)
     assert one.status(None, place.issuer.token()) == 200, "a token is enough"
     assert one.status(None) == 401
     assert one.status(pairs["nightly-job"]) == 200, "a certificate is, too"
     assert one.status(Authority(tmp_path, "stranger").issue("nightly-job"), place.issuer.token()) == 0
     bound = place.issuer.token(cnf={"x5t#S256": thumbprint(pairs["agent"])})
     assert (one.status(pairs["agent"], bound), one.status(None, bound)) == (200, 401)
+
+
+def test_another_authority_of_clients_is_taken_up(
+    start_gateway: StartGateway, authority: Authority, tmp_path: Path, faulty: FaultyServer
+) -> None:
+    """Whoever the old one has signed is let in no more, on open connections either; nobody is kept out meanwhile."""
+    (tmp_path / "other").mkdir()
+    other, file = Authority(tmp_path / "other", "other"), tmp_path / "clients.pem"
+    file.write_bytes(Path(authority.file).read_bytes())
+    own, old, new = authority.issue("gateway"), authority.issue("nightly-job"), other.issue("nightly-job")
+    tls = {"cert": own.cert, "key": own.key, "client_ca": str(file)}
+    identity = {"certificates": {"subjects": {"CN=nightly-*": []}}, "api_keys": True}
+    config = {"version": 1, "tls": tls, "servers": {"up": {"url": faulty.url()}}, "identity": identity}
+    gateway = start_gateway(config, tls=authority.client_context(old))
+    before = Caller(gateway.mcp, tls=authority.client_context(old))
+    assert before.try_call().status == 200
+    file.write_bytes(Path(other.file).read_bytes())
+    shows_new = ssl.create_default_context(cafile=authority.file)
+    shows_new.load_cert_chain(new.cert, new.key)
+
+    def status(context: ssl.SSLContext) -> int:
+        try:
+            return Caller(gateway.mcp, tls=context).try_call().status
+        except (Closed, OSError):
+            return 0
+
+    wait_for(lambda: status(shows_new) == 200, "the other authority")
+    assert status(authority.client_context(old)) == 0
+    with contextlib.suppress(Closed, OSError):
+        assert before.try_call().status == 401
 
 
 def test_a_session_belongs_to_one_certificate(place: Place, pairs: dict[str, Pair]) -> None:

@@ -155,7 +155,17 @@ def test_a_damaged_file_is_said_with_the_way_back(tmp_path: Path, damage: Callab
 
 @pytest.mark.parametrize(
     "edit",
-    ["roles = 'admin'", "roles = '[1]'", "digest = 'text'", "created_at = 'x'", "name = x'ff'", "expires_at = 1.5"],
+    [
+        "roles = 'admin'",
+        "roles = '[1]'",
+        "digest = 'text'",
+        "created_at = 'x'",
+        "name = x'ff'",
+        "expires_at = 1.5",
+        f"roles = '{'[' * 100_000}'",
+        "roles = x'ff'",
+        "roles = 5",
+    ],
 )
 def test_a_row_that_was_edited_by_hand_is_refused(tmp_path: Path, edit: str) -> None:
     path = tmp_path / "narthex.db"

@@ -76,11 +76,16 @@ class AdminServer:
         server = _make_server(build_admin(self._gateway, token), self._tls)
         bound = bind(self.address)
         self.address = cast(Address, bound.getsockname()[:2])
-        self._server = server
+        self._token = token
+        await self._serve(server, bound)
+
+    async def _serve(self, server: uvicorn.Server, bound: socket.socket) -> None:
+        self._server, self._bound = server, bound.dup()  # uvicorn closes the one that it gets
         self._task = asyncio.create_task(server.serve(sockets=[bound]), name="narthex-admin")
         while not server.started:
             if self._task.done():
                 bound.close()
+                self._bound.close()
                 await self._task
                 raise OSError("the admin listener ended at once")
             await asyncio.sleep(0.001)
@@ -92,8 +97,9 @@ class AdminServer:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"{'https' if self._tls else 'http'}://{show_address((host, port))}"
 
-    def reload_tls(self, tls: TlsFiles | None) -> None:
-        """Use a renewed certificate for new connections. Whether there is TLS at all stays as it was started.
+    async def reload_tls(self, tls: TlsFiles | None) -> None:
+        """Use a renewed certificate for new connections, and other authorities of clients: these in a new server on the
+        same socket. Whether there is TLS at all stays as it was started.
 
         Raises:
             ConfigError: The certificate or its key cannot be used; the old one stays.
@@ -104,9 +110,15 @@ class AdminServer:
         try:
             # Tried in a context of its own: a key that does not fit would be noticed too late in the one that serves.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key)
-            context.load_cert_chain(tls.cert, tls.key)
+            if self._tls is not None and tls.of_clients == self._tls.of_clients:
+                context.load_cert_chain(tls.cert, tls.key)
+                return
         except (OSError, ssl.SSLError) as error:
             raise _bad_certificate(tls, error) from None
+        server, bound = _make_server(build_admin(self._gateway, self._token), tls), self._bound.dup()
+        await self.stop()
+        await self._serve(server, bound)
+        self._tls = tls
 
     async def stop(self) -> None:
         """Close the listener, give running requests `GRACE_S` seconds. Idempotent."""
@@ -116,6 +128,7 @@ class AdminServer:
         task, self._task = self._task, None
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        self._bound.close()
 
 
 def bind(address: Address) -> socket.socket:
@@ -141,6 +154,8 @@ def bind(address: Address) -> socket.socket:
 def _make_server(app: ASGIApp, tls: TlsFiles | None) -> uvicorn.Server:
     import uvicorn
 
+    from narthex.admin.patience import PatientProtocol
+
     class QuietServer(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -148,7 +163,7 @@ def _make_server(app: ASGIApp, tls: TlsFiles | None) -> uvicorn.Server:
 
     config = uvicorn.Config(
         app,
-        http="h11",  # it bounds the head of a request
+        http=PatientProtocol,  # of h11: it bounds the head of a request
         ws="none",
         lifespan="off",
         loop="none",

@@ -16,7 +16,7 @@ import msgspec
 
 from narthex.authority import grants
 from narthex.authority.assertion import SignedBy
-from narthex.authority.discovery import MAX_DOCUMENT, Challenge, Server, Untrusted, read_challenge
+from narthex.authority.discovery import Challenge, Server, Untrusted, read_challenge
 from narthex.authority.fetch import Fetch
 from narthex.authority.grants import Client, Form, Grant, Refusal
 from narthex.authority.lease import Lease
@@ -27,6 +27,8 @@ from narthex.flow.upstream.port import ShowsNothing
 from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import Authority, SecretText, TokenCredential
 
+MAX_ANSWER = 64 * 1024
+"""Of a token endpoint: a token has 16 KiB at most."""
 TOKEN_S = 10.0
 """A token endpoint answers within this time."""
 FRESH_S = 300.0
@@ -291,7 +293,7 @@ class TokenAccount(ShowsNothing):
         request = await asyncio.to_thread(build) if client.key is not None else build()
         answer = await means.fetch(
             server.token_endpoint, method="POST", headers=request.headers, body=request.body,
-            max_bytes=MAX_DOCUMENT, timeout_s=TOKEN_S, learnt=self._place.learnt(server.token_endpoint),
+            max_bytes=MAX_ANSWER, timeout_s=TOKEN_S, learnt=self._place.learnt(server.token_endpoint),
         )  # fmt: skip
         kind, wait = answer.headers.get("content-type", ""), answer.headers.get("retry-after", "")
         grant = grants.read_answer(

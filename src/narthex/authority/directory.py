@@ -28,7 +28,8 @@ from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import DirectorySpec
 
 TIMEOUT_S = 10.0
-MAX_ANSWER = 1024 * 1024
+MAX_ANSWER = 128 * 1024
+"""Some three thousand groups; a principal has a thousand at most."""
 MOST_ASKING = 64
 """Users that are looked up at a time; more are refused: a flood of tokens costs the directory no more."""
 EARLY_S = 60.0

@@ -10,7 +10,7 @@ MCP 2025-11-25 and 2026-07-28, authorization.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -18,8 +18,11 @@ import msgspec
 from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.flow.identity.discovery import metadata_urls
 
+T = TypeVar("T")
 MAX_DOCUMENT = 256 * 1024
-"""Bytes of a metadata document or a token answer."""
+"""Bytes of a metadata document."""
+MAX_LIST = 16 * 1024
+"""Bytes of a list in a document; a longer one counts as none."""
 MOST_CHALLENGE = 8 * 1024
 MOST_SCOPES = 64
 _PART = re.compile(
@@ -54,6 +57,22 @@ class Resource(msgspec.Struct, frozen=True):
     resource: str
     servers: tuple[str, ...]
     scopes: tuple[str, ...] = ()
+
+
+class _SaysResource(msgspec.Struct):
+    """A resource's metadata as it comes: members of any form."""
+
+    resource: msgspec.Raw = msgspec.Raw()
+    authorization_servers: msgspec.Raw = msgspec.Raw()
+    scopes_supported: msgspec.Raw = msgspec.Raw()
+
+
+class _SaysServer(msgspec.Struct):
+    """The same of an authorization server."""
+
+    issuer: msgspec.Raw = msgspec.Raw()
+    token_endpoint: msgspec.Raw = msgspec.Raw()
+    token_endpoint_auth_methods_supported: msgspec.Raw = msgspec.Raw()
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -114,14 +133,15 @@ def read_resource(document: bytes, server: str) -> Resource:
     Raises:
         Untrusted: No such document, or one about another resource.
     """
-    found = _object(document, "the resource's metadata")
-    resource = _text(found, "resource", "the resource's metadata")
+    what = "the resource's metadata"
+    found = _read(document, _SaysResource, what)
+    resource = _text(found.resource, "resource", what)
     if not is_above(resource, server):
         raise Untrusted(f"the resource's metadata speaks of {resource[:200]!r}, not of the server's own address")
-    servers = _texts(found, "authorization_servers")
+    servers = _texts(found.authorization_servers)
     if not servers:
         raise Untrusted("the resource's metadata names no authorization server")
-    return Resource(resource, servers, tuple(one for one in _texts(found, "scopes_supported") if _SCOPE.fullmatch(one)))
+    return Resource(resource, servers, tuple(one for one in _texts(found.scopes_supported) if _SCOPE.fullmatch(one)))
 
 
 def is_above(resource: str, server: str) -> bool:
@@ -170,14 +190,14 @@ def read_server(document: bytes, issuer: str) -> Server:
         Untrusted: No such document, or another issuer's (RFC 8414 §3.3: identical, as text).
     """
     what = "the authorization server's metadata"
-    found = _object(document, what)
-    said = _text(found, "issuer", what)
+    found = _read(document, _SaysServer, what)
+    said = _text(found.issuer, "issuer", what)
     if said != issuer:
         raise Untrusted(f"{what} says that its issuer is {said[:200]!r}, not {issuer[:200]!r}")
     return Server(
         issuer,
-        _text(found, "token_endpoint", what),
-        _texts(found, "token_endpoint_auth_methods_supported"),
+        _text(found.token_endpoint, "token_endpoint", what),
+        _texts(found.token_endpoint_auth_methods_supported),
     )
 
 
@@ -194,21 +214,27 @@ def choose_server(resource: Resource, issuer: str) -> str:
     return issuer
 
 
-def _object(document: bytes, what: str) -> dict[str, Any]:
+def _read(document: bytes, type_: type[T], what: str) -> T:
+    """The members that we ask for; all else is skipped unread, for a stranger may have written a lot."""
     try:
-        found: dict[str, Any] = msgspec.json.decode(document, type=dict[str, Any])
+        return msgspec.json.decode(document, type=type_)
     except BAD_JSON:
         raise Untrusted(f"{what} is no JSON object") from None
-    return found
 
 
-def _text(found: dict[str, Any], key: str, what: str) -> str:
-    value = found.get(key)
-    if not isinstance(value, str) or not value:
+def _text(raw: msgspec.Raw, key: str, what: str) -> str:
+    try:
+        value = msgspec.json.decode(raw, type=str)
+    except BAD_JSON:
+        value = ""
+    if not value:
         raise Untrusted(f"{what} has no {key!r}")
     return value
 
 
-def _texts(found: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = found.get(key)
+def _texts(raw: msgspec.Raw) -> tuple[str, ...]:
+    try:
+        value = msgspec.json.decode(raw) if len(raw) <= MAX_LIST else None
+    except BAD_JSON:
+        value = None
     return tuple(one for one in value if isinstance(one, str))[:MOST_SCOPES] if isinstance(value, list) else ()

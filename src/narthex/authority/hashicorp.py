@@ -133,7 +133,12 @@ class VaultReader:
     async def _run(self, first: asyncio.Event) -> None:
         retry_s = FIRST_RETRY_S
         while True:
-            there = await self.look()
+            try:
+                there = await self.look()
+            except Exception:  # what nobody thought of must not end the looking: nobody would ever see a change again
+                _log.exception("reading the vault at %s failed", self.spec.address)
+                self._away("the gateway could not read its answer")
+                there = False
             first.set()
             wait_s = self.spec.refresh_s if there else retry_s
             retry_s = FIRST_RETRY_S if there else min(2 * retry_s, LAST_RETRY_S)

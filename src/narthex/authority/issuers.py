@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from narthex.authority.addresses import same_origin
@@ -19,7 +19,7 @@ from narthex.authority.fetch import Fetch
 from narthex.authority.port import Secrets, getter
 from narthex.errors import AuthorityUnavailable
 from narthex.flow.identity.discovery import COMMON, MAX_DOCUMENT, Metadata, metadata_urls, read_metadata
-from narthex.flow.identity.keys import Key, KeySet, read_keys
+from narthex.flow.identity.keys import Key, KeySet, reading
 from narthex.flow.identity.presets import PRESETS
 from narthex.flow.identity.tokens import TID
 from narthex.flow.identity.verified import Vouch
@@ -115,7 +115,7 @@ class Issuer:
             else:
                 url, learnt = await self._keys_url()
                 document = await self.document(url, learnt=learnt)
-            keys = read_keys(document)
+            keys = await _in_slices(reading(document))
             if not keys.ids:
                 raise ValueError("none of its keys is of use: they are too short, symmetric, or for encryption")
         except (AuthorityUnavailable, ValueError, OSError) as error:
@@ -210,3 +210,14 @@ class Issuer:
         self.vouch.valid = False
         if self._asking is not None:
             self._asking.cancel()
+
+
+async def _in_slices(steps: Generator[None, None, KeySet]) -> KeySet:
+    """The keys, with a turn for everybody else after each."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            keys: KeySet = done.value
+            return keys
+        await asyncio.sleep(0)

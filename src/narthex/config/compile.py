@@ -260,7 +260,8 @@ class _Compiler:
         if tls.client_auth == "optional" and tls.client_ca is None:
             self.reading.fault((*path, "client_auth"), "client_auth: goes with `client_ca`")
         optional = tls.client_auth == "optional"
-        return TlsFiles(**files, client_optional=optional, digest=_digest(files.values()))
+        ca_digest = _digest([files["client_ca"]]) if "client_ca" in files else ""
+        return TlsFiles(**files, client_optional=optional, digest=_digest(files.values()), ca_digest=ca_digest)
 
     def _egress(self) -> Egress:
         egress = self.settings.egress

@@ -215,7 +215,12 @@ class SqliteStore:
                 rows = self._opened().execute(statement, values).fetchall()
             try:
                 return [_row(row, row_type) for row in rows]
-            except (ValueError, msgspec.MsgspecError) as error:  # somebody has edited the file by hand
+            except (
+                ValueError,
+                TypeError,
+                RecursionError,
+                msgspec.MsgspecError,
+            ) as error:  # somebody has edited the file by hand
                 raise StoreError(f"{self._path}: a row that no Narthex has written: {error}") from None
 
         return await self._off_loop(work)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from narthex.flow.identity.keys import MAX_DOCUMENT, read_keys
+from narthex.flow.identity.keys import MAX_DOCUMENT, read_keys, reading
 from narthex.flow.identity.tokens import FAMILY
 from tests.flow.identity.issuer import jwks, key, keys, public
 
@@ -26,6 +26,8 @@ from tests.flow.identity.issuer import jwks, key, keys, public
         pytest.param({"kty": "oct", "k": "c2VjcmV0c2VjcmV0", "kid": "a"}, False, id="a shared secret"),
         pytest.param({**public("rsa"), "n": public("rsa")["n"][:171]}, False, id="too short"),
         pytest.param({**public("rsa"), "n": "AQAB" * 4000}, False, id="too long"),
+        pytest.param({**public("rsa"), "e": public("rsa")["n"]}, False, id="an exponent as long as the modulus"),
+        pytest.param({**public("rsa"), "e": 65537}, False, id="an exponent that is a number"),
         pytest.param({**public("p256"), "crv": "secp256k1"}, False, id="another curve"),
         pytest.param({**public("p256"), "x": public("ed")["x"]}, False, id="no point of the curve"),
         pytest.param({"kty": "RSA", "kid": "a"}, False, id="no key in it"),
@@ -61,6 +63,11 @@ def test_a_private_key_in_a_document_is_read_as_its_public_half() -> None:
 def test_what_is_no_document(document: bytes) -> None:
     with pytest.raises(ValueError):
         read_keys(document)
+
+
+def test_others_have_a_turn_after_each_key() -> None:
+    """A hundred large keys take twenty milliseconds: an issuer's document holds up nobody's call."""
+    assert sum(1 for _ in reading(jwks(*[public("rsa", kid=str(n)) for n in range(50)]))) == 50
 
 
 def test_a_key_is_for_its_algorithms() -> None:

@@ -8,7 +8,7 @@ authorization server discovery (order of the documents, the issuer compared as p
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,6 +28,15 @@ class Metadata(msgspec.Struct, frozen=True):
     jwks_uri: str = ""
     introspection_endpoint: str = ""
     token_endpoint: str = ""
+
+
+class _Said(msgspec.Struct):
+    """The document as it comes: what it does not have may be null. All else in it is skipped unread."""
+
+    issuer: str
+    jwks_uri: str | None = None
+    introspection_endpoint: str | None = None
+    token_endpoint: str | None = None
 
 
 def metadata_urls(issuer: str, first: Literal["oauth", "oidc", "none"] = "oauth") -> tuple[str, ...]:
@@ -57,10 +66,9 @@ def read_metadata(document: bytes, issuer: str) -> Metadata:
     if len(document) > MAX_DOCUMENT:
         raise ValueError("the document is too large")
     try:
-        known: dict[str, Any] = msgspec.json.decode(document, type=dict[str, Any])
-        found = msgspec.convert({key: value for key, value in known.items() if value is not None}, Metadata)
-    except (*BAD_JSON, msgspec.ValidationError) as error:
+        said = msgspec.json.decode(document, type=_Said)
+    except BAD_JSON as error:
         raise ValueError(f"not the metadata of an issuer ({type(error).__name__})") from None
-    if found.issuer != issuer.replace(TID, "{tenantid}"):
+    if said.issuer != issuer.replace(TID, "{tenantid}"):
         raise ValueError("it is the metadata of another issuer")
-    return found
+    return Metadata(said.issuer, said.jwks_uri or "", said.introspection_endpoint or "", said.token_endpoint or "")

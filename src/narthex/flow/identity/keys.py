@@ -7,7 +7,7 @@ A key is chosen by its `kid` among those of the token's issuer alone: nothing th
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Generator
 from typing import Any
 
 import msgspec
@@ -23,6 +23,8 @@ MOST_KEYS = 100
 LEAST_RSA = 2048
 MOST_RSA = 8192
 """Bits, as the length of the modulus's text tells them. A larger key would make each signature a burden."""
+MAX_EXPONENT = 6
+"""Characters: 36 bits, and everybody has 65537. One as long as the modulus costs six milliseconds a signature."""
 MAX_KID = 512
 USES = (None, "sig", "jwt-svid")
 
@@ -36,6 +38,8 @@ class Key(msgspec.Struct, frozen=True, eq=False):
     alg: str
     issuer: str
     material: Any
+    id: str
+    """By its thumbprint (RFC 7638)."""
 
     def fits(self, alg: str) -> bool:
         """May it check a signature of this algorithm?"""
@@ -67,8 +71,20 @@ class _Document(msgspec.Struct):
 
 
 def read_keys(document: bytes) -> KeySet:
+    """`reading` in one go."""
+    steps = reading(document)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            keys: KeySet = done.value
+            return keys
+
+
+def reading(document: bytes) -> Generator[None, None, KeySet]:
     """The keys of a JWKS document; those that we do not use (encryption, symmetric, weak, unknown) are left out.
 
+    Yields after each key: a hundred large ones take twenty milliseconds.
     Raises:
         ValueError: No such document, or too large.
     """
@@ -80,16 +96,16 @@ def read_keys(document: bytes) -> KeySet:
         raise ValueError("not a key document") from None
     if len(entries) > MOST_KEYS:
         raise ValueError(f"more than {MOST_KEYS} keys")
-    found = [key for entry in entries if (key := _read(entry)) is not None]
+    found: list[Key] = []
+    for entry in entries:
+        if (key := _read(entry)) is not None:
+            found.append(key)
+        yield
     named: dict[str, Key] = {}
     for key in found:
         if key.kid:
             named.setdefault(key.kid, key)
-    return KeySet(named, tuple(key for key in found if not key.kid), frozenset(_ids(found)))
-
-
-def _ids(keys: Iterable[Key]) -> Iterable[str]:
-    return (f"{key.kid} {key.material.thumbprint()}" for key in keys)
+    return KeySet(named, tuple(key for key in found if not key.kid), frozenset(key.id for key in found))
 
 
 def _read(entry: dict[str, Any]) -> Key | None:
@@ -104,13 +120,15 @@ def _read(entry: dict[str, Any]) -> Key | None:
         return None
     if kty == "RSA" and not LEAST_RSA <= len(str(entry.get("n"))) * 6 <= MOST_RSA + 6:
         return None
+    if kty == "RSA" and len(str(entry.get("e"))) > MAX_EXPONENT:
+        return None
     public: dict[str, Any] = {name: entry[name] for name in ("kty", "crv", "n", "e", "x", "y") if name in entry}
     try:
         material = jwk.import_key(public)
-        material.thumbprint()
+        id_ = f"{texts['kid']} {material.thumbprint()}"
     except (JoseError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
-    return Key(texts["kid"], str(kty), "" if kty == "RSA" else str(crv), texts["alg"], texts["issuer"], material)
+    return Key(texts["kid"], str(kty), "" if kty == "RSA" else str(crv), texts["alg"], texts["issuer"], material, id_)
 
 
 def is_signed(signing_input: bytes, signature: bytes, alg: str, key: Key, algorithms: Container[str]) -> bool:

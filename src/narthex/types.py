@@ -134,7 +134,8 @@ class ClaimRules(msgspec.Struct, frozen=True):
 
 
 class Introspection(msgspec.Struct, frozen=True):
-    """How an issuer is asked about a token (RFC 7662). `url` empty: its metadata says. An answer is kept `ttl_s`."""
+    """How an issuer is asked about a token (RFC 7662). `url` empty: its metadata says. An answer is kept `ttl_s`.
+    Opaque tokens that begin with `prefix` are shown to no other."""
 
     url: str = ""
     client_id: str = ""
@@ -143,7 +144,6 @@ class Introspection(msgspec.Struct, frozen=True):
     use: Literal["opaque", "always"] = "opaque"
     audience: Literal["required", "optional"] = "required"
     prefix: str = ""
-    """What opaque tokens of this issuer begin with; such are shown to no other."""
     ttl_s: float = 60.0
 
 
@@ -174,8 +174,7 @@ class IssuerSpec(msgspec.Struct, frozen=True):
     metadata_url: str = ""
     jwks_url: str = ""
     jwks_file: str = ""
-    token: SecretText | None = None
-    """Shown for its metadata and keys, at the addresses that the operator wrote."""
+    token: SecretText | None = None  # for its metadata and keys
     introspection: Introspection | None = None
     directory: DirectorySpec | None = None
 
@@ -227,7 +226,8 @@ class TlsFiles(msgspec.Struct, frozen=True):
     """Files of a TLS listener, absolute paths. `client_ca` asks for and verifies client certificates; with
     `client_optional` a client may have none.
 
-    `digest` is the SHA-256 of what the files hold: a renewed certificate makes specs that differ.
+    `digest` is the SHA-256 of what the files hold: a renewed certificate makes specs that differ. `ca_digest`: of
+    `client_ca` alone.
     """
 
     cert: str
@@ -236,7 +236,6 @@ class TlsFiles(msgspec.Struct, frozen=True):
     client_optional: bool = False
     digest: str = ""
     ca_digest: str = ""
-    """The same of `client_ca` alone."""
 
     @property
     def of_clients(self) -> tuple[object, ...]:
@@ -280,8 +279,7 @@ class HeaderCredential(msgspec.Struct, frozen=True):
     name: str
     header: str
     value: SecretText
-    certificate: CertificateCredential | None = None
-    """Shown beside it, by TLS; so with each of these that has one."""
+    certificate: CertificateCredential | None = None  # shown beside it, as with others that have one
 
 
 class BasicCredential(msgspec.Struct, frozen=True):

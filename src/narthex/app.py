@@ -102,7 +102,10 @@ class Gateway:
             env=os.environ, master_keys=lambda: load_keys(Path(self.snapshot.state_dir), os.environ),
             fetch=self._fetch, now=time.time, random=os.urandom,
         )  # fmt: skip
-        self.policies = Policies(fetch=self._fetch, secrets=self.upkeep.secrets.get, clock=time.monotonic)
+        self.policies = Policies(
+            fetch=self._fetch, secrets=self.upkeep.secrets.get, changed=self._policy_changed,
+            now=time.time, clock=time.monotonic, chance=random.random,
+        )  # fmt: skip
         self.subjects = Subjects(now=time.time)
         self.credentials = Credentials(
             Means(self.upkeep.secrets, self._fetch, time.monotonic, time.time, random.random, new_id), self.subjects
@@ -135,12 +138,12 @@ class Gateway:
         self._bridge = AsgiBridge(
             public_app(lambda: self.snapshot, self.endpoint_urls), scheme="https" if snapshot.tls else "http"
         )
-        engine = self.policies.make(snapshot.policy)
+        engine = await self.policies.make(snapshot.policy)
         self.policies.use(snapshot.policy, engine)
         self.front = Front(
             snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
             handles=Handles(ring, now=time.time, random=os.urandom), clock=time.monotonic, new_id=new_id,
-            identity=self._identify(snapshot), engine=engine,
+            identity=self._identify(snapshot), engine=self.policies.engine,
         )  # fmt: skip
         self.shared = Shared(
             snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id, outbox=outbox
@@ -156,6 +159,7 @@ class Gateway:
             await self._admin.start()
         except BaseException:
             self._server.close()
+            self.policies.close()
             await self.fleet.close()
             await self.upkeep.close()
             raise
@@ -302,11 +306,12 @@ class Gateway:
         await self._admin.reload_tls(snapshot.admin_tls)
         fetcher = self.fetcher if snapshot.egress == self.snapshot.egress else Fetcher(snapshot.egress)
         try:  # these may refuse, and then nothing has changed
-            engine = self.policies.make(snapshot.policy)
+            engine = await self.policies.make(snapshot.policy)
             await self.upkeep.apply(snapshot, api_keys=asks_keys(snapshot))
             self._record(snapshot)
             self.fleet.apply(snapshot)
         except BaseException:
+            self.policies.drop()
             self._record(self.snapshot)
             await self.upkeep.apply(self.snapshot, api_keys=asks_keys(self.snapshot))
             raise
@@ -318,7 +323,7 @@ class Gateway:
         self.shared.held.limit = snapshot.limits.max_held
         self.fleet.start()
         self.policies.use(snapshot.policy, engine)
-        self.front.apply(snapshot, self._identify(snapshot), engine)
+        self.front.apply(snapshot, self._identify(snapshot), self.policies.engine)
         settle_memory()
 
     async def _listen_anew(self, context: ssl.SSLContext) -> None:
@@ -339,6 +344,10 @@ class Gateway:
             self.shared.connect, **where, backlog=BACKLOG, ssl=self._context,
             ssl_handshake_timeout=HANDSHAKE_S if self._context is not None else None,
         )  # fmt: skip
+
+    def _policy_changed(self) -> None:
+        """The same configuration by another bundle."""
+        self.front.apply(self.snapshot, self.identity, self.policies.engine)
 
     def _check_bound(self, snapshot: Snapshot) -> None:
         """What listens for other machines goes on doing so until the next start: not without an identity.
@@ -448,6 +457,7 @@ class Gateway:
             self.identity.close()
         await self.upkeep.close()
         self.fetcher.close()
+        self.policies.close()
         if self.journal is not None:
             await asyncio.to_thread(self.journal.close)
         for connection in list(self.shared.connections):

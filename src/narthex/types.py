@@ -488,16 +488,13 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class RegoSpec(msgspec.Struct, frozen=True):
-    """Rules in Rego, in the engine that is built in. `bundle` is a folder or a tarball, an absolute path.
-
-    `digest` is the SHA-256 of what is in it: another policy makes specs that differ.
-    """
+    """Rules in Rego, in the engine that is built in. `bundle` is a folder or a tarball, an absolute path; what is in it
+    may change without a reload."""
 
     bundle: str
     entrypoint: str
     engine: Literal["helper", "inline"] = "helper"
     deadline_s: float = 0.1
-    digest: str = ""
 
 
 class OpaSpec(msgspec.Struct, frozen=True):

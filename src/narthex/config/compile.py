@@ -201,7 +201,7 @@ class _Compiler:
             environment=settings.environment or "",
             data=data,
             runs=runs,
-            policy=compile_policy(settings.policy, allowed, self.reading),
+            policy=compile_policy(settings.policy, allowed, self.reading, self._resolve),
             quotas=compile_limits(settings.limits, servers, endpoints, self.reading),
         )
 

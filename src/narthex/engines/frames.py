@@ -11,7 +11,7 @@ import msgspec
 
 from narthex.flow.policy.rego import Flaw, Uses
 
-LOAD_S = 20.0
+LOAD_S = 10.0
 """The longest that compiling a bundle may take."""
 
 

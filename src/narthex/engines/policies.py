@@ -1,12 +1,13 @@
 """The engine that decides beside the grants, by the configuration in force.
 
-In: a snapshot's `policy`. Out: an `Engine`; the same one for as long as that says the same. Making one may refuse, and
-then nothing has changed. Cases: `tests/engines/test_policies.py`.
+In: a snapshot's `policy`. Out: an `Engine`; the same one for as long as that says the same, and its bundle does. Making
+one may refuse, and then nothing has changed. Cases: `tests/engines/test_policies.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from narthex.authority.fetch import Fetch
 from narthex.engines.counts import Counts
@@ -14,34 +15,84 @@ from narthex.engines.opa import RemoteOpa
 from narthex.flow.policy.engine import Engine
 from narthex.types import OpaSpec, RegoSpec
 
+if TYPE_CHECKING:
+    from narthex.engines.ruling import Ruling
+
 
 class Policies:
     """One for the process: `make` before the first call and with each reload, then `use`.
 
     Args:
         fetch: Asks an agent. secrets: the value of a secret by its name; raises SecretMissing.
-        clock: Monotonic seconds.
+        changed: Called when the engine in force is another one without a reload: its bundle has changed.
+        now: Unix seconds. clock: monotonic seconds. chance: 0 ≤ x < 1.
     """
 
-    def __init__(self, *, fetch: Fetch, secrets: Callable[[str], str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        fetch: Fetch,
+        secrets: Callable[[str], str],
+        changed: Callable[[], None],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
         self.counts = Counts()
-        self._fetch, self._secrets, self._clock = fetch, secrets, clock
+        self._fetch, self._secrets, self._changed = fetch, secrets, changed
+        self._now, self._clock, self._chance = now, clock, chance
         self._spec: RegoSpec | OpaSpec | None = None
-        self._engine: RemoteOpa | None = None
+        self._opa: RemoteOpa | None = None
+        self._ruling: Ruling | None = None
+        self._made: Ruling | None = None
 
-    def make(self, spec: RegoSpec | OpaSpec | None) -> Engine | None:
-        """The engine of a spec: the one that runs already, or a new one, which does not decide before it is used."""
+    @property
+    def engine(self) -> Engine | None:
+        """The one in force."""
+        return self._ruling.engine if self._ruling is not None else self._opa
+
+    async def make(self, spec: RegoSpec | OpaSpec | None) -> Engine | None:
+        """The engine of a spec: the one that runs already, or a new one, which does not decide before it is used.
+
+        Raises:
+            ConfigError: Its policy cannot be used.
+        """
+        self.drop()
         if spec is None or spec == self._spec:
-            return self._engine if spec is not None else None
-        assert isinstance(spec, OpaSpec), "the other engine is not in this version"
-        return RemoteOpa(spec, fetch=self._fetch, secrets=self._secrets, clock=self._clock, counts=self.counts)
+            return self.engine if spec is not None else None
+        if isinstance(spec, OpaSpec):
+            return RemoteOpa(spec, fetch=self._fetch, secrets=self._secrets, clock=self._clock, counts=self.counts)
+        from narthex.engines.ruling import Ruling  # an engine for Rego: only where one decides
+
+        self._made = Ruling(
+            spec, self._changed, fetch=self._fetch, now=self._now, clock=self._clock, chance=self._chance
+        )
+        return await self._made.start()
 
     def use(self, spec: RegoSpec | OpaSpec | None, engine: Engine | None) -> None:
         """It decides from now on."""
-        assert engine is None or isinstance(engine, RemoteOpa)
-        self._spec, self._engine = spec, engine
+        if spec == self._spec:
+            return
+        before = self._ruling
+        self._spec, self._ruling, self._made = spec, self._made, None
+        self._opa = engine if isinstance(engine, RemoteOpa) else None
+        if before is not None:
+            before.close()
 
     @property
     def problem(self) -> str:
-        """Why calls are not decided at present; empty while all is well."""
-        return self._engine.problem if self._engine is not None else ""
+        """Why calls are not decided at present, or by a policy that has been replaced; empty while all is well."""
+        if self._ruling is not None:
+            return self._ruling.problem
+        return self._opa.problem if self._opa is not None else ""
+
+    def close(self) -> None:
+        self.drop()
+        if self._ruling is not None:
+            self._ruling.close(at_once=True)
+
+    def drop(self) -> None:
+        """Let go of what was made for a snapshot that does not come into force."""
+        if self._made is not None:
+            self._made.close(at_once=True)
+            self._made = None

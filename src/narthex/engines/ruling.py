@@ -61,10 +61,13 @@ class Ruling:
         """Why there is no newer policy; empty while all is well."""
         return self._keeper.problem
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         self._closed = True
         self._keeper.close()
-        self._let_go(self.engine)
+        if self.engine is not None and at_once:
+            self.engine.close()
+        else:
+            self._let_go(self.engine)
 
     async def _take(self, bundle: Bundle) -> None:
         spec, before = self.spec, self.engine

@@ -6,14 +6,15 @@ from typing import Annotated
 
 import msgspec
 
-from narthex.config.kinds import Group, Setting, later
+from narthex.config.kinds import Group, Setting
 from narthex.config.schema.opa import OPA, OpaSettings
+from narthex.config.schema.rego import REGO, RegoSettings
 
 
 class PolicySettings(msgspec.Struct, frozen=True):
     """Rules in Rego. Beside grants both must allow a call; without any, these alone decide."""
 
-    rego: Annotated[None, later("A bundle that the engine decides by that is built in.")] = None
+    rego: Annotated[RegoSettings | None, REGO] = None
     opa: Annotated[OpaSettings | None, OPA] = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kept import Least
@@ -35,23 +36,27 @@ def rules(when: str = "") -> tuple[Grant, ...]:
     return (*allowed, *denied, Grant("the call", "allow", tools=("server__*",), when=when))
 
 
+def under(r: Rooms, admissions: Admissions | None) -> Callable[[], None]:
+    """A call that these admit."""
+    front = r.gateway.front
+
+    def call() -> None:
+        front.admissions = front._admissions = admissions
+        r.connection.data_received(r.request)
+
+    return call
+
+
 def granted(r: Rooms, least: Least, repeats: int) -> list[dict[str, Any]]:
     """What a call costs more with fifty rules, without and with a condition; what of it is a condition, and a list."""
     front = r.gateway.front
     plain = Admissions(Grants(rules()), {}, front.now)
     looking = Admissions(Grants(rules("has(args.text) || args.amount <= 100")), {}, front.now)
 
-    def under(admissions: Admissions | None) -> Any:
-        def call() -> None:
-            front.admissions = admissions
-            r.connection.data_received(r.request)
-
-        return call
-
     try:
-        none, without, with_it = least([under(None), under(plain), under(looking)], max(repeats, 100))
+        none, without, with_it = least([under(r, one) for one in (None, plain, looking)], max(repeats, 100))
     finally:
-        front.admissions = None
+        front.admissions = front._admissions = None
     closure, engine = compile_condition(CONDITION).met, conditions._engine_condition(CONDITION).met
     by_closure, by_engine = least([lambda: closure(FACTS), lambda: engine(FACTS)], repeats)
     principal = Principal("default", "https://sso.example.com", "ada", roles=("support",), method="jwt")

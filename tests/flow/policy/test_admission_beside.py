@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from narthex.testing import FakeServer
-from narthex.types import EndpointSpec, Grant
+from narthex.types import LOCAL, EndpointSpec, Grant
 from tests.flow.accept.test_greeting import greet, speaking
 from tests.flow.gateway import Running, run, spec, until
 from tests.flow.notify.hearing import WATCHED, Teller, listen
@@ -52,6 +52,22 @@ def test_a_subscription_tells_of_what_may_still_be_read(ends: bool) -> None:
             server.tell("notifications/resources/updated", uri=WATCHED)
             server.has("b")
             assert await stream.told() == (("tools/list_changed", None) if ends else ("resources/updated", WATCHED))
+
+    run(main)
+
+
+@pytest.mark.parametrize("uri", ["keys:b", "keyz:b"], ids=["hidden", "missing"])
+def test_where_a_hidden_resource_is_takes_the_way_of_a_missing_one(uri: str) -> None:
+    async def main() -> None:
+        one = FakeServer(resources=[{"uri": "docs:a", "name": "a"}, {"uri": "keys:b", "name": "b"}])
+        async with one, over(one, Grant("docs", "allow", resources=("one__docs:*",))) as gateway:
+            await (await gateway.client()).modern("resources/list")
+            gateway.pass_time(5)
+            lists, front = len(one.asked), gateway.front
+            viewer = gateway.fleet.viewer(front.snapshot.endpoints["default"], LOCAL, None)
+            found = await front.hub.places(viewer, [uri, "docs:a"], front.admission(LOCAL, "default"))
+            assert list(found) == ["docs:a"]
+            assert [asked.method for asked in one.asked[lists:]].count("resources/list") == 1
 
     run(main)
 

@@ -26,7 +26,7 @@ from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
 from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
-from narthex.flow.policy.admission import Admission
+from narthex.flow.policy.admission import Admission, Check
 from narthex.flow.route.index import Index
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.viewers import Viewer
@@ -195,23 +195,21 @@ class Hub:
     async def places(self, viewer: Viewer, uris: Iterable[str], admission: Admission | None) -> dict[str, Place]:
         """Where resources are; those that this viewer does not see, or may not, are left out. One asking serves all."""
         fleet, found, asked = self.front.fleet, {}, False
+        check = Check(admission) if admission is not None else None
         for count, uri in enumerate(sorted(uris), 1):
             if count % NAMES_AT_ONCE == 0:
                 await asyncio.sleep(0)
             target = fleet.find_now(viewer, "resources", uri)
+            if target is not None and check is not None:
+                await check.look("resources", target)
+                target = target if check.sees("resources", target) else None  # it takes the way of what is missing
             if target is None and not asked:
                 asked = True
                 try:
-                    target = await fleet.find(viewer, "resources", uri)
+                    target = await fleet.find(viewer, "resources", uri, check)
                 except GatewayError as error:
                     _log.debug("a subscription leads nowhere: %s", error.public)
-            if target is None:
-                continue
-            if admission is not None:
-                await admission.look([("resources", target.server, target.name)])
-                if not admission.sees("resources", target.server, target.name):
-                    continue
-            if target.server in viewer.scopes:
+            if target is not None and target.server in viewer.scopes:
                 found[uri] = Place(target.server, viewer.scopes[target.server], target.name)
         return found
 

@@ -16,18 +16,20 @@ import socket
 import ssl
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narthex import FORM, __version__
 from narthex.admin.view import CredentialProblem, Health, ServerStatus
 from narthex.authority.accounts import Means
+from narthex.authority.approvals import Approvals, words_of
 from narthex.authority.credentials import Credentials
 from narthex.authority.fetch import Fetched, Fetcher
 from narthex.authority.files import mark_of
 from narthex.authority.subjects import Subjects
 from narthex.authority.upkeep import Upkeep
+from narthex.authority.webhook import Hook
 from narthex.config.compile import Overrides, endpoint_url
 from narthex.config.reload import Reloader, ReloadOutcome
 from narthex.config.values import is_loopback
@@ -39,11 +41,12 @@ from narthex.flow.accept.listener import Shared
 from narthex.flow.accept.public import public_app
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.codec.handles import Handles
-from narthex.flow.codec.seal import KeyRing
+from narthex.flow.codec.seal import KeyRing, MasterKey
 from narthex.flow.held import Held
 from narthex.flow.identity.certificates import NO_PROOF
 from narthex.flow.limit.limiter import State
 from narthex.flow.outbox import Outbox
+from narthex.flow.policy.approval import Approval, Step
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.server import Server
 from narthex.flow.upstream.stdio import StdioChannel
@@ -51,8 +54,9 @@ from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
 from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.log import Logs, start_line
-from narthex.types import Address, Snapshot, TlsFiles
+from narthex.types import Address, Principal, Snapshot, TlsFiles
 
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
@@ -98,9 +102,13 @@ class Gateway:
         self._key_file = Path(snapshot.state_dir) / KEY_FILE
         self.fetcher = Fetcher(snapshot.egress)
         self.identity: Identity | None = None
+        self.approvals = Approvals(
+            master_keys=self._master_keys, now=time.time, random=os.urandom, new_id=new_id, say=self._tell
+        )
+        self._hook: Hook | None = None
         self.upkeep = Upkeep(
-            env=os.environ, master_keys=lambda: load_keys(Path(self.snapshot.state_dir), os.environ),
-            fetch=self._fetch, now=time.time, random=os.urandom,
+            env=os.environ, master_keys=self._master_keys, fetch=self._fetch, approvals=self.approvals, now=time.time,
+            random=os.urandom,
         )  # fmt: skip
         self.policies = Policies(
             fetch=self._fetch, secrets=self.upkeep.secrets.get, changed=self._policy_changed,
@@ -149,6 +157,8 @@ class Gateway:
             snapshot.limits, held, self.front.handle, clock=time.monotonic, now=time.time, new_id=new_id, outbox=outbox
         )
         self._record(snapshot)
+        self._tell_to(snapshot)
+        self.front.approvals = self.approvals
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
@@ -211,6 +221,31 @@ class Gateway:
         if before is not None:
             before.close()
 
+    def _tell_to(self, snapshot: Snapshot) -> None:
+        """Tell of held calls whom the configuration names."""
+        spec = snapshot.approvals.webhook
+        if self._hook is not None:
+            if self._hook.spec == spec:
+                return
+            self._hook.close()
+        self._hook = None
+        if spec is not None:
+            self._hook = Hook(
+                spec, fetch=self._fetch, fill=lambda text: text.fill(self.upkeep.secrets.get),
+                parameters=self.approvals.parameters, now=time.time, chance=random.random,
+            )  # fmt: skip
+
+    def _tell(self, approval: Approval, step: Step) -> None:
+        """A step of a held call: for the log, the record, and whoever is told."""
+        _log.info("%s", words_of(approval, step))
+        if self.journal is not None:
+            self.journal.add_step(ApprovalEntry(approval, step))
+        if self._hook is not None:
+            self._hook.tell(approval, step)
+
+    def _master_keys(self) -> Sequence[MasterKey]:
+        return load_keys(Path(self.snapshot.state_dir), os.environ)
+
     async def _fetch(self, url: str, **how: Any) -> Fetched:
         """Ask an authority by the egress rules in force."""
         return await self.fetcher.fetch(url, **how)
@@ -220,11 +255,11 @@ class Gateway:
         issuers = self.identity.issuers if self.identity is not None else {}
         return [name for name, one in issuers.items() if one.last_error]
 
-    async def is_admin(self, authorization: str) -> bool:
-        """Has whoever sends this value of `Authorization` the admin role?"""
+    async def admin(self, authorization: str) -> Principal | None:
+        """Who sends this value of `Authorization`, if they have the admin role."""
         if self.identity is None:
-            return False
-        return await self.identity.has_role(authorization, self.identity.spec.admin_role)
+            return None
+        return await self.identity.with_role(authorization, self.identity.spec.admin_role)
 
     @property
     def store_problem(self) -> str:
@@ -319,6 +354,7 @@ class Gateway:
             self.fetcher.close()
             self.fetcher = fetcher
         self.snapshot = snapshot
+        self._tell_to(snapshot)
         self.shared.apply(snapshot.limits)
         self.shared.held.limit = snapshot.limits.max_held
         self.fleet.start()
@@ -456,6 +492,8 @@ class Gateway:
         if self.identity is not None:
             self.identity.close()
         await self.upkeep.close()
+        if self._hook is not None:
+            self._hook.close()
         self.fetcher.close()
         self.policies.close()
         if self.journal is not None:

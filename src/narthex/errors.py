@@ -16,6 +16,7 @@ GatewayError               -32603  500  internal
 ├── Denied                 -31001  200  (as given)
 ├── RateLimited            -31002  200  rate_limited
 │   └── BudgetExhausted    -31003  200  budget_exhausted
+├── ApprovalRequired       -31004  200  approval_required
 ├── AuthorityUnavailable   -31005  503  authority_unavailable
 ├── UpstreamUnavailable    -31005  200  upstream_unavailable
 │   └── CredentialUnavailable  -31005  200  credential_unavailable
@@ -177,6 +178,17 @@ class BudgetExhausted(RateLimited):
 
     code, reason = -31003, "budget_exhausted"
     WORDS = "the budget"
+
+
+class ApprovalRequired(GatewayError):
+    """A person must approve this very call. The same call, made again in time once that was done, passes once.
+    `data.approvalId` names it; `narthex approvals` and the admin API decide it."""
+
+    code, status, reason = -31004, 200, "approval_required"
+
+    def __init__(self, approval_id: str, *, retry_after_s: float) -> None:
+        data = {"approvalId": approval_id, "retryAfterSeconds": max(1, round(retry_after_s))}
+        super().__init__("a person must approve this call; then make the same call again", data=data)
 
 
 class InsufficientScope(Unauthorized):

@@ -6,7 +6,7 @@ All are frozen: a call never changes, and a snapshot is swapped whole. Durations
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import time
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
@@ -14,6 +14,10 @@ from typing import Literal
 import msgspec
 
 from narthex.call import Call as Call
+from narthex.secret import SecretName as SecretName
+from narthex.secret import SecretSource as SecretSource
+from narthex.secret import SecretText as SecretText
+from narthex.secret import VaultSpec as VaultSpec
 
 Address = tuple[str, int]
 Network = IPv4Network | IPv6Network
@@ -71,34 +75,6 @@ class Session(msgspec.Struct, frozen=True):
     expires_at: int
     capabilities: int = 0
     """What the client declared, as bits (`codec.capabilities.ClientCaps`)."""
-
-
-class SecretName(msgspec.Struct, frozen=True):
-    """`${secret:NAME}` in the configuration."""
-
-    name: str
-
-
-class SecretText(msgspec.Struct, frozen=True):
-    """A text of the configuration with references to secrets in it: pieces in order, `SecretName`s and plain text.
-
-    A snapshot holds only this. The value is put together where it is sent, and kept no longer than it must.
-    """
-
-    pieces: tuple[str | SecretName, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The secrets that it needs."""
-        return tuple(piece.name for piece in self.pieces if isinstance(piece, SecretName))
-
-    def fill(self, get: Callable[[str], str]) -> str:
-        """The text with the values in their places; what `get` raises goes through."""
-        return "".join(piece if isinstance(piece, str) else get(piece.name) for piece in self.pieces)
-
-    def __repr__(self) -> str:  # a plain piece may come from a secret of the environment
-        shown = ["…" if isinstance(piece, str) else f"${{secret:{piece.name}}}" for piece in self.pieces]
-        return f"SecretText({''.join(shown)})"
 
 
 class ClaimRules(msgspec.Struct, frozen=True):
@@ -199,27 +175,6 @@ class IdentitySpec(msgspec.Struct, frozen=True):
     scope_includes: Mapping[str, tuple[str, ...]] = {}
     """A scope -> the scopes that it includes (a hierarchy)."""
     admin_role: str = "admin"
-
-
-class SecretSource(msgspec.Struct, frozen=True):
-    """Where a secret comes from. `where`: a variable, an absolute path, or `mount/path` in a Vault, then of `field`."""
-
-    kind: Literal["env", "file", "vault"]
-    where: str
-    field: str = ""
-
-
-class VaultSpec(msgspec.Struct, frozen=True):
-    """How a HashiCorp Vault is asked. Either `token` says where a token is, or `role` is signed in for with the
-    Kubernetes token in `jwt_file`."""
-
-    address: str
-    namespace: str = ""
-    token: SecretSource | None = None
-    role: str = ""
-    auth_mount: str = "kubernetes"
-    jwt_file: str = "/var/run/secrets/kubernetes.io/serviceaccount/token"
-    refresh_s: float = 60.0
 
 
 class TlsFiles(msgspec.Struct, frozen=True):
@@ -461,6 +416,32 @@ class RunSpec(msgspec.Struct, frozen=True):
     rules: tuple[RunRule, ...] = ()
 
 
+class HoldTerms(msgspec.Struct, frozen=True):
+    """How a held call comes to be approved, and how long that holds. `by`: somebody else than who calls (`approver`),
+    or also the user of the client that calls, who is asked where the client can ask (`user`)."""
+
+    by: Literal["approver", "user"] = "approver"
+    wait_s: float = 600.0
+    use_within_s: float = 300.0
+
+
+class Webhook(msgspec.Struct, frozen=True):
+    """Who is told of held calls: a POST for each step, signed with `secret` where there is one."""
+
+    url: str
+    secret: SecretText | None = None
+    arguments: bool = False
+
+
+class ApprovalSpec(msgspec.Struct, frozen=True):
+    """Held calls. `most` and `most_each` of them may be open, in all, and of one principal."""
+
+    terms: HoldTerms = HoldTerms()
+    most: int = 1000
+    most_each: int = 20
+    webhook: Webhook | None = None
+
+
 class Grant(msgspec.Struct, frozen=True):
     """A rule on who may use what (design §6). Patterns are globs on canonical names.
 
@@ -485,6 +466,8 @@ class Grant(msgspec.Struct, frozen=True):
     environments: tuple[str, ...] = ()
     shadow: bool = False
     """It does not count yet: what would be decided if it did is recorded beside what is."""
+    terms: HoldTerms = HoldTerms()
+    """Of one that holds."""
 
 
 class RegoSpec(msgspec.Struct, frozen=True):
@@ -675,6 +658,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     data: DataSpec = DataSpec()
     runs: RunSpec | None = None
     """What is watched over several calls; None: nothing."""
+    approvals: ApprovalSpec = ApprovalSpec()
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""

@@ -16,13 +16,16 @@ import msgspec
 from narthex.admin.server import AdminServer
 from narthex.admin.token import FILE_NAME
 from narthex.admin.view import ServerStatus
+from narthex.authority.approvals import Approvals
 from narthex.config.reload import ReloadOutcome
+from narthex.flow.codec.seal import MasterKey
 from narthex.flow.limit.limiter import State
 from narthex.telemetry.accounts import Accounts
-from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, ServerSpec, Snapshot, StdioTarget
+from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, Principal, ServerSpec, Snapshot, StdioTarget
 
 TOKEN = "t" * 43
 ADMIN = "nx_of_somebody_with_the_role"
+BOSS = Principal("default", "https://idp", "boss", roles=("admin",))
 SECRET = "hunter2-and-more"
 HEADERS = (("Authorization", f"Bearer {SECRET}"),)
 TARGET = HttpTarget(
@@ -73,6 +76,10 @@ class Gateway:
         self.last_reload: ReloadOutcome | None = None
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)
         self.reloads: list[str] = []
+        self.approvals = Approvals(
+            master_keys=lambda: [MasterKey(b"k" * 32)], now=lambda: 1000.0, random=lambda size: b"r" * size,
+            new_id=lambda: "a1", say=lambda *_: None,
+        )  # fmt: skip
         self.statuses = [ServerStatus("web", "ok", era="modern"), ServerStatus("local", "idle")]
 
     def limit_states(self, subject: str) -> list[State]:
@@ -82,8 +89,8 @@ class Gateway:
     def silent_issuers(self) -> list[str]:
         return self.silent
 
-    async def is_admin(self, authorization: str) -> bool:
-        return authorization == f"Bearer {ADMIN}"
+    async def admin(self, authorization: str) -> Principal | None:
+        return BOSS if authorization == f"Bearer {ADMIN}" else None
 
     def endpoint_urls(self) -> dict[str, str]:
         return {"default": "http://127.0.0.1:8080/mcp"}

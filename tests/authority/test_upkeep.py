@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from narthex.authority import upkeep as module
+from narthex.authority.approvals import Approvals
 from narthex.authority.envelope import Envelopes
 from narthex.authority.fetch import Fetcher
 from narthex.authority.upkeep import Upkeep
@@ -45,9 +46,13 @@ class Outside:
         self.clock = FakeClock(1000.0)
         self.env: dict[str, str] = {}
         self.fetcher = Fetcher(Egress())
-        self.inside = Upkeep(
-            env=self.env, master_keys=self.master_keys, fetch=self.fetcher.fetch, now=self.clock, random=os.urandom
+        approvals = Approvals(
+            master_keys=self.master_keys, now=self.clock, random=os.urandom, new_id=lambda: "a1", say=print
         )
+        self.inside = Upkeep(
+            env=self.env, master_keys=self.master_keys, fetch=self.fetcher.fetch, approvals=approvals, now=self.clock,
+            random=os.urandom,
+        )  # fmt: skip
 
     def master_keys(self) -> list[MasterKey]:
         return load_keys(Path(self.base.state_dir), {})

@@ -108,9 +108,12 @@ def test_read(tmp_path: Path, text: str, grant: Grant) -> None:
     ("text", "says"),
     [
         pytest.param('{allow: ["*"]}', ":7:5: 'name' is missing", id="no name"),
-        pytest.param("{name: a}", ":7:5: grant 'a' needs `allow` or `deny`", id="no effect"),
+        pytest.param("{name: a}", ":7:5: grant 'a' needs `allow`, `deny` or `hold`", id="no effect"),
         pytest.param('{name: a, allow: ["*"], deny: ["git__x"]}', "has both `allow` and `deny`", id="both effects"),
-        pytest.param('{name: a, allow: ["*"], hold: ["*"]}', "'hold' is not in this version", id="a part not built"),
+        pytest.param('{name: a, allow: ["*"], hold: ["*"]}', "has both `allow` and `hold`", id="allowed and held"),
+        pytest.param('{name: a, allow: ["*"], approval: {by: user}}', "approval: it goes with", id="no hold"),
+        pytest.param('{name: a, hold: ["*"], approval: {by: me}}', "wants one of approver, user", id="by whom"),
+        pytest.param('{name: a, hold: ["*"], approval: {wait: 8d}}', "the most is 7d", id="too long"),
         pytest.param('{name: a, alow: ["*"]}', "unknown key 'alow'; did you mean 'allow'?", id="misspelt"),
         pytest.param('{name: a, allow: ["*"], when: "args.amount <"}', ":29: when: Syntax error", id="condition"),
         pytest.param(

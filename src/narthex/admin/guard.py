@@ -1,6 +1,7 @@
 """Who may talk to the admin side: Host and Origin against DNS rebinding, a bounded body, a token or role for writes.
 
-Where other machines reach it, reads of the API need the same; probes and metrics need nothing.
+Where other machines reach it, reads of the API need the same, those of approvals anywhere; probes and metrics need
+nothing.
 
 In: every request, before any route. Out: the request, or a refusal as JSON.
 Cases: `tests/admin/test_guard.py`, one row a rule.
@@ -20,12 +21,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from narthex.admin.reply import error_reply
 from narthex.config.values import is_loopback
-from narthex.types import Snapshot
+from narthex.types import Principal, Snapshot
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_BODY = 64 * 1024
 _READS = frozenset({"GET", "HEAD"})
 _OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+GUARDED = "/api/v1/approvals"
+"""Below it reading needs the token too: it shows what others want to call."""
+_CALLER = "narthex.caller"
+
+
+def caller_of(scope: Scope) -> tuple[str, Principal | None]:
+    """Who has passed the guard: in words for the record, and as a principal where they have proved to be one."""
+    found: tuple[str, Principal | None] = scope[_CALLER]
+    return found
 
 
 class Guard:
@@ -34,7 +44,7 @@ class Guard:
     Args:
         snapshot: The configuration in force, asked for at each request.
         token: The admin token that writes need.
-        is_admin: Has whoever sends this value of `Authorization` the admin role?
+        admin: Who sends this value of `Authorization`, if they have the admin role.
     """
 
     def __init__(
@@ -42,11 +52,11 @@ class Guard:
         app: ASGIApp,
         snapshot: Callable[[], Snapshot],
         token: str,
-        is_admin: Callable[[str], Awaitable[bool]],
+        admin: Callable[[str], Awaitable[Principal | None]],
     ) -> None:
         self._app = app
         self._snapshot = snapshot
-        self._is_admin = is_admin
+        self._admin = admin
         self._is_far = not is_loopback(snapshot().admin_listen[0])
         self._token = token.encode()
 
@@ -75,10 +85,16 @@ class Guard:
         return None
 
     async def _unauthorized(self, scope: Scope) -> Response | None:
-        if scope["method"] in _READS and (not self._is_far or scope["path"] in _OPEN):
+        path = scope["path"]
+        guarded = path == GUARDED or path.startswith(GUARDED + "/")
+        if scope["method"] in _READS and not guarded and (not self._is_far or path in _OPEN):
             return None
         given = Headers(scope=scope).getlist("authorization")
-        if len(given) == 1 and (self._is_token(given[0]) or await self._is_admin(given[0])):
+        if len(given) == 1 and self._is_token(given[0]):
+            scope[_CALLER] = ("the admin token", None)
+            return None
+        if len(given) == 1 and (principal := await self._admin(given[0])) is not None:
+            scope[_CALLER] = (f"{principal.subject} of {principal.issuer}", principal)
             return None
         challenge = {"www-authenticate": "Bearer"}
         return error_reply(401, "token_required", "this needs the token in the file admin.token", challenge)

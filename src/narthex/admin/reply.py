@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from narthex.errors import StoreError
+
 _REASONS = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 _MESSAGES = {404: "nothing is served here", 405: "another method is needed here"}
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -31,6 +33,12 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
     return error_reply(status, _REASONS.get(status, "refused"), _MESSAGES.get(status, error.detail), error.headers)
+
+
+async def on_store_error(request: Request, error: Exception) -> Response:
+    """What is kept cannot be read or written; the log says why."""
+    assert isinstance(error, StoreError)
+    return error_reply(503, error.reason, error.public)
 
 
 async def on_failure(request: Request, error: Exception) -> Response:

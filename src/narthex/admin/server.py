@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from narthex.admin.token import load_token
 from narthex.admin.view import GatewayView
 from narthex.config.values import show_address
-from narthex.errors import ConfigError
+from narthex.errors import ConfigError, StoreError
 from narthex.types import Address, TlsFiles
 
 if TYPE_CHECKING:
@@ -35,12 +35,13 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
 
+    from narthex.admin.approvals import approval_routes
     from narthex.admin.config import config_routes
     from narthex.admin.endpoints import endpoint_routes
     from narthex.admin.guard import Guard
     from narthex.admin.health import health_routes
     from narthex.admin.limits import limit_routes
-    from narthex.admin.reply import on_failure, on_http_error
+    from narthex.admin.reply import on_failure, on_http_error, on_store_error
     from narthex.admin.servers import server_routes
 
     routes = [
@@ -49,10 +50,12 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
         *endpoint_routes(gateway),
         *config_routes(gateway),
         *limit_routes(gateway),
+        *approval_routes(gateway),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_error, Exception: on_failure})
+    handlers = {HTTPException: on_http_error, StoreError: on_store_error, Exception: on_failure}
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Guard(app, lambda: gateway.snapshot, token, gateway.is_admin)
+    return Guard(app, lambda: gateway.snapshot, token, gateway.admin)
 
 
 class AdminServer:

@@ -7,10 +7,11 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from narthex.authority.approvals import Approvals
 from narthex.config.reload import ReloadOutcome
 from narthex.flow.limit.limiter import State
 from narthex.telemetry.accounts import Accounts
-from narthex.types import Era, Snapshot
+from narthex.types import Era, Principal, Snapshot
 
 Health = Literal["idle", "ok", "degraded", "down"]
 
@@ -84,8 +85,13 @@ class GatewayView(Protocol):
     def silent_issuers(self) -> Sequence[str]:
         """Issuers of tokens that could not be asked the last time, by name."""
 
-    async def is_admin(self, authorization: str) -> bool:
-        """Has whoever sends this value of `Authorization` the admin role? Never, while no identity is configured."""
+    @property
+    def approvals(self) -> Approvals:
+        """Held calls."""
+
+    async def admin(self, authorization: str) -> Principal | None:
+        """Who sends this value of `Authorization`, if they have the admin role. Nobody, while no identity is
+        configured."""
 
     @property
     def draining(self) -> bool:

@@ -183,16 +183,16 @@ class Identity:
         except TokenRefused as refused:
             raise unauthorized(refused) from None
 
-    async def has_role(self, header: str, role: str) -> bool:
-        """Does this value of `Authorization` prove somebody with a role, by tokens that name a configured audience?"""
+    async def with_role(self, header: str, role: str) -> Principal | None:
+        """Whom this value of `Authorization` proves, by tokens that name a configured audience, if they have a role."""
         nowhere = EndpointSpec("", ())
         try:
             found = self.identify(Presented(header.encode("latin-1")), nowhere)
             principal = found if isinstance(found, Principal) else await found
         except GatewayError as error:
             _log.debug("not let in: %s %s", error.public, error.detail)
-            return False
-        return role in principal.roles
+            return None
+        return principal if role in principal.roles else None
 
     def _without_token(self, presented: Presented, endpoint: EndpointSpec) -> Principal:
         if presented.certificate is not None and self.spec.certificates is not None:

@@ -1,8 +1,8 @@
-"""Keeps what calls ask of memory as it is outside: keys and secrets of the store, of files, variables and a Vault.
+"""Keeps what calls ask of memory as it is outside: keys, secrets and approvals of the store, of files, of a Vault.
 
-In: a snapshot. Out: `keys` and `secrets`, right within two seconds of a change. A store is opened only where the
-configuration needs one. What goes wrong later is said once, `problem` tells it to `/readyz`, and what is known stays
-known: nobody is locked out, and nobody let in, because a disk is slow. Cases: `tests/authority/test_upkeep.py`.
+In: a snapshot. Out: `keys`, `secrets` and approvals, right within two seconds of a change. A store is opened only where
+the configuration needs one. What goes wrong later is said once, `problem` tells it to `/readyz`, and what is known
+stays known: nobody is locked out, and nobody let in, because a disk is slow. Cases: `tests/authority/test_upkeep.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from narthex.authority.api_keys import KeyTable
+from narthex.authority.approvals import Approvals
 from narthex.authority.envelope import Envelopes
 from narthex.authority.fetch import Fetch
 from narthex.authority.files import FileProblem, mark_of, read_secret
@@ -23,7 +24,7 @@ from narthex.authority.secrets import SecretBook
 from narthex.errors import ConfigError, StoreError
 from narthex.flow.codec.seal import MasterKey
 from narthex.store.port import SealedSecret, Store
-from narthex.types import Snapshot
+from narthex.types import ApprovalSpec, RunSpec, Snapshot
 
 _log = logging.getLogger("narthex.authority")
 TENANT = "default"
@@ -44,6 +45,7 @@ class Upkeep:
         env: The environment, for `env:` sources.
         master_keys: Reads the master keys anew.
         fetch: Asks the Vault.
+        approvals: What people say of held calls; None where no calls are made.
         now: Seconds since 1970. random: so many bytes of chance.
     """
 
@@ -53,9 +55,11 @@ class Upkeep:
         env: Mapping[str, str],
         master_keys: Callable[[], Sequence[MasterKey]],
         fetch: Fetch,
+        approvals: Approvals | None = None,
         now: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:
+        self._approvals = approvals
         self.keys = KeyTable(now)
         self.secrets = SecretBook()
         self.problem = ""
@@ -80,7 +84,7 @@ class Upkeep:
         async with self._lock:
             embedded = [name for name in snapshot.secret_names if name not in snapshot.secrets]
             store, was = self._store, self._snapshot
-            if not (api_keys or embedded):
+            if not (api_keys or embedded or holds_calls(snapshot)):
                 store = None
             elif store is None or was is None or was.store != snapshot.store:
                 store = await _open(snapshot.store)
@@ -141,6 +145,8 @@ class Upkeep:
             try:
                 if await self._store.version() != self._version or self.problem:
                     await self._load()
+                if self._approvals is not None:
+                    await self._approvals.look()
                 if self._now() - self._used_at >= USED_S:
                     await self._write_used()
                 self._set_problem("")
@@ -153,12 +159,16 @@ class Upkeep:
         store, snapshot = self._store, self._snapshot
         if store is None or snapshot is None:
             self.keys.load([])
+            if self._approvals is not None:
+                await self._approvals.take(None, ApprovalSpec())
             return
         version = await store.version()
         keys = await store.keys() if self._api_keys else []
         embedded = {name for name in snapshot.secret_names if name not in snapshot.secrets}
         rows = {row.name: row for row in await store.secrets() if row.tenant == TENANT} if embedded else {}
         envelopes = Envelopes(self._master_keys(), self._random) if embedded else None
+        if self._approvals is not None:
+            await self._approvals.take(store if holds_calls(snapshot) else None, snapshot.approvals)
         self.keys.load(keys)
         for name in sorted(embedded):
             self._take(name, rows.get(name), envelopes)
@@ -255,6 +265,12 @@ class Upkeep:
         for name in self._told.keys() - problems.keys():
             _log.info("secret '%s' is there", name)
         self._told = problems
+
+
+def holds_calls(snapshot: Snapshot) -> bool:
+    """Could a call have to wait for a person?"""
+    effects = {one.effect for one in snapshot.grants} | {one.effect for one in (snapshot.runs or RunSpec()).rules}
+    return snapshot.policy is not None or "hold" in effects
 
 
 async def _open(path: str) -> Store:

@@ -25,6 +25,7 @@ COMMANDS = {
     "policy": ("narthex.cli.policy:policy", "Test rules with cases; find what they allow and nobody uses."),
     "replay": ("narthex.cli.replay:replay", "Decide recorded calls again, by this configuration or another."),
     "limits": ("narthex.cli.limits:limits", "Show what is used of each limit, and when there is more."),
+    "approvals": ("narthex.cli.approvals:approvals", "Approve or deny calls that wait for a person."),
     "audit": ("narthex.cli.audit:audit", "Prove that the record of calls is whole."),
     "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
     "secrets": ("narthex.cli.secrets:secrets", "Keep the secrets that servers want, sealed."),

@@ -26,7 +26,7 @@ from narthex.config.data import check_asked, check_environment, compile_data
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
-from narthex.config.grants import compile_grants
+from narthex.config.grants import compile_approvals, compile_grants
 from narthex.config.identity import IdentityCompiler
 from narthex.config.limits import compile_limits
 from narthex.config.load import Loaded, load
@@ -164,8 +164,9 @@ class _Compiler:
         endpoints = self._endpoints()
         self._remarks(endpoints)
         places = places_of(self.loaded, self.env)
+        approvals = compile_approvals(settings.approvals, self.reading)
         secrets = compile_secrets(settings, self.reading, self.env, self._resolve)
-        grants = compile_grants(settings.grants, servers, endpoints, self.reading)
+        grants = compile_grants(settings.grants, servers, endpoints, approvals.terms, self.reading)
         data = compile_data(settings.servers, settings.data, self.reading)
         runs = compile_runs(settings.runs, servers, self.reading)
         check_conditions(grants, runs, self.reading)
@@ -203,6 +204,7 @@ class _Compiler:
             runs=runs,
             policy=compile_policy(settings.policy, allowed, self.reading, self._resolve),
             quotas=compile_limits(settings.limits, servers, endpoints, self.reading),
+            approvals=approvals,
         )
 
     # -- addresses and files -------------------------------------------------------------------------------------

@@ -10,12 +10,15 @@ from collections.abc import Container, Iterable, Sequence
 
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Reading, suggest
+from narthex.config.schema.approvals import ApprovalSettings, HoldSettings
 from narthex.config.schema.grants import DAYS, GrantSettings, PatternSettings
 from narthex.config.schema.who import WhoSettings
 from narthex.flow.policy.conditions import BadCondition, compile_condition
-from narthex.types import Grant, Hours, Who
+from narthex.flow.policy.decision import Effect
+from narthex.types import ApprovalSpec, Grant, HoldTerms, Hours, Webhook, Who
 
 _SPLIT = "__"
+_EFFECTS: tuple[Effect, ...] = ("allow", "deny", "hold")
 
 
 def compile_who(who: WhoSettings, at: KeyPath, reading: Reading) -> Who:
@@ -27,10 +30,28 @@ def compile_who(who: WhoSettings, at: KeyPath, reading: Reading) -> Who:
     return Who(**found, anonymous=getattr(who, "anonymous", False))
 
 
+def compile_approvals(settings: ApprovalSettings, reading: Reading) -> ApprovalSpec:
+    """`approvals`: what counts for every call that is held."""
+    at: KeyPath = ("approvals", "webhook")
+    hook, webhook = settings.webhook, None
+    if hook is not None and hook.url is None and (*at, "url") not in reading.marks:
+        reading.fault(at, "approvals.webhook: 'url' is missing: who is told?")
+    if hook is not None and hook.url is not None:
+        webhook = Webhook(hook.url.value, hook.secret.text if hook.secret is not None else None, hook.arguments)
+        if webhook.secret is None:
+            reading.warn(at, "approvals.webhook: without a 'secret' nothing is signed")
+    terms = HoldTerms(settings.by, settings.wait, settings.use_within)
+    return ApprovalSpec(terms, settings.most, settings.most_each, webhook)
+
+
 def compile_grants(
-    settings: Sequence[GrantSettings], servers: Iterable[str], endpoints: Container[str], reading: Reading
+    settings: Sequence[GrantSettings],
+    servers: Iterable[str],
+    endpoints: Container[str],
+    terms: HoldTerms,
+    reading: Reading,
 ) -> tuple[Grant, ...]:
-    """All grants, in their order. Faults and warnings go into `reading`."""
+    """All grants, in their order. Faults and warnings go into `reading`. `terms`: of those that hold and say none."""
     names: set[str] = set()
     known = tuple(servers)
     grants = []
@@ -41,18 +62,28 @@ def compile_grants(
         elif one.name in names:
             reading.fault((*at, "name"), f"a grant '{one.name}' stands there already")
         names.add(one.name)
-        grants.append(_grant(one, at, known, endpoints, reading))
+        grants.append(_grant(one, at, known, endpoints, terms, reading))
     return tuple(grants)
 
 
 def _grant(
-    one: GrantSettings, at: KeyPath, servers: Sequence[str], endpoints: Container[str], reading: Reading
+    one: GrantSettings,
+    at: KeyPath,
+    servers: Sequence[str],
+    endpoints: Container[str],
+    terms: HoldTerms,
+    reading: Reading,
 ) -> Grant:
-    if (one.allow is None) == (one.deny is None):
-        said = "both `allow` and `deny`; make two grants of it" if one.allow else "needs `allow` or `deny`"
-        reading.fault(at, f"grant '{one.name}' {'has ' if one.allow else ''}{said}")
-    patterns = one.allow or one.deny or PatternSettings()
-    key = "allow" if one.allow is not None else "deny"
+    said = [effect for effect in _EFFECTS if getattr(one, effect) is not None]
+    if not said:
+        reading.fault(at, f"grant '{one.name}' needs `allow`, `deny` or `hold`")
+    elif len(said) > 1:
+        both = f"both {' and '.join(f'`{effect}`' for effect in said)}"
+        reading.fault(at, f"grant '{one.name}' has {both}; make {len(said)} grants of it")
+    key = said[0] if said else "deny"
+    patterns: PatternSettings = getattr(one, key) or PatternSettings()
+    if one.approval is not None and key != "hold":
+        reading.fault((*at, "approval"), "approval: it goes with `hold`")
     check_patterns((*patterns.tools, *patterns.prompts, *patterns.resources), (*at, key), servers, reading)
     for endpoint in one.endpoints:
         if endpoint not in endpoints:
@@ -61,7 +92,7 @@ def _grant(
     hours = one.hours
     return Grant(
         name=one.name,
-        effect="allow" if one.allow is not None else "deny",
+        effect=key,
         who=compile_who(one.who, (*at, "who"), reading),
         tools=patterns.tools,
         prompts=patterns.prompts,
@@ -76,7 +107,12 @@ def _grant(
         privacy=frozenset(one.privacy),
         environments=one.environment,
         shadow=one.mode == "shadow",
+        terms=_terms(one.approval or HoldSettings(), terms),
     )
+
+
+def _terms(one: HoldSettings, default: HoldTerms) -> HoldTerms:
+    return HoldTerms(one.by or default.by, one.wait or default.wait_s, one.use_within or default.use_within_s)
 
 
 def check_patterns(globs: Iterable[str], at: KeyPath, servers: Sequence[str], reading: Reading) -> None:

@@ -19,7 +19,7 @@ from narthex.flow.codec.completion import completed
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.handles import Task
 from narthex.flow.codec.headers import NAMED_BY
-from narthex.flow.codec.inputs import InputRequired, with_round
+from narthex.flow.codec.inputs import Ask, InputRequired, with_round
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_string
 from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
@@ -27,6 +27,7 @@ from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.deciding import Look, Question, decided
 from narthex.flow.policy.decision import UNKNOWN_OBLIGATION
+from narthex.flow.policy.holding import Hold
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind
@@ -81,16 +82,7 @@ class Send:
         self.target: Final = target
 
 
-class Ask:
-    """Needs the client's answers to what a modern server asks. Answer: a `RawMap` of them, by the server's keys."""
-
-    __slots__ = ("required",)
-
-    def __init__(self, required: InputRequired) -> None:
-        self.required: Final = required
-
-
-Need = Find | Reserve | Open | Send | Ask | Question
+Need = Find | Reserve | Open | Send | Ask | Question | Hold
 Walk = Generator[Need, Any, None]
 
 KIND_OF: Final[dict[str, Kind]] = {
@@ -242,7 +234,7 @@ def again(call: Call, target: Target, check: Check) -> Walk:
         raise not_visible(call, call.name)
     params = check.admit(kind, target, call.params)
     if check.pending:
-        yield from decided(check, call, kind, target, params)
+        yield from decided(check, call, kind, target, params, passed=True)
         if check.duties is not None:  # what the server says is passed on as it comes since the first time
             raise Denied(UNKNOWN_OBLIGATION, detail="the policy demands something of the result of a call under way")
 

@@ -39,6 +39,7 @@ OUTCOMES: Final = (
     "denied",
     "rate_limited",
     "budget_exhausted",
+    "approval_required",
     "content_blocked",
     "overloaded",
     "internal",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from narthex.errors import ConfigError
+from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.audit.checkpoints import Signer
 from narthex.telemetry.audit.elsewhere import Elsewhere
 from narthex.telemetry.audit.segments import MOST_BYTES, SIGN_RECORDS, SIGN_S, Segments, sync_file
@@ -70,7 +71,7 @@ class Journal:
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
         self._now, self._random, self._capacity, self._on_loop = now, random, capacity, on_loop
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[Entry | ApprovalEntry] = deque()
         self._at_ms = self._number = 0
         self._told = 0
         self._kept = self._let_go = 0  # bytes; the one is the loop's, the other the thread's
@@ -103,6 +104,13 @@ class Journal:
         """Is there no room for another record?"""
         return len(self._entries) >= self._capacity
 
+    def add_step(self, step: ApprovalEntry) -> None:
+        """Queue the record of a step of a held call. Never waits, never raises."""
+        if self.is_full:
+            self.lost += 1
+            return
+        self._put(step)
+
     def add(self, entry: Entry) -> None:
         """Queue one record. Never waits, never raises."""
         if len(self._entries) >= self._capacity:
@@ -110,7 +118,6 @@ class Journal:
             if entry.done is not None:
                 self._deliver([entry.done], FULL)
             return
-        entry.at = self._now()
         if entry.call is not None:
             if self._kept - self._let_go > MOST_KEPT:
                 entry.call = None
@@ -119,6 +126,10 @@ class Journal:
                 self._kept += entry.bytes_in
         if entry.call is None and entry.check is not None:
             entry.check.params = {}  # or they would wait for the disk
+        self._put(entry)
+
+    def _put(self, entry: Entry | ApprovalEntry) -> None:
+        entry.at = self._now()
         self._entries.append(entry)
         if entry.done is not None and not self._hurry.is_set():
             self._hurry.set()
@@ -204,10 +215,11 @@ class Journal:
             segments.add(line_of_lost(count, self._now(), self._id(self._now())))
         for _ in range(min(len(self._entries), max(1, SIGN_RECORDS - segments.unsigned))):
             entry = self._entries.popleft()
-            if entry.call is not None:
+            if isinstance(entry, Entry) and entry.call is not None:
                 self._let_go += entry.bytes_in
             try:
-                record = line_of(entry, self._id(entry.at))
+                id_ = self._id(entry.at)
+                record = line_of(entry, id_) if isinstance(entry, Entry) else entry.line(id_)
             except Exception:  # text that is no Unicode, say: one record must not cost all that follow
                 _log.exception("a record of a call cannot be written down")
                 self.lost += 1

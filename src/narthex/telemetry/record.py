@@ -63,6 +63,7 @@ class Entry(msgspec.Struct):
     inputs: Inputs = "none"
     trial: Again | None = None
     limit: str = ""
+    approval: str = ""
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
     done: Callable[[str], None] | None = None
@@ -107,7 +108,8 @@ class Said(msgspec.Struct, omit_defaults=True):
 class Record(msgspec.Struct, omit_defaults=True):
     """One line. What has no value is left out; times are UTC (RFC 3339), sizes bytes of the bodies.
 
-    `decision` is `allow` where nothing of ours stood against the call, `deny` where we refused it, by `reason`.
+    `decision` is `allow` where nothing of ours stood against the call, `hold` where a person must approve it first,
+    `deny` where we refused it, by `reason`. `approval` is the id by which one that was held has passed.
     """
 
     v: int
@@ -137,6 +139,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     version: str = ""
     limit: str = ""
     """The one that refused it."""
+    approval: str = ""
     policy: Said | None = None
     shadow: Said | None = None
     input: dict[str, Any] | None = None
@@ -154,6 +157,8 @@ class Lost(msgspec.Struct):
 
 ALLOWED = frozenset({"ok", "tool_error", "rpc_error", "cancelled", "upstream_unavailable", "upstream_timeout"})
 """Outcomes of calls that we let through, whatever became of them; the rest we refused."""
+HELD = "approval_required"
+"""The outcome of those that wait for a person."""
 
 
 def line_of(entry: Entry, id_: str) -> bytes:
@@ -173,7 +178,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         endpoint=entry.endpoint,
         method=entry.method[:LONGEST],
         outcome=outcome,
-        decision="allow" if outcome in ALLOWED else "deny",
+        decision="allow" if outcome in ALLOWED else "hold" if outcome == HELD else "deny",
         bytes_in=entry.bytes_in,
         bytes_out=entry.bytes_out,
         seconds=round(entry.seconds, 6),
@@ -190,6 +195,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         request=entry.request.decode(errors="replace") if len(entry.request) <= LONGEST else "",
         version=entry.version,
         limit=entry.limit,
+        approval=entry.approval,
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),
         input=_input(entry),

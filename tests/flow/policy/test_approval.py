@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from narthex.errors import Denied, InvalidParams, ParseError
 from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.policy.approval import (
+    GOES_ON_S,
     MOST_BYTES,
     Approval,
     NotOpen,
@@ -23,6 +24,7 @@ from narthex.flow.policy.approval import (
     exactly,
     go_on,
     is_own,
+    user_says,
 )
 from narthex.types import Principal
 
@@ -182,11 +184,22 @@ def test_each_step_is_told_in_order() -> None:
 
 
 def test_what_has_passed_goes_on_once_a_round() -> None:
-    second = go_on(USED, 1, 60, 260)
+    second, late = go_on(USED, USED.digest, 1, 260), 250 + GOES_ON_S
     assert second.rounds == 2
-    for found, rounds, now in ((second, 1, 261), (USED, 2, 260), (USED, 1, 310), (APPROVED, 0, 210), (WAITS, 0, 210)):
+    for found, rounds, now in ((second, 1, 261), (USED, 2, 260), (USED, 1, late), (APPROVED, 0, 210), (WAITS, 0, 210)):
         with pytest.raises(NotOpen):
-            go_on(found, rounds, 60, now)
+            go_on(found, found.digest, rounds, now)
+    with pytest.raises(NotOpen):
+        go_on(USED, b"another call's", 1, 260)
+
+
+def test_a_user_decides_what_is_left_to_them() -> None:
+    asked = replace(WAITS, by="user")
+    assert user_says(asked, asked.digest, "user", 200, yes=True).state(200) == "approved"
+    assert user_says(asked, asked.digest, "user", 200, yes=False).state(200) == "denied"
+    for found, digest_ in ((WAITS, WAITS.digest), (asked, b"another call's")):
+        with pytest.raises(NotOpen):
+            user_says(found, digest_, "user", 200, yes=True)
 
 
 @pytest.mark.parametrize(

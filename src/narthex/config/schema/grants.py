@@ -11,7 +11,8 @@ import msgspec
 
 from narthex.config import values
 from narthex.config.document import Node, Path, Reading
-from narthex.config.kinds import GLOBS, NAME, NETWORK, Choice, Group, JsonSchema, Listed, Scalar, Setting, later
+from narthex.config.kinds import GLOBS, NAME, NETWORK, Choice, Group, JsonSchema, Listed, Scalar, Setting
+from narthex.config.schema.approvals import HOLD, HoldSettings
 from narthex.config.schema.data import OF_CLASSIFICATION, OF_PRIVACY
 from narthex.config.schema.who import ANYBODY, TEXTS, AnybodySettings, OneOrMore
 from narthex.types import Network
@@ -99,7 +100,7 @@ PATTERNS = PatternsKind()
 
 
 class GrantSettings(msgspec.Struct, frozen=True):
-    """One rule. A denial wins over whatever allows; what no rule allows is denied."""
+    """One rule. A denial wins over what holds, and that over what allows; what no rule allows is denied."""
 
     name: Annotated[
         str,
@@ -112,7 +113,15 @@ class GrantSettings(msgspec.Struct, frozen=True):
     deny: Annotated[
         PatternSettings | None, Setting(PATTERNS, "What they may not use, whatever else allows it.", default="nothing")
     ] = None
-    hold: Annotated[None, later("What waits until a person approves it.")] = None
+    hold: Annotated[
+        PatternSettings | None,
+        Setting(
+            PATTERNS,
+            "What they may use once a person has approved the very call, whatever else allows it.",
+            default="nothing",
+        ),
+    ] = None
+    approval: Annotated[HoldSettings | None, HOLD] = None
     when: Annotated[
         str,
         Setting(

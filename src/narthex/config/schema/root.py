@@ -22,6 +22,7 @@ from narthex.config.kinds import (
     Setting,
     later,
 )
+from narthex.config.schema.approvals import APPROVALS, ApprovalSettings
 from narthex.config.schema.audit import AUDIT, AuditSettings
 from narthex.config.schema.credentials import CREDENTIALS, CredentialSettings
 from narthex.config.schema.data import DATA, DataSettings
@@ -138,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True):
     grants: Annotated[tuple[GrantSettings, ...], GRANTS] = ()
     runs: Annotated[RunSettings | None, RUNS] = None
     policy: Annotated[PolicySettings | None, POLICY] = None
+    approvals: Annotated[ApprovalSettings, APPROVALS] = ApprovalSettings()
     limits: Annotated[tuple[LimitSettings, ...], LIMITS] = ()
     prices: Annotated[None, later("What a call costs.")] = None
     screens: Annotated[None, later("Checks of what is said.")] = None

@@ -10,34 +10,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.forms import JSON, Events, Splice, splice
+from narthex.flow.accept.holding import asking, stand
 from narthex.flow.accept.inputs import Inputs
 from narthex.flow.accept.keeping import Keeping
 from narthex.flow.accept.metering import Metered
 from narthex.flow.accept.replying import Replying
+from narthex.flow.accept.unfinished import unfinished
 from narthex.flow.codec.bridge import (
     GoesOn,
     NeedsInput,
-    client_bits,
     error_code,
     progress_for,
     response_parts,
 )
 from narthex.flow.codec.failures import HEADER_MISMATCH, code_for, for_era, status_for
 from narthex.flow.codec.handshake import answer_push
-from narthex.flow.codec.inputs import InputRequired, check_asked, for_modern, origin_of
+from narthex.flow.codec.inputs import Ask
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, RawMap, encode_error, is_request
 from narthex.flow.codec.log_levels import passes
 from narthex.flow.codec.param_headers import Said
 from narthex.flow.codec.seal import SealError
-from narthex.flow.codec.tasks import created
 from narthex.flow.notify.resumability import Stream
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.deciding import Question
+from narthex.flow.policy.holding import Hold
 from narthex.flow.policy.runs import End
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.era import is_strange
@@ -45,7 +45,7 @@ from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import KIND_OF, LOST, Ask, Find, Need, Open, Reserve, Send, Walk, exchange
+from narthex.flow.walk import KIND_OF, LOST, Find, Need, Open, Reserve, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.types import Call, Kind
@@ -73,9 +73,9 @@ class Exchange:
 
     __slots__ = (
         "_answer_size", "_channel", "_connection", "_ending", "_events", "_flight", "_inputs", "_out", "_outcome",
-        "_sending", "_server", "_splice", "_status", "_task", "_walk",
+        "_sending", "_server", "_splice", "_status", "_task", "_unheard", "_walk",
         "answered", "began_at", "call", "check", "code", "deadline", "front", "metadata_url", "metered", "only_server",
-        "over", "server_name", "size_in", "source", "sse_at", "takes_events", "target_name", "viewer",
+        "over", "passed", "server_name", "size_in", "source", "sse_at", "takes_events", "target_name", "viewer", "word",
     )  # fmt: skip
 
     def __init__(
@@ -97,10 +97,9 @@ class Exchange:
         self.takes_events = takes_events
         self.began_at = began_at
         self.deadline = deadline
-        self.answered = False
-        self.over = False
+        self.answered = self.over = False
         self.only_server = self.server_name = self.target_name = ""
-        self.code = 0
+        self.code = self._answer_size = 0
         self.source = ""
         self.sse_at = 0.0
         self._walk: Walk | None = None
@@ -113,10 +112,12 @@ class Exchange:
         self._sending = False
         self._events: Events | None = None  # these two: the answer's form, where it is more than one JSON body
         self._splice: Splice | None = None
-        self._answer_size = 0
         self._outcome = _OK
         self._status = 200
         self._inputs: Inputs | None = None
+        self._unheard: GatewayError | None = None  # these three are `holding`'s: what a client hears that says nothing,
+        self.passed: tuple[str, int] | None = None  # the approval that has let the call pass, and how often,
+        self.word: tuple[str, RawMap] | None = None  # and what a modern client's user has said of one
         self.check: Check | None = None  # whether the caller may; None where whoever was let in may
         self.metered: Metered | None = None  # what it takes of the limits; None where it counts in none
         self.metadata_url = ""  # for the challenge of one that lacks scopes
@@ -145,12 +146,7 @@ class Exchange:
             NotVisible: A reload has removed the server.
             UpstreamUnavailable: Its breaker is open.
         """
-        server = self._server = self.front.fleet.servers.get(name)
-        self.server_name = name
-        if self.only_server and name != self.only_server:
-            raise SealError("the state is another server's")
-        if server is None:
-            raise NotVisible("the server is no longer configured")
+        server = self._name(name)
         if self._inputs is None:  # else it has moved with what was asked
             self.deadline = self.began_at + server.spec.call_timeout_s
         channel = server.channels.get(self.viewer.scopes[name])
@@ -165,6 +161,15 @@ class Exchange:
         ):
             return None
         return channel
+
+    def _name(self, name: str) -> Server:
+        server = self._server = self.front.fleet.servers.get(name)
+        self.server_name = name
+        if self.only_server and name != self.only_server:
+            raise SealError("the state is another server's")
+        if server is None:
+            raise NotVisible("the server is no longer configured")
+        return server
 
     async def _open(self, server: Server) -> Channel:
         channel = await server.open(self.viewer.scopes[server.spec.name])
@@ -190,15 +195,14 @@ class Exchange:
     def _meet(self, need: Need) -> Any:
         fleet = self.front.fleet
         if isinstance(need, Question):
-            answer = need.now()
-            return answer if answer is not None else self._park(need.later())
+            return answer if (answer := need.now()) is not None else self._park(need.later())
         if isinstance(need, Ask):
-            return self._ask(need.required)
+            return self._ask(need)
+        if isinstance(need, Hold):
+            self._name(need.target.server)
+            return self._park(stand(self, need))
         if isinstance(need, Open):
-            channel = self._reach(need.server)
-            if channel is None:
-                return self._park(self._open(fleet.servers[need.server]))
-            return channel
+            return self._reach(need.server) or self._park(self._open(fleet.servers[need.server]))
         if isinstance(need, Reserve) and self.metered is not None:
             return self.metered.reserve(self.call, need.target, need.params)
         assert isinstance(need, Find)
@@ -365,33 +369,32 @@ class Exchange:
 
     def _unfinished(self, need: NeedsInput | GoesOn) -> None:
         """A modern server's result asks: a modern client gets it as it is, a legacy one is asked. Or it is a task."""
-        call = self.call
         try:
-            if isinstance(need, GoesOn):
-                known_as = partial(self.front.handles.task_of, call, self.server_name, tool=self.target_name)
-                self._respond(self._result(created(call, need.members, known_as)), "failed")  # no answer yet
-                return
-            check_asked(need.required.asked, client_bits(call))
-            if call.era == "modern":
-                relayed = partial(self.front.handles.relayed, call, origin_of(call), self.server_name)
-                self._respond(self._result(for_modern(need.members, need.required.state, relayed)), "asked")
+            if (told := unfinished(self, need)) is not None:
+                self._respond(self._result(told[0]), told[1])
                 return
         except GatewayError as error:
             self._end(error)
             return
         if self._flight is not None:
             self._flight.cancel("it has been answered")  # what its stream still brings must not end the next round
+        assert isinstance(need, NeedsInput)
         self._end(need.required)
 
     def _result(self, result: bytes | Raw) -> Sequence[Any]:
         return (b'{"jsonrpc":"2.0","id":', self.call.id_json, b',"result":', result, b"}")
 
-    def _ask(self, required: InputRequired) -> Any:
-        """Ask a legacy client what a modern server wants to know. A state alone asks nothing: time passes."""
-        if not required.asked:
+    def _ask(self, ask: Ask) -> Any:
+        """Ask a legacy client what a modern server wants to know, or we. A state alone asks nothing: time passes."""
+        if not ask.required.asked:
             return self._park(asyncio.sleep(STATE_PAUSE_S, {}))
+        if ask.about is not None and self.call.era == "modern":
+            self.end_round(asking(self, ask), OUTCOME["approval_required"])
+            self._close()
+            return _PARKED
+        self._unheard = ask.about and ask.about.refusal
         self._inputs = self._inputs or Inputs(self)
-        self._inputs.ask(required.asked)
+        self._inputs.ask(ask.required.asked)
         return _PARKED
 
     def go_on(self, answers: RawMap) -> None:
@@ -420,17 +423,12 @@ class Exchange:
         """What was sent, for a client that lost its connection; None where nothing is kept."""
         return self._events.log if self._events is not None else None
 
-    def end_round(self, result: bytes) -> None:
+    def end_round(self, result: bytes, outcome: int = _OK) -> None:
         """Answer the client's request with a result that asks, and let go of its connection."""
         parts = self._result(result)
-        if self._connection is not None:
-            size = sum(map(len, parts))
-            if self._events is None:
-                self._connection.respond(self._status, JSON, parts, size)
-            else:
-                self._events.respond(self._connection, self._status, parts, size, self.front.clock())
+        self._write(parts, sum(map(len, parts)))
         self.front.calls.streams.discard(self)
-        self.front.account(self, _OK, self._answer_size)
+        self.front.account(self, outcome, self._answer_size)
         self._connection = None
         self.resume()  # nobody is left who reads too slowly
 
@@ -471,21 +469,23 @@ class Exchange:
             self._end(ContentBlocked("the client reads too slowly"))
 
     def _respond(self, parts: Sequence[Any], end: End | None = None) -> None:
-        connection, events, front = self._connection, self._events, self.front
         self.answered = True
         if self.check is not None:
             self.check.end(end or ("done" if self._outcome == _OK else "failed"))
-        self.deadline = front.tick + 1.0 + LINGER_S
+        self.deadline = self.front.tick + 1.0 + LINGER_S
         self._answer_size += (size := sum(map(len, parts)))
-        lines = self.metered.answered(self._answer_size) if self.metered is not None else b""
+        self._write(parts, size, self.metered.answered(self._answer_size) if self.metered is not None else b"")
+        self.front.account(self, self._outcome, self._answer_size)
+
+    def _write(self, parts: Sequence[Any], size: int, lines: bytes = b"") -> None:
+        connection, events = self._connection, self._events
         if connection is None:  # a legacy client has gone; its call went on, and counts
             if events is not None:
-                events.keep(b"".join(parts), front.clock())
+                events.keep(b"".join(parts), self.front.clock())
         elif events is None:
             connection.respond(self._status, JSON, parts, size, lines)
         else:
-            events.respond(connection, self._status, parts, size, front.clock())
-        front.account(self, self._outcome, self._answer_size)
+            events.respond(connection, self._status, parts, size, self.front.clock())
 
     def kept(self, log: Stream) -> None:
         """From now on what is sent is kept in `log`."""
@@ -610,7 +610,8 @@ class Exchange:
             self._close()
             return
         if self._inputs is not None and self._inputs.waits:
-            self.fail(UpstreamTimeout("the client did not answer in time what the server asks"), by_client=True)
+            late = UpstreamTimeout("the client did not answer in time what the server asks")
+            self.fail(self._unheard or late, by_client=True)
             return
         self.fail(UpstreamTimeout(f"server {self.server_name or '?'} did not answer in time"))
 

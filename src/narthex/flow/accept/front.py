@@ -36,6 +36,7 @@ from narthex.flow.accept.calls import Calls
 from narthex.flow.accept.exchange import Exchange
 from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.greeting import Discovering, Initializing
+from narthex.flow.accept.holding import Keeper
 from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.leniency import Leniency
 from narthex.flow.accept.listener import Connection
@@ -48,16 +49,17 @@ from narthex.flow.accept.retrying import Retrying
 from narthex.flow.accept.sessions import Sessions
 from narthex.flow.accept.tasking import Tasking, TaskListing
 from narthex.flow.accept.unanswered import take_unanswered
+from narthex.flow.accept.unfinished import remember, retried
 from narthex.flow.codec.batch import REVISION, is_batch, split_batch
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.failures import for_era
-from narthex.flow.codec.handles import Handles, HeldCall, Relayed, owner_of
+from narthex.flow.codec.handles import Handles, HeldCall, RequestState, owner_of
 from narthex.flow.codec.inbound import read_params
 from narthex.flow.codec.inputs import origin_of, read_answers, read_state
 from narthex.flow.codec.jsonrpc import (
     UNSET,
     Id,
-    Raw,
+    RawMap,
     Request,
     decode_request,
     encode,
@@ -139,6 +141,8 @@ class Front:
         self.handles = handles
         self.record: Callable[[Entry], None] | None = None
         """Takes the record of each call; None where none is asked for."""
+        self.approvals: Keeper | None = None
+        """Who keeps what people say of held calls; without one none passes."""
         self._bridge = bridge
         self.snapshot = snapshot
         self.levels = Levels()
@@ -373,11 +377,12 @@ class Front:
             elif "task" in params and method == "tools/call":
                 make = Tasking
             check = self._check(call, connection, request)
-            only_server = ""
+            state: RequestState | None = None
+            answers: RawMap = {}
             if era == "modern" and "requestState" in params and method in SERVED:
                 answers = read_answers(params)  # first: a call that is held is not lost by answers that cannot be read
-                call, only_server, state = self._retried(call)
-                if state is not None:
+                call, state = self._retried(call)
+                if isinstance(state, HeldCall):
                     Retrying(self, connection, call, state, takes_events, answers, len(request.body)).start(
                         request, check
                     )
@@ -391,7 +396,9 @@ class Front:
                 call = call.but(log_level=self.hub.level(call))
             now = self.clock()
             one = make(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)
-            one.only_server = only_server
+            if state is not None:
+                one.only_server = state.server
+                remember(one, state, answers)
             if self.record is not None:
                 one.source = connection.peer[0]
             if check is not None:
@@ -478,18 +485,15 @@ class Front:
         bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
         return self.fleet.viewer(endpoint, call.principal, call.session, bits)
 
-    def _retried(self, call: Call) -> tuple[Call, str, HeldCall | None]:
-        """A modern client's retry of a call that asked for input: the call, its server, and which one is held open.
+    def _retried(self, call: Call) -> tuple[Call, RequestState]:
+        """A modern client's retry of a call that asked for input: the call as it goes on, and what its state says.
 
         Raises:
             SealError: Its state is none of ours, another's, expired, or of another request.
         """
         owner = owner_of(call.principal, call.endpoint)
         state = self.handles.open_state(read_state(call.params), owner, origin_of(call))
-        if isinstance(state, Relayed):
-            params = {**call.params, "requestState": Raw(state.state)}
-            return call.but(params=params), state.server, None
-        return call, state.server, state
+        return (call if isinstance(state, HeldCall) else retried(call, state)), state
 
     # --- for exchanges
 

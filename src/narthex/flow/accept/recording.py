@@ -61,6 +61,7 @@ def entry_of(
         size,
         seconds,
         snapshot.revision,
+        approval=one.passed[0] if one.passed is not None else "",
         check=one.check,
         call=call if snapshot.audit_inputs != "none" or trial is not None else None,
         inputs=snapshot.audit_inputs,

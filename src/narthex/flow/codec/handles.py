@@ -69,10 +69,13 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Relayed(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """The state of a modern upstream: its `requestState` as it came, JSON and all, so that it goes back unchanged."""
+    """The state of a modern upstream: its `requestState` as it came, JSON and all, so that it goes back unchanged;
+    empty where it has none. `approval` is what a call that was held has passed by, `rounds` how often it has."""
 
     server: str
     state: bytes
+    approval: str = ""
+    rounds: int = 0
 
 
 class HeldCall(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -83,7 +86,14 @@ class HeldCall(msgspec.Struct, frozen=True, array_like=True, tag=1):
     call: str
 
 
-RequestState = Relayed | HeldCall
+class Approving(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """A call that waits for an approval which its own user was asked for: nothing of it has been sent."""
+
+    server: str
+    approval: str
+
+
+RequestState = Relayed | HeldCall | Approving
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):
@@ -145,9 +155,9 @@ class Handles:
             raise ContentBlocked(f"the request state of server {of.server} is too large")
         return self._seal(self._states, (*owner, *origin.parts()), _State(of), ttl_s)
 
-    def relayed(self, call: Call, origin: Origin, server: str, state: bytes) -> str:
-        """A modern server's state for a modern client. Raises as `state`."""
-        return self.state(owner_of(call.principal, call.endpoint), origin, Relayed(server, state), ttl_s=STATE_S)
+    def for_retry(self, call: Call, origin: Origin, of: RequestState) -> str:
+        """A state for a modern client that is to make its call again. Raises as `state`."""
+        return self.state(owner_of(call.principal, call.endpoint), origin, of, ttl_s=STATE_S)
 
     def open_state(self, handle: str, owner: Owner, origin: Origin) -> RequestState:
         """What a `requestState` stands for."""

@@ -9,6 +9,7 @@ Source: MCP 2026-07-28, basic/patterns/mrtr; MCP 2025-11-25, client features (el
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -46,6 +47,20 @@ class InputRequired(msgspec.Struct, frozen=True):
 
     asked: tuple[Asked, ...]
     state: Raw | None
+
+
+class Ask:
+    """Needs the client's answers to what a modern server asks, or the gateway itself. Answer: a `RawMap` of them, by
+    the keys of what is asked; of a modern client none, for it makes the call again with them.
+
+    `about` is what the gateway itself asks about; None where a server asks.
+    """
+
+    __slots__ = ("about", "required")
+
+    def __init__(self, required: InputRequired, about: Any = None) -> None:
+        self.required = required
+        self.about = about
 
 
 class _Request(msgspec.Struct):

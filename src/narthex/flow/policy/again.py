@@ -17,7 +17,7 @@ import msgspec
 from narthex.errors import GatewayError
 from narthex.flow.identity.scopes import Scopes
 from narthex.flow.policy.admission import Admissions, Check
-from narthex.flow.policy.deciding import Decide, Look, Question, decided
+from narthex.flow.policy.deciding import Decide, Look, decided
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
@@ -134,7 +134,7 @@ class Again:
         raise AssertionError("an engine was asked")
 
 
-async def _answered(asking: Generator[Question, Any, Any]) -> None:
+async def _answered(asking: Generator[object, Any, Any]) -> None:
     """Have an engine answer. Whatever else is asked, a person say, was answered then or not: it is not asked again."""
     answer: Any = None
     with suppress(StopIteration):

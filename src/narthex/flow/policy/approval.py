@@ -23,10 +23,12 @@ from msgspec.structs import replace
 from narthex.errors import Denied, InvalidParams
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
-from narthex.types import Principal
+from narthex.types import HoldTerms, Principal
 
 MOST_BYTES = 64 * 1024
 """Of a held call's parameters: nobody reads more before they say yes, and more would hold up other calls."""
+GOES_ON_S = 3600
+"""How long a call may go on that has passed: as long as a modern server's state opens in our seal."""
 TOO_LARGE = "too_large_to_approve"
 DENIED_BY_PERSON = "approval_denied"
 _BESIDE = frozenset({"_meta", "inputResponses", "requestState"})
@@ -106,6 +108,28 @@ class Approval(msgspec.Struct, frozen=True):
         return found
 
 
+class ToApprove(msgspec.Struct, frozen=True):
+    """A call that a rule holds. `params` as `exactly` gave them; `where` says where its server is, so that an approval
+    is for that one and no other of its name."""
+
+    principal: Principal
+    endpoint: str
+    kind: str
+    server: str
+    name: str
+    rule: str
+    terms: HoldTerms
+    where: str
+    config: str
+    params: RawMap
+
+    @property
+    def digest(self) -> bytes:
+        """What an approval of it is for."""
+        place = (self.endpoint, self.kind, self.server, self.where, self.name)
+        return digest_of((*self.principal.key, *place, self.rule, self.terms.by), self.params)
+
+
 class NotOpen(Exception):
     """It can be decided no more: its text is the state that it is in."""
 
@@ -116,14 +140,12 @@ def exactly(params: RawMap) -> RawMap:
     Raises:
         InvalidParams: Not JSON. Denied: More than anybody reads.
     """
-    if sum(map(len, params.values())) > MOST_BYTES:
+    asked = {key: raw for key, raw in params.items() if key not in _BESIDE}
+    if sum(map(len, asked.values())) > MOST_BYTES:
         raise Denied(TOO_LARGE, detail=f"a held call may have {MOST_BYTES} bytes of parameters")
-    found = {}
-    for key, raw in params.items():
-        if key not in _BESIDE:
-            refuse_crowd(raw)
-            found[key] = Raw(msgspec.json.encode(_decoded(raw)))
-    return found
+    for raw in asked.values():
+        refuse_crowd(raw)
+    return {key: Raw(msgspec.json.encode(_decoded(raw))) for key, raw in asked.items()}
 
 
 def shown(params: RawMap) -> bytes:
@@ -172,15 +194,16 @@ def ask(found: Approval | None, new: Approval, now: int) -> tuple[Outcome, Appro
     return ("denied" if state == "denied" else "pending"), found
 
 
-def go_on(found: Approval, rounds: int, until: int, now: int) -> Approval:
+def go_on(found: Approval, digest: bytes, rounds: int, now: int) -> Approval:
     """The call that has passed goes on with what its server has asked, once for each time that it was asked.
 
     Args:
-        rounds: How often it had passed when the server asked. until: seconds after its use.
+        digest: Of the call that is to go on. rounds: how often it had passed when the server asked.
     Raises:
-        NotOpen: It has gone on already, or never passed, or too long ago.
+        NotOpen: It has gone on already, or never passed, or too long ago; or it is another call.
     """
-    if found.used_at is None or found.rounds != rounds or now >= found.used_at + until:
+    used_at = found.used_at
+    if used_at is None or (found.digest, found.rounds) != (digest, rounds) or now >= used_at + GOES_ON_S:
         raise NotOpen(found.state(now))
     return replace(found, rounds=rounds + 1)
 
@@ -211,6 +234,17 @@ def deny(found: Approval, by: str, now: int) -> Approval:
     if state not in ("pending", "approved"):
         raise NotOpen(state)
     return replace(found, denied_at=now, denied_by=by)
+
+
+def user_says(found: Approval, digest: bytes, by: str, now: int, *, yes: bool) -> Approval:
+    """The caller's own user says yes or no, where the rule leaves it to them.
+
+    Raises:
+        NotOpen: Too late; or they were not asked about this call, or not they.
+    """
+    if found.digest != digest or found.by != "user":
+        raise NotOpen(found.state(now))
+    return (approve if yes else deny)(found, by, now)
 
 
 def is_own(found: Approval, principal: Principal) -> bool:

@@ -2,7 +2,7 @@
 
 In: a call that scopes and grants have let through, or hold (`Check.admit`). Out: the parameters that go on, or the
 refusal. A plain generator as the walks are: it yields a `Decide`, which its driver answers from memory at once, or
-later. Cases: `tests/flow/policy/test_deciding.py`. Source: design §3, §5.
+later, and what `holding.py` needs. Cases: `tests/flow/policy/test_deciding.py`. Source: design §3, §5.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import msgspec
 
 from narthex.errors import Denied, InvalidParams
 from narthex.flow.codec.crowds import refuse_crowd
+from narthex.flow.codec.inputs import MAY_ASK, Ask
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
 from narthex.flow.identity.scopes import scopes_needed
 from narthex.flow.policy.admission import Check, refusal
 from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, UNKNOWN_OBLIGATION, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import Engine, failed
+from narthex.flow.policy.holding import Hold, held
 from narthex.flow.policy.obligations import duties_of, rewritten, value_of
 from narthex.flow.route.target import Target
 from narthex.types import Call, Kind
@@ -89,15 +91,19 @@ class Decide(Question):
         return said
 
 
-def decided(check: Check, call: Call, kind: Kind, target: Target, params: RawMap) -> Generator[Decide, Any, RawMap]:
-    """Have all that is left decided; `check.decision` is what was said in the end.
+def decided(
+    check: Check, call: Call, kind: Kind, target: Target, params: RawMap, *, passed: bool = False
+) -> Generator[Decide | Hold | Ask, Any, RawMap]:
+    """Have all that is left decided; `check.decision` is what was said in the end, before any person said something.
 
     Args:
         params: As `Check.admit` gave them.
+        passed: It is under way already: who held it then has approved it.
     Returns:
-        Those that go on: where an engine has looked at the arguments, exactly what it saw.
+        Those that go on: where an engine or a person has looked at the arguments, exactly what they saw.
     Raises:
-        Denied, InsufficientScope: It does not go on. InvalidParams: The arguments cannot be read.
+        Denied, InsufficientScope: It does not go on. ApprovalRequired: Not yet.
+        InvalidParams: The arguments cannot be read.
     """
     decision, engine = check.decision or ALLOW, check.admission.engine
     if engine is not None:
@@ -107,7 +113,10 @@ def decided(check: Check, call: Call, kind: Kind, target: Target, params: RawMap
         check.decision = decision = both(decision, said)
         if decision.obligations and decision.effect != "deny":
             params = _kept(check, call, params, decision)
-    if decision.effect != "allow":
+    if decision.effect == "hold" and call.method in MAY_ASK:
+        if not passed:
+            params = yield from held(kind, target, params, decision)
+    elif decision.effect != "allow":
         raise refusal(decision)
     return params
 

@@ -1,0 +1,100 @@
+"""A call that waits for a person: what stands of it, whether its own user is asked, and how it goes on when it is back.
+
+In: needs of its walk. Out: what became of it (`Standing`), and the result that asks a modern client, with a state that
+only a retry of this very call opens. No connection waits here, but a legacy one whose user is being asked.
+Cases: `tests/flow/accept/test_holding.py`, `tests/e2e/test_approvals.py`.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from narthex.errors import Denied
+from narthex.flow.codec.bridge import client_bits
+from narthex.flow.codec.capabilities import ClientCaps
+from narthex.flow.codec.handles import Approving
+from narthex.flow.codec.inputs import Ask, input_required, origin_of
+from narthex.flow.policy.approval import Approval, Outcome, ToApprove
+from narthex.flow.policy.decision import APPROVAL_REQUIRED
+from narthex.flow.policy.holding import Hold, Standing, said
+from narthex.types import HoldTerms, Snapshot
+
+if TYPE_CHECKING:
+    from narthex.flow.accept.exchange import Exchange
+
+USED = "approval_used"
+"""Reason of a call that its server has asked something, and that has gone on with that already."""
+
+
+class Keeper(Protocol):
+    """Who keeps approvals. Raises StoreError where it cannot tell: then nothing passes."""
+
+    async def ask(self, call: ToApprove) -> tuple[Outcome, Approval]:
+        """What becomes of a held call; it is asked for where nothing stands. Raises Overloaded: too many wait."""
+
+    async def go_on(self, call: ToApprove, id_: str, rounds: int) -> Approval | None:
+        """A call that has passed goes on, its server having asked for the `rounds`-th time. None: it may not."""
+
+    async def user_says(self, call: ToApprove, id_: str, *, yes: bool) -> None:
+        """The caller's own user has answered."""
+
+    def left_s(self, found: Approval) -> float:
+        """How long it stands."""
+
+
+def terms_of(snapshot: Snapshot, rule: str) -> HoldTerms:
+    """How a call that this rule holds is approved; a policy's are approved as `approvals` says."""
+    return next((one.terms for one in snapshot.grants if one.name == rule), snapshot.approvals.terms)
+
+
+async def stand(one: Exchange, need: Hold) -> Standing:
+    """What becomes of a held call now.
+
+    Raises:
+        StoreError, Overloaded: That cannot be known. Denied: It has gone on before.
+    """
+    keeper, call = one.front.approvals, to_approve(one, need)
+    if keeper is None:
+        raise Denied(APPROVAL_REQUIRED, detail="nobody keeps approvals")
+    if one.passed is not None:
+        id_, rounds = one.passed
+        found = await keeper.go_on(call, id_, rounds)
+        if found is None:
+            raise Denied(USED, detail=f"approval {id_}: round {rounds} was answered before")
+        one.passed = (id_, found.rounds)
+        return Standing("passes", found, keeper.left_s(found))
+    word, one.word = need.word or one.word, None
+    if word is not None and (yes := said(word[1])) is not None:
+        await keeper.user_says(call, word[0], yes=yes)
+    outcome, found = await keeper.ask(call)
+    if outcome == "passes":
+        one.passed = (found.id, found.rounds)
+    asks = outcome in ("asked", "pending") and found.by == "user" and word is None and can_be_asked(one)
+    return Standing(outcome, found, keeper.left_s(found), asks)
+
+
+def to_approve(one: Exchange, need: Hold) -> ToApprove:
+    """What is asked about."""
+    call, snapshot, decision, target = one.call, one.front.snapshot, need.decision, need.target
+    where = sha256(msgspec.json.encode(one.front.fleet.servers[target.server].spec.target)).hexdigest()
+    return ToApprove(
+        call.principal, call.endpoint, need.kind, target.server, target.name, decision.rule or decision.engine,
+        terms_of(snapshot, decision.rule), where, snapshot.revision, need.params,
+    )  # fmt: skip
+
+
+def can_be_asked(one: Exchange) -> bool:
+    """Has this client said that it can put a form to its user, and can it be reached for that?"""
+    call = one.call
+    if not client_bits(call) & ClientCaps.ELICITATION_FORM:
+        return False
+    return call.era == "modern" or (call.session is not None and one.can_push())
+
+
+def asking(one: Exchange, ask: Ask) -> bytes:
+    """The result that asks a modern client's user whether they approve."""
+    state = Approving(one.server_name, ask.about.approval.id)
+    return input_required(ask.required.asked, one.front.handles.for_retry(one.call, origin_of(one.call), state))

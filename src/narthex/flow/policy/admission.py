@@ -95,6 +95,11 @@ class Admission:
         if self.engine is not None and self.sight is not None:
             await self.sight.look(self.engine, self.principal, self.endpoint, things, self.now())
 
+    def looked_at(self, kind: Kind, server: str, name: str) -> bool:
+        """Is it decided whether this is visible? What an engine failed at is not."""
+        sight = self.sight
+        return sight is None or (kind, server, name) in sight.known or not self.grants(kind, server, name)
+
     async def look_through(self, index: Index) -> None:
         """Have worked out what of a list is visible, in slices, by an engine too: then `shown` knows it at once."""
         await in_slices(self._working(index))

@@ -76,9 +76,7 @@ class Tasking(Exchange):
         if call.method == "tools/call":
             said = Said(request.headers, request.repeated, request.params)
             found = self._found("tools", call.name)
-            return as_task(
-                call, found, said, alone, self.check, offered=self._was_offered(alone), limited=self.metered is not None
-            )
+            return as_task(call, found, said, alone, self.check, offered=self._was_offered(alone), limited=self.metered)
         check_speaks(call)
         self.handle = call.name or read_string(call.params, "taskId")
         self.about = self._opened(alone)

@@ -202,7 +202,7 @@ def about_task(call: Call, task: Task, check: Check | None = None) -> Walk:
     if check is not None and not (yield from _sees_call(check, task)):
         raise unknown()
     if check is not None:
-        check.told(task.server, task.tool, whole=call.method == "tasks/result")
+        check.told(task.server, task.tool, tells=call.method == "tasks/update")
     channel = yield Open(task.server)
     if channel.dialect.era != task.era:
         raise unknown()

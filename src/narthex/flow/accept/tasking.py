@@ -26,6 +26,7 @@ from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.tasks import (
     check_speaks,
     following,
+    is_answer,
     known_as,
     lists_tasks,
     read_page,
@@ -124,6 +125,8 @@ class Tasking(Exchange):
             return msgspec.structs.replace(message, params=related(message.params, self.known_as))
         if not message.result or channel.dialect.era != self.call.era:
             return message
+        if self.check is not None and self.check.asks_how_it_ends and not is_answer(self.call.method, message.result):
+            self.check.end("failed")
         result = shown(self.call, message.result, self.known_as)
         return Incoming(message.jsonrpc, message.id, result=Raw(result))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from narthex.errors import CodecError, HeaderMismatch, InvalidParams, ParseError
 from narthex.flow.codec import batch, capabilities, param_headers
-from narthex.flow.codec.handles import Handles, HeldCall, Origin, Relayed, Task
+from narthex.flow.codec.handles import Approving, Handles, HeldCall, Origin, Relayed, Task
 from narthex.flow.codec.headers import decode_value
 from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.codec.seal import KeyRing, SealError
@@ -75,6 +75,7 @@ MADE = {
     HANDLES.cursor(OWNER, "tools", "view", b"add", ttl_s=9): b"add",
     HANDLES.state(OWNER, ORIGIN, Relayed("s", b'"x"'), ttl_s=9): Relayed("s", b'"x"'),
     HANDLES.state(OWNER, ORIGIN, HeldCall("s", 1, "c"), ttl_s=9): HeldCall("s", 1, "c"),
+    HANDLES.state(OWNER, ORIGIN, Approving("s", "a"), ttl_s=9): Approving("s", "a"),
     HANDLES.task(OWNER, Task("s", "t", "modern"), ttl_s=9): Task("s", "t", "modern"),
 }
 

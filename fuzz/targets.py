@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fuzz.approvals import fuzz_approval
 from fuzz.bundles import fuzz_bundle
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
@@ -260,6 +261,7 @@ def fuzz_connect(data: bytes) -> None:
 TARGETS: dict[str, Target] = {
     "answers": fuzz_answers,
     "api_key": fuzz_api_key,
+    "approval": fuzz_approval,
     "batch": fuzz_batch,
     "bearer": fuzz_bearer,
     "bundle": fuzz_bundle,

@@ -206,6 +206,9 @@ class Gateway:
                  lambda: counts.undecided, "counter")  # fmt: skip
         register("narthex_policy_opened_total", "Let through without a decision, by on_error: allow.",
                  lambda: counts.opened, "counter")  # fmt: skip
+        register("narthex_approvals_open", "Held calls that may still pass.", lambda: self.approvals.open)
+        register("narthex_approvals_untold_total", "Steps of held calls that the webhook was not told.",
+                 lambda: self._hook.lost if self._hook is not None else 0, "counter")  # fmt: skip
         register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
 
     def _record(self, snapshot: Snapshot) -> None:

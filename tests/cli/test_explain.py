@@ -19,6 +19,7 @@ grants:
   - {name: small refunds, who: {role: support, agent: bot}, allow: ["billing__refund"], when: "args.amount <= 100"}
   - {name: office, allow: {prompts: ["billing__*"]}, networks: [10.0.0.0/8]}
   - {name: no deletes, deny: ["*__delete_*"]}
+  - {name: large refunds, who: {role: lead}, hold: ["billing__refund"], when: "args.amount > 100"}
 """
 
 
@@ -70,6 +71,12 @@ SUPPORT = ("--who", "role=support", "--who", "agent=bot")
             "Allowed: granted by 'office' (narthex.yaml:8)",
             id="prompt",
         ),
+        pytest.param(
+            ("--who", "role=lead", "--tool", "billing__refund", "--arg", "amount=700"),
+            1,
+            "Held: approval_required by 'large refunds' (narthex.yaml:10)",
+            id="held",
+        ),
     ],
 )
 def test_says_and_exits(explain: object, words: tuple[str, ...], code: int, last: str) -> None:
@@ -85,7 +92,7 @@ def test_one_json_document(explain: object) -> None:
     assert (document["decision"], document["rule"], document["line"], document["visible"]) == (
         "allow", "small refunds", 7, True,
     )  # fmt: skip
-    assert [rule["verdict"] for rule in document["rules"]] == ["skipped", "applies", "skipped", "skipped"]
+    assert [rule["verdict"] for rule in document["rules"]] == ["skipped", "applies", "skipped", "skipped", "skipped"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from narthex.flow.policy.approval import (
     ToApprove,
     approve,
     deny,
+    give_back,
     go_on,
     is_own,
     shown,
@@ -105,6 +106,13 @@ class Approvals:
         change = partial(go_on, digest=call.digest, rounds=rounds, now=int(self.now()))
         return await self._change(id_, change)
 
+    async def give_back(self, call: ToApprove, id_: str, rounds: int) -> None:
+        """Nothing was sent of the call that has passed for the `rounds`-th time."""
+        try:
+            await self._change(id_, partial(give_back, digest=call.digest, rounds=rounds))
+        except StoreError as error:
+            _log.warning("approval %s stays used, although nothing was sent: %s", id_, error.problem)
+
     async def user_says(self, call: ToApprove, id_: str, *, yes: bool) -> None:
         """The caller's own user has answered. What comes too late changes nothing."""
         await self._change(id_, partial(user_says, digest=call.digest, by=USER, now=int(self.now()), yes=yes))
@@ -117,6 +125,16 @@ class Approvals:
         if then is not None:
             self._keep(then)
         return then
+
+    @property
+    def open(self) -> int:
+        """How many may still let a call pass."""
+        now = self.now()
+        return sum(one.is_open(now) for one in self._known.values())
+
+    def known(self, id_: str) -> Approval:
+        """One of those at hand. Raises KeyError."""
+        return self._known[id_]
 
     def left_s(self, found: Approval) -> float:
         """How long it stands."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
 
 from narthex.authority.approvals import Approvals
@@ -168,6 +169,57 @@ def test_calls_at_once_pass_once() -> None:
             await running.keeper.decide(ids.pop(), "bob", yes=True)
             got = await asyncio.gather(*(call(one, "modern") for one in clients))
             assert sum("result" in one.messages[-1] for one in got) == 1
+            assert len(sent(server)) == 1
+
+    run(main)
+
+
+def test_what_was_approved_and_not_sent_may_be_made_again() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, gateway(server, holds("approver")) as running:
+            one = await running.client()
+            id_ = waits(await call(one, "modern"))
+            await running.keeper.decide(id_, "bob", yes=True)
+            running.fleet.servers["one"].spec = msgspec.structs.replace(
+                running.fleet.servers["one"].spec, max_in_flight=0
+            )
+            refused = (await call(one, "modern")).error
+            assert (refused["code"], sent(server)) == (-31009, [])
+            running.fleet.servers["one"].spec = msgspec.structs.replace(
+                running.fleet.servers["one"].spec, max_in_flight=9
+            )
+            await until(lambda: running.keeper.known(id_).used_at is None)
+            assert (await call(one, "modern")).result
+            assert len(sent(server)) == 1
+            assert waits(await call(one, "modern")) != id_
+
+    run(main)
+
+
+def test_a_client_that_goes_while_it_is_found_out_uses_nothing() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, gateway(server, holds("approver")) as running:
+            one = await running.client()
+            id_ = waits(await call(one, "modern"))
+            await running.keeper.decide(id_, "bob", yes=True)
+            keeper, asked, go = running.keeper, asyncio.Event(), asyncio.Event()
+
+            async def ask(held: Any) -> Any:
+                found = await Approvals.ask(keeper, held)
+                asked.set()
+                await go.wait()
+                return found
+
+            keeper.ask = ask  # type: ignore[method-assign]
+            one.send("tools/call", CALL, modern=True)
+            await asked.wait()
+            one.close()
+            running.leave(one)
+            await until(lambda: nothing_left(running))
+            go.set()
+            await until(lambda: keeper.known(id_).used_at is None)
+            del keeper.ask  # type: ignore[method-assign]
+            assert (await call(await running.client(), "modern")).result
             assert len(sent(server)) == 1
 
     run(main)

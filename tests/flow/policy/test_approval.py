@@ -22,6 +22,7 @@ from narthex.flow.policy.approval import (
     deny,
     digest_of,
     exactly,
+    give_back,
     go_on,
     is_own,
     user_says,
@@ -191,6 +192,18 @@ def test_what_has_passed_goes_on_once_a_round() -> None:
             go_on(found, found.digest, rounds, now)
     with pytest.raises(NotOpen):
         go_on(USED, b"another call's", 1, 260)
+
+
+def test_what_was_not_sent_may_pass_again() -> None:
+    back = give_back(USED, USED.digest, 1)
+    assert (back.state(260), back.rounds) == ("approved", 0)
+    assert back.state(500) == "expired", "for as long as is left"
+    assert ask(back, NEW, 260)[0] == "passes"
+    second = go_on(USED, USED.digest, 1, 260)
+    assert give_back(second, USED.digest, 2) == USED, "a round that was not sent"
+    for found, digest_, rounds in ((second, USED.digest, 1), (APPROVED, APPROVED.digest, 0), (USED, b"another's", 1)):
+        with pytest.raises(NotOpen):
+            give_back(found, digest_, rounds)
 
 
 def test_a_user_decides_what_is_left_to_them() -> None:

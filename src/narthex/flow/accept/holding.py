@@ -7,6 +7,8 @@ Cases: `tests/flow/accept/test_holding.py`, `tests/e2e/test_approvals.py`.
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 USED = "approval_used"
 """Reason of a call that its server has asked something, and that has gone on with that already."""
 
+_giving: set[asyncio.Future[None]] = set()
+
 
 class Keeper(Protocol):
     """Who keeps approvals. Raises StoreError where it cannot tell: then nothing passes."""
@@ -37,6 +41,9 @@ class Keeper(Protocol):
 
     async def go_on(self, call: ToApprove, id_: str, rounds: int) -> Approval | None:
         """A call that has passed goes on, its server having asked for the `rounds`-th time. None: it may not."""
+
+    async def give_back(self, call: ToApprove, id_: str, rounds: int) -> None:
+        """Nothing was sent of the call that has passed for the `rounds`-th time."""
 
     async def user_says(self, call: ToApprove, id_: str, *, yes: bool) -> None:
         """The caller's own user has answered."""
@@ -61,19 +68,44 @@ async def stand(one: Exchange, need: Hold) -> Standing:
         raise Denied(APPROVAL_REQUIRED, detail="nobody keeps approvals")
     if one.passed is not None:
         id_, rounds = one.passed
-        found = await keeper.go_on(call, id_, rounds)
-        if found is None:
+        passed = await keeper.go_on(call, id_, rounds)
+        if passed is None:
             raise Denied(USED, detail=f"approval {id_}: round {rounds} was answered before")
-        one.passed = (id_, found.rounds)
-        return Standing("passes", found, keeper.left_s(found))
+        return _passes(one, keeper, call, passed)
     word, one.word = need.word or one.word, None
     if word is not None and (yes := said(word[1])) is not None:
         await keeper.user_says(call, word[0], yes=yes)
-    outcome, found = await keeper.ask(call)
+    asking = asyncio.ensure_future(keeper.ask(call))
+    try:
+        outcome, found = await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        asking.add_done_callback(partial(_nobody_waits, keeper, call))
+        raise
     if outcome == "passes":
-        one.passed = (found.id, found.rounds)
-    asks = outcome in ("asked", "pending") and found.by == "user" and word is None and can_be_asked(one)
+        return _passes(one, keeper, call, found)
+    asks = outcome != "denied" and found.by == "user" and word is None and can_be_asked(one)
     return Standing(outcome, found, keeper.left_s(found), asks)
+
+
+def _passes(one: Exchange, keeper: Keeper, call: ToApprove, found: Approval) -> Standing:
+    """It goes on; and if nothing of it is sent then, it may pass again."""
+    one.passed = (found.id, found.rounds)
+
+    assert one.check is not None
+    one.check.unsent = partial(_give_back, keeper, call, found)
+    return Standing("passes", found, keeper.left_s(found))
+
+
+def _nobody_waits(keeper: Keeper, call: ToApprove, asking: asyncio.Future[tuple[Outcome, Approval]]) -> None:
+    """The client has gone while it was found out that its call passes."""
+    if not asking.cancelled() and asking.exception() is None and asking.result()[0] == "passes":
+        _give_back(keeper, call, asking.result()[1])
+
+
+def _give_back(keeper: Keeper, call: ToApprove, found: Approval) -> None:
+    giving = asyncio.ensure_future(keeper.give_back(call, found.id, found.rounds))
+    _giving.add(giving)
+    giving.add_done_callback(_giving.discard)
 
 
 def to_approve(one: Exchange, need: Hold) -> ToApprove:

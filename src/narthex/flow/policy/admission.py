@@ -322,7 +322,7 @@ class Check(msgspec.Struct):
     was asked. `meta`: the call's `_meta`, in which a trusted agent says which run it is part of. `taken`: who is to be
     told what becomes of the call; `held`: the same of the call that this one is a retry of. `run`: what its run was
     before it, as far as anybody asks. `duties`: what a policy demands of the result. `logged`: it is a line in the log
-    of calls, where there is one.
+    of calls, where there is one. `unsent`: who is to be told if nothing is sent of a call that a person has approved.
     """
 
     admission: Admission
@@ -340,6 +340,7 @@ class Check(msgspec.Struct):
     run: Mapping[str, Any] | None = None
     duties: Duties | None = None
     logged: bool = True
+    unsent: Callable[[], None] | None = None
 
     def sees(self, kind: Kind, target: Target) -> bool:
         """Is this visible to the caller?"""
@@ -449,6 +450,10 @@ class Check(msgspec.Struct):
         """What became of the call. The first time counts."""
         if self.taken is not None:
             self.taken.end(end)
+        if self.unsent is not None:
+            unsent, self.unsent = self.unsent, None
+            if end == "unsent":
+                unsent()
 
     @property
     def asks_how_it_ends(self) -> bool:

@@ -8,7 +8,7 @@ Cases: `tests/flow/policy/test_approval.py`; as a state machine: `tests/flow/pol
 
     pending ── approve ──> approved ── the same call ──> used
        │ └───── deny ──────> denied <── deny ──┘
-       └──── its time ─────> expired <── its time (approved too)
+       └──── its time ─────> expired <── its time (approved too); used ── nothing was sent ──> approved
 """
 
 from __future__ import annotations
@@ -206,6 +206,17 @@ def go_on(found: Approval, digest: bytes, rounds: int, now: int) -> Approval:
     if used_at is None or (found.digest, found.rounds) != (digest, rounds) or now >= used_at + GOES_ON_S:
         raise NotOpen(found.state(now))
     return replace(found, rounds=rounds + 1)
+
+
+def give_back(found: Approval, digest: bytes, rounds: int) -> Approval:
+    """Nothing was sent of the call that has passed: it may pass again, for as long as is left.
+
+    Raises:
+        NotOpen: It has gone on meanwhile, or it is another call.
+    """
+    if found.used_at is None or (found.digest, found.rounds) != (digest, rounds):
+        raise NotOpen("used" if found.used_at is not None else "approved")
+    return replace(found, used_at=found.used_at if rounds > 1 else None, rounds=rounds - 1)
 
 
 def approve(found: Approval, by: str, now: int) -> Approval:

@@ -52,7 +52,6 @@ from narthex.flow.upstream.server import Server
 from narthex.flow.upstream.stdio import StdioChannel
 from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
-from narthex.store.books import Books
 from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.approvals import ApprovalEntry
@@ -113,14 +112,13 @@ class Gateway:
         )  # fmt: skip
         self.policies = Policies(
             fetch=self._fetch, secrets=self.upkeep.secrets.get, changed=self._policy_changed,
-            now=time.time, clock=time.monotonic, chance=random.random,
+            now=time.time, clock=time.monotonic, chance=random.random, new_id=new_id,
         )  # fmt: skip
         self.subjects = Subjects(now=time.time)
         self.credentials = Credentials(
             Means(self.upkeep.secrets, self._fetch, time.monotonic, time.time, random.random, new_id), self.subjects
         )
         self.journal: Journal | None = None
-        self.books = Books()
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -150,6 +148,7 @@ class Gateway:
         )
         engine = await self.policies.make(snapshot.policy)
         self.policies.use(snapshot.policy, engine)
+        self.policies.log(snapshot.decision_log)
         self.front = Front(
             snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
             handles=Handles(ring, now=time.time, random=os.urandom), clock=time.monotonic, new_id=new_id,
@@ -161,8 +160,6 @@ class Gateway:
         self._record(snapshot)
         self._tell_to(snapshot)
         self.front.approvals = self.approvals
-        await self.books.prepare(snapshot, self.front.metering)
-        await self.books.restore(self.front.metering)
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
@@ -204,6 +201,10 @@ class Gateway:
         register("narthex_policy_asked_total", "Requests sent to a policy agent.", lambda: counts.asked, "counter")
         register("narthex_policy_undecided_total", "Decisions that an engine did not make.",
                  lambda: counts.undecided, "counter")  # fmt: skip
+        register("narthex_policy_decisions_logged_total", "Decisions sent to the decision log.",
+                 lambda: counts.logged, "counter")  # fmt: skip
+        register("narthex_policy_decisions_lost_total", "Decisions that could not be logged.",
+                 lambda: counts.lost, "counter")  # fmt: skip
         register("narthex_policy_opened_total", "Let through without a decision, by on_error: allow.",
                  lambda: counts.opened, "counter")  # fmt: skip
         register("narthex_approvals_open", "Held calls that may still pass.", lambda: self.approvals.open)
@@ -270,8 +271,8 @@ class Gateway:
 
     @property
     def store_problem(self) -> str:
-        """Why keys and secrets cannot be read, or costs not be written, at present; empty while all is well."""
-        return self.upkeep.problem or self.books.problem
+        """Why keys and secrets cannot be read at present; empty while all is well."""
+        return self.upkeep.problem
 
     @property
     def journal_problem(self) -> str:
@@ -281,7 +282,7 @@ class Gateway:
     @property
     def policy_problem(self) -> str:
         """Why an engine does not decide at present; empty while all is well, or there is none."""
-        return self.policies.problem
+        return self.policies.problem or self.policies.log_problem
 
     @property
     def checkpoints_problem(self) -> str:
@@ -327,7 +328,8 @@ class Gateway:
 
     def limit_states(self, subject: str) -> Iterator[State]:
         """What is used of each limit, by callers that were here lately."""
-        return self.front.metering.limiter.states(subject)
+        metering = self.front.metering
+        return metering.limiter.states(subject) if metering is not None else iter(())
 
     async def watch(self) -> None:
         """Reload when the file changes, until cancelled."""
@@ -350,7 +352,6 @@ class Gateway:
             engine = await self.policies.make(snapshot.policy)
             await self.upkeep.apply(snapshot, api_keys=asks_keys(snapshot))
             self._record(snapshot)
-            await self.books.prepare(snapshot, self.front.metering)
             self.fleet.apply(snapshot)
         except BaseException:
             self.policies.drop()
@@ -366,8 +367,8 @@ class Gateway:
         self.shared.held.limit = snapshot.limits.max_held
         self.fleet.start()
         self.policies.use(snapshot.policy, engine)
+        self.policies.log(snapshot.decision_log)
         self.front.apply(snapshot, self._identify(snapshot), self.policies.engine)
-        await self.books.restore(self.front.metering)
         settle_memory()
 
     async def _listen_anew(self, context: ssl.SSLContext) -> None:
@@ -496,6 +497,7 @@ class Gateway:
         await asyncio.sleep(0)
         await self._bridge.close()
         await self.fleet.close()
+        await self.policies.stop_logging()
         self.credentials.close()
         if self.identity is not None:
             self.identity.close()
@@ -506,7 +508,6 @@ class Gateway:
         self.policies.close()
         if self.journal is not None:
             await asyncio.to_thread(self.journal.close)
-        await self.books.close()
         for connection in list(self.shared.connections):
             connection.abort()
         await self._admin.stop()

@@ -14,11 +14,6 @@ from typing import Literal
 import msgspec
 
 from narthex.call import Call as Call
-from narthex.quotas import LimitRule as LimitRule
-from narthex.quotas import LimitUnit as LimitUnit
-from narthex.quotas import Period as Period
-from narthex.quotas import PriceRule as PriceRule
-from narthex.quotas import Who as Who
 from narthex.secret import SecretName as SecretName
 from narthex.secret import SecretSource as SecretSource
 from narthex.secret import SecretText as SecretText
@@ -318,6 +313,22 @@ Credential = (
 )
 
 
+class Who(msgspec.Struct, frozen=True):
+    """Whom a row is for. What is given must all fit, each by one of its values; nothing given fits everybody."""
+
+    tenant: tuple[str, ...] = ()
+    issuer: tuple[str, ...] = ()
+    role: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
+    subject: tuple[str, ...] = ()
+    client: tuple[str, ...] = ()
+    """The agent that acts for them."""
+    scope: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
+    anonymous: bool = False
+    """Those who call without a credential, and nobody else."""
+
+
 class Hours(msgspec.Struct, frozen=True):
     """A window of the week in the local time of `zone` (an IANA name). The beginning belongs to it, the end does not;
     `until` at or before `since` is over midnight. `days` are those it begins on, Monday is 0."""
@@ -470,17 +481,8 @@ class RegoSpec(msgspec.Struct, frozen=True):
 
 
 class OpaSpec(msgspec.Struct, frozen=True):
-    """Rules at an Open Policy Agent, which is asked over HTTP.
-
-    Attributes:
-        url: Without a slash at its end. path: of the decision's rule, below `/v1/data`.
-        batch: Of a rule that answers for many documents at once; empty: none.
-        on_error: What happens while the agent is away.
-        arguments: Are those of a call told?
-        visible_s: How long what somebody sees stays decided. visible_by: the members of the document that decide it;
-            empty: all that is said of the caller.
-        token: Sent as a bearer token.
-    """
+    """Rules at an Open Policy Agent. `path` is the decision's, below `/v1/data`; `batch` that of a rule for many
+    documents at once. `visible_by`: members of the document that decide what is seen; empty: all about the caller."""
 
     url: str
     path: str
@@ -493,6 +495,50 @@ class OpaSpec(msgspec.Struct, frozen=True):
     visible_by: tuple[tuple[str, ...], ...] = ()
     token: SecretText | None = None
     max_in_flight: int = 64
+
+
+class DecisionLogSpec(msgspec.Struct, frozen=True):
+    """Where decisions of the engine are logged, in Open Policy Agent's form: `url` or `file`. `mask` has JSON pointers,
+    taken apart; `max_buffer` is in bytes; `lists`: those on what a list shows, too."""
+
+    url: str = ""
+    file: str = ""
+    token: SecretText | None = None
+    mask: tuple[tuple[str, ...], ...] = (("input", "mcp", "arguments"),)
+    labels: Mapping[str, str] = {}
+    every_s: float = 5.0
+    max_buffer: int = 16 * 1024 * 1024
+    lists: bool = False
+
+
+LimitUnit = Literal["calls", "concurrent", "bytes", "bytes_in", "bytes_out"]
+Period = Literal["hour", "day", "week", "month"]
+
+
+class LimitRule(msgspec.Struct, frozen=True):
+    """How much of one unit may be used (design §6): `most` of it in a window, a period, or at a time.
+
+    `per` says what has a bucket of its own: `principal`, `subject`, `agent`, `tenant`, `role`, `group`, `endpoint`,
+    `server`, `tool`, `arg:` and a JSON pointer; with `global` tenants share them. `window` is whole microseconds, 0
+    for a `period` of the calendar in `zone` and for what is concurrent. Patterns are globs on canonical names; none of
+    any kind covers everything. `burst`: of a `bucket`, 0 for `most`.
+    """
+
+    name: str
+    unit: LimitUnit
+    most: int
+    per: tuple[str, ...] = ()
+    algorithm: Literal["sliding", "bucket", "fixed", "calendar", "concurrent"] = "sliding"
+    window: int = 0
+    period: Literal["", "hour", "day", "week", "month"] = ""
+    zone: str = "UTC"
+    burst: int = 0
+    who: Who = Who()
+    tools: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    currency: str = ""
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -630,7 +676,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     vault: VaultSpec | None = None
     quotas: tuple[LimitRule, ...] = ()
     """How much may be used. (`limits` are those of the process.)"""
-    prices: tuple[PriceRule, ...] = ()
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""
     audit_checkpoints: str = ""
@@ -638,4 +683,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     audit_inputs: Literal["none", "digest", "full"] = "none"
     """What is recorded of what a decision was taken on."""
     policy: RegoSpec | OpaSpec | None = None
+    decision_log: DecisionLogSpec | None = None
     """Who decides beside the grants; None: nobody."""

@@ -169,7 +169,10 @@ def test_a_gateway_that_asks(
             {
                 "version": 1,
                 "servers": {"time": {"command": time, "args": ["--local-timezone", "UTC"]}},
-                "policy": {"opa": {"url": server.url, "deadline": "10s", "list_deadline": "10s"}},
+                "policy": {
+                    "opa": {"url": server.url, "deadline": "10s", "list_deadline": "10s"},
+                    "decision_logs": {"file": "decisions.jsonl", "mask": ["/input/subject"], "every": "100ms"},
+                },
             }
         )
         client = gateway.client()
@@ -188,3 +191,9 @@ def test_a_gateway_that_asks(
         wait_for(lambda: "UTC" in str(client.ask("tools/call", {"name": "time__get_current_time",
                                                                 "arguments": {"timezone": "UTC"}})))  # fmt: skip
         assert gateway.ready().json["policy_problem"] == ""
+    gateway.stop()
+    logged = [json.loads(line) for line in (gateway.folder / "decisions.jsonl").read_text().splitlines()]
+    said = [one.get("result", one.get("error"))["code" if "error" in one else "reason"] for one in logged]
+    assert said[:4] == ["allowed_by_policy", "policy_undefined", "policy_undefined", "policy_failed"]
+    assert said[-1] == "allowed_by_policy" and logged[-1]["erased"] == ["/input/subject"]
+    assert logged[0]["input"]["mcp"]["arguments"] == {"timezone": "UTC"}

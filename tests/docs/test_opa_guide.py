@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from narthex.config.compile import examine
 from narthex.flow.policy import decision
 from narthex.flow.policy.document import Document
 from tests.engines.test_opa import document
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "opa.md").read_text(encoding="utf-8")
-(EXAMPLE,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 
 
-def test_the_example_can_be_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: re.findall(r"^  (\w+):", text, re.MULTILINE)[-1])
+def test_an_example_can_be_used(example: str, tmp_path: Path) -> None:
     path = tmp_path / "narthex.yaml"
-    path.write_text(EXAMPLE)
+    path.write_text(example)
     examined = examine(path, env={})
     assert not examined.problems, [str(one) for one in examined.problems]
 

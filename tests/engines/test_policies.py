@@ -11,9 +11,11 @@ import pytest
 
 from narthex.authority.fetch import Fetched
 from narthex.engines.embedded import Rego
+from narthex.engines.logged import Logged
 from narthex.engines.policies import Policies
 from narthex.errors import ConfigError
-from narthex.types import OpaSpec, RegoSpec
+from narthex.flow.policy.decision import Decision
+from narthex.types import DecisionLogSpec, OpaSpec, RegoSpec
 from tests.engines.policies import HEAD, document
 from tests.flow.gateway import run, until
 
@@ -24,7 +26,8 @@ async def nobody(url: str, **how: Any) -> Fetched:
 
 def over(changed: Callable[[], None] = lambda: None) -> Policies:
     return Policies(
-        fetch=nobody, secrets=str, changed=changed, now=time.time, clock=time.monotonic, chance=lambda: 0.5
+        fetch=nobody, secrets=str, changed=changed, now=time.time, clock=time.monotonic, chance=lambda: 0.5,
+        new_id=lambda: "id",
     )  # fmt: skip
 
 
@@ -87,6 +90,24 @@ def test_a_policy_that_cannot_be_used_is_refused_and_the_one_before_goes_on(tmp_
             await policies.make(rego(tmp_path / "b", "decision := io.jwt.decode(input.x)"))
         assert policies.engine is before is await policies.make(good)
         policies.drop()
+        policies.close()
+
+    run(main)
+
+
+def test_another_log_sends_what_the_one_before_has_left(tmp_path: Path) -> None:
+    async def main() -> None:
+        policies, spec = over(), OpaSpec("http://127.0.0.1:1", "narthex/decision")
+        policies.use(spec, await policies.make(spec))
+        engine = policies.engine
+        policies.log(DecisionLogSpec(file=str(tmp_path / "one")))
+        logged = policies.engine
+        assert isinstance(logged, Logged) and logged.inner is engine
+        logged._add(document(), Decision("deny", "denied_by_policy"))
+        policies.log(DecisionLogSpec(file=str(tmp_path / "two")))
+        await policies.stop_logging()
+        assert len((tmp_path / "one").read_text().splitlines()) == policies.counts.logged == 1
+        assert policies.engine is engine and policies.log_problem == ""
         policies.close()
 
     run(main)

@@ -23,6 +23,7 @@ from narthex.config import values
 from narthex.config.client import workspace_of
 from narthex.config.credentials import compile_credentials, compile_table
 from narthex.config.data import check_asked, check_environment, compile_data
+from narthex.config.decision_logs import compile_decision_logs
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
@@ -32,7 +33,6 @@ from narthex.config.limits import compile_limits
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
-from narthex.config.prices import compile_prices
 from narthex.config.runs import check_conditions, compile_runs
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.listeners import TlsSettings
@@ -173,7 +173,6 @@ class _Compiler:
         check_conditions(grants, runs, self.reading)
         check_asked((*grants, *(runs.labels if runs is not None else ())), data, self.reading)
         check_environment(grants, settings.environment or "", self.reading)
-        quotas = compile_limits(settings.limits, servers, endpoints, self.reading)
         return Snapshot(
             revision=revision_of(settings),
             source=str(self.path),
@@ -205,8 +204,8 @@ class _Compiler:
             data=data,
             runs=runs,
             policy=compile_policy(settings.policy, allowed, self.reading, self._resolve),
-            quotas=quotas,
-            prices=compile_prices(settings.prices, servers, quotas, self.reading),
+            decision_log=compile_decision_logs(settings.policy, allowed, self.reading, self._resolve),
+            quotas=compile_limits(settings.limits, servers, endpoints, self.reading),
             approvals=approvals,
         )
 

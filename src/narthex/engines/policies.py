@@ -6,14 +6,17 @@ one may refuse, and then nothing has changed. Cases: `tests/engines/test_policie
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from narthex.authority.fetch import Fetch
 from narthex.engines.counts import Counts
+from narthex.engines.decision_log import DecisionLog
+from narthex.engines.logged import Logged
 from narthex.engines.opa import RemoteOpa
 from narthex.flow.policy.engine import Engine
-from narthex.types import OpaSpec, RegoSpec
+from narthex.types import DecisionLogSpec, OpaSpec, RegoSpec
 
 if TYPE_CHECKING:
     from narthex.engines.ruling import Ruling
@@ -26,6 +29,7 @@ class Policies:
         fetch: Asks an agent. secrets: the value of a secret by its name; raises SecretMissing.
         changed: Called when the engine in force is another one without a reload: its bundle has changed.
         now: Unix seconds. clock: monotonic seconds. chance: 0 ≤ x < 1.
+        new_id: a UUID.
     """
 
     def __init__(
@@ -37,19 +41,24 @@ class Policies:
         now: Callable[[], float],
         clock: Callable[[], float],
         chance: Callable[[], float],
+        new_id: Callable[[], str],
     ) -> None:
         self.counts = Counts()
         self._fetch, self._secrets, self._changed = fetch, secrets, changed
-        self._now, self._clock, self._chance = now, clock, chance
+        self._now, self._clock, self._chance, self._new_id = now, clock, chance, new_id
         self._spec: RegoSpec | OpaSpec | None = None
         self._opa: RemoteOpa | None = None
         self._ruling: Ruling | None = None
         self._made: Ruling | None = None
+        self._log: DecisionLog | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def engine(self) -> Engine | None:
-        """The one in force."""
-        return self._ruling.engine if self._ruling is not None else self._opa
+        """The one in force; its decisions are logged where that is wanted."""
+        found = self._ruling.engine if self._ruling is not None else self._opa
+        log = self._log
+        return found if found is None or log is None else Logged(found, log.add, lists=log.spec.lists)
 
     async def make(self, spec: RegoSpec | OpaSpec | None) -> Engine | None:
         """The engine of a spec: the one that runs already, or a new one, which does not decide before it is used.
@@ -79,12 +88,42 @@ class Policies:
         if before is not None:
             before.close()
 
+    def log(self, spec: DecisionLogSpec | None) -> None:
+        """Log the decisions of the engine in force there from now on. Another log sends what it has left."""
+        rule = (
+            "" if self._spec is None else self._spec.path if isinstance(self._spec, OpaSpec) else self._spec.entrypoint
+        )
+        before = self._log
+        if before is not None and (before.spec, before.path) == (spec, rule):
+            return
+        self._log = None
+        if before is not None:
+            ending = asyncio.get_running_loop().create_task(before.close())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+        if spec is not None and rule:
+            self._log = DecisionLog(
+                spec, rule, fetch=self._fetch, secrets=self._secrets, now=self._now, chance=self._chance,
+                new_id=self._new_id, counts=self.counts,
+            )  # fmt: skip
+            self._log.start()
+
+    @property
+    def log_problem(self) -> str:
+        """Why decisions cannot be logged at present; empty while all is well, or none are to be."""
+        return self._log.problem if self._log is not None else ""
+
     @property
     def problem(self) -> str:
         """Why calls are not decided at present, or by a policy that has been replaced; empty while all is well."""
         if self._ruling is not None:
             return self._ruling.problem
         return self._opa.problem if self._opa is not None else ""
+
+    async def stop_logging(self) -> None:
+        """Send what is left."""
+        self.log(None)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def close(self) -> None:
         self.drop()

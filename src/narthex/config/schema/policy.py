@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from narthex.config.kinds import Group, Setting
+from narthex.config.schema.decision_logs import DECISION_LOGS, DecisionLogSettings
 from narthex.config.schema.opa import OPA, OpaSettings
 from narthex.config.schema.rego import REGO, RegoSettings
 
@@ -16,6 +17,7 @@ class PolicySettings(msgspec.Struct, frozen=True):
 
     rego: Annotated[RegoSettings | None, REGO] = None
     opa: Annotated[OpaSettings | None, OPA] = None
+    decision_logs: Annotated[DecisionLogSettings | None, DECISION_LOGS] = None
 
 
 POLICY = Setting(

@@ -67,7 +67,6 @@ def entry_of(
         inputs=snapshot.audit_inputs,
         trial=trial,
         limit=error.limit if isinstance(error, RateLimited) else "",
-        cost=one.metered.cost if one.metered is not None else None,
     )
 
 

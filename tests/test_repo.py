@@ -104,6 +104,7 @@ def configurations() -> Iterator[object]:
 @pytest.mark.parametrize("text", list(configurations()))
 def test_every_whole_configuration_is_accepted(text: str, tmp_path: Path) -> None:
     path = tmp_path / "narthex.yaml"
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     path.write_text(text, encoding="utf-8")
     load_snapshot(path, env={"DOCS_TOKEN": "x", "PATH": os.environ["PATH"]})
 

@@ -71,6 +71,14 @@ class Helpers:
         self._give(asked, slot)
         return await asked.answer
 
+    async def ask_all(self, documents: Sequence[bytes], slot: Literal[0, 1]) -> list[bytes | BaseException]:
+        """What the child says of each; what `ask` would raise stands in its place."""
+        loop = asyncio.get_running_loop()
+        asked = [Asked(document, loop.create_future()) for document in documents]
+        for one in asked:
+            self._give(one, slot)
+        return await asyncio.gather(*(one.answer for one in asked), return_exceptions=True)
+
     def pids(self) -> list[int]:
         return [one.pid for one in self._slots if one is not None]
 

@@ -68,12 +68,14 @@ class Sight:
             return
         bits: list[str] = []
         kind = index.kind
-        targets = iter([(kind, one.server, one.name) for one in index.targets.values()])
+        targets = ((kind, one.server, one.name) for one in index.targets.values())
         whole = True
         while batch := list(islice(targets, BATCH)):
             await self.look(engine, principal, endpoint, batch, now)
             bits += ["1" if self.known.get(one) else "0" for one in batch]
             whole = whole and all(one in self.known for one in batch)
+            if not any(one in self.known for one in batch):
+                break  # nobody is there to decide: the rest waits as this did
         made = int("".join(bits)[::-1] or "0", 2)
         others = [one for one in self._shown if one[0] is not index]
         self._shown = [*others[-MOST_LISTS + 1 :], (index, made, whole)]

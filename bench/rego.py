@@ -1,0 +1,146 @@
+"""What a decision by embedded Rego costs: inline and in a helper, cold and remembered; and what a long list costs.
+
+`python bench/rego.py [--out FILE]`. The sample policy of `examples/policy` (its 50 lines), and one rule that allows.
+The least of many repeats; what blocks the loop is measured in CPU time of its thread, so that a busy machine does not
+count. In: nothing. Out: a table; with `--out` the same as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from narthex.app import settle_memory
+from narthex.authority.bundles import read_path
+from narthex.engines.embedded import embedded
+from narthex.flow.policy.bundles import Bundle, read_bundle
+from narthex.flow.policy.document import Document
+from narthex.flow.policy.visibility import Sight
+from narthex.flow.route.fragments import PAGE, Preparing
+from narthex.flow.route.index import Index, Target
+from narthex.types import Call, Principal
+
+ENTRY = "narthex/decision"
+SIMPLE = b"""package narthex
+
+import rego.v1
+
+default decision := false
+
+decision if "support" in input.subject.roles
+"""
+ADA = Principal("default", "https://sso.example.com", "ada", "bot", ("support",), ("staff",), method="jwt")
+CALL = Call("tools/call", {}, {}, b"1", "modern", "2026-07-28", ADA, "default", "crm__search")
+TOOLS = 10_000
+LISTS = 3
+ROUNDS, EACH = 40, 50
+
+
+def document(number: int) -> Document:
+    arguments = {"query": "invoices of March", "amount": number}
+    return Document(ADA, "default", "tools", "crm", "search_people", time.time(), CALL, arguments, 60, "10.1.2.3")
+
+
+async def least(step: Callable[[int], Any]) -> float:
+    """Microseconds of one step, in the fastest of some rounds; a step may be awaited."""
+    best, number = math.inf, 0
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        for _ in range(EACH):
+            number += 1
+            waits = step(number)
+            if waits is not None:
+                await waits
+        best = min(best, (time.perf_counter() - began) / EACH)
+    return best * 1e6
+
+
+async def measured(bundle: Bundle, engine: Literal["helper", "inline"]) -> tuple[float, float]:
+    """A cold decision, and one that is remembered."""
+    one = await embedded(bundle, ENTRY, engine, 1.0, time.time)
+
+    def cold(number: int) -> Any:
+        asked = document(number)
+        if one.known(asked) is None:
+            return one.decide(asked)
+        one.remembered._known.clear()
+        return None
+
+    again = document(0)
+    await one.decide(again)
+
+    def remembered(number: int) -> None:
+        one.known(again)
+
+    try:
+        if engine == "helper":
+            return await least(lambda number: one.decide(document(number))), await least(remembered)
+        return await least(cold), math.nan
+    finally:
+        one.close()
+
+
+async def listed(bundle: Bundle) -> dict[str, float]:
+    """A list of ten thousand tools for somebody new, by the sample policy in a helper; then for somebody like them."""
+    one = await embedded(bundle, ENTRY, "helper", 1.0, time.time)
+    names = [f"tool_{number}" for number in range(TOOLS)]
+    targets = {name: Target("crm", name, json.dumps(name).encode()) for name in names}
+    index = Index("tools", targets, Preparing(PAGE).done(), (), ())
+    sight, longest, over = Sight(math.inf), 0.0, False
+
+    async def watch() -> None:
+        nonlocal longest
+        while not over:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - began)
+
+    settle_memory()
+    watching = asyncio.ensure_future(watch())
+    began = time.perf_counter()
+    await sight.look_through(one, ADA, "default", index, time.time())
+    first = time.perf_counter() - began
+    over = True
+    await watching
+    began = time.perf_counter()
+    for _ in range(1000):
+        sight.shown(index)
+    again = (time.perf_counter() - began) / 1000
+    memory = resident(one.pids()[0])
+    one.close()
+    return {"first_s": first, "longest_ms": longest * 1e3, "again_us": again * 1e6, "helper_mb": memory}
+
+
+def resident(pid: int) -> float:
+    """Megabytes of memory that a process has (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+async def main() -> dict[str, float]:
+    simple = read_bundle({"simple.rego": SIMPLE}, None, now=0)
+    sample = read_path(Path(__file__).parents[1] / "examples" / "policy" / "bundle", None, now=0)
+    rows: dict[str, float] = {}
+    for name, bundle in (("simple", simple), ("sample", sample)):
+        rows[f"{name}_inline_us"], _ = await measured(bundle, "inline")
+        rows[f"{name}_helper_us"], rows[f"{name}_remembered_us"] = await measured(bundle, "helper")
+    lists = [await listed(sample) for _ in range(LISTS)]
+    rows |= {key: min(one[key] for one in lists) for key in lists[0]}
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    out = parser.parse_args().out
+    found = asyncio.run(main())
+    for key, value in found.items():
+        print(f"{key:24} {value:10.1f}")
+    if out is not None:
+        out.write_text(json.dumps({key: round(value, 2) for key, value in found.items()}, indent=1) + "\n")

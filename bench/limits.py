@@ -62,7 +62,8 @@ def of_a_call(repeats: int) -> dict[str, float]:
     target = Target("one", "echo", b'"echo"')
     for rules in (RULES[:1], RULES):
         clock = Clock()
-        metering = Metering(rules, clock, lambda: 1.8e9)
+        metering = Metering(clock, lambda: 1.8e9)
+        metering.limiter.apply(rules)
         limiter = metering.limiter
 
         def core(clock: Clock = clock, limiter: Limiter = limiter) -> None:

@@ -52,6 +52,7 @@ from narthex.flow.upstream.server import Server
 from narthex.flow.upstream.stdio import StdioChannel
 from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
+from narthex.store.books import Books
 from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.approvals import ApprovalEntry
@@ -119,6 +120,7 @@ class Gateway:
             Means(self.upkeep.secrets, self._fetch, time.monotonic, time.time, random.random, new_id), self.subjects
         )
         self.journal: Journal | None = None
+        self.books = Books()
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -160,6 +162,8 @@ class Gateway:
         self._record(snapshot)
         self._tell_to(snapshot)
         self.front.approvals = self.approvals
+        await self.books.prepare(snapshot, self.front.metering)
+        await self.books.restore(self.front.metering)
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
@@ -271,8 +275,8 @@ class Gateway:
 
     @property
     def store_problem(self) -> str:
-        """Why keys and secrets cannot be read at present; empty while all is well."""
-        return self.upkeep.problem
+        """Why keys and secrets cannot be read, or costs not be written, at present; empty while all is well."""
+        return self.upkeep.problem or self.books.problem
 
     @property
     def journal_problem(self) -> str:
@@ -328,8 +332,7 @@ class Gateway:
 
     def limit_states(self, subject: str) -> Iterator[State]:
         """What is used of each limit, by callers that were here lately."""
-        metering = self.front.metering
-        return metering.limiter.states(subject) if metering is not None else iter(())
+        return self.front.metering.limiter.states(subject)
 
     async def watch(self) -> None:
         """Reload when the file changes, until cancelled."""
@@ -352,6 +355,7 @@ class Gateway:
             engine = await self.policies.make(snapshot.policy)
             await self.upkeep.apply(snapshot, api_keys=asks_keys(snapshot))
             self._record(snapshot)
+            await self.books.prepare(snapshot, self.front.metering)
             self.fleet.apply(snapshot)
         except BaseException:
             self.policies.drop()
@@ -369,6 +373,7 @@ class Gateway:
         self.policies.use(snapshot.policy, engine)
         self.policies.log(snapshot.decision_log)
         self.front.apply(snapshot, self._identify(snapshot), self.policies.engine)
+        await self.books.restore(self.front.metering)
         settle_memory()
 
     async def _listen_anew(self, context: ssl.SSLContext) -> None:
@@ -508,6 +513,7 @@ class Gateway:
         self.policies.close()
         if self.journal is not None:
             await asyncio.to_thread(self.journal.close)
+        await self.books.close()
         for connection in list(self.shared.connections):
             connection.abort()
         await self._admin.stop()

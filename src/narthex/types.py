@@ -14,6 +14,11 @@ from typing import Literal
 import msgspec
 
 from narthex.call import Call as Call
+from narthex.quotas import LimitRule as LimitRule
+from narthex.quotas import LimitUnit as LimitUnit
+from narthex.quotas import Period as Period
+from narthex.quotas import PriceRule as PriceRule
+from narthex.quotas import Who as Who
 from narthex.secret import SecretName as SecretName
 from narthex.secret import SecretSource as SecretSource
 from narthex.secret import SecretText as SecretText
@@ -313,22 +318,6 @@ Credential = (
 )
 
 
-class Who(msgspec.Struct, frozen=True):
-    """Whom a row is for. What is given must all fit, each by one of its values; nothing given fits everybody."""
-
-    tenant: tuple[str, ...] = ()
-    issuer: tuple[str, ...] = ()
-    role: tuple[str, ...] = ()
-    group: tuple[str, ...] = ()
-    subject: tuple[str, ...] = ()
-    client: tuple[str, ...] = ()
-    """The agent that acts for them."""
-    scope: tuple[str, ...] = ()
-    kind: tuple[str, ...] = ()
-    anonymous: bool = False
-    """Those who call without a credential, and nobody else."""
-
-
 class Hours(msgspec.Struct, frozen=True):
     """A window of the week in the local time of `zone` (an IANA name). The beginning belongs to it, the end does not;
     `until` at or before `since` is over midnight. `days` are those it begins on, Monday is 0."""
@@ -511,36 +500,6 @@ class DecisionLogSpec(msgspec.Struct, frozen=True):
     lists: bool = False
 
 
-LimitUnit = Literal["calls", "concurrent", "bytes", "bytes_in", "bytes_out"]
-Period = Literal["hour", "day", "week", "month"]
-
-
-class LimitRule(msgspec.Struct, frozen=True):
-    """How much of one unit may be used (design §6): `most` of it in a window, a period, or at a time.
-
-    `per` says what has a bucket of its own: `principal`, `subject`, `agent`, `tenant`, `role`, `group`, `endpoint`,
-    `server`, `tool`, `arg:` and a JSON pointer; with `global` tenants share them. `window` is whole microseconds, 0
-    for a `period` of the calendar in `zone` and for what is concurrent. Patterns are globs on canonical names; none of
-    any kind covers everything. `burst`: of a `bucket`, 0 for `most`.
-    """
-
-    name: str
-    unit: LimitUnit
-    most: int
-    per: tuple[str, ...] = ()
-    algorithm: Literal["sliding", "bucket", "fixed", "calendar", "concurrent"] = "sliding"
-    window: int = 0
-    period: Literal["", "hour", "day", "week", "month"] = ""
-    zone: str = "UTC"
-    burst: int = 0
-    who: Who = Who()
-    tools: tuple[str, ...] = ()
-    prompts: tuple[str, ...] = ()
-    resources: tuple[str, ...] = ()
-    endpoints: tuple[str, ...] = ()
-    currency: str = ""
-
-
 class Use(msgspec.Struct, frozen=True):
     """A row of the table that says who uses which account of a server. None: nothing is shown to the server."""
 
@@ -676,6 +635,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     vault: VaultSpec | None = None
     quotas: tuple[LimitRule, ...] = ()
     """How much may be used. (`limits` are those of the process.)"""
+    prices: tuple[PriceRule, ...] = ()
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""
     audit_checkpoints: str = ""

@@ -22,6 +22,7 @@ from narthex.flow.codec.handles import Task
 from narthex.flow.codec.inputs import Asked, InputRequired
 from narthex.flow.codec.jsonrpc import Raw, RawMap
 from narthex.flow.codec.param_headers import Said, read_plan
+from narthex.flow.limit.reserving import Reserve
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Dialect
 from narthex.flow.walk import (
@@ -30,7 +31,6 @@ from narthex.flow.walk import (
     Ask,
     Find,
     Open,
-    Reserve,
     Send,
     Walk,
     about_task,
@@ -572,14 +572,23 @@ def test_a_legacy_call_that_is_to_run_as_a_task(alone: set[str], offered: bool, 
     assert json.loads(need.out.body)["params"].get("task") == expected
 
 
+class Counted:
+    """Counts for a call, and refuses nothing."""
+
+    def reserve(self, call: Call, target: Target, params: Any) -> None: ...
+
+
+COUNTED = Counted()
+
+
 def test_what_is_limited_is_reserved_once_behind_the_look_up_and_ahead_of_the_server() -> None:
     line = Line()
-    needs, error = feed(exchange(CALL, None, limited=True), [target("add"), None, line, LOST, line, SENT])
+    needs, error = feed(exchange(CALL, None, limited=COUNTED), [target("add"), None, line, LOST, line, SENT])
     assert error is None
     assert asked(needs) == ["find tools s__add", "reserve add", "open s", "send 1 add", "open s", "send 2 add"]
 
 
 def test_what_is_not_there_reserves_nothing() -> None:
-    needs, error = feed(exchange(CALL, None, limited=True), [None])
+    needs, error = feed(exchange(CALL, None, limited=COUNTED), [None])
     assert asked(needs) == ["find tools s__add"]
     assert isinstance(error, NotVisible)

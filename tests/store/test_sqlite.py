@@ -115,7 +115,7 @@ def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "narthex.db"
     open_file(path, migrations=LATER).close()
     said = problem(path)
-    assert "newer" in said and "form 3, this one knows 2" in said
+    assert "newer" in said and f"form {len(LATER)}, this one knows {len(LATER) - 1}" in said
 
 
 def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
 
     from narthex.admin.approvals import approval_routes
     from narthex.admin.config import config_routes
+    from narthex.admin.costs import cost_routes
     from narthex.admin.endpoints import endpoint_routes
     from narthex.admin.guard import Guard
     from narthex.admin.health import health_routes
@@ -51,6 +52,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
         *config_routes(gateway),
         *limit_routes(gateway),
         *approval_routes(gateway),
+        *cost_routes(gateway),
     ]
     handlers = {HTTPException: on_http_error, StoreError: on_store_error, Exception: on_failure}
     app = Starlette(routes=routes, exception_handlers=handlers)

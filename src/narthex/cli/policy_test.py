@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from narthex.cli.callers import principal_of
+from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say
-from narthex.cli.records import again_by, grants_of
+from narthex.cli.records import grants_of
 
 if TYPE_CHECKING:
     from narthex.config.cases import Case
@@ -53,7 +53,7 @@ def test(ctx: click.Context, files: tuple[Path, ...], config: Path | None, as_js
         if found.problems:
             raise ConfigError([str(one) for one in found.problems])
         snapshot = _snapshot(ctx, config, found.config)
-        results += [{"file": str(file), **one} for one in _decided(found.cases, snapshot)]
+        results += [{"file": str(file), **one} for one in asyncio.run(_decided(found.cases, snapshot))]
     failed = [one for one in results if not one["ok"]]
     if as_json:
         say({"cases": len(results), "failed": len(failed), "results": results})
@@ -68,21 +68,24 @@ def _snapshot(ctx: click.Context, config: Path | None, named: str) -> Snapshot:
     return load_snapshot(config or (Path(named) if named else find_file(ctx, None)), env=os.environ)
 
 
-def _decided(cases: tuple[Case, ...], snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-    again = again_by(snapshot)
-    with asyncio.Runner() as runner:
+async def _decided(cases: tuple[Case, ...], snapshot: Snapshot) -> list[dict[str, Any]]:
+    found = []
+    async with judging(snapshot) as again:
         for case in cases:
             asked = _asked(case, snapshot)
-            decision = _named(runner.run(again.decide(asked)), asked, snapshot)
-            yield {
-                "line": case.line,
-                "name": case.name,
-                "expect": case.expect,
-                "decision": decision.effect,
-                "reason": decision.reason,
-                "rule": decision.rule or None,
-                "ok": _met(case, decision),
-            }
+            decision = _named(await again.decide(asked), asked, snapshot)
+            found.append(
+                {
+                    "line": case.line,
+                    "name": case.name,
+                    "expect": case.expect,
+                    "decision": decision.effect,
+                    "reason": decision.reason,
+                    "rule": decision.rule or None,
+                    "ok": _met(case, decision),
+                }
+            )
+    return found
 
 
 def _asked(case: Case, snapshot: Snapshot) -> Asked:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say
-from narthex.cli.records import again_by, folder_of, recorded_in
+from narthex.cli.records import folder_of, recorded_in
 
 if TYPE_CHECKING:
     from narthex.flow.policy.usage import Excess, Row, Usage, Used
@@ -124,9 +125,10 @@ def _usage(snapshot: Snapshot, records: Path | None) -> Usage:
     place, silent = records, [0]
 
     async def main() -> Usage:
-        usage, again = Usage(snapshot.grants), again_by(snapshot)
-        for one in recorded_in(place, silent):
-            await usage.take(one, again)
+        usage = Usage(snapshot.grants)
+        async with judging(snapshot) as again:
+            for one in recorded_in(place, silent):
+                await usage.take(one, again)
         return usage
 
     usage = asyncio.run(main())

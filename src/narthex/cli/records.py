@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from narthex.flow.policy.again import Again
     from narthex.flow.policy.grants import Grants
     from narthex.flow.policy.recorded import Recorded
     from narthex.flow.policy.run_rules import RunRules
@@ -89,17 +88,6 @@ def find_record(folder: Path, id_: str) -> bytes:
         if found:
             return found
     raise click.ClickException(f"no record {id_} in {folder}")
-
-
-def again_by(snapshot: Snapshot) -> Again:
-    """Decides as a gateway with this configuration does."""
-    from narthex.flow.policy.again import Again, scopes_of
-    from narthex.flow.policy.site import Site
-
-    site = Site(snapshot.environment, snapshot.data)
-    return Again(
-        grants_of(snapshot), scopes_of(snapshot.endpoints), snapshot.endpoints, site=site, runs=run_rules_of(snapshot)
-    )
 
 
 def run_rules_of(snapshot: Snapshot) -> RunRules | None:

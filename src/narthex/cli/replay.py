@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narthex.cli.client import one_line
+from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say, table
-from narthex.cli.records import again_by, folder_of, recorded_in
+from narthex.cli.records import folder_of, recorded_in
 
 if TYPE_CHECKING:
-    from narthex.flow.policy.again import Again
     from narthex.flow.policy.decision import Decision
     from narthex.flow.policy.replay import Difference, Replayed, Seen
+    from narthex.types import Snapshot
 
 SHOWN = 200
 """Rows for people; `--json` gives all."""
@@ -56,7 +57,7 @@ def replay(ctx: click.Context, records: Path | None, against: Path | None, confi
     elif str(records) != "-" and not records.exists():
         raise click.BadParameter(f"no file or folder '{records}'")
     silent = [0]
-    found = asyncio.run(_replay(records, again_by(snapshot), silent, by_effect=against is not None))
+    found = asyncio.run(_replay(records, snapshot, silent, by_effect=against is not None))
     if as_json:
         say(_document(found, silent[0], snapshot.revision))
     else:
@@ -64,13 +65,14 @@ def replay(ctx: click.Context, records: Path | None, against: Path | None, confi
     ctx.exit(0 if found.agrees and found.decided else 1)
 
 
-async def _replay(records: Path, again: Again, silent: list[int], *, by_effect: bool) -> Replayed:
+async def _replay(records: Path, snapshot: Snapshot, silent: list[int], *, by_effect: bool) -> Replayed:
     from narthex.flow.policy.replay import Replayed
     from narthex.flow.policy.replay import replay as decide
 
     found = Replayed()
-    for one in recorded_in(records, silent):
-        await decide(one, again, found, by_effect=by_effect)
+    async with judging(snapshot) as again:
+        for one in recorded_in(records, silent):
+            await decide(one, again, found, by_effect=by_effect)
     return found
 
 

@@ -33,6 +33,7 @@ from narthex.config.limits import compile_limits
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
+from narthex.config.prices import compile_prices
 from narthex.config.runs import check_conditions, compile_runs
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.listeners import TlsSettings
@@ -173,6 +174,7 @@ class _Compiler:
         check_conditions(grants, runs, self.reading)
         check_asked((*grants, *(runs.labels if runs is not None else ())), data, self.reading)
         check_environment(grants, settings.environment or "", self.reading)
+        quotas = compile_limits(settings.limits, servers, endpoints, self.reading)
         return Snapshot(
             revision=revision_of(settings),
             source=str(self.path),
@@ -205,7 +207,8 @@ class _Compiler:
             runs=runs,
             policy=compile_policy(settings.policy, allowed, self.reading, self._resolve),
             decision_log=compile_decision_logs(settings.policy, allowed, self.reading, self._resolve),
-            quotas=compile_limits(settings.limits, servers, endpoints, self.reading),
+            quotas=quotas,
+            prices=compile_prices(settings.prices, servers, quotas, self.reading),
             approvals=approvals,
         )
 

@@ -88,7 +88,7 @@ def _grant(
     for endpoint in one.endpoints:
         if endpoint not in endpoints:
             reading.fault((*at, "endpoints"), f"no endpoint '{endpoint}'")
-    _check_condition(one.when, (*at, "when"), reading)
+    check_condition(one.when, (*at, "when"), reading)
     hours = one.hours
     return Grant(
         name=one.name,
@@ -125,7 +125,7 @@ def check_patterns(globs: Iterable[str], at: KeyPath, servers: Sequence[str], re
             reading.warn(at, f"{glob!r}: no server '{server}'{suggest(server, servers)}")
 
 
-def _check_condition(text: str, at: KeyPath, reading: Reading) -> None:
+def check_condition(text: str, at: KeyPath, reading: Reading) -> None:
     if not text:
         return
     try:

@@ -13,6 +13,7 @@ from narthex.config.document import Path as KeyPath
 from narthex.config.document import Reading
 from narthex.config.grants import check_patterns, compile_who
 from narthex.config.schema.limits import LimitSettings
+from narthex.config.schema.prices import Money
 from narthex.types import LimitRule, LimitUnit
 
 UNITS: tuple[LimitUnit, ...] = get_args(LimitUnit)
@@ -49,10 +50,15 @@ def _rule(one: LimitSettings, at: KeyPath, reading: Reading) -> LimitRule:
         reading.fault(at, f"limit '{one.name}' {words}")
     unit: LimitUnit = said[0] if said else "calls"
     time = _time(one, unit, at, reading)
+    most = getattr(one, unit)
+    if isinstance(most, Money):
+        time["currency"], most = most.currency, most.amount
+        if not most:
+            reading.fault((*at, "money"), "money: a budget of nothing; deny the tools instead")
     return LimitRule(
         name=one.name,
         unit=unit,
-        most=getattr(one, unit) or 1,
+        most=most or 1,
         per=tuple(dict.fromkeys(one.per)),
         burst=one.burst or 0,
         who=compile_who(one.who, (*at, "who"), reading),

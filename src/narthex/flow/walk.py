@@ -24,6 +24,7 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_strin
 from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
+from narthex.flow.limit.reserving import Reserve, Reserving
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.deciding import Look, Question, decided
 from narthex.flow.policy.decision import UNKNOWN_OBLIGATION
@@ -52,16 +53,6 @@ class Find:
         self.check: Final = check
 
 
-class Reserve:
-    """Needs what the call takes of the limits. Answer: None once it is reserved; a refusal ends the call."""
-
-    __slots__ = ("params", "target")
-
-    def __init__(self, target: Target, params: RawMap) -> None:
-        self.target: Final = target
-        self.params: Final = params
-
-
 class Open:
     """Needs a channel to a server that can take a request. Answer: `Channel`."""
 
@@ -82,7 +73,7 @@ class Send:
         self.target: Final = target
 
 
-Need = Find | Reserve | Open | Send | Ask | Question | Hold
+Need = Find | Open | Send | Ask | Question | Hold
 Walk = Generator[Need, Any, None]
 
 KIND_OF: Final[dict[str, Kind]] = {
@@ -121,7 +112,7 @@ def exchange(
     said: Said | None = None,
     check: Check | None = None,
     *,
-    limited: bool = False,
+    limited: Reserving | None = None,
 ) -> Walk:
     """Take one call to its server and its answer back.
 
@@ -130,8 +121,8 @@ def exchange(
         channel: An open one to that server; None asks.
         said: The client's headers, where arguments of the call may go into headers; None: they do not.
         check: Whether the caller may; None: whoever was let in may.
-        limited: Whether it counts in limits. What is refused before counts nowhere; however often a server asks, or
-            loses its session, it is one call.
+        limited: What counts for it in limits; None: it counts in none. What is refused before counts nowhere; however
+            often a server asks, or loses its session, it is one call.
     Raises:
         NotVisible: No such tool, prompt or resource here, for this caller.
         Denied, InsufficientScope: The caller sees it, and may not make this call of it.
@@ -156,8 +147,8 @@ def exchange(
     sent_name = target.name if call.method in NAMED_BY else None
     if said is not None and call.era == "modern":
         check_param_headers(target.params, said.headers, said.repeated, call.params.get("arguments"))
-    if limited:
-        yield Reserve(target, params)
+    if limited is not None:
+        yield Reserve(limited, call, target, params)
     lines = b""
     lost, rounds = False, 0
     asked: InputRequired | None = None
@@ -211,7 +202,7 @@ def about_task(call: Call, task: Task, check: Check | None = None) -> Walk:
     if check is not None and not (yield from _sees_call(check, task)):
         raise unknown()
     if check is not None:
-        check.told(task.server, task.tool, whole=call.method == "tasks/result")
+        check.told(task.server, task.tool, tells=call.method == "tasks/update")
     channel = yield Open(task.server)
     if channel.dialect.era != task.era:
         raise unknown()
@@ -247,7 +238,7 @@ def as_task(
     check: Check | None = None,
     *,
     offered: bool,
-    limited: bool = False,
+    limited: Reserving | None = None,
 ) -> Walk:
     """Take a call that is to run as a task (`params.task`) to its server.
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from narthex import __version__
+from narthex.flow.limit.money import show_money
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.again import Again, Asked
 from narthex.flow.route.names import canonical
@@ -64,6 +65,7 @@ class Entry(msgspec.Struct):
     trial: Again | None = None
     limit: str = ""
     approval: str = ""
+    cost: tuple[int, str] | None = None
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
     done: Callable[[str], None] | None = None
@@ -140,6 +142,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     limit: str = ""
     """The one that refused it."""
     approval: str = ""
+    cost: str = ""
     policy: Said | None = None
     shadow: Said | None = None
     input: dict[str, Any] | None = None
@@ -196,6 +199,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         version=entry.version,
         limit=entry.limit,
         approval=entry.approval,
+        cost=show_money(*entry.cost) if entry.cost is not None else "",
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),
         input=_input(entry),

@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from narthex.flow.accept.metering import FIRST_SIZE, MOST_SIZES, Metering
+from narthex.flow.accept.metering import MOST_NAMES, Metering, Usual
+from narthex.flow.limit.keys import Subject
+from narthex.flow.limit.spending import Spent
 from narthex.testing import FakeServer, JsonRpcError
-from narthex.types import Grant, LimitRule
+from narthex.types import LOCAL, Grant, LimitRule, PriceRule
 from tests.flow.accept.test_exchange import CALL, DONE, ERAS, TOOLS, Mcp
 from tests.flow.gateway import Client, Running, run, spec, until
 from tests.flow.upstream.test_http import CLOSE, HOLD, STREAM, Scripted, Step, answer, rpc
@@ -27,7 +29,6 @@ def limited(server: FakeServer, *rules: LimitRule, grants: tuple[Grant, ...] = (
 
 
 def used(gateway: Running) -> dict[str, int]:
-    assert gateway.front.metering is not None
     return {one.limit: one.used for one in gateway.front.metering.limiter.states()}
 
 
@@ -236,6 +237,89 @@ def test_answers_count_with_the_bytes_that_they_had(size: int) -> None:
     run(main)
 
 
+DAY = LimitRule("spend", "money", 100, algorithm="calendar", period="day", currency="USD")
+
+
+def priced(server: FakeServer, price: PriceRule, *rules: LimitRule, book: list[Spent]) -> Running:
+    class Booked(Running):
+        async def __aenter__(self) -> Running:
+            await super().__aenter__()
+            self.front.metering.book = book.append
+            return self
+
+    return Booked({"one": spec("one", server.url)}, settings={"quotas": rules, "prices": (price,)})
+
+
+def test_a_budget_is_spent_by_what_calls_cost_and_then_refuses() -> None:
+    async def main() -> None:
+        book: list[Spent] = []
+        price = PriceRule("USD", per_call=40)
+        async with FakeServer(tools=TOOLS) as server, priced(server, price, DAY, book=book) as gateway:
+            client = await gateway.client()
+            for _ in range(2):
+                got = await client.modern("tools/call", CALL)
+                assert got.result
+                assert "ratelimit" not in got.headers, "what money is left is the operator's business"
+            error = (await client.modern("tools/call", CALL)).error
+            assert (error["code"], error["data"]["reason"]) == (-31003, "budget_exhausted")
+            assert error["message"] == "the budget 'spend' is reached"
+            assert used(gateway) == {"spend": 80}
+            taken_down = [(one.amount, one.currency, [use.amount for use in one.uses]) for one in book]
+            assert taken_down == [(40, "USD", [40])] * 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_what_the_answer_says_it_cost_is_what_it_cost(size: int) -> None:
+    async def main() -> None:
+        book: list[Spent] = []
+        result = {"content": [{"type": "text", "text": "y" * size}], "structuredContent": {"pages": 3}}
+        price = PriceRule("USD", per_call=1, per_unit=10, units="/structuredContent/pages", expected=50)
+        async with (
+            FakeServer(tools=TOOLS, answers={"echo": result}) as server,
+            priced(server, price, DAY, book=book) as gateway,
+        ):
+            client = await gateway.client()
+            await client.modern("tools/call", CALL)
+            assert used(gateway) == {"spend": 31}
+            assert [one.amount for one in book] == [31]
+
+    run(main)
+
+
+@pytest.mark.parametrize(("cancelled", "cost"), [("full", 40), ("nothing", 0)])
+def test_a_call_that_is_cancelled_costs_what_its_price_says(cancelled: Any, cost: int) -> None:
+    async def main() -> None:
+        book: list[Spent] = []
+        price = PriceRule("USD", per_call=40, cancelled=cancelled)
+        async with (
+            FakeServer(tools=TOOLS, held=asyncio.Event()) as server,
+            priced(server, price, DAY, book=book) as gateway,
+        ):
+            client = await gateway.client()
+            client.send("tools/call", CALL, modern=True)
+            await until(lambda: server.requests("tools/call"))
+            assert used(gateway) == {"spend": 40}
+            client.close()
+            await until(gateway.settled)
+            assert used(gateway) == {"spend": cost}
+            assert [one.amount for one in book] == [cost]
+
+    run(main)
+
+
+def test_a_price_without_a_limit_is_taken_down_all_the_same() -> None:
+    async def main() -> None:
+        book: list[Spent] = []
+        price = PriceRule("USD", per_call=40)
+        async with FakeServer(tools=TOOLS) as server, priced(server, price, book=book) as gateway:
+            assert (await (await gateway.client()).modern("tools/call", CALL)).result
+            assert [(one.amount, one.subject.name) for one in book] == [(40, "echo")]
+
+    run(main)
+
+
 def test_a_reload_keeps_what_was_counted() -> None:
     async def main() -> None:
         async with FakeServer(tools=TOOLS) as server, limited(server, CALLS) as gateway:
@@ -280,23 +364,27 @@ def test_a_server_that_refuses_with_an_error_of_its_own_still_tells_what_is_left
     run(main)
 
 
-def test_what_an_answer_is_expected_to_have_follows_what_answers_had() -> None:
-    metering = Metering((), lambda: 5.0, lambda: 1e9)
-    assert metering.size_of("one", "echo") == FIRST_SIZE
-    metering.was("one", "echo", 8000)
-    metering.was("one", "echo", 16000)
-    assert metering.size_of("one", "echo") == 9000
-    for number in range(MOST_SIZES + 5):
-        metering.was("one", str(number), 1)
-    assert metering.size_of("one", str(MOST_SIZES + 4)) == FIRST_SIZE, "names are bounded"
+def test_what_is_usual_follows_what_was() -> None:
+    usual = Usual()
+
+    def of(name: str) -> Subject:
+        return Subject(LOCAL, "default", "one", name)
+
+    assert usual.of(of("echo")) is None
+    usual.was(of("echo"), 8000)
+    usual.was(of("echo"), 16000)
+    assert usual.of(of("echo")) == 9000
+    for number in range(MOST_NAMES + 5):
+        usual.was(of(str(number)), 1)
+    assert usual.of(of(str(MOST_NAMES + 4))) is None, "names are bounded"
 
 
 def test_the_clock_goes_on_evenly_and_the_wall_clock_counts_where_it_was_set() -> None:
     moment, wall = 5.0, 1_000_000_000.0
-    metering = Metering((), lambda: moment, lambda: wall)
+    metering = Metering(lambda: moment, lambda: wall)
     assert metering.time() == 1_000_000_000_000_000
     wall += 3600
     moment += 1
     assert metering.time() == 1_000_000_001_000_000
     metering.sweep()
-    assert metering._ahead == 3_599_000_000
+    assert metering.ahead == 3_599_000_000

@@ -17,6 +17,7 @@ from narthex.flow.codec.tasks import (
     check_speaks,
     created,
     following,
+    is_answer,
     is_task,
     known_as,
     lists_tasks,
@@ -289,3 +290,27 @@ def test_where_a_list_goes_on(server: str, cursor: str | None, expected: Any) ->
 @given(server=st.text(max_size=24), cursor=st.none() | st.text(max_size=50))
 def test_a_place_comes_back_as_it_was(server: str, cursor: str | None) -> None:
     assert read_place(place(server, cursor)) == (server, cursor)
+
+
+@pytest.mark.parametrize(
+    ("method", "result", "is_it"),
+    [
+        pytest.param("tools/call", {"content": []}, True, id="a call that ran plainly"),
+        pytest.param("tools/call", {"task": {"taskId": "t1"}}, False, id="a call that became a task"),
+        pytest.param("tools/call", {"content": [], "isError": True}, False, id="a call that failed"),
+        pytest.param("tasks/result", {"content": []}, True, id="result"),
+        pytest.param("tasks/result", {"content": [], "isError": True}, False, id="result of one that failed"),
+        pytest.param("tasks/get", {**STATE, "status": "completed", "result": {"content": []}}, True, id="completed"),
+        pytest.param("tasks/get", {**STATE, "result": {"content": []}}, False, id="under way"),
+        pytest.param("tasks/get", {**STATE, "status": "completed"}, False, id="without a result (2025-11-25)"),
+        pytest.param(
+            "tasks/get", {**STATE, "status": "completed", "result": {"isError": True}}, False, id="completed, an error"
+        ),
+        pytest.param("tasks/get", {**STATE, "status": 7, "result": {}}, False, id="no status"),
+        pytest.param("tasks/update", {}, False, id="update"),
+        pytest.param("tasks/cancel", {**STATE, "status": "completed", "result": {}}, False, id="cancel"),
+        pytest.param("tasks/result", [], False, id="no object"),
+    ],
+)
+def test_an_answer_of_the_tool(method: str, result: Any, is_it: bool) -> None:
+    assert is_answer(method, raw(result)) is is_it

@@ -232,19 +232,19 @@ def test_a_completion_is_no_call_that_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tool", "whole", "labels", "said"),
+    ("tool", "end", "labels", "said"),
     [
-        pytest.param("find", True, ["people", "private"], "allowed", id="its answer"),
-        pytest.param("find", False, ["people", "private"], "deny: run_order by look first", id="news of it"),
-        pytest.param("", True, ["people", "private"], "deny: run_order by look first", id="nobody knows which tool"),
+        pytest.param("find", "done", ["people", "private"], "allowed", id="its answer"),
+        pytest.param("find", "failed", ["people", "private"], "deny: run_order by look first", id="news of it"),
+        pytest.param("", "done", ["people", "private"], "deny: run_order by look first", id="nobody knows which tool"),
     ],
 )
-def test_what_a_task_gives_taints_as_its_call_does(tool: str, whole: bool, labels: list[str], said: str) -> None:
+def test_what_a_task_gives_taints_as_its_call_does(tool: str, end: End, labels: list[str], said: str) -> None:
     watched = Watched(LOOK_FIRST, NOT_AFTER)
-    plan = watched.runs.rules.plans(LOCAL).plan_of_answer("crm", tool, whole=whole)
+    plan = watched.runs.rules.plans(LOCAL).plan_of_answer("crm", tool, tells=False)
     _, taken = watched.runs.admit((LOCAL.key, "default", ""), plan, "", tallied=False)
     assert taken is not None
-    taken.end("done")
+    taken.end(end)
     assert watched.labels() == labels
     assert watched.call("mail__x") == "deny: run_after by not after"
     assert watched.call("crm__refund") == said

@@ -11,6 +11,7 @@ import msgspec
 from narthex.config import values
 from narthex.config.document import quote
 from narthex.config.kinds import GLOBS, NAME, Choice, Count, Group, Listed, Scalar, Setting, later, size
+from narthex.config.schema.prices import MONEY, Money
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.types import Period
 
@@ -108,7 +109,10 @@ class LimitSettings(msgspec.Struct, frozen=True):
     tokens: Annotated[None, later("Tokens of arguments and results together.")] = None
     tokens_in: Annotated[None, later("Tokens of arguments.")] = None
     tokens_out: Annotated[None, later("Tokens of results.")] = None
-    money: Annotated[None, later("What calls cost, by `prices`.")] = None
+    money: Annotated[
+        Money | None,
+        Setting(MONEY, "What calls cost, by `prices` in this currency.", default="another unit is limited"),
+    ] = None
     window: Annotated[
         WindowText | None,
         Setting(

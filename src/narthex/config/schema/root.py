@@ -34,6 +34,7 @@ from narthex.config.schema.limits import LIMITS, LimitSettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
 from narthex.config.schema.log import LogSettings
 from narthex.config.schema.policy import POLICY, PolicySettings
+from narthex.config.schema.prices import PRICES, PriceSettings
 from narthex.config.schema.runs import RUNS, RunSettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
@@ -141,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True):
     policy: Annotated[PolicySettings | None, POLICY] = None
     approvals: Annotated[ApprovalSettings, APPROVALS] = ApprovalSettings()
     limits: Annotated[tuple[LimitSettings, ...], LIMITS] = ()
-    prices: Annotated[None, later("What a call costs.")] = None
+    prices: Annotated[tuple[PriceSettings, ...], PRICES] = ()
     screens: Annotated[None, later("Checks of what is said.")] = None
     audit: Annotated[AuditSettings | None, AUDIT] = None
     telemetry: Annotated[None, later("Traces and metrics sent out.")] = None

@@ -45,7 +45,7 @@ from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import KIND_OF, LOST, Find, Need, Open, Reserve, Send, Walk, exchange
+from narthex.flow.walk import KIND_OF, LOST, Find, Need, Open, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.types import Call, Kind
@@ -136,7 +136,7 @@ class Exchange:
         else:
             if request.params or target is None or target.params:
                 said = Said(request.headers, request.repeated, request.params)
-            self._walk = walk = exchange(call, target, channel, said, self.check, limited=self.metered is not None)
+            self._walk = walk = exchange(call, target, channel, said, self.check, limited=self.metered)
             self._step(walk, walk.send, None)
 
     def _reach(self, name: str) -> Channel | None:
@@ -203,8 +203,6 @@ class Exchange:
             return self._park(stand(self, need))
         if isinstance(need, Open):
             return self._reach(need.server) or self._park(self._open(fleet.servers[need.server]))
-        if isinstance(need, Reserve) and self.metered is not None:
-            return self.metered.reserve(self.call, need.target, need.params)
         assert isinstance(need, Find)
         target = self._found(need.kind, need.name)
         return target or self._park(fleet.find(self.viewer, need.kind, need.name, need.check))
@@ -474,7 +472,7 @@ class Exchange:
             self.check.end(end or ("done" if self._outcome == _OK else "failed"))
         self.deadline = self.front.tick + 1.0 + LINGER_S
         self._answer_size += (size := sum(map(len, parts)))
-        self._write(parts, size, self.metered.answered(self._answer_size) if self.metered is not None else b"")
+        self._write(parts, size, self.metered.answered(self._answer_size, parts) if self.metered is not None else b"")
         self.front.account(self, self._outcome, self._answer_size)
 
     def _write(self, parts: Sequence[Any], size: int, lines: bytes = b"") -> None:
@@ -510,6 +508,7 @@ class Exchange:
         if connection is None or channel is None or out is None or self.answered:
             return False
         asked = self.check is not None and self.check.asks_how_it_ends
+        asked = asked or (self.metered is not None and self.metered.reads)
         if asked or self._events is not None or self._splice is not None:
             return False
         spliced = splice(self.call, out.id, channel.dialect.era, head)
@@ -581,6 +580,7 @@ class Exchange:
         if self._flight is not None:
             self._flight.cancel(reason)
         connection = self._connection
+        self._settle()
         if not self.answered:
             self.front.account(self, _CANCELLED, self._answer_size)
             if connection is not None:

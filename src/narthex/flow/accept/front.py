@@ -147,8 +147,7 @@ class Front:
         self.snapshot = snapshot
         self.levels = Levels()
         self.hub = Hub(self, random=random, chance=chance)
-        self.metering: Metering | None = None
-        """The limits; None until there are any."""
+        self.metering = Metering(self.clock, self.now)
         self._rates: Rates | None = None
         self.gate: Gate | None = None
         self.runs: Runs | None = None
@@ -196,11 +195,7 @@ class Front:
         self._admissions = self.admissions or (
             admissions if snapshot.audit_inputs != "none" or snapshot.trial else None
         )
-        if self.metering is not None:
-            self.metering.limiter.apply(snapshot.quotas)
-        elif snapshot.quotas:
-            self.metering = Metering(snapshot.quotas, self.clock, self.now)
-        self._limited = bool(snapshot.quotas)
+        self._limited = self.metering.apply(snapshot)
         self._rates = rates_of(snapshot.limits, self._rates)
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
@@ -406,7 +401,6 @@ class Front:
                 if self.gate is not None and (check.admission.scopes is not None or check.is_judged):
                     one.metadata_url = self.gate.metadata_url(connection, request, request.path)
             if self._limited and method in COUNTED:
-                assert self.metering is not None
                 one.metered = Metered(self.metering, len(request.body))
             connection.exchange = one
             active.add(one)
@@ -585,7 +579,7 @@ class Front:
 
     def sweep_limits(self) -> float:
         """A step of the limits' upkeep. Returns seconds until the next."""
-        return self.metering.sweep() if self.metering is not None else 1.0
+        return self.metering.sweep()
 
 
 def takes(accept: bytes | None) -> tuple[bool, bool]:

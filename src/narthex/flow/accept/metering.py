@@ -1,29 +1,32 @@
-"""The limits at one call: what is reserved just before it is sent, and what of that was used when it ends.
+"""Limits and prices at one call: what is reserved just before it is sent, and what of that was used when it ends.
 
 In: a call that counts, and how it ends. Out: a reservation that is settled once, whatever the way it ends; the header
-lines that tell the client. Given back is only what never went out, or failed by our fault (design §3).
+lines that tell the client; what was spent, for the books. Given back is only what never went out, or failed by our
+fault (design §3).
 Cases: `tests/flow/accept/test_metering.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
-
-import msgspec
 
 from narthex.errors import GatewayError, InvalidParams, Overloaded, UpstreamUnavailable
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, RawMap
-from narthex.flow.limit.limiter import Binding, Limiter, Reservation
+from narthex.flow.limit.keys import Subject
+from narthex.flow.limit.limiter import Limiter, Reservation
+from narthex.flow.limit.prices import Price, first_fitting, result_in
+from narthex.flow.limit.spending import Spent
+from narthex.flow.policy.conditions import read_arguments
 from narthex.flow.route.index import Target
-from narthex.types import Call, Kind, LimitRule, LimitUnit
+from narthex.types import Call, Kind, Snapshot
 
 COUNTED: Final[dict[str, Kind]] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
 """What counts (design §6)."""
 FIRST_SIZE: Final = 1024
 """Bytes that the first answer of a tool is expected to have."""
-MOST_SIZES: Final = 10_000
+MOST_NAMES: Final = 10_000
 STEP_S: Final = 0.02
 """Between two steps of upkeep, where there are many buckets: a million are looked at in less than a minute."""
 _SECOND: Final = 1_000_000
@@ -31,19 +34,46 @@ _JUMP: Final = _SECOND
 """So far may the wall clock be from ours before that counts: it is slewed all the time."""
 
 
+class Usual:
+    """What a figure of each tool usually is: it follows each new one by an eighth of the difference. Bounded."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], int] = {}
+
+    def of(self, subject: Subject) -> int | None:
+        return self._known.get((subject.server, subject.name))
+
+    def was(self, subject: Subject, figure: int) -> None:
+        key = subject.server, subject.name
+        known = self._known.get(key)
+        if known is not None or len(self._known) < MOST_NAMES:
+            self._known[key] = figure if known is None else known + (figure - known) // 8
+
+
 class Metering:
-    """The limits of a process, and what answers usually are. Lives as long as the process; `apply` swaps the rules.
+    """The limits and prices of a process, and what answers usually are. Lives as long as the process does.
 
     Args:
         clock: Monotonic seconds. now: Seconds since 1970.
     """
 
-    def __init__(self, rules: tuple[LimitRule, ...], clock: Callable[[], float], now: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], now: Callable[[], float]) -> None:
         self._clock, self._now = clock, now
         self._base = self._offset()
-        self._ahead = 0
-        self.limiter = Limiter(rules, self.time)
-        self._sizes: dict[tuple[str, str], int] = {}
+        self.ahead = 0
+        """How far the wall clock is ahead of `time`, in microseconds."""
+        self.limiter = Limiter((), self.time)
+        self.sizes, self.costs = Usual(), Usual()
+        self.book: Callable[[Spent], None] | None = None
+        """Takes down what calls have spent; None where nothing of it lasts."""
+
+    def apply(self, snapshot: Snapshot) -> bool:
+        """Count by this configuration from now on. Is there anything to count by?"""
+        self.limiter.apply(snapshot.quotas, snapshot.prices)
+        self.limiter.set_ahead(self.ahead)
+        return bool(snapshot.quotas or snapshot.prices)
 
     def _offset(self) -> int:
         return int((self._now() - self._clock()) * _SECOND)
@@ -55,74 +85,103 @@ class Metering:
     def sweep(self) -> float:
         """A step of upkeep. Returns seconds until the next: a second, or a moment where there is much to do."""
         ahead = self._offset() - self._base
-        if abs(ahead - self._ahead) > _JUMP:
-            self._ahead = ahead
+        if abs(ahead - self.ahead) > _JUMP:
+            self.ahead = ahead
             self.limiter.set_ahead(ahead)
         return 1.0 if self.limiter.sweep() else STEP_S
-
-    def size_of(self, server: str, name: str) -> int:
-        """Bytes that an answer is expected to have."""
-        return self._sizes.get((server, name), FIRST_SIZE)
-
-    def was(self, server: str, name: str, size: int) -> None:
-        """An answer had this size: what is expected follows, by an eighth of the difference."""
-        known = self._sizes.get((server, name))
-        if known is None and len(self._sizes) >= MOST_SIZES:
-            return
-        self._sizes[server, name] = size if known is None else known + (size - known) // 8
 
 
 class Metered:
     """What one call has reserved. Each way of its end is told once; the first counts."""
 
-    __slots__ = ("_held", "_metering", "_size_in")
+    __slots__ = ("_expected", "_given_back", "_held", "_metering", "_price", "_size_in", "reads")
 
     def __init__(self, metering: Metering, size_in: int) -> None:
         self._metering = metering
         self._size_in = size_in
         self._held: Reservation | None = None
+        self._price: Price | None = None
+        self._expected = 0
+        self._given_back = False
+        self.reads = False
+        """Does the answer say what it cost? Then it is looked at whole."""
 
     def reserve(self, call: Call, target: Target, params: RawMap) -> None:
-        """Raises RateLimited, BudgetExhausted; InvalidParams: a limit is per argument, and they cannot be read."""
+        """Raises RateLimited, BudgetExhausted; InvalidParams: what looks at the arguments cannot read them."""
         limiter = self._metering.limiter
         binding = limiter.binding(call.principal, call.endpoint, COUNTED[call.method], target.server, target.name)
-        if not binding.places:
-            return
         if binding.plain:
-            self._held = limiter.reserve(binding)
+            if binding.places:
+                self._held = limiter.reserve(binding)
             return
-        self._held = limiter.reserve(binding, self._demand(binding), _arguments(binding, params))
+        arguments = _arguments(params) if binding.reads_arguments else {}
+        size = self._size_in + (self._metering.sizes.of(binding.subject) or FIRST_SIZE)
+        demand = {"bytes_in": self._size_in, "bytes_out": size - self._size_in, "bytes": size}
+        price = self._price = first_fitting(binding.prices, binding.kind, binding.subject, arguments)
+        if price is not None:
+            self._expected = demand[price.rule.currency] = price.expected(
+                size, self._metering.costs.of(binding.subject)
+            )
+            self.reads = bool(price.pointer)
+        self._held = limiter.reserve(binding, demand, arguments)
 
-    def _demand(self, binding: Binding) -> dict[LimitUnit, int]:
-        expected = self._metering.size_of(binding.subject.server, binding.subject.name)
-        return {"bytes_in": self._size_in, "bytes_out": expected, "bytes": self._size_in + expected}
+    @property
+    def cost(self) -> tuple[int, str] | None:
+        """What was spent, and the currency; None where it was not sent, or has no price."""
+        sent = self._held is not None and not self._held.open and not self._given_back
+        return (self._expected, self._price.rule.currency) if sent and self._price is not None else None
 
     def lines(self) -> bytes:
         """Header lines for the answer: which limits there are, and what is left of them."""
         return self._metering.limiter.left(self._held) if self._held is not None else b""
 
-    def answered(self, size: int) -> bytes:
-        """The server has answered, with so many bytes. Returns `lines`."""
+    def answered(self, size: int, parts: Sequence[Any] = ()) -> bytes:
+        """The server has answered: with so many bytes, and these, where they came whole. Returns `lines`."""
         held = self._held
         if held is None:
             return b""
-        limiter, binding = self._metering.limiter, held.binding
-        if binding.plain:
-            limiter.settle(held)
-        else:
-            self._metering.was(binding.subject.server, binding.subject.name, size)
-            limiter.settle(held, {"bytes_out": size, "bytes": self._size_in + size})
-        return limiter.left(held)
+        if held.open:
+            used: dict[str, int] = {}
+            if not held.binding.plain:
+                self._metering.sizes.was(held.binding.subject, size)
+                used = {"bytes_out": size, "bytes": self._size_in + size, **self._cost(size, parts)}
+            self._settle(held, used)
+        return self._metering.limiter.left(held)
+
+    def _cost(self, size: int, parts: Sequence[Any]) -> dict[str, int]:
+        price, held = self._price, self._held
+        if price is None or held is None:
+            return {}
+        cost = price.cost(self._size_in + size, result_in(b"".join(parts)) if self.reads else None)
+        if cost is None:
+            cost = self._expected
+        elif self.reads:
+            self._metering.costs.was(held.binding.subject, cost)
+        self._expected = cost
+        return {price.rule.currency: cost}
 
     def ended(self, *, sent: bool, error: GatewayError | None = None) -> None:
         """It ended without an answer. What was sent is used, as was expected, unless the fault is ours."""
-        held = self._held
+        held, price = self._held, self._price
         if held is None or not held.open:
             return
         if not sent or _is_ours(error):
+            self._given_back = True
             self._metering.limiter.give_back(held)
+        elif price is not None and error is None and price.rule.cancelled == "nothing":
+            self._expected = 0
+            self._settle(held, {price.rule.currency: 0})
         else:
-            self._metering.limiter.settle(held)
+            self._settle(held, {})
+
+    def _settle(self, held: Reservation, used: dict[str, int]) -> None:
+        metering, price, binding = self._metering, self._price, held.binding
+        metering.limiter.settle(held, used)
+        if metering.book is None or not (binding.lasting or price is not None):
+            return
+        currency = price.rule.currency if price is not None else ""
+        uses = metering.limiter.uses(held, used, metering.ahead) if binding.lasting else ()
+        metering.book(Spent(held.at + metering.ahead, binding.subject, currency, self._expected, uses))
 
 
 def _is_ours(error: GatewayError | None) -> bool:
@@ -132,11 +191,11 @@ def _is_ours(error: GatewayError | None) -> bool:
     return isinstance(error, Overloaded) or (error is not None and error.code == GatewayError.code)
 
 
-def _arguments(binding: Binding, params: RawMap) -> Any:
-    if not any(limit.per_arguments for *_, limit in binding.places) or "arguments" not in params:
-        return None
+def _arguments(params: RawMap) -> Any:
+    if "arguments" not in params:
+        return {}
     refuse_crowd(params["arguments"])
     try:
-        return msgspec.json.decode(params["arguments"])
+        return read_arguments(bytes(params["arguments"]))
     except BAD_JSON:
         raise InvalidParams("params.arguments cannot be read") from None

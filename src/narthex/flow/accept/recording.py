@@ -67,6 +67,7 @@ def entry_of(
         inputs=snapshot.audit_inputs,
         trial=trial,
         limit=error.limit if isinstance(error, RateLimited) else "",
+        cost=one.metered.cost if one.metered is not None else None,
     )
 
 

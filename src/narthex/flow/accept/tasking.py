@@ -26,6 +26,7 @@ from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.tasks import (
     check_speaks,
     following,
+    is_answer,
     known_as,
     lists_tasks,
     read_page,
@@ -76,9 +77,7 @@ class Tasking(Exchange):
         if call.method == "tools/call":
             said = Said(request.headers, request.repeated, request.params)
             found = self._found("tools", call.name)
-            return as_task(
-                call, found, said, alone, self.check, offered=self._was_offered(alone), limited=self.metered is not None
-            )
+            return as_task(call, found, said, alone, self.check, offered=self._was_offered(alone), limited=self.metered)
         check_speaks(call)
         self.handle = call.name or read_string(call.params, "taskId")
         self.about = self._opened(alone)
@@ -126,6 +125,8 @@ class Tasking(Exchange):
             return msgspec.structs.replace(message, params=related(message.params, self.known_as))
         if not message.result or channel.dialect.era != self.call.era:
             return message
+        if self.check is not None and self.check.asks_how_it_ends and not is_answer(self.call.method, message.result):
+            self.check.end("failed")
         result = shown(self.call, message.result, self.known_as)
         return Incoming(message.jsonrpc, message.id, result=Raw(result))
 

@@ -139,6 +139,21 @@ def shown(call: Call, result: bytes | Raw, rename: Rename) -> bytes | Raw:
     return encode(members)
 
 
+def is_answer(method: str, result: bytes | Raw) -> bool:
+    """Is this what the tool itself says in the end, and no error? In a result of a request about a task, or of a legacy
+    call that is to run as one."""
+    try:
+        members = decode_map(result)
+        if method == "tasks/get":
+            if _decode_string(members["status"]) != "completed":
+                return False
+            members = decode_map(members["result"])
+    except (*BAD_JSON, KeyError):
+        return False
+    own = method in ("tasks/get", "tasks/result") or (method == "tools/call" and "task" not in members)
+    return own and bytes(members.get("isError", b"")) != b"true"
+
+
 def read_page(result: bytes | Raw) -> tuple[list[RawMap], str | None]:
     """A page of a legacy server's `tasks/list`: its tasks, each still to be `known_as`, and its cursor to the next.
 

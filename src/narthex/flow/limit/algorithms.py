@@ -43,6 +43,9 @@ class Algorithm(Protocol):
     def over(self, now: int) -> Callable[[Any], bool]:
         """Says of a bucket whether it holds nothing any more."""
 
+    def lasts(self, at: int, ahead: int) -> tuple[int, int]:
+        """Which slot of time something taken at `at` belongs to, and when it counts no more, by the wall clock."""
+
 
 class Window(msgspec.Struct, gc=False):
     """A sliding window: `level` is the sum of its entries, the newest is `last` at `at`, `log` has those before it.
@@ -177,6 +180,9 @@ class Sliding:
         until = now - self.window
         return lambda one: one.at <= until or not one.level
 
+    def lasts(self, at: int, ahead: int) -> tuple[int, int]:
+        return (at + ahead) // self.slot, at + ahead + self.window
+
 
 class TokenBucket:
     """`most` in each `window` on average, at most `burst` at once: never more than burst + rate x time.
@@ -222,6 +228,9 @@ class TokenBucket:
     def over(self, now: int) -> Callable[[Any], bool]:
         moment = now * self.rate
         return lambda full: full <= moment
+
+    def lasts(self, at: int, ahead: int) -> tuple[int, int]:
+        raise NotImplementedError("a bucket is not kept")
 
 
 class Count(msgspec.Struct, gc=False):
@@ -303,6 +312,9 @@ class Periodic:
         start = self.start
         return lambda one: one.start < start or not one.used
 
+    def lasts(self, at: int, ahead: int) -> tuple[int, int]:
+        return self.bounds(at + ahead)
+
 
 class Concurrent:
     """At most `most` at a time: what is taken is held until it is given back."""
@@ -335,3 +347,6 @@ class Concurrent:
 
     def over(self, now: int) -> Callable[[Any], bool]:
         return lambda held: held <= 0
+
+    def lasts(self, at: int, ahead: int) -> tuple[int, int]:
+        raise NotImplementedError("what is concurrent ends with the process")

@@ -14,6 +14,11 @@ from narthex.types import LimitRule
 _UNITS = {"calls": "", "concurrent": ';qu="concurrent-requests"', "bytes": ';qu="content-bytes"'}
 
 
+def is_told(rule: LimitRule) -> bool:
+    """Is a client told of this limit? What money is left is the operator's business."""
+    return rule.unit != "money"
+
+
 def policy_of(rules: Sequence[LimitRule]) -> bytes:
     """The line that says which limits there are; empty where a client is told of none."""
     items = dict.fromkeys(_policy(rule) for rule in rules)

@@ -8,7 +8,7 @@ Cases: `tests/flow/limit/test_limiter.py`. Source: design §3 ("Two moments of l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,18 +19,22 @@ from narthex.flow.identity.who import fits
 from narthex.flow.limit.algorithms import NEVER, Algorithm, Concurrent, Periodic, Sliding, TokenBucket
 from narthex.flow.limit.buckets import Buckets, Shard
 from narthex.flow.limit.calendar import SECOND, period_of
-from narthex.flow.limit.headers import policy_of, template_of
-from narthex.flow.limit.keys import Shown, Subject, keys_of, with_arguments
+from narthex.flow.limit.headers import is_told, policy_of, template_of
+from narthex.flow.limit.keys import Shown, Subject, digest, keys_of, with_arguments
+from narthex.flow.limit.prices import Price
+from narthex.flow.limit.spending import Use
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
-from narthex.types import Kind, LimitRule, LimitUnit, Principal
+from narthex.types import Kind, LimitRule, LimitUnit, PriceRule, Principal
 
 MOST_BINDINGS = 8192
 """Callers with what they call that are remembered with their keys; the oldest is forgotten."""
 SWEPT = 512
 """Buckets looked at in one step of upkeep, or as many again: well under a millisecond."""
-BUDGETS = frozenset({"money", "tokens", "tokens_in", "tokens_out"})
-EXPECTED = frozenset({"bytes", "bytes_out", "tokens", "tokens_out"})
+BUDGETS: frozenset[LimitUnit] = frozenset({"money"})
+LASTING = 3600 * SECOND
+"""Windows of this length and longer are counted on after a restart; periods of the calendar and money always."""
+EXPECTED: frozenset[LimitUnit] = frozenset({"bytes", "bytes_out"})
 """Units of which nobody knows beforehand how much it will be."""
 PATTERNS: Mapping[Kind, str] = {"tools": "tools", "prompts": "prompts", "resources": "resources"}
 
@@ -47,6 +51,13 @@ def algorithm_of(rule: LimitRule) -> Algorithm:
     return Sliding(rule.most, rule.window)
 
 
+def is_lasting(rule: LimitRule) -> bool:
+    """Is it counted on after a restart? Rates begin anew; a bucket's level is no sum that could be kept."""
+    if rule.algorithm in ("bucket", "concurrent"):
+        return False
+    return rule.unit == "money" or bool(rule.period) or rule.window >= LASTING
+
+
 def _fixed(window: int, at: int) -> tuple[int, int]:
     start = at - at % window
     return start, start + window
@@ -60,12 +71,17 @@ def _calendar(rule: LimitRule, at: int) -> tuple[int, int]:
 class Limit:
     """One rule with its counters."""
 
-    __slots__ = ("algorithm", "buckets", "per_arguments", "rule")
+    __slots__ = ("algorithm", "buckets", "counter", "lasting", "measure", "per_arguments", "rule")
 
     def __init__(self, rule: LimitRule, buckets: Buckets) -> None:
         self.rule = rule
         self.algorithm = algorithm_of(rule)
         self.buckets = buckets
+        self.counter = digest(_counting(rule))
+        """Names what is counted, over restarts."""
+        self.lasting = is_lasting(rule)
+        self.measure = rule.currency or rule.unit
+        """What of a call's demand it takes."""
         self.per_arguments = any(word.startswith("arg:") for word in rule.per)
 
     def covers(self, kind: Kind, subject: Subject) -> bool:
@@ -94,23 +110,38 @@ Place = tuple[Algorithm, Shard, bytes, Limit]
 class Binding:
     """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
 
-    __slots__ = ("groups", "held", "ones", "places", "plain", "policy", "shown", "subject", "template")
+    __slots__ = (
+        "groups", "held", "kind", "lasting", "ones", "places", "plain", "policy", "prices", "reads_arguments", "shown",
+        "subject", "template",
+    )  # fmt: skip
 
-    def __init__(self, subject: Subject, places: Sequence[Place], shown: Sequence[Shown]) -> None:
+    def __init__(
+        self, kind: Kind, subject: Subject, places: Sequence[Place], shown: Sequence[Shown], prices: Sequence[Price]
+    ) -> None:
+        self.kind: Kind = kind
         self.subject = subject
         self.places = tuple(places)
         self.shown = tuple(shown)
         self.ones = (1,) * len(places)
+        self.prices = tuple(prices)
+        self.reads_arguments = any(limit.per_arguments for *_, limit in places) or any(
+            price.condition is not None for price in prices
+        )
+        self.lasting = any(limit.lasting for *_, limit in places)
         rules = [limit.rule for *_, limit in places]
-        self.plain = not any(
+        self.plain = not prices and not any(
             limit.per_arguments or limit.rule.unit not in ("calls", "concurrent") for *_, limit in places
         )
         """Every call takes one of each: nothing of it needs to be looked at."""
         self.held = tuple(at for at, rule in enumerate(rules) if rule.unit == "concurrent")
         """The places that are given back when a call ends, whatever became of it."""
-        self.policy, self.template = policy_of(rules), template_of(rules)
+        told = [rule for rule in rules if is_told(rule)]
+        self.policy, self.template = policy_of(told), template_of(told)
         names = [rule.name for rule in rules]
-        self.groups = tuple(tuple(at for at, one in enumerate(names) if one == name) for name in dict.fromkeys(names))
+        self.groups = tuple(
+            tuple(at for at, one in enumerate(names) if one == name)
+            for name in dict.fromkeys(rule.name for rule in told)
+        )
         """The places of each limit: several, where a caller has several roles."""
 
 
@@ -146,16 +177,18 @@ class Limiter:
         clock: Whole microseconds that never go back, near those since 1970.
     """
 
-    def __init__(self, rules: Sequence[LimitRule], clock: Callable[[], int]) -> None:
+    def __init__(self, rules: Sequence[LimitRule], clock: Callable[[], int], prices: Sequence[PriceRule] = ()) -> None:
         self.clock = clock
         self.limits: tuple[Limit, ...] = ()
+        self.prices: tuple[Price, ...] = ()
         self._bindings: dict[tuple[Any, ...], Binding] = {}
         self._swept = 0
-        self.apply(rules)
+        self.apply(rules, prices)
 
-    def apply(self, rules: Sequence[LimitRule]) -> None:
+    def apply(self, rules: Sequence[LimitRule], prices: Sequence[PriceRule] = ()) -> None:
         """Count by these rules from now on; counters of what is counted as before stay."""
         kept = {_counting(limit.rule): limit.buckets for limit in self.limits}
+        self.prices = tuple(map(Price, prices))
         self.limits = tuple(Limit(rule, kept.get(_counting(rule)) or Buckets()) for rule in rules)
         self._bindings.clear()
 
@@ -170,22 +203,21 @@ class Limiter:
         shown: list[Shown] = []
         for limit in self.limits:
             if limit.covers(kind, subject):
-                for digest, words in keys_of(limit.rule.per, subject):
-                    shard, placed = limit.buckets.place(digest)
+                for key_, words in keys_of(limit.rule.per, subject):
+                    shard, placed = limit.buckets.place(key_)
                     places.append((limit.algorithm, shard, placed, limit))
                     shown.append(words)
         if len(self._bindings) >= MOST_BINDINGS:
             del self._bindings[next(iter(self._bindings))]
-        made = self._bindings[key] = Binding(subject, places, shown)
+        prices = [price for price in self.prices if price.covers(kind, subject)]
+        made = self._bindings[key] = Binding(kind, subject, places, shown, prices)
         return made
 
-    def reserve(
-        self, binding: Binding, demand: Mapping[LimitUnit, int] | None = None, arguments: Any = None
-    ) -> Reservation:
+    def reserve(self, binding: Binding, demand: Mapping[str, int] | None = None, arguments: Any = None) -> Reservation:
         """Take all of it, or nothing.
 
         Args:
-            demand: How much of each unit; None where the binding is plain. Calls are one.
+            demand: How much of each unit, and of each currency; None where the binding is plain. Calls are one.
             arguments: Of the call, decoded, where a limit is per argument.
         Raises:
             RateLimited, BudgetExhausted: By the limit that stands longest in the way.
@@ -216,7 +248,7 @@ class Limiter:
         kind = BudgetExhausted if by.unit in BUDGETS else RateLimited
         return kind(by.name, None if longest == NEVER else longest / SECOND)
 
-    def settle(self, held: Reservation, used: Mapping[LimitUnit, int] | None = None) -> None:
+    def settle(self, held: Reservation, used: Mapping[str, int] | None = None) -> None:
         """The call is over.
 
         Args:
@@ -232,7 +264,7 @@ class Limiter:
         if used is None:
             return
         for (algorithm, shard, key, limit), amount in zip(held.places, held.amounts, strict=True):
-            change = used.get(limit.rule.unit, amount) - amount
+            change = used.get(limit.measure, amount) - amount
             if change:
                 algorithm.correct(shard, key, change, held.at, now)
 
@@ -246,9 +278,31 @@ class Limiter:
             if amount:
                 algorithm.correct(shard, key, -amount, held.at, now)
 
+    def uses(self, held: Reservation, used: Mapping[str, int], ahead: int) -> tuple[Use, ...]:
+        """What a settled call has used of lasting limits, for the books."""
+        found = []
+        for (algorithm, _, key, limit), amount in zip(held.places, held.amounts, strict=True):
+            amount = used.get(limit.measure, amount)
+            if limit.lasting and amount:
+                slot, ends = algorithm.lasts(held.at, ahead)
+                found.append(Use(limit.counter, key, slot, held.at + ahead, ends, amount))
+        return tuple(found)
+
+    def restore(self, uses: Iterable[Use], ahead: int) -> None:
+        """Count what was counted before a restart, in limits that count the same thing the same way."""
+        now, limits = self.clock(), {limit.counter: limit for limit in self.limits if limit.lasting}
+        for use in uses:
+            limit = limits.get(use.counter)
+            if limit is not None:
+                shard, key = limit.buckets.place(use.key)
+                limit.algorithm.correct(shard, key, use.amount, min(now, use.at - ahead), now)
+
     def left(self, held: Reservation) -> bytes:
-        """The header lines that tell the client what is left of its limits."""
-        binding, now, values = held.binding, self.clock(), list[int]()
+        """The header lines that tell the client what is left of its limits; none of money."""
+        binding = held.binding
+        if not binding.policy:
+            return b""
+        now, values = self.clock(), list[int]()
         for group in binding.groups:
             least = wait = 0
             for number, at in enumerate(group):
@@ -293,10 +347,10 @@ class Limiter:
                 yield State(rule.name, rule.unit, dict(words), used, algorithm.most, resets / SECOND, rule.currency)
 
 
-def _amount(limit: Limit, demand: Mapping[LimitUnit, int]) -> int:
+def _amount(limit: Limit, demand: Mapping[str, int]) -> int:
     """What a call takes. An expectation above all that there is takes all that there is: it may be wrong."""
     unit = limit.rule.unit
-    amount = demand.get(unit, 1)
+    amount = demand.get(limit.measure, 0 if unit == "money" else 1)
     return min(amount, limit.algorithm.most) if unit in EXPECTED else amount
 
 

@@ -95,6 +95,11 @@ class Admission:
         if self.engine is not None and self.sight is not None:
             await self.sight.look(self.engine, self.principal, self.endpoint, things, self.now())
 
+    def looked_at(self, kind: Kind, server: str, name: str) -> bool:
+        """Is it decided whether this is visible? What an engine failed at is not."""
+        sight = self.sight
+        return sight is None or (kind, server, name) in sight.known or not self.grants(kind, server, name)
+
     async def look_through(self, index: Index) -> None:
         """Have worked out what of a list is visible, in slices, by an engine too: then `shown` knows it at once."""
         await in_slices(self._working(index))
@@ -405,6 +410,7 @@ class Check(msgspec.Struct):
         if not counts:
             plan = uncounted(plan)
         if self.held is not None:
+            self.taken = self.held  # it goes on with this check
             return self.held.decide_again(plan)
         said, self.taken = runs.admit(self._key(runs), plan, name)
         return said
@@ -422,16 +428,23 @@ class Check(msgspec.Struct):
             self.run = UNWATCHED if runs is None else runs.facts(self._key(runs))
         return self.run
 
-    def told(self, server: str, tool: str, *, whole: bool) -> None:
+    def told(self, server: str, tool: str, *, tells: bool) -> None:
         """What an earlier call gives, a task, is told to the caller now: that leaves marks as the call does.
 
         Args:
-            tool: Empty where it is not known which. whole: Is it the answer, and no news of how far it is?
+            tool: Empty where it is not known which.
+            tells: Does the caller tell the task something? Then rules look at it as at a call of the tool.
+        Raises:
+            Denied. Overloaded: It would begin a run, and there are too many.
         """
         runs = self.admission.runs
         if runs is not None:
-            plan = self.admission.plans.plan_of_answer(server, tool, whole=whole)
-            _, self.taken = runs.admit(self._key(runs), plan, canonical(server, tool), tallied=False)
+            plan = self.admission.plans.plan_of_answer(server, tool, tells=tells)
+            name = canonical(server, tool)
+            said, self.taken = runs.admit(self._key(runs), plan, name, tallied=False)
+            if said is not None:  # nobody can be asked: what is held is refused, too
+                self.decision = said
+                raise refusal(said)
 
     def end(self, end: End) -> None:
         """What became of the call. The first time counts."""

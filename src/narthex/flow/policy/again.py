@@ -95,6 +95,8 @@ class Again:
         admission = self._admissions.at(call.principal, call.endpoint, asked.at)
         check = Check(admission, asked.address, asked.at, run=asked.run)
         await check.look(kind, target)
+        if not admission.looked_at(kind, target.server, target.name):
+            raise Untold("the engine does not say what the caller sees")
         if check.sees(kind, target):
             if not asked.whole and admission.reads_arguments(kind, target.server, target.name):
                 raise Untold("its arguments were not recorded, and a rule looks at them")

@@ -11,7 +11,7 @@ from collections import Counter
 import msgspec
 
 from narthex.flow.policy.again import Again, Untold
-from narthex.flow.policy.decision import NOT_GRANTED, UNANSWERED, Decision
+from narthex.flow.policy.decision import FAILED_OPEN, NOT_GRANTED, UNANSWERED, Decision
 from narthex.flow.policy.recorded import Recorded
 from narthex.types import Principal
 
@@ -62,13 +62,16 @@ async def replay(one: Recorded, again: Again, found: Replayed, *, by_effect: boo
     if before is None:
         found.untold["the record does not say what was decided"] += 1
         return
-    if before.reason in UNANSWERED:
+    if before.reason in UNANSWERED or before.reason == FAILED_OPEN:
         found.untold[f"the engine had not answered ({before.reason})"] += 1
         return
     try:
         after = await again.decide(one.asked)
     except Untold as error:
         found.untold[str(error)] += 1
+        return
+    if after.reason in UNANSWERED:
+        found.untold[f"the engine does not answer ({after.reason})"] += 1
         return
     found.decided += 1
     if (effect_of(before) == effect_of(after)) if by_effect else agree(before, after):

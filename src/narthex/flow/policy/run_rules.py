@@ -185,12 +185,12 @@ class Plans:
         rules = tuple(one for one in self.rules if covers(one.rule.what, kind, name))
         return Plan(rules, _once(begins), _once(counted), _once(done))
 
-    def plan_of_answer(self, server: str, tool: str, *, whole: bool) -> Plan:
+    def plan_of_answer(self, server: str, tool: str, *, tells: bool) -> Plan:
         """What it means to be told what an earlier call gave, a task: it is that tool's answer, and no call of it. An
-        empty `tool` may be any of the server's."""
+        empty `tool` may be any of the server's. `tells`: and to tell the task something."""
         if tool:
             plan = self.plan("tools", canonical(server, tool))
-            return Plan((), plan.begins, (), plan.done if whole else ())
+            return Plan(uncounted(plan).rules if tells else (), plan.begins, (), plan.done)
         window_s, prefix = self._of.spec.window_s, canonical(server, "")
         begins = [Mark(label_key(label), window_s) for label in self._of.labels_of_server(server)]
         for one in self._of.rules:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from narthex.store.migrations import m0001_keys_and_secrets, m0002_approvals
+from narthex.store.migrations import m0001_keys_and_secrets, m0002_approvals, m0003_costs
 
 
 class Migration(Protocol):
@@ -16,5 +16,5 @@ class Migration(Protocol):
     def UP(self) -> Sequence[str]: ...
 
 
-MIGRATIONS: tuple[Migration, ...] = (m0001_keys_and_secrets, m0002_approvals)
+MIGRATIONS: tuple[Migration, ...] = (m0001_keys_and_secrets, m0002_approvals, m0003_costs)
 """The number of a file's last migration is its `user_version`."""

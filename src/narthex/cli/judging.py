@@ -1,0 +1,81 @@
+"""Deciding as a gateway with this configuration does, for the commands that decide again: engine included.
+
+In: a snapshot. Out: an `Again`, for an `async with`. A Rego policy is evaluated here, with its own bundle; an Open
+Policy Agent is asked over the network, as calls would ask it. Cases: `tests/cli/test_replay_engines.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from narthex.cli.records import grants_of, run_rules_of
+
+if TYPE_CHECKING:
+    from narthex.flow.policy.again import Again
+    from narthex.flow.policy.engine import Engine
+    from narthex.types import Snapshot
+
+
+@asynccontextmanager
+async def judging(snapshot: Snapshot) -> AsyncIterator[Again]:
+    """Raises ConfigError: the policy's bundle cannot be used."""
+    from narthex.flow.policy.again import Again, scopes_of
+    from narthex.flow.policy.site import Site
+
+    site = Site(snapshot.environment, snapshot.data)
+    async with _engine(snapshot) as engine:
+        yield Again(
+            grants_of(snapshot),
+            scopes_of(snapshot.endpoints),
+            snapshot.endpoints,
+            engine,
+            site,
+            runs=run_rules_of(snapshot),
+        )
+
+
+@asynccontextmanager
+async def _engine(snapshot: Snapshot) -> AsyncIterator[Engine | None]:
+    spec = snapshot.policy
+    if spec is None:
+        yield None
+        return
+    from narthex.authority.fetch import Fetcher
+    from narthex.authority.upkeep import Upkeep
+    from narthex.engines.counts import Counts
+    from narthex.engines.opa import RemoteOpa
+    from narthex.engines.ruling import Ruling
+    from narthex.keys import load_keys
+    from narthex.types import OpaSpec
+
+    fetcher = Fetcher(snapshot.egress)
+    upkeep = Upkeep(
+        env=os.environ, master_keys=lambda: load_keys(Path(snapshot.state_dir), os.environ), fetch=fetcher.fetch,
+        now=time.time, random=os.urandom,
+    )  # fmt: skip
+    ruling = None
+    try:
+        await upkeep.apply(snapshot, api_keys=False)
+        if isinstance(spec, OpaSpec):
+            get = upkeep.secrets.get
+            yield RemoteOpa(spec, fetch=fetcher.fetch, secrets=get, clock=time.monotonic, counts=Counts())
+        else:
+            ruling = Ruling(
+                spec, _nothing, fetch=fetcher.fetch, now=time.time, clock=time.monotonic, chance=random.random
+            )
+            yield await ruling.start()
+    finally:
+        if ruling is not None:
+            ruling.close(at_once=True)
+        await upkeep.close()
+        fetcher.close()
+
+
+def _nothing() -> None:
+    """A new bundle while a command runs is the next command's."""

@@ -1,0 +1,95 @@
+"""`prices`: what a call costs."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+
+from narthex.config import values
+from narthex.config.document import quote
+from narthex.config.kinds import GLOBS, Choice, Group, Listed, Scalar, Setting, later
+from narthex.flow.limit.money import parse_money, show_money
+
+
+class Money(msgspec.Struct, frozen=True):
+    """Millionths of a currency."""
+
+    amount: int
+    currency: str
+
+
+def _parse(text: str) -> Money:
+    return Money(*parse_money(text))
+
+
+MONEY = Scalar(
+    "an amount such as `5.00 USD`",
+    _parse,
+    lambda money: show_money(money.amount, money.currency),
+    {"pattern": "^[0-9]{1,9}([.][0-9]{1,6})? [A-Z]{3}$", "examples": ["5.00 USD"]},
+)
+
+
+def _parse_pointer(text: str) -> str:
+    if not re.fullmatch(r"(/([^~]|~[01])*)+", text) or len(text) > 256:
+        raise ValueError(f"{quote(text)} is no JSON pointer, such as /structuredContent/usage/pages")
+    return text
+
+
+POINTER = Scalar("a JSON pointer", _parse_pointer)
+
+
+def _parse_currency(text: str) -> str:
+    if not re.fullmatch("[A-Z]{3}", text):
+        raise ValueError(f"{quote(text)} is no currency, such as USD")
+    return text
+
+
+CURRENCY = Scalar("three letters", _parse_currency)
+PATTERNS_HELP = " With patterns of any kind, only what they cover has this price."
+
+
+class PriceSettings(msgspec.Struct, frozen=True):
+    """One price. The first that fits a call counts; what fits none costs nothing. Amounts are added up."""
+
+    tools: Annotated[tuple[str, ...], Setting(GLOBS, "Tools." + PATTERNS_HELP, default="all")] = ()
+    prompts: Annotated[tuple[str, ...], Setting(GLOBS, "Prompts." + PATTERNS_HELP, default="all")] = ()
+    resources: Annotated[tuple[str, ...], Setting(GLOBS, "Resources." + PATTERNS_HELP, default="all")] = ()
+    when: Annotated[
+        str,
+        Setting(
+            Scalar("a condition in CEL", values.parse_text),
+            "It fits where this is true of the arguments, such as `args.model == 'large'`; `args`, `principal` and "
+            "`resource` can be spoken of. Where it has no value it fits.",
+            default="always",
+        ),
+    ] = ""
+    per_call: Annotated[Money | None, Setting(MONEY, "A call.", default="nothing")] = None
+    per_mib: Annotated[Money | None, Setting(MONEY, "A MiB of request and answer.", default="nothing")] = None
+    per_unit: Annotated[Money | None, Setting(MONEY, "One of what `units` counts.", default="nothing")] = None
+    units: Annotated[
+        str, Setting(POINTER, "Where the result says how many: `per_unit` times this number.", default="nowhere")
+    ] = ""
+    amount: Annotated[
+        str, Setting(POINTER, "Where the result says what the call has cost, in `currency`.", default="nowhere")
+    ] = ""
+    currency: Annotated[str | None, Setting(CURRENCY, "Of `amount`.")] = None
+    expected: Annotated[
+        Money | None,
+        Setting(MONEY, "What is reserved for a call whose result says the cost, as long as none was seen.",
+                default="`per_call`"),
+    ] = None  # fmt: skip
+    cancelled: Annotated[
+        str, Setting(Choice(("full", "nothing")), "What a call costs that was sent and then cancelled.")
+    ] = "full"
+    per_million_tokens: Annotated[None, later("A million tokens.")] = None
+    formula: Annotated[None, later("What a call costs, as an expression in CEL.")] = None
+    model: Annotated[None, later("The price of a model, from the list that comes with Narthex.")] = None
+
+
+PRICES = Setting(
+    Listed(Group(PriceSettings, "a map with the settings of a price"), "prices"),
+    "What calls cost. `limits` of money count by them.",
+)

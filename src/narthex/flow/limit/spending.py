@@ -1,0 +1,29 @@
+"""What one call has spent, for the books: its cost, and what it has used of limits that last longer than a process."""
+
+from __future__ import annotations
+
+import msgspec
+
+from narthex.flow.limit.keys import Subject
+
+
+class Use(msgspec.Struct, frozen=True):
+    """So much of one bucket. `counter` is the limit's, `slot` what of its window shares a row; `ends`: when it counts
+    no more. Times are microseconds since 1970."""
+
+    counter: bytes
+    key: bytes
+    slot: int
+    at: int
+    ends: int
+    amount: int
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """`amount` is millionths of `currency`; without one nothing was to be paid."""
+
+    at: int
+    subject: Subject
+    currency: str
+    amount: int
+    uses: tuple[Use, ...] = ()

@@ -1,0 +1,76 @@
+"""Rows of the configuration on how much may be used and what it costs, and whom a row is for; in `narthex.types`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Who(msgspec.Struct, frozen=True):
+    """Whom a row is for. What is given must all fit, each by one of its values; nothing given fits everybody."""
+
+    tenant: tuple[str, ...] = ()
+    issuer: tuple[str, ...] = ()
+    role: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
+    subject: tuple[str, ...] = ()
+    client: tuple[str, ...] = ()
+    """The agent that acts for them."""
+    scope: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
+    anonymous: bool = False
+    """Those who call without a credential, and nobody else."""
+
+
+LimitUnit = Literal["calls", "concurrent", "bytes", "bytes_in", "bytes_out", "money"]
+Period = Literal["hour", "day", "week", "month"]
+
+
+class LimitRule(msgspec.Struct, frozen=True):
+    """How much of one unit may be used (design §6): `most` of it in a window, a period, or at a time.
+
+    `per` says what has a bucket of its own: `principal`, `subject`, `agent`, `tenant`, `role`, `group`, `endpoint`,
+    `server`, `tool`, `arg:` and a JSON pointer; with `global` tenants share them. `window` is whole microseconds, 0
+    for a `period` of the calendar in `zone` and for what is concurrent. Patterns are globs on canonical names; none of
+    any kind covers everything. `burst`: of a `bucket`, 0 for `most`.
+    """
+
+    name: str
+    unit: LimitUnit
+    most: int
+    per: tuple[str, ...] = ()
+    algorithm: Literal["sliding", "bucket", "fixed", "calendar", "concurrent"] = "sliding"
+    window: int = 0
+    period: Literal["", "hour", "day", "week", "month"] = ""
+    zone: str = "UTC"
+    burst: int = 0
+    who: Who = Who()
+    tools: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    currency: str = ""
+    """Of money, which is counted in millionths of it."""
+
+
+class PriceRule(msgspec.Struct, frozen=True):
+    """What a call costs, in millionths of `currency` (design §6): `per_call`, and what it has of the rest.
+
+    `units` and `amount` are JSON pointers into the result: a number that `per_unit` is taken times, or the cost itself;
+    `expected` is reserved as long as none was seen. Patterns are globs on canonical names; none of any kind covers
+    everything. `when` is a condition in CEL, empty for none.
+    """
+
+    currency: str
+    per_call: int = 0
+    per_mib: int = 0
+    per_unit: int = 0
+    units: str = ""
+    amount: str = ""
+    expected: int = 0
+    cancelled: Literal["full", "nothing"] = "full"
+    tools: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    when: str = ""

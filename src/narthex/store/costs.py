@@ -1,0 +1,42 @@
+"""Costs added up, as `narthex cost` and the admin API show them: the same document from both.
+
+In: rows of the ledger. Out: `{"total", "rows"}`, amounts as texts, because they are exact.
+Cases: `tests/store/test_ledger.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from narthex.flow.limit.money import show_amount
+from narthex.store.ledger import Cost
+
+
+def added_up(costs: Iterable[Cost], columns: Sequence[str]) -> dict[str, Any]:
+    """One row for each combination of `columns` (`day`, UTC, or a member of `Cost`) and currency, in their order."""
+    rows: dict[tuple[str, ...], list[int]] = {}
+    total: dict[str, int] = {}
+    for cost in costs:
+        values = [_day(cost.hour) if column == "day" else str(getattr(cost, column)) for column in columns]
+        row = rows.setdefault((*values, cost.currency), [0, 0])
+        row[0] += cost.calls
+        row[1] += cost.amount
+        total[cost.currency] = total.get(cost.currency, 0) + cost.amount
+    return {
+        "total": [{"amount": show_amount(total[currency]), "currency": currency} for currency in sorted(total)],
+        "rows": [
+            {
+                **dict(zip(columns, key, strict=False)),
+                "calls": rows[key][0],
+                "amount": show_amount(rows[key][1]),
+                "currency": key[-1],
+            }
+            for key in sorted(rows)
+        ],
+    }
+
+
+def _day(hour: int) -> str:
+    return datetime.fromtimestamp(hour * 3600, UTC).date().isoformat()

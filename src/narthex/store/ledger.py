@@ -1,0 +1,179 @@
+"""What calls have cost, and what lasting limits have counted, in the store's file: written in groups, off the loop.
+
+In: `Spent`, one a call, from the event loop. Out: rows, added up: costs by hour and who spent what on what; uses by
+counter and key. Both of a group are one transaction, so that the sum of the costs and what limits have counted agree,
+however the process ends. A disk that does not answer loses nothing: what waits is added up in memory meanwhile.
+Cases: `tests/store/test_ledger.py`. Source: design §5, §6 (`cost`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from narthex.errors import StoreError
+from narthex.flow.limit.spending import Spent, Use
+from narthex.store.file import explained, open_file, transaction
+
+FLUSH_S = 0.05
+"""Calls of this time share a transaction: what a killed process can lose."""
+RETRY_S = 1.0
+HOUR = 3_600_000_000
+_log = logging.getLogger("narthex.ledger")
+
+_COST = """INSERT INTO costs (hour, tenant, issuer, subject, client, endpoint, server, name, currency, amount, calls)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET amount = amount + excluded.amount, calls = calls + excluded.calls"""
+_USE = """INSERT INTO uses (counter, key, slot, at, ends, amount) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET amount = amount + excluded.amount, at = max(at, excluded.at)"""
+
+CostKey = tuple[int, str, str, str, str, str, str, str, str]
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What was spent in one hour (Unix hours) by one caller on one thing; `amount` in millionths of `currency`."""
+
+    hour: int
+    tenant: str
+    issuer: str
+    subject: str
+    client: str
+    endpoint: str
+    server: str
+    name: str
+    currency: str
+    amount: int
+    calls: int
+
+
+class Ledger:
+    """The way in for all that is spent by a process. `close` writes what is left.
+
+    Raises:
+        StoreError: The file cannot be opened or brought to this version's form.
+    """
+
+    def __init__(self, path: Path, *, busy_s: float = 5.0) -> None:
+        self.path = path
+        self.problem = ""
+        """Why nothing can be written at present; empty while all is well."""
+        self._busy_s = busy_s
+        self._queue: deque[Spent] = deque()
+        self._costs: dict[CostKey, list[int]] = {}
+        self._uses: dict[tuple[bytes, bytes, int], list[int]] = {}
+        self._pruned = 0
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._connection: sqlite3.Connection | None = open_file(path, busy_s=busy_s)
+        self._thread = threading.Thread(target=self._write_all, name="narthex-ledger", daemon=True)
+        self._thread.start()
+
+    def add(self, spent: Spent) -> None:
+        """Queue what a call has spent. Never waits, never raises."""
+        self._queue.append(spent)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what is queued, waiting at most this long. Idempotent."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    # --- on the thread
+
+    def _write_all(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            self._add_up()
+            done = self._write()
+            if self._closing.is_set() and not self._queue:
+                break
+            if not done:
+                self._wake.set()
+            self._closing.wait(FLUSH_S if done else RETRY_S)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _add_up(self) -> None:
+        while self._queue:
+            spent = self._queue.popleft()
+            who = spent.subject.principal
+            if spent.currency:
+                key = (
+                    spent.at // HOUR, who.tenant, who.issuer, who.subject, who.client, spent.subject.endpoint,
+                    spent.subject.server, spent.subject.name, spent.currency,
+                )  # fmt: skip
+                cost = self._costs.setdefault(key, [0, 0])
+                cost[0] += spent.amount
+                cost[1] += 1
+            for one in spent.uses:
+                use = self._uses.setdefault((one.counter, one.key, one.slot), [0, one.ends, 0])
+                use[0] = max(use[0], one.at)
+                use[2] += one.amount
+
+    def _write(self) -> bool:
+        """One transaction of all that was added up. False where the disk did not take it: it is kept for the next."""
+        if not (self._costs or self._uses):
+            return True
+        try:
+            with explained(self.path):
+                if self._connection is None:
+                    self._connection = open_file(self.path, busy_s=self._busy_s)
+                with transaction(self._connection):
+                    self._connection.executemany(_COST, [(*key, *cost) for key, cost in self._costs.items()])
+                    self._connection.executemany(_USE, [(*key, *use) for key, use in self._uses.items()])
+                    self._prune(self._connection)
+        except StoreError as error:
+            if error.problem != self.problem:
+                self.problem = error.problem
+                _log.error("what calls cost cannot be written down, and waits: %s", error.problem)
+            return False
+        except Exception:  # a row that no file takes must not cost all that follow
+            _log.exception("what calls cost cannot be written down")
+        self._costs.clear()
+        self._uses.clear()
+        if self.problem:
+            _log.warning("what calls cost is written down again")
+            self.problem = ""
+        return True
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        """Once an hour: uses that count no more."""
+        now = max(use[0] for use in self._uses.values()) if self._uses else 0
+        if now >= self._pruned + HOUR:
+            self._pruned = now
+            connection.execute("DELETE FROM uses WHERE ends < ?", (now,))
+
+
+def read_uses(path: Path, since: int) -> list[Use]:
+    """What lasting limits have counted, and still count at `since` (microseconds since 1970). Raises StoreError."""
+    rows = _select(path, "SELECT counter, key, slot, at, ends, amount FROM uses WHERE ends >= ?", (since,))
+    return [Use(*row) for row in rows]
+
+
+def read_costs(path: Path, since_hour: int, until_hour: int) -> list[Cost]:
+    """What was spent from one Unix hour to another, that one left out. Raises StoreError."""
+    columns = ", ".join(Cost.__struct_fields__)
+    rows = _select(
+        path, f"SELECT {columns} FROM costs WHERE hour >= ? AND hour < ? ORDER BY hour", (since_hour, until_hour)
+    )
+    return [Cost(*row) for row in rows]
+
+
+def _select(path: Path, statement: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
+    connection = open_file(path)
+    try:
+        with explained(path):
+            return connection.execute(statement, values).fetchall()
+    finally:
+        connection.close()

@@ -1,0 +1,73 @@
+"""What calls cost: a row a rule; what the answer does not say; hostile answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narthex.flow.limit.keys import Subject
+from narthex.flow.limit.money import MOST
+from narthex.flow.limit.prices import MOST_READ, Price, first_fitting, result_in
+from narthex.types import LOCAL, PriceRule
+
+SUBJECT = Subject(LOCAL, "default", "git", "log")
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "result", "cost"),
+    [
+        pytest.param(PriceRule("USD", per_call=5), 100, None, 5, id="a call"),
+        pytest.param(PriceRule("USD", per_mib=1 << 20), 100, None, 100, id="bytes"),
+        pytest.param(PriceRule("USD", per_mib=1), 100, None, 1, id="rounded up"),
+        pytest.param(PriceRule("USD", per_call=5, per_unit=7, units="/n"), 1, {"n": 3}, 26, id="units, added up"),
+        pytest.param(PriceRule("USD", amount="/a/cost"), 1, {"a": {"cost": 2}}, 2_000_000, id="the answer says it"),
+        pytest.param(PriceRule("USD", per_unit=7, units="/n"), 1, {"n": "3"}, None, id="no number"),
+        pytest.param(PriceRule("USD", per_unit=7, units="/n"), 1, None, None, id="no result"),
+        pytest.param(PriceRule("USD", per_unit=7, units="/n"), 1, {"n": -1}, None, id="below nothing"),
+        pytest.param(PriceRule("USD", per_unit=10**9, units="/n"), 1, {"n": 10**12}, MOST, id="bounded"),
+    ],
+)
+def test_a_cost(rule: PriceRule, size: int, result: Any, cost: int | None) -> None:
+    assert Price(rule).cost(size, result) == cost
+
+
+def test_what_is_expected() -> None:
+    assert Price(PriceRule("USD", per_call=5)).expected(10, 99) == 5
+    unknown = Price(PriceRule("USD", per_call=5, per_unit=1, units="/n", expected=20))
+    assert unknown.expected(10, None) == 20
+    assert unknown.expected(10, 7) == 7
+
+
+def test_the_first_that_fits_counts_and_a_condition_without_a_value_fits() -> None:
+    dear = Price(PriceRule("USD", per_call=9, when="args.model == 'large'"))
+    rest = Price(PriceRule("USD", per_call=1))
+    prices = [dear, rest]
+    assert first_fitting(prices, "tools", SUBJECT, {"model": "large"}) is dear
+    assert first_fitting(prices, "tools", SUBJECT, {"model": "small"}) is rest
+    assert first_fitting(prices, "tools", SUBJECT, {}) is dear, "nobody gets a cheaper one by leaving it out"
+    assert first_fitting([], "tools", SUBJECT, {}) is None
+
+
+def test_numbers_of_an_answer_are_exact() -> None:
+    result = result_in(b'{"jsonrpc":"2.0","id":1,"result":{"cost":0.1000000000000000055}}')
+    assert Price(PriceRule("USD", amount="/cost")).cost(1, result) == 100_001
+    assert Price(PriceRule("USD", amount="/cost")).cost(1, result_in(b'{"result":{"cost":0.1}}')) == 100_000
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(
+    lambda value: json.dumps({"result": value}).encode()
+))  # fmt: skip
+def test_no_answer_breaks_it(body: bytes) -> None:
+    cost = Price(PriceRule("USD", per_unit=3, units="/n")).cost(1, result_in(body))
+    assert cost is None or 0 <= cost <= MOST
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"result":1e999999999999}', b'{"result":' + b" " * MOST_READ + b"1}", b'{"error":{}}']
+)
+def test_hostile_answers_say_nothing(body: bytes) -> None:
+    assert Price(PriceRule("USD", amount="/n")).cost(1, result_in(body)) is None

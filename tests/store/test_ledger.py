@@ -1,0 +1,100 @@
+"""The ledger: sums that stay exact whatever the disk does, and what is read back."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from narthex.flow.limit.keys import Subject
+from narthex.flow.limit.spending import Spent, Use
+from narthex.store.costs import added_up
+from narthex.store.ledger import HOUR, Ledger, read_costs, read_uses
+from narthex.types import Principal
+
+ADA = Subject(Principal("acme", "https://idp", "ada", "bot"), "default", "git", "log")
+BOB = Subject(Principal("acme", "https://idp", "bob", "bot"), "default", "git", "log")
+NOW = 1_800_000_000_000_000
+
+
+def spent(subject: Subject = ADA, amount: int = 10, currency: str = "USD", at: int = NOW, uses: int = 1) -> Spent:
+    use = Use(b"counter", b"key", at // HOUR, at, at + 24 * HOUR, amount)
+    return Spent(at, subject, currency, amount, (use,) * uses)
+
+
+def test_what_was_added_is_there_in_sums(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    ledger = Ledger(path)
+    for number in range(1000):
+        ledger.add(spent(ADA if number % 2 else BOB, number, at=NOW + number))
+    ledger.add(spent(currency="EUR", amount=7, uses=0))
+    ledger.add(spent(currency="", amount=0))
+    ledger.close()
+    ledger.close()
+    costs = read_costs(path, 0, NOW // HOUR + 1)
+    assert {(one.subject, one.currency, one.amount, one.calls) for one in costs} == {
+        ("ada", "USD", sum(range(1, 1000, 2)), 500),
+        ("bob", "USD", sum(range(0, 1000, 2)), 500),
+        ("ada", "EUR", 7, 1),
+    }
+    (use,) = read_uses(path, NOW)
+    assert (use.counter, use.key, use.amount, use.at) == (b"counter", b"key", sum(range(1000)), NOW + 999)
+    assert read_uses(path, NOW + 25 * HOUR) == []
+
+
+def test_a_second_process_adds_to_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    for _ in range(2):
+        ledger = Ledger(path)
+        ledger.add(spent())
+        ledger.close()
+    assert [one.amount for one in read_costs(path, 0, NOW // HOUR + 1)] == [20]
+    assert [one.amount for one in read_uses(path, NOW)] == [20]
+
+
+def test_what_a_locked_file_does_not_take_waits_and_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("narthex.store.ledger.RETRY_S", 0.01)
+    path = tmp_path / "s.db"
+    ledger = Ledger(path, busy_s=0.01)
+    other = sqlite3.connect(path, isolation_level=None, timeout=10)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.add(spent())
+    while not ledger.problem:
+        time.sleep(0.001)
+    assert "locked" in ledger.problem
+    ledger.add(spent())
+    other.execute("ROLLBACK")
+    other.close()
+    while ledger.problem:
+        time.sleep(0.001)
+    ledger.close()
+    assert [one.amount for one in read_costs(path, 0, NOW // HOUR + 1)] == [20]
+
+
+def test_uses_that_count_no_more_are_removed_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    for at in (NOW, NOW + 30 * HOUR):
+        ledger = Ledger(path)
+        ledger.add(spent(at=at))
+        ledger.close()
+    assert len(read_uses(path, 0)) == 1
+
+
+def test_rows_are_added_up_by_what_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    ledger = Ledger(path)
+    for subject, at in ((ADA, NOW), (BOB, NOW), (ADA, NOW + 24 * HOUR)):
+        ledger.add(spent(subject, 50_000, at=at))
+    ledger.close()
+    costs = read_costs(path, 0, NOW // HOUR + 48)
+    document = added_up(costs, ("day", "server"))
+    assert document["total"] == [{"amount": "0.15", "currency": "USD"}]
+    assert document["rows"] == [
+        {"day": "2027-01-15", "server": "git", "calls": 2, "amount": "0.10", "currency": "USD"},
+        {"day": "2027-01-16", "server": "git", "calls": 1, "amount": "0.05", "currency": "USD"},
+    ]
+    assert added_up([], ("day",)) == {"total": [], "rows": []}

@@ -46,6 +46,8 @@ from narthex.flow.held import Held
 from narthex.flow.identity.certificates import NO_PROOF
 from narthex.flow.limit.limiter import State
 from narthex.flow.outbox import Outbox
+from narthex.flow.policy.admin import AdminRules, admins_of
+from narthex.flow.policy.admission import Check
 from narthex.flow.policy.approval import Approval, Step
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.server import Server
@@ -62,6 +64,7 @@ from narthex.types import Address, Principal, Snapshot, TlsFiles
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
     from narthex.telemetry.journal import Journal
+    from narthex.telemetry.record import Entry
 
 _log = logging.getLogger("narthex")
 BACKLOG = 1024
@@ -121,6 +124,7 @@ class Gateway:
         )
         self.journal: Journal | None = None
         self.books = Books()
+        self._admins: tuple[Snapshot, AdminRules] | None = None
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -267,11 +271,20 @@ class Gateway:
         issuers = self.identity.issuers if self.identity is not None else {}
         return [name for name, one in issuers.items() if one.last_error]
 
-    async def admin(self, authorization: str) -> Principal | None:
-        """Who sends this value of `Authorization`, if they have the admin role."""
-        if self.identity is None:
-            return None
-        return await self.identity.with_role(authorization, self.identity.spec.admin_role)
+    async def caller(self, authorization: str) -> Principal | None:
+        """Whom this value of `Authorization` proves."""
+        return await self.identity.proved(authorization) if self.identity is not None else None
+
+    def admit(self, principal: Principal, action: str, address: str) -> Check:
+        """May they do this on the admin side? The check is decided."""
+        if self._admins is None or self._admins[0] is not self.snapshot:
+            self._admins = (self.snapshot, admins_of(self.snapshot, time.time))
+        return self._admins[1].check(principal, action, address)
+
+    def record(self, entry: Entry) -> None:
+        """Keep what was done on the admin side, where records are kept."""
+        if self.journal is not None:
+            self.journal.add(entry)
 
     @property
     def store_problem(self) -> str:

@@ -27,12 +27,14 @@ from narthex.secret import VaultSpec as VaultSpec
 Address = tuple[str, int]
 Network = IPv4Network | IPv6Network
 Era = Literal["legacy", "modern"]
-Kind = Literal["tools", "prompts", "resources", "templates", "skills"]
-"""What a server lists. Skills are an extension's (SEP-2640): directories of resources, each named by its `SKILL.md`."""
+Kind = Literal["tools", "prompts", "resources", "templates", "skills", "admin"]
+"""What a server lists. Skills are an extension's (SEP-2640): directories of resources, each named by its `SKILL.md`.
+`admin`: what the admin side does, which rules decide in the same way."""
 Sharing = Literal["tenant", "principal", "session"]
 ClaimPath = tuple[str, ...]
-Proof = Literal["none", "anonymous", "api_key", "jwt", "introspection", "mtls", "xfcc", "workload"]
-"""How a principal was proved. `none`: no identity is configured; `anonymous`: an endpoint that asks for none."""
+Proof = Literal["none", "anonymous", "api_key", "jwt", "introspection", "mtls", "xfcc", "workload", "admin_token"]
+"""How a principal was proved. `none`: no identity is configured; `anonymous`: an endpoint that asks for none;
+`admin_token`: by the file that the admin side's token stands in."""
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
@@ -453,6 +455,8 @@ class Grant(msgspec.Struct, frozen=True):
     classification: frozenset[str] = frozenset()
     privacy: frozenset[str] = frozenset()
     environments: tuple[str, ...] = ()
+    admin: tuple[str, ...] = ()
+    """Patterns on actions of the admin side."""
     shadow: bool = False
     """It does not count yet: what would be decided if it did is recorded beside what is."""
     terms: HoldTerms = HoldTerms()
@@ -615,6 +619,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     identity: IdentitySpec | None = None
     grants: tuple[Grant, ...] = ()
     """None: whoever is let in may call everything. Those in shadow mode are not among them."""
+    admin_grants: tuple[Grant, ...] = ()
+    """Who may do what on the admin side beside those with the admin role; `tools` are patterns on `admin__<action>`."""
     trial: tuple[Grant, ...] = ()
     """All grants, those in shadow mode too, where there are such: what would be decided by them is recorded."""
     environment: str = ""

@@ -20,12 +20,17 @@ from narthex.authority.approvals import Approvals
 from narthex.config.reload import ReloadOutcome
 from narthex.flow.codec.seal import MasterKey
 from narthex.flow.limit.limiter import State
+from narthex.flow.policy.admin import admins_of
+from narthex.flow.policy.admission import Check
 from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.record import Entry, line_of
 from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, Principal, ServerSpec, Snapshot, StdioTarget
 
 TOKEN = "t" * 43
 ADMIN = "nx_of_somebody_with_the_role"
 BOSS = Principal("default", "https://idp", "boss", roles=("admin",))
+WORKER = "nx_of_somebody_without"
+SOMEBODY = Principal("default", "https://idp", "worker", roles=("support",))
 SECRET = "hunter2-and-more"
 HEADERS = (("Authorization", f"Bearer {SECRET}"),)
 TARGET = HttpTarget(
@@ -76,6 +81,7 @@ class Gateway:
         self.last_reload: ReloadOutcome | None = None
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)
         self.reloads: list[str] = []
+        self.recorded: list[dict[str, Any]] = []
         self.approvals = Approvals(
             master_keys=lambda: [MasterKey(b"k" * 32)], now=lambda: 1000.0, random=lambda size: b"r" * size,
             new_id=lambda: "a1", say=lambda *_: None,
@@ -89,8 +95,15 @@ class Gateway:
     def silent_issuers(self) -> list[str]:
         return self.silent
 
-    async def admin(self, authorization: str) -> Principal | None:
-        return BOSS if authorization == f"Bearer {ADMIN}" else None
+    async def caller(self, authorization: str) -> Principal | None:
+        return {f"Bearer {ADMIN}": BOSS, f"Bearer {WORKER}": SOMEBODY}.get(authorization)
+
+    def admit(self, principal: Principal, action: str, address: str) -> Check:
+        return admins_of(self.snapshot, lambda: 1000.0).check(principal, action, address)
+
+    def record(self, entry: Entry) -> None:
+        entry.at = 1000.0
+        self.recorded.append(json.loads(line_of(entry, "r-1")))
 
     def endpoint_urls(self) -> dict[str, str]:
         return {"default": "http://127.0.0.1:8080/mcp"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from narthex.admin.guard import MAX_BODY, host_name
+from narthex.types import Grant, Who
 
-from .gateway import ADMIN, TOKEN, Gateway, ask
+from .gateway import ADMIN, TOKEN, WORKER, Gateway, ask
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,53 @@ def test_writes_need_the_token(authorization: str | None, status: int) -> None:
     assert gateway.reloads == (["admin"] if status == 200 else [])
 
 
+LEADS = (
+    Grant(
+        "workers reload",
+        "allow",
+        Who(role=("support",)),
+        tools=("admin__reload",),
+        when='context.address == "127.0.0.1"',
+    ),
+    Grant("no reload by bosses", "deny", Who(subject=("boss",)), tools=("admin__reload",), line=4),
+)
+
+
+@pytest.mark.parametrize(
+    ("who", "grants", "status"),
+    [
+        pytest.param(ADMIN, (), 200, id="the role may, as ever"),
+        pytest.param(WORKER, (), 403, id="others may not"),
+        pytest.param(WORKER, LEADS, 200, id="whom a grant lets"),
+        pytest.param(ADMIN, LEADS, 403, id="a denial hits the role"),
+        pytest.param(TOKEN, LEADS, 200, id="the token opens whatever rules say"),
+    ],
+)
+def test_rules_decide_what_is_done_and_it_is_recorded(who: str, grants: tuple[Grant, ...], status: int) -> None:
+    gateway = Gateway(admin_grants=grants)
+    got, body = ask(gateway, "POST", "/api/v1/reload", {"Authorization": f"Bearer {who}"})
+    assert (got, gateway.reloads) == (status, ["admin"] if status == 200 else [])
+    (record,) = gateway.recorded
+    assert (record["event"], record["method"], record["source"]) == ("admin", "reload", "127.0.0.1")
+    assert (record["decision"], record["outcome"]) == (("allow", "ok") if status == 200 else ("deny", "denied"))
+    subject = {ADMIN: "boss", WORKER: "worker", TOKEN: "admin.token"}[who]
+    assert record["principal"]["subject"] == subject
+    assert (record["principal"]["proof"] == "admin_token") == (who == TOKEN) == ("policy" not in record)
+    if status == 403:
+        assert body["error"] == "denied"
+
+
+def test_what_fails_is_recorded_as_it_ended_and_reads_are_not() -> None:
+    gateway = Gateway()
+    gateway.next_reload = None
+    assert ask(gateway, "POST", "/api/v1/reload", {"Authorization": f"Bearer {TOKEN}"})[0] == 409
+    assert ask(gateway, "POST", "/api/v1/nothing", {"Authorization": f"Bearer {ADMIN}"})[0] == 404
+    assert ask(gateway, "GET", "/api/v1/config")[0] == 200
+    assert ask(gateway, "POST", "/api/v1/reload")[0] == 401
+    found = [(one["method"], one["outcome"], one["reason"]) for one in gateway.recorded]
+    assert found == [("reload", "invalid_request", "http_409"), ("nothing", "not_found", "http_404")]
+
+
 def test_a_large_body_is_refused_before_anything_runs() -> None:
     gateway = Gateway()
     headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -100,6 +148,7 @@ def test_host_name(host: str, name: str | None) -> None:
         pytest.param("/api/v1/config", "Bearer x", 401, id="the API, somebody"),
         pytest.param("/api/v1/config", f"Bearer {TOKEN}", 200, id="the API, the token"),
         pytest.param("/api/v1/config", f"Bearer {ADMIN}", 200, id="the API, the role"),
+        pytest.param("/api/v1/config", f"Bearer {WORKER}", 403, id="the API, somebody else"),
         pytest.param("/healthz", None, 200, id="a probe"),
         pytest.param("/readyz", None, 200, id="a load balancer"),
         pytest.param("/metrics", None, 200, id="Prometheus"),

@@ -164,6 +164,16 @@ def test_the_revision_tells_grants_apart(tmp_path: Path) -> None:
     assert one.revision != other.revision
 
 
+def test_grants_for_the_admin_side_alone_deny_no_calls(tmp_path: Path) -> None:
+    found = examined(tmp_path, "{name: a, who: {role: lead}, allow: {admin: ['approvals.*', reload]}}")
+    assert found.snapshot is not None and not found.snapshot.grants
+    (grant,) = found.snapshot.admin_grants
+    assert grant.tools == ("admin__approvals.*", "admin__reload")
+    assert any("no grants: every caller may call everything" in str(one) for one in found.warnings)
+    both = examined(tmp_path, "{name: a, allow: {tools: ['git__*'], admin: [reload]}}").snapshot
+    assert both is not None and both.grants[0].tools == ("git__*",) and len(both.admin_grants) == 1
+
+
 def test_grants_in_shadow_mode_do_not_count_and_are_kept_apart(tmp_path: Path) -> None:
     found = examined(tmp_path, "{name: a, allow: ['git__*']}", "{name: b, deny: ['git__x'], mode: shadow}").snapshot
     assert found is not None

@@ -1,7 +1,8 @@
-"""Who may talk to the admin side: Host and Origin against DNS rebinding, a bounded body, a token or role for writes.
+"""Who may talk to the admin side: Host and Origin against DNS rebinding, a bounded body, a token or rules for writes.
 
 Where other machines reach it, reads of the API need the same, those of approvals anywhere; probes and metrics need
-nothing.
+nothing. Who does not have the token is admitted action by action, by the rules that decide calls. What is done, and
+what is denied, is recorded.
 
 In: every request, before any route. Out: the request, or a refusal as JSON.
 Cases: `tests/admin/test_guard.py`, one row a rule.
@@ -10,17 +11,21 @@ Cases: `tests/admin/test_guard.py`, one row a rule.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+import time
 from ipaddress import ip_address
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from narthex.admin.acts import TOKEN_HOLDER, entry_of_act
 from narthex.admin.reply import error_reply
 from narthex.config.values import is_loopback
+from narthex.flow.policy.admin import action_of
+from narthex.flow.policy.admission import Check
+from narthex.telemetry.record import Entry
 from narthex.types import Principal, Snapshot
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -38,32 +43,43 @@ def caller_of(scope: Scope) -> tuple[str, Principal | None]:
     return found
 
 
+class Admitting(Protocol):
+    """What the guard asks the gateway."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The configuration in force, asked for at each request."""
+
+    async def caller(self, authorization: str) -> Principal | None:
+        """Whom this value of `Authorization` proves."""
+
+    def admit(self, principal: Principal, action: str, address: str) -> Check:
+        """May they do this? The check is decided."""
+
+    def record(self, entry: Entry) -> None:
+        """Keep this, where records are kept."""
+
+
 class Guard:
     """Wraps the admin app.
 
     Args:
-        snapshot: The configuration in force, asked for at each request.
-        token: The admin token that writes need.
-        admin: Who sends this value of `Authorization`, if they have the admin role.
+        token: The admin token: who has it may do everything.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        snapshot: Callable[[], Snapshot],
-        token: str,
-        admin: Callable[[str], Awaitable[Principal | None]],
-    ) -> None:
+    def __init__(self, app: ASGIApp, gateway: Admitting, token: str) -> None:
         self._app = app
-        self._snapshot = snapshot
-        self._admin = admin
-        self._is_far = not is_loopback(snapshot().admin_listen[0])
+        self._gateway = gateway
+        self._is_far = not is_loopback(gateway.snapshot.admin_listen[0])
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        refusal = self._refusal(scope) or await self._unauthorized(scope)
+        act = Act(self._gateway, scope)
+        refusal = self._refusal(scope) or await self._unauthorized(scope, act)
+        if act.principal is not None and (refusal is not None or scope["method"] not in _READS):
+            send = act.recording(send)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -84,18 +100,23 @@ class Guard:
             return error_reply(403, "origin_not_allowed", "this Origin may not call here")
         return None
 
-    async def _unauthorized(self, scope: Scope) -> Response | None:
+    async def _unauthorized(self, scope: Scope, act: Act) -> Response | None:
         path = scope["path"]
         guarded = path == GUARDED or path.startswith(GUARDED + "/")
         if scope["method"] in _READS and not guarded and (not self._is_far or path in _OPEN):
             return None
         given = Headers(scope=scope).getlist("authorization")
         if len(given) == 1 and self._is_token(given[0]):
+            act.principal = TOKEN_HOLDER
             scope[_CALLER] = ("the admin token", None)
             return None
-        if len(given) == 1 and (principal := await self._admin(given[0])) is not None:
+        if len(given) == 1 and (principal := await self._gateway.caller(given[0])) is not None:
+            act.principal = principal
             scope[_CALLER] = (f"{principal.subject} of {principal.issuer}", principal)
-            return None
+            act.check = self._gateway.admit(principal, act.action, act.source)
+            if act.check.decision is not None and act.check.decision.effect == "allow":
+                return None
+            return error_reply(403, "denied", f"you may not do this: {act.action}")
         challenge = {"www-authenticate": "Bearer"}
         return error_reply(401, "token_required", "this needs the token in the file admin.token", challenge)
 
@@ -107,7 +128,7 @@ class Guard:
         name = host_name(host)
         if name is None:
             return False
-        snapshot = self._snapshot()
+        snapshot = self._gateway.snapshot
         server = scope.get("server") or ("", 0)
         bound = {snapshot.admin_listen[0], server[0]} - {"0.0.0.0", "::"}
         return name in LOOPBACK or name in bound or _is_named(name, host, snapshot)
@@ -118,11 +139,40 @@ class Guard:
         if scheme not in ("http", "https") or not separator:
             return False
         name = host_name(rest)
-        return name is not None and (rest == host.lower() or _is_named(name, rest, self._snapshot()))
+        return name is not None and (rest == host.lower() or _is_named(name, rest, self._gateway.snapshot))
 
     def _is_token(self, given: str) -> bool:
         scheme, _, token = given.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
+
+
+class Act:
+    """One request, on its way through the guard: who does what, and what rules say of it."""
+
+    def __init__(self, gateway: Admitting, scope: Scope) -> None:
+        self.gateway = gateway
+        self.path: str = scope["path"]
+        self.action = action_of(scope["method"], self.path)
+        self.source: str = (scope.get("client") or ("", 0))[0]
+        self.principal: Principal | None = None
+        self.check: Check | None = None
+        self._began_at = time.monotonic()
+
+    def recording(self, send: Send) -> Send:
+        """`send` that keeps a record of what was done once its status is known."""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start" and self.principal is not None:
+                seconds, revision = time.monotonic() - self._began_at, self.gateway.snapshot.revision
+                self.gateway.record(
+                    entry_of_act(
+                        self.principal, self.check, self.action, self.path, self.source, message["status"], seconds,
+                        revision,
+                    )
+                )  # fmt: skip
+            await send(message)
+
+        return noting
 
 
 def host_name(host: str) -> str | None:

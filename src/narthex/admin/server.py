@@ -57,7 +57,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
     handlers = {HTTPException: on_http_error, StoreError: on_store_error, Exception: on_failure}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Guard(app, lambda: gateway.snapshot, token, gateway.admin)
+    return Guard(app, gateway, token)
 
 
 class AdminServer:

@@ -10,7 +10,9 @@ import msgspec
 from narthex.authority.approvals import Approvals
 from narthex.config.reload import ReloadOutcome
 from narthex.flow.limit.limiter import State
+from narthex.flow.policy.admission import Check
 from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.record import Entry
 from narthex.types import Era, Principal, Snapshot
 
 Health = Literal["idle", "ok", "degraded", "down"]
@@ -89,9 +91,14 @@ class GatewayView(Protocol):
     def approvals(self) -> Approvals:
         """Held calls."""
 
-    async def admin(self, authorization: str) -> Principal | None:
-        """Who sends this value of `Authorization`, if they have the admin role. Nobody, while no identity is
-        configured."""
+    async def caller(self, authorization: str) -> Principal | None:
+        """Whom this value of `Authorization` proves. Nobody, while no identity is configured."""
+
+    def admit(self, principal: Principal, action: str, address: str) -> Check:
+        """May they do this on the admin side? The check is decided."""
+
+    def record(self, entry: Entry) -> None:
+        """Keep what was done on the admin side, where records are kept."""
 
     @property
     def draining(self) -> bool:

@@ -183,16 +183,15 @@ class Identity:
         except TokenRefused as refused:
             raise unauthorized(refused) from None
 
-    async def with_role(self, header: str, role: str) -> Principal | None:
-        """Whom this value of `Authorization` proves, by tokens that name a configured audience, if they have a role."""
+    async def proved(self, header: str) -> Principal | None:
+        """Whom this value of `Authorization` proves, by tokens that name a configured audience."""
         nowhere = EndpointSpec("", ())
         try:
             found = self.identify(Presented(header.encode("latin-1")), nowhere)
-            principal = found if isinstance(found, Principal) else await found
+            return found if isinstance(found, Principal) else await found
         except GatewayError as error:
             _log.debug("not let in: %s %s", error.public, error.detail)
             return None
-        return principal if role in principal.roles else None
 
     def _without_token(self, presented: Presented, endpoint: EndpointSpec) -> Principal:
         if presented.certificate is not None and self.spec.certificates is not None:

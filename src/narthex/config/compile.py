@@ -36,11 +36,13 @@ from narthex.config.policy import compile_policy
 from narthex.config.prices import compile_prices
 from narthex.config.runs import check_conditions, compile_runs
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
+from narthex.config.schema.grants import GrantSettings, PatternSettings
 from narthex.config.schema.listeners import TlsSettings
 from narthex.config.schema.root import Settings
 from narthex.config.schema.servers import ServerSettings
 from narthex.config.secrets import compile_secrets
 from narthex.errors import ConfigError
+from narthex.flow.policy.admin import admin_grants, is_for_calls
 from narthex.types import (
     Address,
     Credential,
@@ -172,6 +174,7 @@ class _Compiler:
         data = compile_data(settings.servers, settings.data, self.reading)
         runs = compile_runs(settings.runs, servers, self.reading)
         check_conditions(grants, runs, self.reading)
+        for_calls = tuple(one for one in grants if is_for_calls(one))
         check_asked((*grants, *(runs.labels if runs is not None else ())), data, self.reading)
         check_environment(grants, settings.environment or "", self.reading)
         quotas = compile_limits(settings.limits, servers, endpoints, self.reading)
@@ -200,8 +203,9 @@ class _Compiler:
             log_format=settings.log.format,
             servers=servers,
             endpoints=endpoints,
-            grants=tuple(one for one in grants if not one.shadow),
-            trial=grants if any(one.shadow for one in grants) else (),
+            grants=tuple(one for one in for_calls if not one.shadow),
+            trial=for_calls if any(one.shadow for one in for_calls) else (),
+            admin_grants=admin_grants(grants),
             environment=settings.environment or "",
             data=data,
             runs=runs,
@@ -446,7 +450,7 @@ class _Compiler:
         reading = self.reading
         if reading.problems:
             return
-        if all(one.mode == "shadow" for one in self.settings.grants):
+        if not any(one.mode == "enforce" and _speaks_of_calls(one) for one in self.settings.grants):
             reading.warnings.append(Problem(reading.file, None, "no grants: every caller may call everything"))
         if self.settings.audit is None:
             for number, one in enumerate(self.settings.grants):
@@ -468,6 +472,12 @@ class _Compiler:
         for number, network in enumerate(self.settings.trusted_proxies):
             if network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")):
                 reading.warn(("trusted_proxies", str(number)), f"{network} trusts the headers of everybody")
+
+
+def _speaks_of_calls(grant: GrantSettings) -> bool:
+    """Or of the admin side alone."""
+    patterns = grant.allow or grant.deny or PatternSettings()
+    return not patterns.admin or bool(patterns.tools or patterns.prompts or patterns.resources)
 
 
 def _is_ours(target: HttpTarget, listen: Address, public_url: str | None) -> bool:

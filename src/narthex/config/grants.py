@@ -97,6 +97,7 @@ def _grant(
         tools=patterns.tools,
         prompts=patterns.prompts,
         resources=patterns.resources,
+        admin=patterns.admin,
         endpoints=one.endpoints,
         when=one.when,
         networks=one.networks,

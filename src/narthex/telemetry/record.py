@@ -25,8 +25,9 @@ from narthex.types import Call, Principal
 
 FORM = 1
 Inputs = Literal["none", "digest", "full"]
-Event = Literal["call", "refused"]
-"""`refused`: it was turned away before it was known where it leads, a malformed one say; but not before who calls."""
+Event = Literal["call", "refused", "admin"]
+"""`refused`: it was turned away before it was known where it leads, a malformed one say; but not before who calls.
+`admin`: something that was done on the admin side, or denied there."""
 LONGEST = 256
 """Characters of a text that a client or a server chose."""
 _encode = msgspec.json.Encoder().encode

@@ -81,3 +81,9 @@ def test_a_review_has_only_what_counts_for_the_caller_now() -> None:
     usage = used(grants, [recorded(*decided(Grants(grants), SUPPORT, "a__x", b"{}"))])
     rows = [(row.kind, row.resource, row.rule, one is not None) for row, one in review(usage, NOW)]
     assert rows == [("tools", "a__x", "reads", True), ("prompts", "a__*", "spare", False)]
+
+
+def test_a_call_that_a_person_did_not_approve_is_no_use() -> None:
+    grants = (Grant("held", "hold", tools=("a__x",)),)
+    one = recorded(*decided(Grants(grants), SUPPORT, "a__x", b"{}"))
+    assert [used(grants, [replace(one, went=went)]).allowed for went in (True, False)] == [1, 0]

@@ -76,12 +76,20 @@ class PatternSettings(msgspec.Struct, frozen=True):
     tools: Annotated[tuple[str, ...], Setting(GLOBS, "Tools.")] = ()
     prompts: Annotated[tuple[str, ...], Setting(GLOBS, "Prompts.")] = ()
     resources: Annotated[tuple[str, ...], Setting(GLOBS, "Resources and templates: `<server>__<URI>`.")] = ()
+    admin: Annotated[
+        tuple[str, ...],
+        Setting(
+            GLOBS,
+            "Actions of the admin side, such as `reload` or `approvals.*`. Who has the admin role may do all that no"
+            " grant denies.",
+        ),
+    ] = ()
 
 
 class PatternsKind(msgspec.Struct, frozen=True):
     """`allow: [PATTERN]` is short for `allow: {tools: [PATTERN]}`."""
 
-    label: str = "a list of patterns on tools, or a map `{tools, prompts, resources}`"
+    label: str = "a list of patterns on tools, or a map `{tools, prompts, resources, admin}`"
 
     def read(self, node: Node, path: Path, reading: Reading) -> PatternSettings:
         if node.shape == "map":

@@ -23,6 +23,7 @@ KINDS: Mapping[Kind, str] = {
     "resources": "resource",
     "templates": "template",
     "skills": "skill",
+    "admin": "admin",
 }
 _AUTH: Mapping[str, str] = {"api_key": "key", "jwt": "oauth", "introspection": "oauth", "xfcc": "mtls"}
 

@@ -36,12 +36,18 @@ class BadRecord(ValueError):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """A decision, and what it was taken on. `said` is None where the line does not say what was decided."""
+    """A decision, and what it was taken on.
+
+    Args:
+        said: None where the line does not say what was decided.
+        went: Was the call let through in the end? A person may have had to say so, or a limit stood against it.
+    """
 
     id: str
     time: str
     asked: Asked
     said: Decision | None
+    went: bool = True
 
 
 # --- the line's form, as far as it is read
@@ -122,6 +128,7 @@ class _Line(msgspec.Struct):
     result: Raw = msgspec.field(default_factory=lambda: Raw(_NULL))
     id: str = ""
     decision_id: str = ""
+    decision: str = ""
 
 
 _line = msgspec.json.Decoder(_Line).decode
@@ -182,7 +189,7 @@ class Reader:
             whole=known or not mcp.arguments_size,
             run=None if run is None else {"labels": list(run.labels), "calls": run.calls},
         )
-        return Recorded(line.id or line.decision_id, context.time, asked, _said(line))
+        return Recorded(line.id or line.decision_id, context.time, asked, _said(line), line.decision in ("", "allow"))
 
     def _principal(self, raw: bytes, tenant: str, proof: str) -> Principal:
         key = (raw, tenant, proof)

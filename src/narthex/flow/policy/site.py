@@ -22,6 +22,7 @@ PATTERNS_OF: dict[Kind, PatternKey] = {
     "resources": "resources",
     "templates": "resources",
     "skills": "resources",
+    "admin": "tools",
 }
 """Which patterns speak of a kind."""
 

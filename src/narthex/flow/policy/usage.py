@@ -62,7 +62,7 @@ class Usage:
         self.since = min(self.since or one.time, one.time)
         self.until = max(self.until, one.time)
         self.people[principal.key] = principal
-        if one.said is None or one.said.effect == "deny":
+        if one.said is None or one.said.effect == "deny" or not one.went:
             return
         self.allowed += 1
         try:

@@ -1,0 +1,86 @@
+"""May somebody do this on the admin side? Decided by grants as calls are: by the same admission.
+
+In: grants that speak of `admin`, the admin role; who, which action, from where. Out: the check, decided. Who has the
+admin role may do all that no grant denies; others what a grant allows. The token in the file is no principal: it is the
+way in when rules lock everybody out, and is recorded. Cases: `tests/flow/policy/test_admin.py`.
+Source: design §6 (writes need the token or an admin role).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from narthex.errors import GatewayError
+from narthex.flow.codec.jsonrpc import encode
+from narthex.flow.policy.admission import Admissions, Check
+from narthex.flow.policy.grants import Grants
+from narthex.flow.policy.site import NOWHERE, Site
+from narthex.flow.route.names import canonical
+from narthex.flow.route.target import Target
+from narthex.types import Grant, IdentitySpec, Principal, Snapshot, Who
+
+SERVER = "admin"
+"""What stands before the action in its canonical name: `admin__reload`."""
+_SEGMENT = re.compile(r"[a-z][a-z_-]{0,31}")
+OTHER = "other"
+"""What is no action of ours: no such page, then."""
+
+
+def action_of(method: str, path: str) -> str:
+    """What a request would do: `servers.read`, `reload`, `approvals.approve`, `keys.write`, `keys.delete`."""
+    resource, *rest = path.removeprefix("/api/v1/").split("/")
+    if not path.startswith("/api/v1/") or not _SEGMENT.fullmatch(resource):
+        return OTHER
+    if method in ("GET", "HEAD"):
+        return f"{resource}.read"
+    if method == "POST" and not rest:
+        return resource
+    if method == "POST" and len(rest) > 1 and _SEGMENT.fullmatch(rest[-1]):
+        return f"{resource}.{rest[-1]}"
+    return f"{resource}.{'delete' if method == 'DELETE' else 'write'}"
+
+
+def admin_grants(grants: Iterable[Grant]) -> tuple[Grant, ...]:
+    """Of all grants those that speak of the admin side, with patterns on canonical names."""
+    return tuple(
+        replace(one, tools=tuple(canonical(SERVER, glob) for glob in one.admin), prompts=(), resources=(), admin=())
+        for one in grants
+        if one.admin and not one.shadow
+    )
+
+
+def is_for_calls(grant: Grant) -> bool:
+    """Does it speak of calls? With one for the admin side alone, not all the rest of the calls is denied."""
+    return not grant.admin or bool(grant.tools or grant.prompts or grant.resources)
+
+
+def admins_of(snapshot: Snapshot, now: Callable[[], float]) -> AdminRules:
+    """The rules of a configuration."""
+    identity = snapshot.identity or IdentitySpec()
+    return AdminRules(snapshot.admin_grants, identity.admin_role, now, Site(snapshot.environment, snapshot.data))
+
+
+class AdminRules:
+    """Who may do what on the admin side, by a configuration.
+
+    Args:
+        grants: As `admin_grants` gave them. role: who has it may do all that no grant denies.
+        now: Unix seconds.
+    """
+
+    def __init__(self, grants: tuple[Grant, ...], role: str, now: Callable[[], float], site: Site = NOWHERE) -> None:
+        admins = Grant("the admin role", "allow", Who(role=(role,)), tools=(canonical(SERVER, "*"),))
+        self._admissions = Admissions(Grants((*grants, admins), site), {}, now, None, site)
+
+    def check(self, principal: Principal, action: str, address: str) -> Check:
+        """The check of one action, with its decision. What is not allowed is denied, hidden or held alike."""
+        check = self._admissions.check(principal, "", address)
+        target = Target(SERVER, action, encode(action))
+        if check.sees("admin", target):
+            with suppress(GatewayError):  # the decision says so
+                check.admit("admin", target, {})
+        return check

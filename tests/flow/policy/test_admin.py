@@ -1,0 +1,75 @@
+"""The admin side by grants: the role may do all that nobody denies, others what they are granted."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from narthex.flow.policy.admin import AdminRules, action_of, admin_grants, is_for_calls
+from narthex.types import ANONYMOUS, Grant, Principal, Who
+
+ADMIN = Principal("default", "i", "root", roles=("admin",), method="jwt")
+LEAD = Principal("default", "i", "lead", roles=("lead",), method="jwt")
+DEV = Principal("default", "i", "dev", roles=("dev",), method="jwt")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "action"),
+    [
+        pytest.param("POST", "/api/v1/reload", "reload", id="an action of its own"),
+        pytest.param("GET", "/api/v1/servers", "servers.read", id="a list"),
+        pytest.param("HEAD", "/api/v1/servers/one", "servers.read", id="one of it"),
+        pytest.param("POST", "/api/v1/approvals/17/approve", "approvals.approve", id="an action on one"),
+        pytest.param("PUT", "/api/v1/keys/17", "keys.write", id="a change"),
+        pytest.param("POST", "/api/v1/keys/17", "keys.write", id="a change by POST"),
+        pytest.param("DELETE", "/api/v1/keys/17", "keys.delete", id="a deletion"),
+        pytest.param("POST", "/api/v1/approvals/17/*", "approvals.write", id="no pattern comes from a path"),
+        pytest.param("GET", "/metrics", "other", id="not of the API"),
+        pytest.param("POST", "/api/v1/../reload", "other", id="no way round"),
+        pytest.param("POST", "/api/v1/", "other", id="nothing"),
+    ],
+)
+def test_action(method: str, path: str, action: str) -> None:
+    assert action_of(method, path) == action
+
+
+RULES = (
+    Grant("leads approve", "allow", Who(role=("lead",)), admin=("approvals.*",), line=3),
+    Grant("office", "allow", Who(role=("dev",)), admin=("reload",), networks=(ip_network("10.0.0.0/8"),), line=4),
+    Grant("nobody", "deny", admin=("keys.delete",), line=5),
+    Grant("tried", "deny", admin=("*",), shadow=True),
+    Grant("calls", "allow", tools=("a__*",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "address", "said"),
+    [
+        pytest.param(ADMIN, "reload", "", ("allow", "the admin role"), id="the role"),
+        pytest.param(ADMIN, "keys.delete", "", ("deny", ""), id="a denial hits the role, too"),
+        pytest.param(LEAD, "approvals.approve", "", ("allow", "leads approve"), id="granted"),
+        pytest.param(LEAD, "reload", "", ("deny", ""), id="not granted"),
+        pytest.param(DEV, "reload", "10.1.1.1", ("allow", "office"), id="from its network"),
+        pytest.param(DEV, "reload", "192.168.1.1", ("deny", "office"), id="from another"),
+        pytest.param(ANONYMOUS, "approvals.read", "", ("deny", ""), id="anonymous"),
+    ],
+)
+def test_decision(who: Principal, action: str, address: str, said: tuple[str, str]) -> None:
+    check = AdminRules(admin_grants(RULES), "admin", lambda: 0.0).check(who, action, address)
+    assert check.decision is not None
+    assert (check.decision.effect, check.decision.rule) == said
+
+
+def test_a_condition_knows_the_action() -> None:
+    rule = Grant("by name", "allow", admin=("*",), when='resource.kind == "admin" && resource.name == "reload"')
+    rules = AdminRules(admin_grants([rule]), "admin", lambda: 0.0)
+    said: list[Any] = [rules.check(DEV, action, "").decision for action in ("reload", "keys.write")]
+    assert [one.effect for one in said] == ["allow", "deny"]
+
+
+def test_what_is_for_the_admin_side_alone_is_not_for_calls() -> None:
+    assert [is_for_calls(one) for one in RULES] == [False, False, False, False, True]
+    assert is_for_calls(Grant("both", "allow", tools=("a__*",), admin=("reload",)))
+    assert is_for_calls(Grant("nothing", "allow"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from mcp import Client, MCPError
+from mcp_types import ElicitResult
 
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
@@ -188,3 +191,64 @@ def test_whoever_is_to_be_told_is_told_each_step_signed(start_gateway: StartGate
             digest = base64.b64encode(hmac.new(b"k" * 24, signed, hashlib.sha256).digest()).decode()
             assert headers["webhook-signature"] == f"v1,{digest}"
             assert b"PLANTED" not in body
+
+
+# --- the official client
+
+EACH_MODE = pytest.mark.parametrize("mode", ["legacy", "auto"])
+
+
+@EACH_MODE
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        pytest.param(ElicitResult(action="accept", content={"approve": True}), None, id="yes"),
+        pytest.param(ElicitResult(action="accept", content={"approve": False}), -31001, id="no"),
+        pytest.param(ElicitResult(action="decline"), -31001, id="declined"),
+        pytest.param(ElicitResult(action="cancel"), -31004, id="closed"),
+    ],
+)
+def test_the_user_of_the_official_client_is_asked(
+    start_gateway: StartGateway, server: FakeServer, mode: Any, answer: ElicitResult, code: int | None
+) -> None:
+    gateway = start_gateway(config(server, approvals={"by": "user"}))
+    shown: list[str] = []
+
+    async def ask(context: Any, params: Any) -> ElicitResult:
+        shown.append(params.message)
+        assert params.requested_schema["required"] == ["approve"]
+        return answer
+
+    async def talk() -> None:
+        async with Client(gateway.mcp, mode=mode, elicitation_callback=ask) as client:
+            if code is None:
+                result = await client.call_tool("one__refund", {"amount": 500})
+                assert "500" in result.content[0].text  # type: ignore[union-attr]
+            else:
+                with pytest.raises(MCPError) as refused:
+                    await client.call_tool("one__refund", {"amount": 500})
+                assert refused.value.error.code == code
+
+    asyncio.run(talk())
+    assert len(shown) == 1 and "one__refund" in shown[0] and '"amount":500' in shown[0]
+    assert len([one for one in server.asked if one.method == "tools/call"]) == (code is None)
+
+
+@EACH_MODE
+def test_the_official_client_that_cannot_ask_learns_what_to_come_back_with(
+    start_gateway: StartGateway, server: FakeServer, mode: Any
+) -> None:
+    gateway = start_gateway(config(server, approvals={"by": "user"}))
+
+    async def talk() -> None:
+        async with Client(gateway.mcp, mode=mode) as client:
+            with pytest.raises(MCPError) as refused:
+                await client.call_tool("one__refund", {"amount": 500})
+            error = refused.value.error
+            assert error.code == -31004 and error.data["reason"] == "approval_required"
+            done = await asyncio.to_thread(admin, gateway, "POST", f"/{error.data['approvalId']}/approve")
+            assert done.status == 200
+            result = await client.call_tool("one__refund", {"amount": 500})
+            assert "500" in result.content[0].text  # type: ignore[union-attr]
+
+    asyncio.run(talk())

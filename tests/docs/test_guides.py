@@ -39,11 +39,11 @@ def test_every_kind_has_an_example() -> None:
     "block",
     [
         pytest.param(block, id=f"{name} {at}")
-        for name in ("grants", "runs")
+        for name in ("grants", "runs", "approvals")
         for at, block in enumerate(
             re.findall(r"```yaml\n(.*?)```", (GUIDES / f"{name}.md").read_text(encoding="utf-8"), re.DOTALL)
         )
-        if block.startswith(("version:", "runs:", "grants:"))
+        if block.startswith(("version:", "runs:", "grants:", "approvals:"))
     ],
 )
 def test_an_example_of_rules_can_be_used(block: str, tmp_path: Path) -> None:

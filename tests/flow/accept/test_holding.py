@@ -23,7 +23,7 @@ from narthex.flow.policy.approval import Step
 from narthex.store.sqlite import SqliteStore
 from narthex.testing import FakeServer
 from narthex.testing.clock import FakeClock
-from narthex.types import ApprovalSpec, EndpointSpec, Grant, HoldTerms
+from narthex.types import ApprovalSpec, EndpointSpec, Grant, HoldTerms, Patterns, RunRule, RunSpec
 from tests.flow.accept.asking import (
     CAPABILITIES,
     META_ABLE,
@@ -37,6 +37,7 @@ from tests.flow.accept.asking import (
     text,
 )
 from tests.flow.gateway import Answer, Client, Running, run, spec, until
+from tests.flow.policy.judge import HOLD, Judge, sees_all
 
 EACH_ERA = pytest.mark.parametrize("era", ["legacy", "modern"])
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("refund", "ask", "read")]
@@ -60,7 +61,9 @@ class Gateway(Running):
 
 
 @asynccontextmanager
-async def gateway(server: FakeServer, *grants: Grant, **settings: Any) -> AsyncIterator[Gateway]:
+async def gateway(
+    server: FakeServer, *grants: Grant, engine: Judge | None = None, **settings: Any
+) -> AsyncIterator[Gateway]:
     with TemporaryDirectory() as folder:
         walls, steps = FakeClock(1_000_000.0), []
 
@@ -76,8 +79,9 @@ async def gateway(server: FakeServer, *grants: Grant, **settings: Any) -> AsyncI
         await keeper.take(store, ApprovalSpec())
         endpoints = {name: EndpointSpec(name, ("one",)) for name in ("default", "other")}
         running = Gateway(
-            {"one": spec("one", server.url, sharing="session")}, endpoints, settings={"grants": grants, **settings}
-        )
+            {"one": spec("one", server.url, sharing="session")}, endpoints, settings={"grants": grants, **settings},
+            engine=engine,
+        )  # fmt: skip
         async with running:
             running.front.approvals = running.keeper = keeper
             running.steps, running.walls = steps, walls
@@ -274,6 +278,55 @@ def test_without_anybody_who_keeps_approvals_nothing_passes() -> None:
             refused = (await call(await running.client(), "modern")).error
             assert (refused["code"], refused["data"]["reason"]) == (-32603, "store_unavailable")
             assert sent(server) == []
+
+    run(main)
+
+
+@EACH_ERA
+def test_a_call_that_is_to_run_as_a_task_is_held_like_any_other(era: str) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, gateway(server, holds("approver")) as running:
+            one, params = await client(running, era), {**CALL, "task": {"ttl": 1000}}
+            id_ = waits(await call(one, era, params))
+            await running.keeper.decide(id_, "bob", yes=True)
+            assert waits(await call(one, era)) != id_, "as no task it is another call"
+            assert json.loads((await call(one, era, params)).text) == CALL["arguments"]
+            assert len(sent(server)) == 1
+            await until(lambda: nothing_left(running))
+
+    run(main)
+
+
+def test_a_rule_on_runs_holds_by_the_same_way() -> None:
+    async def main() -> None:
+        out = RunRule("no way out", "hold", Patterns(tools=("one__refund",)), after=Patterns(tools=("one__read",)))
+        async with FakeServer(tools=TOOLS) as server, gateway(server, READS, runs=RunSpec(rules=(out,))) as running:
+            one = await running.client()
+            assert (await call(one, "modern")).result, "nothing has been read yet"
+            assert (await call(one, "modern", {"name": "one__read", "arguments": {}})).result
+            id_ = waits(await call(one, "modern"))
+            found = await running.keeper.one(id_)
+            assert found is not None and (found.rule, found.by) == ("no way out", "approver")
+            await running.keeper.decide(id_, "bob", yes=True)
+            assert (await call(one, "modern")).result
+            assert waits(await call(one, "modern")) != id_
+
+    run(main)
+
+
+def test_a_policy_that_asks_for_approval_holds_by_the_same_way() -> None:
+    async def main() -> None:
+        judge = Judge(sees_all(lambda asked: HOLD if asked["resource"]["upstream_name"] == "refund" else True))
+        async with FakeServer(tools=TOOLS) as server, gateway(server, READS, engine=judge) as running:
+            one = await running.client()
+            assert (await call(one, "modern", {"name": "one__read", "arguments": {}})).result
+            id_ = waits(await call(one, "modern"))
+            found = await running.keeper.one(id_)
+            assert found is not None and found.by == "approver"
+            await running.keeper.decide(id_, "bob", yes=True)
+            assert (await call(one, "modern")).result
+            assert waits(await call(one, "modern")) != id_
+            assert len(sent(server)) == 1
 
     run(main)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from narthex.errors import Denied, InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
+from narthex.errors import InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
 from narthex.flow.codec.bridge import outgoing_body
 from narthex.flow.codec.completion import completed
 from narthex.flow.codec.crowds import refuse_crowd
@@ -27,7 +27,6 @@ from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.limit.reserving import Reserve, Reserving
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.deciding import Look, Question, decided
-from narthex.flow.policy.decision import UNKNOWN_OBLIGATION
 from narthex.flow.policy.holding import Hold
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
@@ -226,8 +225,6 @@ def again(call: Call, target: Target, check: Check) -> Walk:
     params = check.admit(kind, target, call.params)
     if check.pending:
         yield from decided(check, call, kind, target, params, passed=True)
-        if check.duties is not None:  # what the server says is passed on as it comes since the first time
-            raise Denied(UNKNOWN_OBLIGATION, detail="the policy demands something of the result of a call under way")
 
 
 def as_task(

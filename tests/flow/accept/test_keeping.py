@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from narthex.flow.policy.decision import Decision
+from narthex.flow.policy.obligations import Obligation
 from narthex.testing import FakeServer
-from narthex.types import EndpointSpec
+from narthex.types import EndpointSpec, RegoSpec
+from tests.flow.accept import test_holding as holding
 from tests.flow.accept.asking import Asker, arguments_of, ask_modern
 from tests.flow.gateway import Answer, Client, Running, run, spec, until
 from tests.flow.policy.judge import Judge, allow, sees_all
@@ -120,5 +124,26 @@ def test_what_cannot_be_kept_denies(obligation: tuple[str, Any], method: str, pa
             got = await call(await gateway.client(session=True), False, method, **params)
             assert (got.error["code"], got.error["data"]["reason"]) == (-31001, "unknown_obligation")
             assert not [asked for asked in one.asked if asked.method == method]
+
+    run(main)
+
+
+def test_what_a_person_approves_is_what_is_sent_and_the_result_is_redacted_then() -> None:
+    async def main() -> None:
+        answers = {"refund": {"content": [], "structuredContent": {"ssn": "1"}}}
+        server = FakeServer(tools=holding.TOOLS, answers=answers)
+        async with server as one, holding.gateway(one) as gateway:
+            policy = RegoSpec("/policy", "narthex/decision")
+            held = Decision("hold", "approval_required", obligations=(
+                Obligation("rewrite", {"amount": 5}), Obligation("redact", ("/structuredContent/ssn",)),
+            ), engine="judge")  # fmt: skip
+            snapshot = msgspec.structs.replace(gateway.front.snapshot, policy=policy)
+            gateway.front.apply(snapshot, engine=Judge(sees_all(lambda asked: held)))
+            client = await gateway.client()
+            id_ = holding.waits(await holding.call(client, "modern"))
+            await gateway.keeper.decide(id_, "bob", yes=True)
+            got = await holding.call(client, "modern")
+            assert got.result["structuredContent"] == {"ssn": "[redacted]"}
+            assert holding.sent(one) == [{"amount": 5, "to": "ann"}]
 
     run(main)

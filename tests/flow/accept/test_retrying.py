@@ -10,7 +10,7 @@ import pytest
 from narthex.types import RegoSpec
 from tests.flow.accept.asking import ANSWERS, META_ABLE, Asker, arguments_of, ask_modern, nothing_left, over, retry_of
 from tests.flow.gateway import run, until
-from tests.flow.policy.judge import Judge, sees_all
+from tests.flow.policy.judge import Judge, allow, sees_all
 
 POLICY = RegoSpec("/policy", "narthex/decision")
 EACH_WAY = pytest.mark.parametrize("slow", [False, True], ids=["from memory", "later"])
@@ -37,6 +37,23 @@ def test_it_goes_on_only_as_long_as_the_engine_lets_it(slow: bool, sees: bool, a
             gateway.front.apply(snapshot, engine=Judge(lambda asked: True, slow=slow))
             assert json.loads((await ask_modern(client, right)).text) == [[ANSWERS["roots"]]], "the call was not lost"
             await until(lambda: nothing_left(gateway))
+
+    run(main)
+
+
+@EACH_WAY
+def test_a_result_that_is_on_its_way_cannot_be_redacted_any_more(slow: bool) -> None:
+    async def main() -> None:
+        async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
+            params = arguments_of(rounds=[["roots"]])
+            client = await gateway.client()
+            right = retry_of(params, await ask_modern(client, params))
+            snapshot = msgspec.structs.replace(gateway.front.snapshot, policy=POLICY)
+            engine = Judge(sees_all(lambda asked: allow(("redact", ("/content",)))), slow=slow)
+            gateway.front.apply(snapshot, engine=engine)
+            assert (await ask_modern(client, right)).error["data"]["reason"] == "unknown_obligation"
+            gateway.front.apply(snapshot, engine=Judge(lambda asked: True, slow=slow))
+            assert json.loads((await ask_modern(client, right)).text) == [[ANSWERS["roots"]]], "the call was not lost"
 
     run(main)
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from narthex.errors import GatewayError
+from narthex.errors import Denied, GatewayError
 from narthex.flow.accept.recording import turned_of
 from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.handles import HeldCall
@@ -20,6 +20,7 @@ from narthex.flow.codec.param_headers import check_param_headers
 from narthex.flow.codec.seal import SealError
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.deciding import Question
+from narthex.flow.policy.decision import UNKNOWN_OBLIGATION
 from narthex.flow.route.target import Target
 from narthex.flow.walk import Walk, again
 from narthex.flow.whole import HttpRequest
@@ -61,7 +62,7 @@ class Retrying:
         Raises:
             SealError: The call is over.
             HeaderMismatch: Its headers do not say what those of the held call did.
-            NotVisible, Denied, InsufficientScope: This caller may not make that call any more.
+            NotVisible, Denied, InsufficientScope: This caller may not make that call any more, or not like this.
         """
         held, call = self._held(), self._call
         if call.method == "tools/call":
@@ -117,6 +118,9 @@ class Retrying:
         held, connection = self._held(), self._connection  # it may have ended while it was decided
         if connection is None:
             return
+        before, now = (one.duties if one is not None else None for one in (held.check, self._check))
+        if before != now:  # by what it demanded then, what the server says is on its way already
+            raise Denied(UNKNOWN_OBLIGATION, detail="the policy demands something else of a result on its way")
         del self._front.calls.held[self._state.call]
         connection.exchange = held
         held.check = self._check

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from mcp import Client, MCPError
+from mcp_types import ListRootsResult, Root
 
 from tests.conformance import suites
 from tests.conftest import StartGateway
 from tests.e2e.harness import LEGACY, MODERN, Gateway
-from tests.e2e.servers import PACKAGES, npm_server
+from tests.e2e.servers import PACKAGES, everything_over_http, npm_server
 
 pytestmark = pytest.mark.e2e
 
@@ -81,6 +82,25 @@ def test_the_python_sdk(gateway: Gateway, mode: Any, version: str) -> None:
             assert refused.value.error.code == -32602
 
     asyncio.run(talk())
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_server_that_asks_on_its_own_stream_is_answered_by_the_python_sdk(
+    start_gateway: StartGateway, node: str, node_modules: Path, mode: Any
+) -> None:
+    """`server-everything` asks for roots on the stream of a GET, amid a call; no modern client opens one."""
+
+    async def roots(context: Any) -> ListRootsResult:
+        return ListRootsResult(roots=[Root(uri="file:///project", name="project")])  # type: ignore[arg-type]
+
+    async def talk(url: str) -> None:
+        async with Client(url, mode=mode, list_roots_callback=roots) as client:
+            said = await client.call_tool("everything__get-roots-list", {})
+            assert "file:///project" in said.content[0].text  # type: ignore[union-attr]
+
+    with everything_over_http(node, node_modules, "streamableHttp") as url:
+        gateway = start_gateway({"version": 1, "servers": {"everything": {"url": url, "sharing": "session"}}})
+        asyncio.run(talk(gateway.mcp))
 
 
 @pytest.mark.parametrize(

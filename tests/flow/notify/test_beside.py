@@ -172,10 +172,10 @@ def test_who_does_not_read_loses_logs_and_not_its_stream() -> None:
 # --- tasks
 
 
-async def made(client: Client, server: Teller, id_: str) -> str:
+async def made(client: Client, server: Teller, id_: str, **meta: Any) -> str:
     """The client calls the tool as a task; what it knows that as."""
     calls = len(server.calls)
-    client.send("tools/call", {"name": "a", "arguments": {}, "task": {"ttl": 1000}})
+    client.send("tools/call", {"name": "a", "arguments": {}, "task": {"ttl": 1000}}, meta=meta)
     await until(lambda: len(server.calls) > calls)
     message, stream = server.calls[-1]
     stream.send({"id": message["id"], "result": {"task": {"taskId": id_, "status": "working"}}})
@@ -206,6 +206,77 @@ def test_a_legacy_client_is_told_of_its_task_by_the_name_that_it_knows() -> None
             assert message["params"] == {"_meta": {"x": 1}, "taskId": name, "status": "completed", "ttl": None}
             assert (await client.legacy("tasks/list")).result["tasks"][0]["taskId"] == name
             assert (await client.legacy("tasks/get", {"taskId": name})).result["taskId"] == name
+
+    run(main)
+
+
+def test_a_client_is_told_how_far_its_task_is_by_the_token_of_the_call_that_began_it() -> None:
+    async def main() -> None:
+        async with Tasking() as server, server.over(sharing="session") as gateway:
+            client, stream = await hearing(gateway)
+            _, other = await hearing(gateway)
+            await heard(server, 2)
+            name = await made(client, server, "t-1", progressToken="mine")
+            token = server.calls[0][0]["params"]["_meta"]["progressToken"]
+            mine = next(
+                one for one in server.streams if one.headers["mcp-session-id"] in server.calls[0][1].headers.values()
+            )
+            related = {RELATED: {"taskId": "t-1"}}
+            told = {"progress": 1, "total": 2, "_meta": related}
+            for params in ({"progress": 9, "progressToken": token + 1}, {"progress": 9, "progressToken": "x"},
+                           {**told, "progressToken": token}):  # fmt: skip
+                mine.send({"method": "notifications/progress", "params": params})
+            message = await stream.message()
+            assert message["method"] == "notifications/progress"
+            assert message["params"] == {**told, "progressToken": "mine", "_meta": {RELATED: {"taskId": name}}}
+            server.has("b")
+            assert (await other.told())[0] == "tools/list_changed", "another is told nothing of it"
+
+    run(main)
+
+
+class Waiting(Tasking):
+    """It answers `tasks/result` on a stream, too."""
+
+    async def post(self, reader: Any, writer: Any, headers: Any, message: Any) -> None:
+        streams = {**message, "method": "tools/call"} if message.get("method") == "tasks/result" else message
+        await super().post(reader, writer, headers, streams)
+
+
+def test_progress_of_a_task_may_come_while_its_end_is_awaited() -> None:
+    async def main() -> None:
+        async with Waiting() as server, server.over(sharing="session") as gateway:
+            client, stream = await hearing(gateway)
+            await heard(server)
+            name = await made(client, server, "t-1", progressToken=7)
+            token = server.calls[0][0]["params"]["_meta"]["progressToken"]
+            waits = await gateway.client()
+            waits.session = client.session
+            waits.send("tasks/result", {"taskId": name}, meta={"progressToken": 8})
+            await until(lambda: len(server.calls) == 2)
+            message, open_ = server.calls[1]
+            for of, progress in ((token, 1), (message["params"]["_meta"]["progressToken"], 2)):
+                open_.send({"method": "notifications/progress", "params": {"progressToken": of, "progress": progress}})
+            open_.send({"id": message["id"], "result": {"content": []}})
+            open_.close()
+            told = (await stream.message())["params"]
+            assert told == {"progressToken": 7, "progress": 1}, "of the call that began it"
+            here = [one["params"] for one in (await waits.read()).messages if "method" in one]
+            assert here == [{"progressToken": 8, "progress": 2}], "of the one that waits"
+
+    run(main)
+
+
+def test_a_task_whose_call_wanted_no_progress_tells_of_none() -> None:
+    async def main() -> None:
+        async with Tasking() as server, server.over(sharing="session") as gateway:
+            client, stream = await hearing(gateway)
+            await heard(server)
+            await made(client, server, "t-1")
+            for token in range(10):
+                server.tell("notifications/progress", progressToken=token, progress=1)
+            server.has("b")
+            assert (await stream.told())[0] == "tools/list_changed"
 
     run(main)
 

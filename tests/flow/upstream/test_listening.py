@@ -51,6 +51,7 @@ class Hearer:
         self.uris: list[str] = []
         self.tasks: list[tuple[str, Any]] = []
         self.logs: list[bytes] = []
+        self.progress: list[int] = []
         self.opened: list[Hashable] = []
 
     def on_list_changed(self, server: str, kind: ListKind) -> None:
@@ -65,6 +66,9 @@ class Hearer:
 
     def on_elicited(self, server: str, scope: Hashable, what: Elicited) -> None:
         raise AssertionError("nobody was asked")
+
+    def on_progress(self, server: str, scope: Hashable, token: int, params: bytes) -> None:
+        self.progress.append(token)
 
     def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
         self.logs.append(params)

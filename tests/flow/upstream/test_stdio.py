@@ -386,7 +386,8 @@ read()
             for sink in sinks:
                 await sink.result()
                 assert [message.method for message in sink.messages] == ["notifications/progress", ""]
-            assert [message.method for message in pushed] == ["notifications/tools/list_changed"]
+            told = [message.method for message in pushed][:2]
+            assert told == ["notifications/progress", "notifications/tools/list_changed"], "999 may be a task's"
 
     run(scenario())
 

@@ -23,6 +23,7 @@ from narthex.flow.codec.jsonrpc import Incoming, Raw, encode, read_string
 from narthex.flow.codec.param_headers import Said
 from narthex.flow.codec.revisions import LATEST_LEGACY
 from narthex.flow.codec.seal import SealError
+from narthex.flow.codec.subscriptions import read_progress
 from narthex.flow.codec.tasks import (
     check_speaks,
     following,
@@ -111,12 +112,22 @@ class Tasking(Exchange):
                 self.target_name = ""  # a task's id is no name to count calls by
 
     def message(self, message: Incoming) -> None:
+        if message.method == "notifications/progress" and self._is_anothers(message):
+            return
         try:
             message = self._shown(message)
         except GatewayError as error:
             self._end(error)
         else:
             super().message(message)
+
+    def _is_anothers(self, message: Incoming) -> bool:
+        """Progress of a task names the call that began it, also on the stream of one that waits for its end."""
+        server, channel, out = self._server, self._channel, self._out
+        if server is None or channel is None or out is None or read_progress(message) in (None, out.id):
+            return False
+        server.pushed(self.viewer.scopes[self.server_name], channel, message)
+        return True
 
     def _shown(self, message: Incoming) -> Incoming:
         channel = self._channel
@@ -134,6 +145,9 @@ class Tasking(Exchange):
         """What the client calls a task of this server."""
         if self.about is not None and id_ == self.about.id:
             return self.handle
+        if self.about is None and self._out is not None:
+            scope = self.viewer.scopes[self.server_name]
+            self.front.hub.beside.began(self.call, self.server_name, scope, self._out.id)
         tool = self.about.tool if self.about is not None else self.target_name
         return self.front.hub.beside.task_name(self.call, self.server_name, id_, tool)
 

@@ -71,6 +71,13 @@ class Elicited(msgspec.Struct, frozen=True):
     params: bytes
 
 
+class Progressed(msgspec.Struct, frozen=True):
+    """How far a legacy task is: the token that its client has given, as JSON, and `params` with it."""
+
+    token: bytes
+    params: bytes
+
+
 class Acknowledged(msgspec.Struct, frozen=True):
     """The upstream listens, for this much of what was asked."""
 
@@ -83,7 +90,7 @@ class Ended(msgspec.Struct, frozen=True):
     error: bytes | None = None
 
 
-Notification = ListChanged | Updated | TaskChanged | Logged | Elicited
+Notification = ListChanged | Updated | TaskChanged | Logged | Elicited | Progressed
 
 
 class _Filter(msgspec.Struct, omit_defaults=True):
@@ -120,6 +127,10 @@ class _ElicitedParams(msgspec.Struct):
     id: str = msgspec.field(name="elicitationId")
 
 
+class _ProgressParams(msgspec.Struct):
+    token: int = msgspec.field(name="progressToken")
+
+
 class _CancelledParams(msgspec.Struct):
     id: int | str = msgspec.field(name="requestId")
 
@@ -131,6 +142,7 @@ _decode_acknowledged = msgspec.json.Decoder(_AcknowledgedParams).decode
 _decode_updated = msgspec.json.Decoder(_UpdatedParams).decode
 _decode_task = msgspec.json.Decoder(_TaskParams).decode
 _decode_elicited = msgspec.json.Decoder(_ElicitedParams).decode
+_decode_progress = msgspec.json.Decoder(_ProgressParams).decode
 _decode_cancelled = msgspec.json.Decoder(_CancelledParams).decode
 _LIST_CHANGED: dict[ListKind, str] = {kind: f"notifications/{kind}/list_changed" for kind in LIST_KINDS}
 _KIND_OF = {method: kind for kind, method in _LIST_CHANGED.items()}
@@ -188,6 +200,8 @@ def encode_notification(what: Notification, subscription: bytes | None) -> bytes
         return b'{"jsonrpc":"2.0","method":"notifications/message","params":%b}' % what.params
     if isinstance(what, Elicited):
         return b'{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":%b}' % what.params
+    if isinstance(what, Progressed):
+        return b'{"jsonrpc":"2.0","method":"notifications/progress","params":%b}' % what.params
     method = "notifications/tasks/status" if subscription is None else "notifications/tasks"
     meta = _decode_stamped(what.params).meta
     meta.pop(META_SUBSCRIPTION, None)  # it names our own request
@@ -266,6 +280,14 @@ def read_elicited(message: Incoming) -> Elicited | None:
     except BAD_JSON:
         return None
     return Elicited(id_, bytes(message.params)) if 0 < len(id_) <= LONGEST else None
+
+
+def read_progress(message: Incoming) -> int | None:
+    """The token of ours that a server's progress names; None where it names none."""
+    try:
+        return _decode_progress(message.params).token
+    except BAD_JSON:
+        return None
 
 
 # --- both

@@ -1,18 +1,19 @@
 """What legacy clients are told outside of their calls, beside changes: logs, and how what they began elsewhere goes on.
 
-In: log messages, states of tasks and ends of elicitations, by the scope of the channel on which they came. Out: news
-for the sessions that may see them. A log message says nothing of whose it is: it goes to those who asked for logs, at
-their level, and only from channels that one principal uses (`Server.used_by`). A legacy task lives in a session of one
-client's own: it is that client's, and so is what it was asked to do at a URL. Modern clients hear logs on the streams
-of their calls alone, and of tasks that they listen for.
+In: log messages, states and progress of tasks, and ends of elicitations, by the scope of the channel on which they
+came. Out: news for the sessions that may see them. A log message says nothing of whose it is: it goes to those who
+asked for logs, at their level, and only from channels that one principal uses (`Server.used_by`). A legacy task lives
+in a session of one client's own: it is that client's, and so is what it was asked to do at a URL. Modern clients hear
+logs on the streams of their calls alone, and of tasks that they listen for.
 Cases: `tests/flow/notify/test_beside.py`.
-Source: MCP 2025-11-25, server/utilities/logging; basic/utilities/tasks ("Task Status Notification");
+Source: MCP 2025-11-25, server/utilities/logging; basic/utilities/tasks ("Task Status Notification", "Progress");
 client/elicitation ("Completion Notifications for URL Mode Elicitation").
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Hashable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING
 from narthex.errors import GatewayError
 from narthex.flow.codec.capabilities import ClientCaps
 from narthex.flow.codec.handles import TASK_S, Task, owner_of
-from narthex.flow.codec.jsonrpc import Raw
+from narthex.flow.codec.jsonrpc import Raw, decode_map, encode
 from narthex.flow.codec.log_levels import most_verbose, passes
-from narthex.flow.codec.subscriptions import Elicited
+from narthex.flow.codec.subscriptions import Elicited, Progressed
 from narthex.flow.codec.tasks import RELATED, related
 from narthex.flow.notify.interests import Source, Subscriber
 from narthex.flow.notify.log_lines import MOST_BYTES, Batch, LogLines, left_out
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from narthex.flow.notify.hub import Hub, Listener
 
 SLICE = 200
+MOST_IN_PROGRESS = 10_000
+"""Calls that go on as tasks and wanted progress, the latest ones."""
 TELL_S = 0.02
 """Messages wait so long for more."""
 _RELATED = RELATED.encode()
@@ -46,6 +49,8 @@ class Beside:
         self._hub = hub
         self._lines: LogLines[Source] = LogLines()
         self._names = TaskNames()
+        self._progress: OrderedDict[tuple[str, Hashable, int], tuple[str, Raw]] = OrderedDict()
+        """Calls that go on as tasks: our token, on a server's channel, to their session and the token of its client."""
 
     # --- logs
 
@@ -128,6 +133,24 @@ class Beside:
             session = listener.session
             if session is not None and session.capabilities & ClientCaps.ELICITATION_URL:
                 self._hub.wake(self._hub.interests.elicited(subscriber, what))
+
+    def began(self, call: Call, server: str, scope: Hashable, token: int) -> None:
+        """A call goes on as a task: its progress token counts as long as the task does, for the one who gave it."""
+        given = call.meta.get("progressToken")
+        if given is None or call.session is None:
+            return
+        self._progress[server, scope, token] = (call.session.id, given)
+        if len(self._progress) > MOST_IN_PROGRESS:
+            self._progress.popitem(last=False)
+
+    def progressed(self, server: str, scope: Hashable, token: int, params: bytes) -> None:
+        """Progress that belongs to no open call."""
+        session, given = self._progress.get((server, scope, token), ("", Raw()))
+        for subscriber, listener in self._hub.listening(server, scope) if session else ():
+            if listener.session is not None and listener.session.id == session:
+                members = {**decode_map(self._named(listener, server, params)), "progressToken": given}
+                news = Progressed(bytes(given), encode(members))
+                self._hub.wake(self._hub.interests.progressed(subscriber, news))
 
     def task_name(self, call: Call, server: str, id_: str, tool: str = "") -> str:
         """What the client of `call` knows a task of a server as."""

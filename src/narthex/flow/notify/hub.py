@@ -330,6 +330,9 @@ class Hub:
     def on_elicited(self, server: str, scope: Hashable, what: Elicited) -> None:
         self.beside.elicited(server, scope, what)
 
+    def on_progress(self, server: str, scope: Hashable, token: int, params: bytes) -> None:
+        self.beside.progressed(server, scope, token, params)
+
     def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
         self.beside.log(server, scope, params)
 

@@ -23,6 +23,7 @@ from narthex.flow.codec.subscriptions import (
     ListKind,
     Logged,
     Notification,
+    Progressed,
     TaskChanged,
     Updated,
     Wanted,
@@ -304,6 +305,10 @@ class Interests:
     def elicited(self, subscriber: Subscriber, what: Elicited) -> list[Subscriber]:
         """What this one was to do elsewhere is done. Who is woken."""
         return self._news.put(subscriber, ("elicitation", what.id), what)
+
+    def progressed(self, subscriber: Subscriber, what: Progressed) -> list[Subscriber]:
+        """A task of this one is further; what it has not read of that task is of no more use. Who is woken."""
+        return self._news.put(subscriber, ("progress", what.token.decode()), what)
 
     def logged(self, subscriber: Subscriber, params: bytes, room: int) -> list[Subscriber] | None:
         """A log message for this one. Who is woken; None where it has not read what is there: it is left out."""

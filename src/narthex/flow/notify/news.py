@@ -16,10 +16,11 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from narthex.errors import Overloaded
-from narthex.flow.codec.subscriptions import Elicited, Logged, Notification, TaskChanged
+from narthex.flow.codec.subscriptions import Elicited, Logged, Notification, Progressed, TaskChanged
 
-Item = tuple[Literal["list", "uri", "task", "log", "elicitation"], str]
-"""A list by its kind, a resource by its URI, a task or an elicitation by its id, a log message by a number."""
+Item = tuple[Literal["list", "uri", "task", "log", "elicitation", "progress"], str]
+"""A list by its kind, a resource by its URI, a task or elicitation by its id, progress by its token, a log message by a
+number."""
 Reader = TypeVar("Reader", bound=Hashable)
 
 
@@ -108,4 +109,4 @@ class News(Generic[Reader]):
 
 
 def _size(what: Notification | None) -> int:
-    return len(what.params) if isinstance(what, TaskChanged | Logged | Elicited) else 0
+    return len(what.params) if isinstance(what, TaskChanged | Logged | Elicited | Progressed) else 0

@@ -50,6 +50,9 @@ class Hears(Protocol):
     def on_elicited(self, server: str, scope: Hashable, what: Elicited) -> None:
         """What a client was to do at a URL is done."""
 
+    def on_progress(self, server: str, scope: Hashable, token: int, params: bytes) -> None:
+        """Progress that belongs to no open call, with the token that we had given."""
+
     def on_log(self, server: str, scope: Hashable, params: bytes) -> None:
         """A log message that belongs to no call, of a channel that one principal alone uses; `params` are an object."""
 

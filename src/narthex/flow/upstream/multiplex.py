@@ -158,6 +158,7 @@ class Multiplex:
         return True
 
     def _route_progress(self, message: Incoming) -> None:
+        """To its call; without one it may be of a task, which goes on behind the call that began it."""
         try:
             token = _decode_progress(message.params).token
         except BAD_JSON:
@@ -165,6 +166,8 @@ class Multiplex:
         sink = self.waiting.get(token) if isinstance(token, int) else None
         if sink is not None:
             sink.message(message)
+        elif isinstance(token, int):
+            self._on_push(message)
 
 
 class Answer(Own):

@@ -35,6 +35,7 @@ from narthex.flow.codec.subscriptions import (
     Wanted,
     read_elicited,
     read_event,
+    read_progress,
 )
 from narthex.flow.held import Held
 from narthex.flow.route.index import Items
@@ -352,6 +353,10 @@ class Server:
         if message.method == "notifications/elicitation/complete":
             if self.hears is not None and (elicited := read_elicited(message)) is not None:
                 self.hears.on_elicited(self.spec.name, scope, elicited)
+            return
+        if message.method == "notifications/progress":
+            if self.hears is not None and (token := read_progress(message)) is not None:
+                self.hears.on_progress(self.spec.name, scope, token, bytes(message.params))
             return
         event = read_event(message) if message.method in CHANGES else None
         if isinstance(event, (ListChanged, Updated, TaskChanged)):

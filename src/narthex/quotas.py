@@ -23,7 +23,9 @@ class Who(msgspec.Struct, frozen=True):
     """Those who call without a credential, and nobody else."""
 
 
-LimitUnit = Literal["calls", "concurrent", "bytes", "bytes_in", "bytes_out", "money"]
+LimitUnit = Literal[
+    "calls", "concurrent", "bytes", "bytes_in", "bytes_out", "tokens", "tokens_in", "tokens_out", "money"
+]
 Period = Literal["hour", "day", "week", "month"]
 
 
@@ -65,6 +67,8 @@ class PriceRule(msgspec.Struct, frozen=True):
     currency: str
     per_call: int = 0
     per_mib: int = 0
+    per_million_tokens_in: int = 0
+    per_million_tokens_out: int = 0
     per_unit: int = 0
     units: str = ""
     amount: str = ""

@@ -98,7 +98,7 @@ def test_a_limit(tmp_path: Path, text: str, limit: LimitRule) -> None:
         pytest.param('{name: a, per: ["claim:org"], calls: 1, window: 1m}', "not in this version", id="claims"),
         pytest.param('{name: a, per: ["arg:id"], calls: 1, window: 1m}', "a JSON pointer", id="no pointer"),
         pytest.param("{name: a, calls: 1, window: 1m, endpoints: [x]}", "no endpoint 'x'", id="no such endpoint"),
-        pytest.param("{name: a, tokens: 5, window: 1m}", "not in this version", id="not built yet"),
+        pytest.param("{name: a, calls: 5, window: 1m, when_spent: hold}", "not in this version", id="not built yet"),
         pytest.param("{name: a, money: 5, window: 1m}", "is not an amount", id="no currency"),
         pytest.param("{name: a, money: 0.00 USD, window: 1m}", "a budget of nothing", id="no money at all"),
     ],

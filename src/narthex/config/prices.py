@@ -14,6 +14,8 @@ from narthex.config.grants import check_condition, check_patterns
 from narthex.config.schema.prices import PriceSettings
 from narthex.types import LimitRule, PriceRule
 
+PARTS = ("per_call", "per_mib", "per_million_tokens_in", "per_million_tokens_out")
+
 
 def compile_prices(
     settings: Sequence[PriceSettings], servers: Iterable[str], limits: Sequence[LimitRule], reading: Reading
@@ -36,14 +38,15 @@ def compile_prices(
 
 
 def _rule(one: PriceSettings, at: KeyPath, reading: Reading) -> PriceRule:
-    amounts = {key: getattr(one, key) for key in ("per_call", "per_mib", "per_unit", "expected")}
+    amounts = {key: getattr(one, key) for key in (*PARTS, "per_unit", "expected")}
     currencies = {money.currency for money in amounts.values() if money is not None} | (
         {one.currency} if one.currency else set()
     )
     if len(currencies) > 1:
         reading.fault(at, f"a price has one currency, not {' and '.join(sorted(currencies))}")
-    if not (one.per_call or one.per_mib or one.per_unit or one.amount) and not reading.problems:
-        reading.fault(at, "a price says `per_call`, `per_mib`, `per_unit` with `units`, or `amount` with `currency`")
+    if not any(getattr(one, key) for key in (*PARTS, "per_unit", "amount")) and not reading.problems:
+        parts = ", ".join(f"`{key}`" for key in PARTS)
+        reading.fault(at, f"a price says {parts}, `per_unit` with `units`, or `amount` with `currency`")
     if (one.per_unit is None) != (not one.units):
         reading.fault(at, "`per_unit` and `units` go together")
     if bool(one.amount) != bool(one.currency):

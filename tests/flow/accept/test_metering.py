@@ -237,6 +237,30 @@ def test_answers_count_with_the_bytes_that_they_had(size: int) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("size", [100, 5_000_000])
+def test_tokens_are_estimated_and_a_budget_of_them_is_one(size: int) -> None:
+    async def main() -> None:
+        result = {"content": [{"type": "text", "text": "word " * (size // 5)}]}
+        rules = [LimitRule(unit, unit, 1 << 30, window=MINUTE) for unit in ("tokens_in", "tokens_out", "tokens")]
+        few = LimitRule("few", "tokens", size // 5, window=MINUTE)
+        async with (
+            FakeServer(tools=TOOLS, answers={"echo": result}) as server,
+            limited(server, *rules, few) as gateway,
+        ):
+            client = await gateway.client()
+            got = await client.modern("tools/call", CALL)
+            await until(gateway.settled)
+            counted = used(gateway)
+            assert counted["tokens"] == counted["tokens_in"] + counted["tokens_out"]
+            assert 0 < counted["tokens_in"] < 10
+            assert len(got.body) // 10 < counted["tokens_out"] < len(got.body)
+            for _ in range(9):
+                got = await client.modern("tools/call", CALL)
+            assert got.error["data"]["reason"] == "budget_exhausted"
+
+    run(main)
+
+
 DAY = LimitRule("spend", "money", 100, algorithm="calendar", period="day", currency="USD")
 
 

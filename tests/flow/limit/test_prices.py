@@ -23,6 +23,13 @@ SUBJECT = Subject(LOCAL, "default", "git", "log")
         pytest.param(PriceRule("USD", per_call=5), 100, None, 5, id="a call"),
         pytest.param(PriceRule("USD", per_mib=1 << 20), 100, None, 100, id="bytes"),
         pytest.param(PriceRule("USD", per_mib=1), 100, None, 1, id="rounded up"),
+        pytest.param(
+            PriceRule("USD", per_million_tokens_in=3_000_000, per_million_tokens_out=15_000_000),
+            1,
+            None,
+            33_000,
+            id="tokens",
+        ),
         pytest.param(PriceRule("USD", per_call=5, per_unit=7, units="/n"), 1, {"n": 3}, 26, id="units, added up"),
         pytest.param(PriceRule("USD", amount="/a/cost"), 1, {"a": {"cost": 2}}, 2_000_000, id="the answer says it"),
         pytest.param(PriceRule("USD", per_unit=7, units="/n"), 1, {"n": "3"}, None, id="no number"),
@@ -32,14 +39,15 @@ SUBJECT = Subject(LOCAL, "default", "git", "log")
     ],
 )
 def test_a_cost(rule: PriceRule, size: int, result: Any, cost: int | None) -> None:
-    assert Price(rule).cost(size, result) == cost
+    used = {"bytes": size, "tokens_in": 1000, "tokens_out": 2000}
+    assert Price(rule).cost(used, result) == cost
 
 
 def test_what_is_expected() -> None:
-    assert Price(PriceRule("USD", per_call=5)).expected(10, 99) == 5
+    assert Price(PriceRule("USD", per_call=5)).expected({"bytes": 10}, 99) == 5
     unknown = Price(PriceRule("USD", per_call=5, per_unit=1, units="/n", expected=20))
-    assert unknown.expected(10, None) == 20
-    assert unknown.expected(10, 7) == 7
+    assert unknown.expected({"bytes": 10}, None) == 20
+    assert unknown.expected({"bytes": 10}, 7) == 7
 
 
 def test_the_first_that_fits_counts_and_a_condition_without_a_value_fits() -> None:
@@ -54,15 +62,15 @@ def test_the_first_that_fits_counts_and_a_condition_without_a_value_fits() -> No
 
 def test_numbers_of_an_answer_are_exact() -> None:
     result = result_in(b'{"jsonrpc":"2.0","id":1,"result":{"cost":0.1000000000000000055}}')
-    assert Price(PriceRule("USD", amount="/cost")).cost(1, result) == 100_001
-    assert Price(PriceRule("USD", amount="/cost")).cost(1, result_in(b'{"result":{"cost":0.1}}')) == 100_000
+    assert Price(PriceRule("USD", amount="/cost")).cost({"bytes": 1}, result) == 100_001
+    assert Price(PriceRule("USD", amount="/cost")).cost({"bytes": 1}, result_in(b'{"result":{"cost":0.1}}')) == 100_000
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(
     lambda value: json.dumps({"result": value}).encode()
 ))  # fmt: skip
 def test_no_answer_breaks_it(body: bytes) -> None:
-    cost = Price(PriceRule("USD", per_unit=3, units="/n")).cost(1, result_in(body))
+    cost = Price(PriceRule("USD", per_unit=3, units="/n")).cost({"bytes": 1}, result_in(body))
     assert cost is None or 0 <= cost <= MOST
 
 
@@ -70,4 +78,4 @@ def test_no_answer_breaks_it(body: bytes) -> None:
     "body", [b"[" * 100_000, b'{"result":1e999999999999}', b'{"result":' + b" " * MOST_READ + b"1}", b'{"error":{}}']
 )
 def test_hostile_answers_say_nothing(body: bytes) -> None:
-    assert Price(PriceRule("USD", amount="/n")).cost(1, result_in(body)) is None
+    assert Price(PriceRule("USD", amount="/n")).cost({"bytes": 1}, result_in(body)) is None

@@ -106,9 +106,9 @@ class LimitSettings(msgspec.Struct, frozen=True):
     bytes: Annotated[int | None, _bytes("Bytes of requests and answers together.")] = None
     bytes_in: Annotated[int | None, _bytes("Bytes of requests.")] = None
     bytes_out: Annotated[int | None, _bytes("Bytes of answers.")] = None
-    tokens: Annotated[None, later("Tokens of arguments and results together.")] = None
-    tokens_in: Annotated[None, later("Tokens of arguments.")] = None
-    tokens_out: Annotated[None, later("Tokens of results.")] = None
+    tokens: Annotated[int | None, _amount("Tokens of arguments and answers together, estimated.")] = None
+    tokens_in: Annotated[int | None, _amount("Tokens of arguments, estimated.")] = None
+    tokens_out: Annotated[int | None, _amount("Tokens of answers, estimated.")] = None
     money: Annotated[
         Money | None,
         Setting(MONEY, "What calls cost, by `prices` in this currency.", default="another unit is limited"),

@@ -68,6 +68,12 @@ class PriceSettings(msgspec.Struct, frozen=True):
     ] = ""
     per_call: Annotated[Money | None, Setting(MONEY, "A call.", default="nothing")] = None
     per_mib: Annotated[Money | None, Setting(MONEY, "A MiB of request and answer.", default="nothing")] = None
+    per_million_tokens_in: Annotated[
+        Money | None, Setting(MONEY, "A million tokens of arguments, estimated.", default="nothing")
+    ] = None
+    per_million_tokens_out: Annotated[
+        Money | None, Setting(MONEY, "A million tokens of answers, estimated.", default="nothing")
+    ] = None
     per_unit: Annotated[Money | None, Setting(MONEY, "One of what `units` counts.", default="nothing")] = None
     units: Annotated[
         str, Setting(POINTER, "Where the result says how many: `per_unit` times this number.", default="nowhere")
@@ -84,7 +90,6 @@ class PriceSettings(msgspec.Struct, frozen=True):
     cancelled: Annotated[
         str, Setting(Choice(("full", "nothing")), "What a call costs that was sent and then cancelled.")
     ] = "full"
-    per_million_tokens: Annotated[None, later("A million tokens.")] = None
     formula: Annotated[None, later("What a call costs, as an expression in CEL.")] = None
     model: Annotated[None, later("The price of a model, from the list that comes with Narthex.")] = None
 

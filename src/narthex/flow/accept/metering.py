@@ -15,9 +15,10 @@ from narthex.errors import GatewayError, InvalidParams, Overloaded, UpstreamUnav
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, RawMap
 from narthex.flow.limit.keys import Subject
-from narthex.flow.limit.limiter import Limiter, Reservation
+from narthex.flow.limit.limiter import Binding, Limiter, Reservation
 from narthex.flow.limit.prices import Price, first_fitting, result_in
 from narthex.flow.limit.spending import Spent
+from narthex.flow.limit.tokens import estimate, estimate_size
 from narthex.flow.policy.conditions import read_arguments
 from narthex.flow.route.index import Target
 from narthex.types import Call, Kind, Snapshot
@@ -65,7 +66,7 @@ class Metering:
         self.ahead = 0
         """How far the wall clock is ahead of `time`, in microseconds."""
         self.limiter = Limiter((), self.time)
-        self.sizes, self.costs = Usual(), Usual()
+        self.sizes, self.tokens, self.costs = Usual(), Usual(), Usual()
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
 
@@ -94,13 +95,14 @@ class Metering:
 class Metered:
     """What one call has reserved. Each way of its end is told once; the first counts."""
 
-    __slots__ = ("_expected", "_given_back", "_held", "_metering", "_price", "_size_in", "reads")
+    __slots__ = ("_demand", "_expected", "_given_back", "_held", "_metering", "_price", "_size_in", "reads")
 
     def __init__(self, metering: Metering, size_in: int) -> None:
         self._metering = metering
         self._size_in = size_in
         self._held: Reservation | None = None
         self._price: Price | None = None
+        self._demand: dict[str, int] = {}
         self._expected = 0
         self._given_back = False
         self.reads = False
@@ -115,15 +117,24 @@ class Metered:
                 self._held = limiter.reserve(binding)
             return
         arguments = _arguments(params) if binding.reads_arguments else {}
-        size = self._size_in + (self._metering.sizes.of(binding.subject) or FIRST_SIZE)
-        demand = {"bytes_in": self._size_in, "bytes_out": size - self._size_in, "bytes": size}
+        demand = self._demand = self._expect(binding, params)
         price = self._price = first_fitting(binding.prices, binding.kind, binding.subject, arguments)
         if price is not None:
-            self._expected = demand[price.rule.currency] = price.expected(
-                size, self._metering.costs.of(binding.subject)
-            )
+            self._expected = price.expected(demand, self._metering.costs.of(binding.subject))
+            demand[price.rule.currency] = self._expected
             self.reads = bool(price.pointer)
         self._held = limiter.reserve(binding, demand, arguments)
+
+    def _expect(self, binding: Binding, params: RawMap) -> dict[str, int]:
+        """What the call is expected to use, by unit."""
+        metering, subject = self._metering, binding.subject
+        size = metering.sizes.of(subject) or FIRST_SIZE
+        found = {"bytes_in": self._size_in, "bytes_out": size, "bytes": self._size_in + size}
+        if binding.counts_tokens:
+            found["tokens_in"] = tokens = estimate(bytes(params.get("arguments", b"")))
+            found["tokens_out"] = usual = metering.tokens.of(subject) or estimate_size(size)
+            found["tokens"] = tokens + usual
+        return found
 
     @property
     def cost(self) -> tuple[int, str] | None:
@@ -141,24 +152,29 @@ class Metered:
         if held is None:
             return b""
         if held.open:
-            used: dict[str, int] = {}
-            if not held.binding.plain:
-                self._metering.sizes.was(held.binding.subject, size)
-                used = {"bytes_out": size, "bytes": self._size_in + size, **self._cost(size, parts)}
-            self._settle(held, used)
+            self._settle(held, {} if held.binding.plain else self._use(held.binding, size, parts))
         return self._metering.limiter.left(held)
 
-    def _cost(self, size: int, parts: Sequence[Any]) -> dict[str, int]:
-        price, held = self._price, self._held
-        if price is None or held is None:
-            return {}
-        cost = price.cost(self._size_in + size, result_in(b"".join(parts)) if self.reads else None)
-        if cost is None:
-            cost = self._expected
-        elif self.reads:
-            self._metering.costs.was(held.binding.subject, cost)
-        self._expected = cost
-        return {price.rule.currency: cost}
+    def _use(self, binding: Binding, size: int, parts: Sequence[Any]) -> dict[str, int]:
+        """What the call has used, by unit; what it is to be remembered by for the next."""
+        metering, subject, price = self._metering, binding.subject, self._price
+        metering.sizes.was(subject, size)
+        used = {"bytes_out": size, "bytes": self._size_in + size}
+        body = b"".join(parts) if binding.counts_tokens or self.reads else b""
+        if binding.counts_tokens:
+            used["tokens_in"] = self._demand["tokens_in"]
+            used["tokens_out"] = tokens = estimate(body) if body else estimate_size(size)
+            used["tokens"] = used["tokens_in"] + tokens
+            metering.tokens.was(subject, tokens)
+        if price is None:
+            return used
+        cost = price.cost(used, result_in(body) if self.reads else None)
+        if cost is not None:
+            self._expected = cost
+            if self.reads:
+                metering.costs.was(subject, cost)
+        used[price.rule.currency] = self._expected
+        return used
 
     def ended(self, *, sent: bool, error: GatewayError | None = None) -> None:
         """It ended without an answer. What was sent is used, as was expected, unless the fault is ours."""

@@ -31,10 +31,10 @@ MOST_BINDINGS = 8192
 """Callers with what they call that are remembered with their keys; the oldest is forgotten."""
 SWEPT = 512
 """Buckets looked at in one step of upkeep, or as many again: well under a millisecond."""
-BUDGETS: frozenset[LimitUnit] = frozenset({"money"})
+BUDGETS: frozenset[LimitUnit] = frozenset({"money", "tokens", "tokens_in", "tokens_out"})
 LASTING = 3600 * SECOND
 """Windows of this length and longer are counted on after a restart; periods of the calendar and money always."""
-EXPECTED: frozenset[LimitUnit] = frozenset({"bytes", "bytes_out"})
+EXPECTED: frozenset[LimitUnit] = frozenset({"bytes", "bytes_out", "tokens", "tokens_out"})
 """Units of which nobody knows beforehand how much it will be."""
 PATTERNS: Mapping[Kind, str] = {"tools": "tools", "prompts": "prompts", "resources": "resources"}
 
@@ -111,8 +111,8 @@ class Binding:
     """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
 
     __slots__ = (
-        "groups", "held", "kind", "lasting", "ones", "places", "plain", "policy", "prices", "reads_arguments", "shown",
-        "subject", "template",
+        "counts_tokens", "groups", "held", "kind", "lasting", "ones", "places", "plain", "policy", "prices",
+        "reads_arguments", "shown", "subject", "template",
     )  # fmt: skip
 
     def __init__(
@@ -133,6 +133,9 @@ class Binding:
             limit.per_arguments or limit.rule.unit not in ("calls", "concurrent") for *_, limit in places
         )
         """Every call takes one of each: nothing of it needs to be looked at."""
+        self.counts_tokens = any(rule.unit.startswith("tokens") for rule in rules) or any(
+            price.counts_tokens for price in prices
+        )
         self.held = tuple(at for at, rule in enumerate(rules) if rule.unit == "concurrent")
         """The places that are given back when a call ends, whatever became of it."""
         told = [rule for rule in rules if is_told(rule)]

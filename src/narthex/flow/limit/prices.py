@@ -22,6 +22,7 @@ from narthex.flow.route.patterns import compile_globs
 from narthex.types import Kind, PriceRule
 
 MIB = 1 << 20
+MILLION = 1_000_000
 MOST_READ = 1 << 20
 """Bytes of an answer that is searched for what it cost."""
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -30,14 +31,13 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 class Price:
     """One price with its condition compiled."""
 
-    __slots__ = ("condition", "pointer", "rule", "varies")
+    __slots__ = ("condition", "counts_tokens", "pointer", "rule")
 
     def __init__(self, rule: PriceRule) -> None:
         self.rule = rule
         self.condition: Condition | None = compile_condition(rule.when) if rule.when else None
         self.pointer = rule.amount or rule.units
-        self.varies = bool(self.pointer or rule.per_mib)
-        """Is it known only behind the call?"""
+        self.counts_tokens = bool(rule.per_million_tokens_in or rule.per_million_tokens_out)
 
     def covers(self, kind: Kind, subject: Subject) -> bool:
         rule = self.rule
@@ -48,23 +48,34 @@ class Price:
         }  # fmt: skip
         return compile_globs(patterns.get(kind, ()))(canonical(subject.server, subject.name))
 
-    def cost(self, size: int, result: Any) -> int | None:
-        """What a call cost whose request and answer had so many bytes; None: the answer should say and does not."""
-        rule = self.rule
-        total = rule.per_call + -(-rule.per_mib * size // MIB)
+    def cost(self, used: Mapping[str, int], result: Any) -> int | None:
+        """What a call cost; None: the answer should say and does not.
+
+        Args:
+            used: `bytes`, and `tokens_in` and `tokens_out` where these have a price.
+        """
+        total = self._known(used)
         if self.pointer:
+            rule = self.rule
             said = times(UNIT if rule.amount else rule.per_unit, at_pointer(result, self.pointer))
             if said is None:
                 return None
             total += said
         return min(total, MOST)
 
-    def expected(self, size: int, usual: int | None) -> int:
+    def expected(self, demand: Mapping[str, int], usual: int | None) -> int:
         """The same beforehand. `usual`: what such calls have cost lately, None where there was none."""
-        rule = self.rule
         if not self.pointer:
-            return min(MOST, rule.per_call + -(-rule.per_mib * size // MIB))
-        return usual if usual is not None else max(rule.expected, rule.per_call)
+            return min(MOST, self._known(demand))
+        return usual if usual is not None else max(self.rule.expected, self.rule.per_call)
+
+    def _known(self, used: Mapping[str, int]) -> int:
+        rule = self.rule
+        total = rule.per_call - (-rule.per_mib * used["bytes"] // MIB)
+        if self.counts_tokens:
+            total -= -rule.per_million_tokens_in * used["tokens_in"] // MILLION
+            total -= -rule.per_million_tokens_out * used["tokens_out"] // MILLION
+        return total
 
 
 def first_fitting(prices: Sequence[Price], kind: Kind, subject: Subject, arguments: Any) -> Price | None:

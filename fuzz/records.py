@@ -9,10 +9,22 @@ from narthex.flow.policy.again import Again
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.recorded import BadRecord, Reader
 from narthex.flow.policy.replay import Replayed, replay
-from narthex.types import Grant
+from narthex.flow.policy.run_rules import RunRules
+from narthex.flow.policy.site import NOWHERE
+from narthex.types import Grant, Patterns, RunRule, RunSpec
 
 RULES = Grants(
     (Grant("reads", "allow", tools=("*__get_*",)), Grant("small", "allow", tools=("b__*",), when="args.n < 5"))
+)
+
+RUNS = RunRules(
+    RunSpec(
+        rules=(
+            RunRule("few", "deny", Patterns(("b__*",)), at_most=3),
+            RunRule("clean", "hold", Patterns(("*__get_*",)), labels=("untrusted",)),
+        )
+    ),
+    NOWHERE,
 )
 
 
@@ -30,7 +42,7 @@ def fuzz_recorded(data: bytes) -> None:
         return
     if one is None:
         return
-    found, again = Replayed(), Again(RULES, {})
+    found, again = Replayed(), Again(RULES, {}, runs=RUNS)
     for _ in range(2):
         _loop().run_until_complete(replay(one, again, found, by_effect=False))
     assert found.decided + sum(found.untold.values()) == 2

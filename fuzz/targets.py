@@ -22,6 +22,7 @@ from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuz
 from fuzz.journals import fuzz_journal
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
 from fuzz.records import fuzz_recorded
+from fuzz.runs import fuzz_run_id
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import bridge, handshake, headers, revisions
@@ -284,6 +285,7 @@ TARGETS: dict[str, Target] = {
     "param_headers": fuzz_param_headers,
     "journal": fuzz_journal,
     "recorded": fuzz_recorded,
+    "run_id": fuzz_run_id,
     "seal": fuzz_seal,
     "sse": fuzz_sse,
     "token_answer": fuzz_token_answer,

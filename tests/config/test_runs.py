@@ -117,6 +117,16 @@ LABELS = 'labels: [{adds: untrusted, tools: ["web__*"]}]'
             id="two of a name",
         ),
         pytest.param(
+            [
+                'grants: [{name: a, allow: ["*"]}]',
+                "runs:",
+                "  rules:",
+                '    - {name: a, deny: ["*"], at_most: 1}',
+            ],
+            "8: a grant is called 'a' already",
+            id="called as a grant",
+        ),
+        pytest.param(
             ["runs:", "  labels: [{adds: a}]"],
             "6: a row of `labels` needs `tools`, `prompts`, `resources`, `classification` or `privacy`",
             id="a label of everything",

@@ -172,7 +172,7 @@ class _Compiler:
         secrets = compile_secrets(settings, self.reading, self.env, self._resolve)
         grants = compile_grants(settings.grants, servers, endpoints, approvals.terms, self.reading)
         data = compile_data(settings.servers, settings.data, self.reading)
-        runs = compile_runs(settings.runs, servers, self.reading)
+        runs = compile_runs(settings.runs, servers, grants, self.reading)
         check_conditions(grants, runs, self.reading)
         for_calls = tuple(one for one in grants if is_for_calls(one))
         check_asked((*grants, *(runs.labels if runs is not None else ())), data, self.reading)

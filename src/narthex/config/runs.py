@@ -18,8 +18,10 @@ from narthex.flow.policy.conditions import BadCondition, compile_condition
 from narthex.types import Grant, LabelRow, Patterns, RunRule, RunSpec
 
 
-def compile_runs(settings: RunSettings | None, servers: Iterable[str], reading: Reading) -> RunSpec | None:
-    """What is watched over several calls."""
+def compile_runs(
+    settings: RunSettings | None, servers: Iterable[str], grants: Sequence[Grant], reading: Reading
+) -> RunSpec | None:
+    """What is watched over several calls. No rule is called as a grant is: decisions name what said them."""
     if settings is None:
         return None
     known = tuple(servers)
@@ -32,6 +34,8 @@ def compile_runs(settings: RunSettings | None, servers: Iterable[str], reading: 
             reading.fault(at, "'name' is missing: what the rule is called in decisions and records")
         elif any(one.name == other.name for other in rules):
             reading.fault((*at, "name"), f"a rule '{one.name}' stands there already")
+        elif any(one.name == grant.name for grant in grants):
+            reading.fault((*at, "name"), f"a grant is called '{one.name}' already")
         for label in one.labels:
             if label not in added:
                 hint = suggest(label, added)

@@ -230,17 +230,17 @@ def test_parameters_are_sealed_and_gone_at_the_end(run: Run) -> None:
         await inside.ask(CALL)
         assert b"PLANTED" not in outside.path.read_bytes()
         kept = await inside.one("a1")
-        assert kept is not None and inside.read(kept) == {"arguments": {"amount": 500, "note": "PLANTED"}}
+        assert kept is not None and await inside.read([kept]) == [{"arguments": {"amount": 500, "note": "PLANTED"}}]
         outside.keys[0] = MasterKey(b"x" * 32)
-        assert inside.read(kept) is None, "under another key nobody reads them"
+        assert await inside.read([kept]) == [None], "under another key nobody reads them"
         moved = replace(kept, id="a9")
         outside.keys[0] = MasterKey(b"k" * 32)
-        assert inside.read(moved) is None, "nor those of another call"
+        assert await inside.read([moved]) == [None], "nor those of another call"
         await inside.decide("a1", "bob", yes=False)
         outside.clock.advance(61)
         await inside.look()
         gone = await inside.one("a1")
-        assert gone is not None and gone.params == b"" and inside.read(gone) is None
+        assert gone is not None and gone.params == b"" and await inside.parameters(gone) is None
 
     run(case)
 

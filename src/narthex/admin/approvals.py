@@ -6,9 +6,9 @@ yes or no is recorded; nobody says yes to a call of their own. Cases: `tests/adm
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,22 +27,21 @@ LISTED = 2048
 def approval_routes(gateway: GatewayView) -> list[Route]:
     approvals = gateway.approvals
 
-    def told(found: Approval, most: int | None = None) -> dict[str, Any]:
-        params = approvals.read(found) if most is None or found.size <= most else None
-        return {**document(found, approvals.now()), "params": params}
+    async def told(rows: list[Approval], most: int) -> list[dict[str, Any]]:
+        shown = await approvals.read([one if one.size <= most else replace(one, params=b"") for one in rows])
+        now = approvals.now()
+        return [{**document(one, now), "params": params} for one, params in zip(rows, shown, strict=True)]
 
     async def listed(request: Request) -> Response:
-        everything = request.query_params.get("all") == "true"
-        now = approvals.now()
+        everything, now = request.query_params.get("all") == "true", approvals.now()
         found = [one for one in await approvals.all() if everything or one.is_open(now)]
-        shown = await asyncio.to_thread(lambda: [told(one, LISTED) for one in found])
-        return json_reply({"approvals": shown})
+        return json_reply({"approvals": await told(found, LISTED)})
 
     async def one(request: Request) -> Response:
         found = await approvals.one(request.path_params["id"])
         if found is None:
             raise HTTPException(404)
-        return json_reply(await asyncio.to_thread(told, found))
+        return json_reply((await told([found], found.size))[0])
 
     async def decide(request: Request, *, yes: bool) -> Response:
         by, principal = caller_of(request.scope)

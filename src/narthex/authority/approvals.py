@@ -40,6 +40,8 @@ from narthex.telemetry.record import stamp
 from narthex.types import ApprovalSpec, Principal
 
 SWEEP_S = 60.0
+SLICE = 20
+"""Calls whose parameters are opened between two pauses."""
 USER = "the caller's user"
 _log = logging.getLogger("narthex.approvals")
 
@@ -170,14 +172,20 @@ class Approvals:
         """One of them."""
         return await self._store.approval(id_) if self._store is not None else None
 
-    def read(self, found: Approval) -> Any:
-        """The parameters of a held call; None where they are gone, or do not open any more."""
-        return read_params(found, Envelopes(self._master_keys(), self._random))
+    async def read(self, rows: Sequence[Approval]) -> list[Any]:
+        """The parameters of held calls; None for those that are gone, or do not open any more. In slices: calls that
+        are made meanwhile do not wait for somebody who looks."""
+        envelopes, found = await asyncio.to_thread(self._envelopes), []
+        for number, row in enumerate(rows, 1):
+            found.append(read_params(row, envelopes))
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        return found
 
     async def parameters(self, found: Approval) -> Any:
         """The same of one that was told without them."""
         whole = await self.one(found.id)
-        return await asyncio.to_thread(self.read, whole) if whole is not None else None
+        return (await self.read([whole]))[0] if whole is not None else None
 
     # --- upkeep
 
@@ -229,7 +237,10 @@ class Approvals:
         return self._store
 
     def _seal(self, said: str, tenant: str, id_: str) -> bytes:
-        return Envelopes(self._master_keys(), self._random).seal(said, tenant, _name(id_))
+        return self._envelopes().seal(said, tenant, _name(id_))
+
+    def _envelopes(self) -> Envelopes:
+        return Envelopes(self._master_keys(), self._random)
 
 
 def read_params(found: Approval, envelopes: Envelopes) -> Any:

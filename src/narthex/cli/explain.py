@@ -6,10 +6,12 @@ Cases: `tests/cli/test_explain.py`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +19,18 @@ import click
 
 from narthex.cli.callers import principal_of
 from narthex.cli.client import one_line
+from narthex.cli.judging import decided_again
 from narthex.cli.kept import config_option, find_file, json_option, say
 from narthex.cli.records import grants_of, imagined
 
 if TYPE_CHECKING:
+    from narthex.flow.policy.decision import Decision
     from narthex.flow.policy.explanation import Explanation
     from narthex.types import Kind, Principal
 
 WHO = ("tenant", "issuer", "subject", "client", "agent", "role", "group", "scope", "kind", "anonymous")
 """Keys of `--who`; those of a grant's `who`."""
+METHODS: Mapping[Kind, str] = {"tools": "tools/call", "prompts": "prompts/get", "resources": "resources/read"}
 _COLOURS = {"applies": "green", "skipped": None, "not met": "yellow", "failed": "red"}
 
 
@@ -73,8 +78,9 @@ def explain(
 
     Exits 0 where the call is allowed, 1 where not; with RECORD 0 where the decision is the one that was recorded.
 
-    With --json: {"decision", "reason", "rule", "line", "visible", "revision", "rules": [{"rule", "line", "effect",
-    "verdict", "text"}]}, with RECORD also "agrees" and "record": {"id", "time", "decision", "reason", "rule", "line"}.
+    With --json: {"decision", "reason", "rule", "line", "visible", "revision", "policy": {"engine", "bundle", "detail"},
+    "rules": [{"rule", "line", "effect", "verdict", "text"}]}, with RECORD also "agrees" and "record": {"id", "time",
+    "decision", "reason", "rule", "line"}.
     """
     if record is not None:
         if said or tool or prompt or resource or labels or calls:
@@ -90,8 +96,11 @@ def explain(
     arguments = _arguments(pairs, document)
     from narthex.config.compile import load_snapshot
     from narthex.config.document import suggest
-    from narthex.flow.codec.jsonrpc import Raw
+    from narthex.flow.codec.jsonrpc import Raw, encode
+    from narthex.flow.policy.again import Asked
     from narthex.flow.policy.explanation import explain as decide
+    from narthex.flow.route.target import Target
+    from narthex.types import Call
 
     snapshot = load_snapshot(find_file(ctx, config), env=os.environ)
     if endpoint not in snapshot.endpoints:
@@ -102,22 +111,39 @@ def explain(
     runs = imagined(snapshot, principal, endpoint, labels, Counter(calls))
     if runs is None and (labels or calls):
         raise click.UsageError("this configuration has no `runs`: nothing looks at what a run has done")
+    params, now = {"arguments": Raw(json.dumps(arguments).encode())}, time.time()
     found = decide(
         grants_of(snapshot),
         principal,
         endpoint,
         kind,
         (server, own),
-        {"arguments": Raw(json.dumps(arguments).encode())},
+        params,
         {"address": address} if address else {},
-        time.time(),
+        now,
         runs,
     )
+    if snapshot.policy is not None:
+        call = Call(METHODS[kind], params, {}, b"1", "modern", "2026-07-28", principal, endpoint, own)
+        run = {"labels": list(labels), "calls": Counter(calls)}
+        asked = Asked(call, kind, Target(server, own, encode(own)), address, now, run=run)
+        found = judged(found, asyncio.run(decided_again(snapshot, asked)))
     if as_json:
         say(document_of(found, snapshot.revision))
     else:
         show(found, Path(snapshot.source).name)
     ctx.exit(0 if found.decision.effect == "allow" else 1)
+
+
+def judged(found: Explanation, decision: Decision) -> Explanation:
+    """An explanation by the grants with what was decided in the end, by an engine beside them too."""
+    from msgspec.structs import replace
+
+    from narthex.flow.policy.decision import HIDDEN
+
+    if not found.visible or not (decision.engine or decision is HIDDEN or decision.effect != found.decision.effect):
+        return found
+    return replace(found, decision=decision, visible=decision is not HIDDEN)
 
 
 def _what(tool: str | None, prompt: str | None, resource: str | None) -> tuple[Kind, str]:
@@ -167,7 +193,7 @@ def _principal(said: tuple[str, ...], *, identified: bool) -> Principal:
 
 def show(found: Explanation, file: str) -> None:
     """For people."""
-    if not found.steps:
+    if not found.steps and not found.decision.engine and found.visible:
         click.echo("No grants are configured: whoever is let in may call everything.")
     width = max((len(step.rule) for step in found.steps), default=0)
     for step in found.steps:
@@ -180,6 +206,9 @@ def show(found: Explanation, file: str) -> None:
     words = {"allow": ("Allowed", "green"), "deny": ("Denied", "red"), "hold": ("Held", "yellow")}
     word, colour = words[decision.effect]
     by = f" by '{decision.rule}' ({file}:{decision.line})" if decision.rule else ""
+    if decision.engine:
+        by = f" by the policy ({decision.engine}, revision {one_line(decision.bundle or '?')})"
+        by += f": {one_line(decision.detail)}" if decision.detail else ""
     seen = "" if found.visible else "; the caller does not see it: it answers as what is missing"
     click.secho(f"\n{word}: {decision.reason}{by}{seen}", fg=colour)
 
@@ -194,5 +223,8 @@ def document_of(found: Explanation, revision: str) -> dict[str, Any]:
         "line": decision.line or None,
         "visible": found.visible,
         "revision": revision,
+        "policy": {"engine": decision.engine, "bundle": decision.bundle, "detail": decision.detail}
+        if decision.engine
+        else None,
         "rules": [{key: getattr(step, key) for key in step.__struct_fields__} for step in found.steps],
     }

@@ -16,12 +16,11 @@ from msgspec.structs import replace
 
 from narthex.cli.client import one_line
 from narthex.cli.explain import document_of, show
-from narthex.cli.judging import judging
+from narthex.cli.judging import decided_again
 from narthex.cli.kept import say
 from narthex.cli.records import find_record, folder_of, grants_of, imagined, lines_of
 
 if TYPE_CHECKING:
-    from narthex.flow.policy.again import Asked
     from narthex.flow.policy.decision import Decision
     from narthex.flow.policy.recorded import Recorded
     from narthex.types import Snapshot
@@ -38,7 +37,7 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
     one = _read(record, snapshot)
     asked, call, run = one.asked, one.asked.call, one.asked.run or {}
     try:
-        decision = asyncio.run(_again(snapshot, asked))
+        decision = asyncio.run(decided_again(snapshot, asked))
     except Untold as error:
         raise click.ClickException(f"it cannot be decided again: {error}") from None
     found = explain(
@@ -63,11 +62,6 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
         show(found, Path(snapshot.source).name)
         _show_recorded(one.said, agrees=agrees)
     ctx.exit(0 if agrees else 1)
-
-
-async def _again(snapshot: Snapshot, asked: Asked) -> Decision:
-    async with judging(snapshot) as again:
-        return await again.decide(asked)
 
 
 def _read(record: str, snapshot: Snapshot) -> Recorded:

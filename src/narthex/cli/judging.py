@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from narthex.cli.records import grants_of, run_rules_of
 
 if TYPE_CHECKING:
-    from narthex.flow.policy.again import Again
+    from narthex.flow.policy.again import Again, Asked
+    from narthex.flow.policy.decision import Decision
     from narthex.flow.policy.engine import Engine
     from narthex.types import Snapshot
 
@@ -38,6 +39,12 @@ async def judging(snapshot: Snapshot) -> AsyncIterator[Again]:
             site,
             runs=run_rules_of(snapshot),
         )
+
+
+async def decided_again(snapshot: Snapshot, asked: Asked) -> Decision:
+    """One decision. Raises ConfigError; Untold: it lacks what a rule looks at."""
+    async with judging(snapshot) as again:
+        return await again.decide(asked)
 
 
 @asynccontextmanager

@@ -63,6 +63,7 @@ from narthex.types import Address, Principal, Snapshot, TlsFiles
 
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
+    from narthex.flow.policy.engine import Engine
     from narthex.telemetry.journal import Journal
     from narthex.telemetry.record import Entry
 
@@ -124,7 +125,7 @@ class Gateway:
         )
         self.journal: Journal | None = None
         self.books = Books()
-        self._admins: tuple[Snapshot, AdminRules] | None = None
+        self._admins: tuple[Snapshot, Engine | None, AdminRules] | None = None
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -275,11 +276,12 @@ class Gateway:
         """Whom this value of `Authorization` proves."""
         return await self.identity.proved(authorization) if self.identity is not None else None
 
-    def admit(self, principal: Principal, action: str, address: str) -> Check:
+    async def admit(self, principal: Principal, action: str, address: str) -> Check:
         """May they do this on the admin side? The check is decided."""
-        if self._admins is None or self._admins[0] is not self.snapshot:
-            self._admins = (self.snapshot, admins_of(self.snapshot, time.time))
-        return self._admins[1].check(principal, action, address)
+        snapshot, engine = self.snapshot, self.policies.engine
+        if self._admins is None or self._admins[0] is not snapshot or self._admins[1] is not engine:
+            self._admins = (snapshot, engine, admins_of(snapshot, time.time, engine))
+        return await self._admins[2].check(principal, action, address)
 
     def record(self, entry: Entry) -> None:
         """Keep what was done on the admin side, where records are kept."""

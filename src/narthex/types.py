@@ -648,6 +648,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The second place of the journal's checkpoints; empty for none."""
     audit_inputs: Literal["none", "digest", "full"] = "none"
     """What is recorded of what a decision was taken on."""
+    policy_admin: bool = False
+    """Does the policy decide on the admin side, too?"""
     policy: RegoSpec | OpaSpec | None = None
     decision_log: DecisionLogSpec | None = None
     """Who decides beside the grants; None: nobody."""

@@ -98,8 +98,8 @@ class Gateway:
     async def caller(self, authorization: str) -> Principal | None:
         return {f"Bearer {ADMIN}": BOSS, f"Bearer {WORKER}": SOMEBODY}.get(authorization)
 
-    def admit(self, principal: Principal, action: str, address: str) -> Check:
-        return admins_of(self.snapshot, lambda: 1000.0).check(principal, action, address)
+    async def admit(self, principal: Principal, action: str, address: str) -> Check:
+        return await admins_of(self.snapshot, lambda: 1000.0).check(principal, action, address)
 
     def record(self, entry: Entry) -> None:
         entry.at = 1000.0

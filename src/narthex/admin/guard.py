@@ -53,7 +53,7 @@ class Admitting(Protocol):
     async def caller(self, authorization: str) -> Principal | None:
         """Whom this value of `Authorization` proves."""
 
-    def admit(self, principal: Principal, action: str, address: str) -> Check:
+    async def admit(self, principal: Principal, action: str, address: str) -> Check:
         """May they do this? The check is decided."""
 
     def record(self, entry: Entry) -> None:
@@ -113,7 +113,7 @@ class Guard:
         if len(given) == 1 and (principal := await self._gateway.caller(given[0])) is not None:
             act.principal = principal
             scope[_CALLER] = (f"{principal.subject} of {principal.issuer}", principal)
-            act.check = self._gateway.admit(principal, act.action, act.source)
+            act.check = await self._gateway.admit(principal, act.action, act.source)
             if act.check.decision is not None and act.check.decision.effect == "allow":
                 return None
             return error_reply(403, "denied", f"you may not do this: {act.action}")

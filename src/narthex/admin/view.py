@@ -94,7 +94,7 @@ class GatewayView(Protocol):
     async def caller(self, authorization: str) -> Principal | None:
         """Whom this value of `Authorization` proves. Nobody, while no identity is configured."""
 
-    def admit(self, principal: Principal, action: str, address: str) -> Check:
+    async def admit(self, principal: Principal, action: str, address: str) -> Check:
         """May they do this on the admin side? The check is decided."""
 
     def record(self, entry: Entry) -> None:

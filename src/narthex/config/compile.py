@@ -209,6 +209,7 @@ class _Compiler:
             environment=settings.environment or "",
             data=data,
             runs=runs,
+            policy_admin=settings.policy is not None and settings.policy.admin,
             policy=compile_policy(settings.policy, allowed, self.reading, self._resolve),
             decision_log=compile_decision_logs(settings.policy, allowed, self.reading, self._resolve),
             quotas=quotas,

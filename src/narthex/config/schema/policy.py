@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from narthex.config.kinds import Group, Setting
+from narthex.config.kinds import Flag, Group, Setting
 from narthex.config.schema.decision_logs import DECISION_LOGS, DecisionLogSettings
 from narthex.config.schema.opa import OPA, OpaSettings
 from narthex.config.schema.rego import REGO, RegoSettings
@@ -17,6 +17,13 @@ class PolicySettings(msgspec.Struct, frozen=True):
 
     rego: Annotated[RegoSettings | None, REGO] = None
     opa: Annotated[OpaSettings | None, OPA] = None
+    admin: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "`true`: on the admin side it must allow, too (`input.action` is `admin`), beside admin role and grants.",
+        ),
+    ] = False
     decision_logs: Annotated[DecisionLogSettings | None, DECISION_LOGS] = None
 
 

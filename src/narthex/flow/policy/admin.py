@@ -1,4 +1,4 @@
-"""May somebody do this on the admin side? Decided by grants as calls are: by the same admission.
+"""May somebody do this on the admin side? Decided as calls are: by the same admission, grants and engine.
 
 In: grants that speak of `admin`, the admin role; who, which action, from where. Out: the check, decided. Who has the
 admin role may do all that no grant denies; others what a grant allows. The token in the file is no principal: it is the
@@ -17,15 +17,21 @@ from msgspec.structs import replace
 from narthex.errors import GatewayError
 from narthex.flow.codec.jsonrpc import encode
 from narthex.flow.policy.admission import Admissions, Check
+from narthex.flow.policy.again import answered
+from narthex.flow.policy.deciding import decided
+from narthex.flow.policy.decision import HIDDEN, UNKNOWN_OBLIGATION
+from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.route.names import canonical
 from narthex.flow.route.target import Target
-from narthex.types import Grant, IdentitySpec, Principal, Snapshot, Who
+from narthex.types import Call, Grant, IdentitySpec, Principal, Snapshot, Who
 
 SERVER = "admin"
 """What stands before the action in its canonical name: `admin__reload`."""
 _SEGMENT = re.compile(r"[a-z][a-z_-]{0,31}")
+REVISION = "2026-07-28"
+"""What an engine is told that the action is spoken in: the newest revision of MCP."""
 OTHER = "other"
 """What is no action of ours: no such page, then."""
 
@@ -58,10 +64,11 @@ def is_for_calls(grant: Grant) -> bool:
     return not grant.admin or bool(grant.tools or grant.prompts or grant.resources)
 
 
-def admins_of(snapshot: Snapshot, now: Callable[[], float]) -> AdminRules:
-    """The rules of a configuration."""
-    identity = snapshot.identity or IdentitySpec()
-    return AdminRules(snapshot.admin_grants, identity.admin_role, now, Site(snapshot.environment, snapshot.data))
+def admins_of(snapshot: Snapshot, now: Callable[[], float], engine: Engine | None = None) -> AdminRules:
+    """The rules of a configuration. `engine`: the one in force."""
+    identity, site = snapshot.identity or IdentitySpec(), Site(snapshot.environment, snapshot.data)
+    asked = engine if snapshot.policy_admin else None
+    return AdminRules(snapshot.admin_grants, identity.admin_role, now, site, asked)
 
 
 class AdminRules:
@@ -69,18 +76,33 @@ class AdminRules:
 
     Args:
         grants: As `admin_grants` gave them. role: who has it may do all that no grant denies.
-        now: Unix seconds.
+        now: Unix seconds. engine: who must allow it, too; None: nobody.
     """
 
-    def __init__(self, grants: tuple[Grant, ...], role: str, now: Callable[[], float], site: Site = NOWHERE) -> None:
+    def __init__(
+        self,
+        grants: tuple[Grant, ...],
+        role: str,
+        now: Callable[[], float],
+        site: Site = NOWHERE,
+        engine: Engine | None = None,
+    ) -> None:
         admins = Grant("the admin role", "allow", Who(role=(role,)), tools=(canonical(SERVER, "*"),))
-        self._admissions = Admissions(Grants((*grants, admins), site), {}, now, None, site)
+        self._admissions = Admissions(Grants((*grants, admins), site), {}, now, engine, site)
 
-    def check(self, principal: Principal, action: str, address: str) -> Check:
+    async def check(self, principal: Principal, action: str, address: str) -> Check:
         """The check of one action, with its decision. What is not allowed is denied, hidden or held alike."""
         check = self._admissions.check(principal, "", address)
         target = Target(SERVER, action, encode(action))
-        if check.sees("admin", target):
-            with suppress(GatewayError):  # the decision says so
-                check.admit("admin", target, {})
+        if not check.admission.grants("admin", SERVER, action):
+            check.kind, check.target, check.decision = "admin", target, HIDDEN
+            return check
+        call = Call("admin", {}, {}, b"null", "modern", REVISION, principal, "", action)
+        with suppress(GatewayError):  # the decision says so
+            params = check.admit("admin", target, {})
+            if check.pending:
+                await answered(decided(check, call, "admin", target, params))
+        decision = check.decision
+        if decision is not None and decision.effect == "allow" and decision.obligations:
+            check.decision = replace(decision, effect="deny", reason=UNKNOWN_OBLIGATION)  # nobody keeps any here
         return check

@@ -103,7 +103,7 @@ class Again:
             with suppress(GatewayError):  # the decision says so
                 params = check.admit(kind, target, call.params)
                 if check.pending:
-                    await _answered(decided(check, call, kind, target, params))
+                    await answered(decided(check, call, kind, target, params))
             self._watch(check, asked)
         assert check.decision is not None
         return check.decision
@@ -136,7 +136,7 @@ class Again:
         raise AssertionError("an engine was asked")
 
 
-async def _answered(asking: Generator[object, Any, Any]) -> None:
+async def answered(asking: Generator[object, Any, Any]) -> None:
     """Have an engine answer. Whatever else is asked, a person say, was answered then or not: it is not asked again."""
     answer: Any = None
     with suppress(StopIteration):

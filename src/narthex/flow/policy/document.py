@@ -102,7 +102,7 @@ class Document:
         return {
             "v": VERSION,
             "action": self.action,
-            "phase": "request" if call is not None else "list",
+            "phase": "list" if call is None else "admin" if self.kind == "admin" else "request",
             "subject": subject(self.principal, self.now),
             "resource": resource(self.kind, self.server, self.name, self.site),
             "mcp": mcp,

@@ -52,6 +52,8 @@ class LimitRule(msgspec.Struct, frozen=True):
     prompts: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
+    alerts: tuple[int, ...] = ()
+    """Hundredths of `most` at which somebody is told."""
     currency: str = ""
     """Of money, which is counted in millionths of it."""
 

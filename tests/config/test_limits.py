@@ -49,6 +49,11 @@ def examined(tmp_path: Path, *limits: str) -> Examined:
             id="money",
         ),
         pytest.param(
+            '{name: a, calls: 4, window: 1m, alerts: ["80%", "50%"]}',
+            LimitRule("a", "calls", 4, window=MINUTE, alerts=(50, 80)),
+            id="alerts",
+        ),
+        pytest.param(
             "{name: a, concurrent: 4, per: [server]}",
             LimitRule("a", "concurrent", 4, ("server",), algorithm="concurrent"),
             id="concurrent calls",
@@ -83,6 +88,7 @@ def test_a_limit(tmp_path: Path, text: str, limit: LimitRule) -> None:
         pytest.param("{name: a, calls: 1}", "'window' is missing", id="no window"),
         pytest.param("{name: a, calls: 1, window: 10ms}", "out of bounds", id="a window too short"),
         pytest.param("{name: a, calls: 1, window: calendar year}", "the calendar has hour, day", id="no such period"),
+        pytest.param('{name: a, calls: 1, window: 1m, alerts: ["101%"]}', "is no share", id="more than all"),
         pytest.param("{name: a, calls: 0, window: 1m}", "out of bounds", id="nothing at all"),
         pytest.param("{name: a, concurrent: 1, window: 1m}", "counted at a time", id="concurrent in a window"),
         pytest.param("{name: a, calls: 1, window: 1m, burst: 2}", "goes with `algorithm: bucket`", id="a burst"),

@@ -61,6 +61,7 @@ def _rule(one: LimitSettings, at: KeyPath, reading: Reading) -> LimitRule:
         most=most or 1,
         per=tuple(dict.fromkeys(one.per)),
         burst=one.burst or 0,
+        alerts=tuple(sorted(set(one.alerts))),
         who=compile_who(one.who, (*at, "who"), reading),
         tools=one.tools,
         prompts=one.prompts,
@@ -74,8 +75,8 @@ def _time(one: LimitSettings, unit: LimitUnit, at: KeyPath, reading: Reading) ->
     """Algorithm and window of a rule."""
     window, algorithm = one.window, one.algorithm
     if unit == "concurrent":
-        for key in ("window", "algorithm", "burst"):
-            if getattr(one, key) is not None:
+        for key in ("window", "algorithm", "burst", "alerts"):
+            if getattr(one, key):
                 reading.fault((*at, key), f"{key}: what is concurrent is counted at a time, not over one")
         return {"algorithm": "concurrent"}
     if window is None:

@@ -388,6 +388,36 @@ def test_a_server_that_refuses_with_an_error_of_its_own_still_tells_what_is_left
     run(main)
 
 
+def test_an_answer_is_not_lost_over_what_goes_wrong_in_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, limited(server, CALLS) as gateway:
+
+            def fails(*_: object) -> None:
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(gateway.front.metering.limiter, "settle", fails)
+            assert (await (await gateway.client()).modern("tools/call", CALL)).result
+            await until(gateway.settled)
+
+    run(main)
+
+
+def test_a_share_that_is_reached_is_worth_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        rule = LimitRule("calls", "calls", 4, ("principal",), window=MINUTE, alerts=(50, 100))
+        async with FakeServer(tools=TOOLS) as server, limited(server, rule) as gateway:
+            client = await gateway.client()
+            for _ in range(5):
+                await client.modern("tools/call", CALL)
+
+    with caplog.at_level("WARNING", "narthex.limits"):
+        run(main)
+    assert [one.getMessage() for one in caplog.records] == [
+        "limit 'calls': 50% used (2 of 4 calls) by tenant default, principal narthex local ",
+        "limit 'calls': 100% used (4 of 4 calls) by tenant default, principal narthex local ",
+    ]
+
+
 def test_what_is_usual_follows_what_was() -> None:
     usual = Usual()
 

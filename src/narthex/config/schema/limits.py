@@ -58,6 +58,13 @@ def parse_zone(text: str) -> str:
     return text
 
 
+def parse_share(text: str) -> int:
+    match = re.fullmatch("([0-9]{1,3})%", text)
+    if match is None or not 1 <= int(match[1]) <= 100:
+        raise ValueError(f"{quote(text)} is no share; write 80%")
+    return int(match[1])
+
+
 def _amount(help: str) -> Any:
     return Setting(Count(1, MOST), help, default="another unit is limited")
 
@@ -136,7 +143,15 @@ class LimitSettings(msgspec.Struct, frozen=True):
     burst: Annotated[
         int | None, Setting(Count(1, MOST), "Of a `bucket`: how much may be used at once.", default="as the unit says")
     ] = None
-    alerts: Annotated[None, later("Shares of a budget at which somebody is told.")] = None
+    alerts: Annotated[
+        tuple[int, ...],
+        Setting(
+            Listed(Scalar("a share, 1% to 100%", parse_share), "shares", most=10),
+            "Shares at which the log says so: once on the way up, for each bucket.",
+            default="none",
+        ),
+    ] = ()
+    webhook: Annotated[None, later("Where alerts are sent.")] = None
     when_spent: Annotated[None, later("What becomes of calls once it is spent.")] = None
 
 

@@ -8,12 +8,14 @@ Cases: `tests/flow/accept/test_metering.py`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from narthex.errors import GatewayError, InvalidParams, Overloaded, UpstreamUnavailable
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, RawMap
+from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.limiter import Binding, Limiter, Reservation
 from narthex.flow.limit.prices import Price, first_fitting, result_in
@@ -21,8 +23,10 @@ from narthex.flow.limit.spending import Spent
 from narthex.flow.limit.tokens import estimate, estimate_size
 from narthex.flow.policy.conditions import read_arguments
 from narthex.flow.route.index import Target
+from narthex.telemetry.log import clean
 from narthex.types import Call, Kind, Snapshot
 
+_log: Final = logging.getLogger("narthex.limits")
 COUNTED: Final[dict[str, Kind]] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
 """What counts (design §6)."""
 FIRST_SIZE: Final = 1024
@@ -69,6 +73,14 @@ class Metering:
         self.sizes, self.tokens, self.costs = Usual(), Usual(), Usual()
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
+
+    @staticmethod
+    def alert(alert: Alert) -> None:
+        """A share of a limit is reached: rare, and worth a line."""
+        _log.warning(
+            "limit '%s': %d%% used (%d of %d %s) by %s",
+            alert.limit, alert.share, alert.used, alert.most, alert.unit, clean(alert.per, 256),
+        )  # fmt: skip
 
     def apply(self, snapshot: Snapshot) -> bool:
         """Count by this configuration from now on. Is there anything to count by?"""
@@ -151,9 +163,13 @@ class Metered:
         held = self._held
         if held is None:
             return b""
-        if held.open:
-            self._settle(held, {} if held.binding.plain else self._use(held.binding, size, parts))
-        return self._metering.limiter.left(held)
+        try:
+            if held.open:
+                self._settle(held, {} if held.binding.plain else self._use(held.binding, size, parts))
+            return self._metering.limiter.left(held)
+        except Exception:  # the server's answer is there, and must not be lost over what it cost
+            _log.exception("a call could not be settled")
+            return b""
 
     def _use(self, binding: Binding, size: int, parts: Sequence[Any]) -> dict[str, int]:
         """What the call has used, by unit; what it is to be remembered by for the next."""
@@ -193,6 +209,9 @@ class Metered:
     def _settle(self, held: Reservation, used: dict[str, int]) -> None:
         metering, price, binding = self._metering, self._price, held.binding
         metering.limiter.settle(held, used)
+        if binding.alerts:
+            for alert in metering.limiter.alerts(held):
+                metering.alert(alert)
         if metering.book is None or not (binding.lasting or price is not None):
             return
         currency = price.rule.currency if price is not None else ""

@@ -16,6 +16,7 @@ import msgspec
 
 from narthex.errors import BudgetExhausted, GatewayError, RateLimited
 from narthex.flow.identity.who import fits
+from narthex.flow.limit.alerts import Alert, Shares
 from narthex.flow.limit.algorithms import NEVER, Algorithm, Concurrent, Periodic, Sliding, TokenBucket
 from narthex.flow.limit.buckets import Buckets, Shard
 from narthex.flow.limit.calendar import SECOND, period_of
@@ -71,7 +72,7 @@ def _calendar(rule: LimitRule, at: int) -> tuple[int, int]:
 class Limit:
     """One rule with its counters."""
 
-    __slots__ = ("algorithm", "buckets", "counter", "lasting", "measure", "per_arguments", "rule")
+    __slots__ = ("algorithm", "buckets", "counter", "lasting", "measure", "per_arguments", "rule", "shares")
 
     def __init__(self, rule: LimitRule, buckets: Buckets) -> None:
         self.rule = rule
@@ -80,6 +81,7 @@ class Limit:
         self.counter = digest(_counting(rule))
         """Names what is counted, over restarts."""
         self.lasting = is_lasting(rule)
+        self.shares = Shares(rule.alerts) if rule.alerts else None
         self.measure = rule.currency or rule.unit
         """What of a call's demand it takes."""
         self.per_arguments = any(word.startswith("arg:") for word in rule.per)
@@ -111,7 +113,7 @@ class Binding:
     """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
 
     __slots__ = (
-        "counts_tokens", "groups", "held", "kind", "lasting", "ones", "places", "plain", "policy", "prices",
+        "alerts", "counts_tokens", "groups", "held", "kind", "lasting", "ones", "places", "plain", "policy", "prices",
         "reads_arguments", "shown", "subject", "template",
     )  # fmt: skip
 
@@ -136,6 +138,8 @@ class Binding:
         self.counts_tokens = any(rule.unit.startswith("tokens") for rule in rules) or any(
             price.counts_tokens for price in prices
         )
+        self.alerts = tuple(at for at, rule in enumerate(rules) if rule.alerts)
+        """The places where somebody wants to be told of shares."""
         self.held = tuple(at for at, rule in enumerate(rules) if rule.unit == "concurrent")
         """The places that are given back when a call ends, whatever became of it."""
         told = [rule for rule in rules if is_told(rule)]
@@ -280,6 +284,19 @@ class Limiter:
         for (algorithm, shard, key, _), amount in zip(held.places, held.amounts, strict=True):
             if amount:
                 algorithm.correct(shard, key, -amount, held.at, now)
+
+    def alerts(self, held: Reservation) -> list[Alert]:
+        """The shares that a settled call was the first to reach."""
+        now, found = self.clock(), []
+        for at in held.binding.alerts:
+            algorithm, shard, key, limit = held.places[at]
+            used, _ = algorithm.used(shard, key, now)
+            share = limit.shares.reached(key, used, algorithm.most) if limit.shares is not None else 0
+            if share:
+                rule, words = limit.rule, held.binding.shown[at]
+                per = ", ".join(f"{word} {value}" for word, value in words)
+                found.append(Alert(rule.name, share, used, algorithm.most, rule.currency or rule.unit, per))
+        return found
 
     def uses(self, held: Reservation, used: Mapping[str, int], ahead: int) -> tuple[Use, ...]:
         """What a settled call has used of lasting limits, for the books."""

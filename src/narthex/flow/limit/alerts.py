@@ -1,0 +1,50 @@
+"""At which shares of a limit somebody is told: once on the way up, and again after it was free in between.
+
+In: a limit with `alerts`, how much of a bucket is used. Out: the share that was just reached, for the log.
+Cases: `tests/flow/limit/test_alerts.py`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+MOST = 10_000
+"""Buckets of one limit whose share is remembered; the oldest is forgotten, and may be told of again."""
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """`share` in hundredths of `most` is used by what the bucket is for."""
+
+    limit: str
+    share: int
+    used: int
+    most: int
+    unit: str
+    per: str
+
+
+class Shares:
+    """Which share each bucket of a limit was last told of."""
+
+    __slots__ = ("_shares", "_told")
+
+    def __init__(self, shares: tuple[int, ...]) -> None:
+        self._shares = tuple(sorted(shares))
+        self._told: dict[bytes, int] = {}
+
+    def reached(self, key: bytes, used: int, most: int) -> int:
+        """The highest share that is reached and was not told of yet, else 0."""
+        share = 0
+        for one in self._shares:
+            if used * 100 >= one * most:
+                share = one
+        told = self._told.get(key, 0)
+        if share == told:
+            return 0
+        if not share:
+            self._told.pop(key, None)
+            return 0
+        if key not in self._told and len(self._told) >= MOST:
+            del self._told[next(iter(self._told))]
+        self._told[key] = share
+        return share if share > told else 0

@@ -206,7 +206,7 @@ class Approvals:
         if self._store is None:
             return
         now = self.now()
-        told = {one.id: self._tell(one, now) for one in self._known.values() if one.told < len(one.steps(now))}
+        told = {one.id: self._tell(one, now) for one in list(self._known.values()) if not one.is_told(now)}
         if told:
             await self._store.told_approvals(told)
         for one in list(self._known.values()):

@@ -68,7 +68,7 @@ class MemoryStore:
         found = sorted(self._approvals.values(), key=lambda one: one.asked_at)
         if awaited_at is None:
             return found
-        awaited = [one for one in found if one.ends_at > awaited_at or one.told < len(one.steps(awaited_at))]
+        awaited = [one for one in found if one.ends_at > awaited_at or not one.is_told(awaited_at)]
         return [replace(one, params=b"") for one in awaited]
 
     async def approval(self, id_: str) -> Approval | None:

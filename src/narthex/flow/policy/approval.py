@@ -94,6 +94,11 @@ class Approval(msgspec.Struct, frozen=True):
         """May it still let a call pass?"""
         return self.state(now) in ("pending", "approved")
 
+    def is_told(self, now: float) -> bool:
+        """Is every step of it in the record?"""
+        ended = self.used_at is not None or self.denied_at is not None or now >= self.ends_at
+        return self.told >= 1 + (self.approved_at is not None) + ended
+
     def steps(self, now: float) -> list[Step]:
         """All that has happened so far, in order."""
         found: list[Step] = [("asked", self.asked_at, "")]

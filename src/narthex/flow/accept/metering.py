@@ -168,8 +168,7 @@ class Metered:
                 self._settle(held, {} if held.binding.plain else self._use(held.binding, size, parts))
             return self._metering.limiter.left(held)
         except Exception:  # the server's answer is there, and must not be lost over what it cost
-            _log.exception("a call could not be settled")
-            return b""
+            return self._give_up(held)
 
     def _use(self, binding: Binding, size: int, parts: Sequence[Any]) -> dict[str, int]:
         """What the call has used, by unit; what it is to be remembered by for the next."""
@@ -197,14 +196,23 @@ class Metered:
         held, price = self._held, self._price
         if held is None or not held.open:
             return
-        if not sent or _is_ours(error):
-            self._given_back = True
-            self._metering.limiter.give_back(held)
-        elif price is not None and error is None and price.rule.cancelled == "nothing":
-            self._expected = 0
-            self._settle(held, {price.rule.currency: 0})
-        else:
-            self._settle(held, {})
+        try:
+            if not sent or _is_ours(error):
+                self._given_back = True
+                self._metering.limiter.give_back(held)
+            elif price is not None and error is None and price.rule.cancelled == "nothing":
+                self._expected = 0
+                self._settle(held, {price.rule.currency: 0})
+            else:
+                self._settle(held, {})
+        except Exception:  # the call must come to its end
+            self._give_up(held)
+
+    @staticmethod
+    def _give_up(held: Reservation) -> bytes:
+        _log.exception("a call could not be settled: it counts as it was reserved")
+        held.open = False
+        return b""
 
     def _settle(self, held: Reservation, used: dict[str, int]) -> None:
         metering, price, binding = self._metering, self._price, held.binding

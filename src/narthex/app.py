@@ -367,8 +367,8 @@ class Gateway:
         await self._admin.reload_tls(snapshot.admin_tls)
         fetcher = self.fetcher if snapshot.egress == self.snapshot.egress else Fetcher(snapshot.egress)
         try:  # these may refuse, and then nothing has changed
-            engine = await self.policies.make(snapshot.policy)
             await self.upkeep.apply(snapshot, api_keys=asks_keys(snapshot))
+            engine = await self.policies.make(snapshot.policy)
             self._record(snapshot)
             await self.books.prepare(snapshot, self.front.metering)
             self.fleet.apply(snapshot)

@@ -463,14 +463,39 @@ class Grant(msgspec.Struct, frozen=True):
     """Of one that holds."""
 
 
+class SigningKey(msgspec.Struct, frozen=True):
+    """A key that may sign bundles: PEM of the public key or a shared secret, as `text` or in a `file`."""
+
+    algorithm: str
+    text: SecretText | None = None
+    file: str = ""
+
+
+class SigningSpec(msgspec.Struct, frozen=True):
+    """Who must have signed a bundle. `key_id`: only that key; `scope`: what the signature must say it is for."""
+
+    keys: Mapping[str, SigningKey]
+    key_id: str = ""
+    scope: str = ""
+
+
 class RegoSpec(msgspec.Struct, frozen=True):
-    """Rules in Rego, in the engine that is built in. `bundle` is a folder or a tarball, an absolute path; what is in it
-    may change without a reload."""
+    """Rules in Rego, in the engine that is built in. `bundle` is a folder or a tarball, an absolute path, or the URL of
+    one at a bundle server; what is in it may change without a reload. The last good one is kept in `kept_in`."""
 
     bundle: str
     entrypoint: str
     engine: Literal["helper", "inline"] = "helper"
     deadline_s: float = 0.1
+    signing: SigningSpec | None = None
+    token: SecretText | None = None
+    every_s: float = 60.0
+    long_poll_s: float = 0.0
+    kept_in: str = ""
+
+    @property
+    def is_fetched(self) -> bool:
+        return self.bundle.startswith(("http://", "https://"))
 
 
 class OpaSpec(msgspec.Struct, frozen=True):

@@ -15,13 +15,14 @@ from tests.engines.policies import document
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "rego.md").read_text(encoding="utf-8")
-(EXAMPLE,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 LACKS = GUIDE.partition("## What the engine lacks")[2]
 
 
-def test_the_example_can_be_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", EXAMPLES, ids=["a folder", "a bundle server"])
+def test_an_example_can_be_used(example: str, tmp_path: Path) -> None:
     path = tmp_path / "narthex.yaml"
-    path.write_text(EXAMPLE.replace("examples/", f"{ROOT}/examples/"))
+    path.write_text(example.replace("examples/", f"{ROOT}/examples/"))
     examined = examine(path, env={})
     assert not examined.problems, [str(one) for one in examined.problems]
 
@@ -36,7 +37,7 @@ def test_every_member_of_the_document_is_named() -> None:
 def test_every_reason_is_a_reason() -> None:
     known = {value for name, value in vars(decision).items() if name.isupper() and isinstance(value, str)}
     said = set(re.findall(r"\| `(\w+_\w+)` \|\n", GUIDE))
-    assert len(said) == 6 and said < known
+    assert len(said) == 7 and said < known
 
 
 def test_every_obligation_is_in_the_table() -> None:

@@ -74,8 +74,9 @@ async def _engine(snapshot: Snapshot) -> AsyncIterator[Engine | None]:
             yield RemoteOpa(spec, fetch=fetcher.fetch, secrets=get, clock=time.monotonic, counts=Counts())
         else:
             ruling = Ruling(
-                spec, _nothing, fetch=fetcher.fetch, now=time.time, clock=time.monotonic, chance=random.random
-            )
+                spec, _nothing, fetch=fetcher.fetch, secrets=upkeep.secrets.get, now=time.time, clock=time.monotonic,
+                chance=random.random,
+            )  # fmt: skip
             yield await ruling.start()
     finally:
         if ruling is not None:

@@ -210,7 +210,7 @@ class _Compiler:
             data=data,
             runs=runs,
             policy_admin=settings.policy is not None and settings.policy.admin,
-            policy=compile_policy(settings.policy, allowed, self.reading, self._resolve),
+            policy=compile_policy(settings.policy, allowed, self.reading, self._resolve, places.state_dir),
             decision_log=compile_decision_logs(settings.policy, allowed, self.reading, self._resolve),
             quotas=quotas,
             prices=compile_prices(settings.prices, servers, quotas, self.reading),

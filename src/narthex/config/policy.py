@@ -18,7 +18,11 @@ from narthex.types import OpaSpec, RegoSpec
 
 
 def compile_policy(
-    policy: PolicySettings | None, allowed: Allowed, reading: Reading, resolve: Callable[[str], Path]
+    policy: PolicySettings | None,
+    allowed: Allowed,
+    reading: Reading,
+    resolve: Callable[[str], Path],
+    state_dir: Path,
 ) -> RegoSpec | OpaSpec | None:
     """Args: allowed: Whom `egress` lets be asked without TLS. resolve: a path of the file to an absolute one."""
     if policy is None:
@@ -29,7 +33,7 @@ def compile_policy(
     if policy.opa is not None:
         return compile_opa(policy.opa, allowed, reading)
     if policy.rego is not None:
-        return compile_rego(policy.rego, reading, resolve)
+        return compile_rego(policy.rego, allowed, reading, resolve, state_dir)
     if not reading.problems:
         reading.fault(("policy",), "policy: needs `rego` or `opa`")
     return None

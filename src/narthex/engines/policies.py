@@ -74,8 +74,9 @@ class Policies:
         from narthex.engines.ruling import Ruling  # an engine for Rego: only where one decides
 
         self._made = Ruling(
-            spec, self._changed, fetch=self._fetch, now=self._now, clock=self._clock, chance=self._chance
-        )
+            spec, self._changed, fetch=self._fetch, secrets=self._secrets, now=self._now, clock=self._clock,
+            chance=self._chance,
+        )  # fmt: skip
         return await self._made.start()
 
     def use(self, spec: RegoSpec | OpaSpec | None, engine: Engine | None) -> None:

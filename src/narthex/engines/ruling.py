@@ -9,17 +9,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from narthex.authority.bundle_keys import read_trust
 from narthex.authority.bundles import BundleKeeper, BundleSpec
-from narthex.authority.fetch import Fetch
+from narthex.authority.fetch import Fetch, Headers
+from narthex.engines.absent import Absent
 from narthex.engines.embedded import Rego, embedded
 from narthex.engines.frames import Flawed
 from narthex.engines.helper import HelperGone
 from narthex.engines.helpers import WAIT_S
 from narthex.errors import ConfigError
 from narthex.flow.policy.bundles import Bundle, BundleRefused
+from narthex.flow.policy.signatures import Trust
+from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import RegoSpec
 
 FIRST_S = 30.0
+FETCH_S = 5.0
+"""How long a start waits for a bundle server."""
+
+
+def source_of(spec: RegoSpec) -> BundleSpec:
+    """Where its bundle comes from."""
+    if not spec.is_fetched:
+        return BundleSpec(path=spec.bundle)
+    every_s = (spec.every_s, 2 * spec.every_s)
+    return BundleSpec(url=spec.bundle, every_s=every_s, long_poll_s=spec.long_poll_s, kept_in=spec.kept_in)
 
 
 class Ruling:
@@ -27,6 +41,7 @@ class Ruling:
 
     Args:
         changed: Called when another engine is in force than the one before.
+        fetch: Asks a bundle server. secrets: the value of a secret by its name; raises SecretMissing.
         now: Unix seconds. clock: monotonic seconds. chance: 0 ≤ x < 1.
     """
 
@@ -36,25 +51,45 @@ class Ruling:
         changed: Callable[[], None],
         *,
         fetch: Fetch,
+        secrets: Callable[[str], str],
         now: Callable[[], float],
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
         self.spec = spec
-        self.engine: Rego | None = None
-        self._changed, self._now = changed, now
+        self.engine: Rego | Absent | None = None
+        self._changed, self._now, self._secrets = changed, now, secrets
         self._closed = False
         self._keeper = BundleKeeper(
-            BundleSpec(path=spec.bundle), self._take, fetch=fetch, now=now, clock=clock, chance=chance
-        )
+            source_of(spec), self._take, fetch=fetch, now=now, clock=clock, chance=chance,
+            trust=self._trust, headers=self._headers,
+        )  # fmt: skip
 
-    async def start(self) -> Rego:
-        """Rule by what is there. Raises ConfigError: it cannot be used."""
-        await self._keeper.start(FIRST_S)
-        if self.engine is None:
+    async def start(self) -> Rego | Absent:
+        """Rule by what is there; where a bundle server has given nothing yet, everything is denied.
+
+        Raises:
+            ConfigError: The bundle stands here, and cannot be used.
+        """
+        fetched = self.spec.is_fetched
+        await self._keeper.start(FETCH_S if fetched else FIRST_S)
+        if self.engine is None and not fetched:
             self.close()
             raise ConfigError([f"policy: {self._keeper.problem}"])
+        if self.engine is None:
+            self.engine = Absent(self._keeper.problem)
         return self.engine
+
+    def _trust(self) -> Trust | None:
+        return read_trust(self.spec.signing, self._secrets) if self.spec.signing is not None else None
+
+    def _headers(self) -> Headers:
+        """Who we are to a bundle server. Raises SecretMissing."""
+        if self.spec.token is None:
+            return ()
+        token = self.spec.token.fill(self._secrets)
+        HANDED_OUT.add(token)
+        return (("Authorization", f"Bearer {token}"),)
 
     @property
     def problem(self) -> str:
@@ -85,7 +120,7 @@ class Ruling:
             self._changed()
             self._let_go(before)
 
-    def _let_go(self, engine: Rego | None) -> None:
+    def _let_go(self, engine: Rego | Absent | None) -> None:
         """Who is still asking it gets its answer."""
         if engine is not None:
             asyncio.get_running_loop().call_later(self.spec.deadline_s + WAIT_S, engine.close)

@@ -27,6 +27,8 @@ POLICY_UNDEFINED = "policy_undefined"
 """The policy says nothing of this call."""
 POLICY_FAILED = "policy_failed"
 """The engine raised, or is not there."""
+POLICY_ABSENT = "policy_absent"
+"""No good policy has come yet."""
 POLICY_TIMEOUT = "policy_timeout"
 """The engine was not done at its deadline."""
 BAD_POLICY_RESULT = "bad_policy_result"
@@ -35,7 +37,7 @@ FAILED_OPEN = "allowed_without_policy"
 """Nobody decided, and the operator's `on_error: allow` let it through."""
 UNKNOWN_OBLIGATION = "unknown_obligation"
 """It lets the call through on a condition that nobody here can keep."""
-UNANSWERED = frozenset({POLICY_FAILED, POLICY_TIMEOUT, BAD_POLICY_RESULT})
+UNANSWERED = frozenset({POLICY_ABSENT, POLICY_FAILED, POLICY_TIMEOUT, BAD_POLICY_RESULT})
 """Denials because an engine did not decide: the next time it may."""
 
 

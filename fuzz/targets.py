@@ -21,6 +21,7 @@ from fuzz.credentials import fuzz_challenge, fuzz_members, fuzz_token_answer
 from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
 from fuzz.journals import fuzz_journal
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
+from fuzz.policies import fuzz_policy
 from fuzz.records import fuzz_recorded
 from fuzz.runs import fuzz_run_id
 from narthex.config.load import load
@@ -284,6 +285,7 @@ TARGETS: dict[str, Target] = {
     "names": fuzz_names,
     "param_headers": fuzz_param_headers,
     "journal": fuzz_journal,
+    "policy": fuzz_policy,
     "recorded": fuzz_recorded,
     "run_id": fuzz_run_id,
     "seal": fuzz_seal,

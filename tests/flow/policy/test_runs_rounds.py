@@ -8,10 +8,14 @@ import pytest
 
 from narthex.types import LabelRow, Patterns, RunRule, RunSpec
 from tests.flow.accept.asking import (
+    ANSWERS,
     Asker,
+    answer,
     arguments_of,
     ask_modern,
+    beside,
     call_legacy,
+    event,
     legacy_client,
     nothing_left,
     retry_of,
@@ -79,6 +83,27 @@ def test_answers_do_not_go_on_once_the_run_is_tainted(server: Any) -> None:
             gateway.pass_time(3601)
             gateway.pass_time(3601)
             assert gateway.front.runs is not None and not len(gateway.front.runs)
+
+    run(main)
+
+
+@pytest.mark.parametrize("server", ["legacy", "modern"])
+def test_what_a_legacy_client_answers_does_not_go_on_either(server: Any) -> None:
+    async def main() -> None:
+        async with Asker(eras=server) as upstream, over(upstream, CLEAN) as gateway:
+            client = await legacy_client(gateway)
+            client.send("tools/call", arguments_of(rounds=[["form"]]))
+            await client.read_head()
+            asked = await event(client)
+            while "id" not in asked:
+                asked = await event(client)
+            other = await beside(gateway, client)
+            taints = {"name": "one__other", "arguments": {"rounds": []}}
+            assert (await other.legacy("tools/call", taints)).status == 200
+            assert (await answer(other, asked["id"], result=ANSWERS["form"])).status == 202
+            assert (await event(client))["error"]["data"]["reason"] == "run_labels"
+            assert [one for live in upstream.lives for one in live.answers.values() if one] == []
+            await until(lambda: nothing_left(gateway))
 
     run(main)
 

@@ -201,11 +201,14 @@ class Inputs:
 
         Raises:
             UpstreamUnavailable: It refused what cannot be refused in the server's protocol.
+            Denied: What its run has done since does not go together with this call.
         """
         key = self._pushed.pop(id_, None)
         asked = self._open.pop(key, None) if key is not None else None
         if asked is None:
             return None
+        if self._exchange.check is not None:
+            self._exchange.check.tells()
         result, error = read_answer(result, error)
         if asked.upstream_id is not None:
             self._reply(asked, result=result, error=error)

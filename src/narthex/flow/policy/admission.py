@@ -446,6 +446,21 @@ class Check(msgspec.Struct):
                 self.decision = said
                 raise refusal(said)
 
+    def tells(self) -> None:
+        """The client tells the server more in the middle of the call: an answer to what it was asked.
+
+        Raises:
+            Denied: Its run has come meanwhile to where a rule denies the call.
+        """
+        runs, target, taken = self.admission.runs, self.target, self.taken
+        if runs is None or target is None:
+            return
+        plan = uncounted(self.admission.plans.plan(self.kind, canonical(target.server, target.name)))
+        said = taken.decide_again(plan) if taken is not None else runs.decide(runs.get(self._key(runs)), plan)
+        if said is not None and said.effect == "deny":
+            self.decision = said
+            raise refusal(said)
+
     def end(self, end: End) -> None:
         """What became of the call. The first time counts."""
         if self.taken is not None:

@@ -85,7 +85,7 @@ WAYS: tuple[tuple[str, Way], ...] = (
 
 def test_ten_thousand_sessions_whose_clients_vanish_leave_nothing_behind() -> None:
     async def main() -> None:
-        async with asyncio.timeout(PATIENCE_S), Asker(eras="legacy") as asks, Teller() as tells:
+        async with asyncio.timeout(PATIENCE_S), Asker(eras="legacy", aside=True) as asks, Teller() as tells:
             servers = {
                 "asks": spec("asks", asks.url, sharing="session"),
                 "tells": spec("tells", tells.url, sharing="session"),

@@ -174,3 +174,28 @@ async def levels_of_many(gateway: Running, count: int) -> None:
         await client.initialize()
         await set_level(client, "info")
         client.session = None
+
+
+@pytest.mark.parametrize("modern", [False, True], ids=["legacy client", "modern client"])
+def test_what_a_legacy_server_logs_on_its_own_stream_reaches_the_call_under_way(modern: bool) -> None:
+    """As the TypeScript SDK does; the client has no stream but that of its call, and can be asked nothing."""
+
+    async def main() -> None:
+        async with Teller() as server, server.over(sharing="session") as gateway:
+            client = await gateway.client(session=not modern)
+            if not modern:
+                await set_level(client, "warning")
+            client.send("tools/call", CALL, meta={LOG_LEVEL: "warning"} if modern else None, modern=modern)
+            await until(lambda: server.calls)
+            message, stream = server.calls[0]
+            (own,) = server.streams
+            for said in ("debug", "warning"):
+                own.send({"method": "notifications/message", "params": {"level": said, "data": "x"}})
+            hearing = Hearing(client, *(await client.read_head()))
+            told = await hearing.message()
+            assert (told["method"], told["params"]["level"]) == ("notifications/message", "warning")
+            stream.send({"id": message["id"], "result": DONE})
+            stream.close()
+            assert (await hearing.message())["result"]["content"] == []
+
+    run(main)

@@ -125,7 +125,7 @@ def test_a_server_without_a_stream_of_its_own_is_not_waited_for() -> None:
         async with None_() as server, asked(server) as one:
             await one.server.open(SESSION)
             assert server.count("GET") == 1
-            assert not one.server.may_ask_unheard(SESSION)
+            assert not one.server.may_be_missed(SESSION)
 
     run(main)
 
@@ -139,9 +139,9 @@ def test_a_stream_that_is_slow_to_open_is_waited_for_once_and_not_for_long(monke
         async with Slow() as server, asked(server) as one:
             monkeypatch.setattr(listening, "PATIENCE_S", 0.05)
             await one.server.open(SESSION)
-            assert one.server.may_ask_unheard(SESSION), "the clock that is handed in stands still"
+            assert one.server.may_be_missed(SESSION), "the clock that is handed in stands still"
             one.clock.advance(1.0)
-            assert not one.server.may_ask_unheard(SESSION)
+            assert not one.server.may_be_missed(SESSION)
 
     run(main)
 

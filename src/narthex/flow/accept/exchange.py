@@ -149,16 +149,15 @@ class Exchange:
         server = self._name(name)
         if self._inputs is None:  # else it has moved with what was asked
             self.deadline = self.began_at + server.spec.call_timeout_s
-        channel = server.channels.get(self.viewer.scopes[name])
+        scope = self.viewer.scopes[name]
+        channel = server.channels.get(scope)
         if channel is None or not channel.alive:
             return None
         if server.breaker.state != "closed":
             server.check_breaker()
         if self.call.log_level and self.front.levels.due(server, channel, self.call):
             return None
-        if server.spec.sharing == "session" and (
-            server.may_ask_unheard(self.viewer.scopes[name]) or self.front.hub.is_joining(self.call.session)
-        ):
+        if server.spec.sharing == "session" and self.front.hub.is_joining(self.call.session, server, scope):
             return None
         return channel
 
@@ -172,11 +171,12 @@ class Exchange:
         return server
 
     async def _open(self, server: Server) -> Channel:
-        channel = await server.open(self.viewer.scopes[server.spec.name])
+        scope = self.viewer.scopes[server.spec.name]
+        channel = await server.open(scope)
         if self.call.log_level:
             await self.front.levels.settle(server, channel, self.call)
-        if server.spec.sharing == "session":
-            await self.front.hub.joined(self.call.session)
+        if server.serves_one_session(scope):
+            await self.front.hub.joined(self.call, server, scope, channel)
         return channel
 
     def _step(self, walk: Walk, move: Callable[[Any], Need], answer: Any) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
     from narthex.flow.accept.front import Front
     from narthex.flow.notify.streams import Telling
+    from narthex.flow.upstream.server import Server
 
 READY_S = 2.0
 """Who begins to listen waits this long for the servers: for their lists, and until they are heard."""
@@ -492,15 +493,20 @@ class Hub:
             live.joining = asyncio.ensure_future(self._enlist(live, listener))
         await asyncio.shield(live.joining)
 
-    def is_joining(self, session: Session | None) -> bool:
-        """Is the client of this session about to listen?"""
+    def is_joining(self, session: Session | None, server: Server, scope: Hashable) -> bool:
+        """Is the client of this session about to listen, or the server's own stream about to be heard?"""
+        if server.may_be_missed(scope):
+            return True
         live = self.live.by_id.get(session.id) if session is not None else None
         return live is not None and live.joining is not None
 
-    async def joined(self, session: Session | None) -> None:
-        """Wait until who is about to listen does, and its servers are heard: what a call makes a server ask on its own
-        stream is lost while that is not open."""
-        live = self.live.by_id.get(session.id) if session is not None else None
+    async def joined(self, call: Call, server: Server, scope: Hashable, channel: Channel) -> None:
+        """Wait until who is about to listen does, and its server is heard: what a call makes that ask or log on its own
+        stream is lost while this is not open."""
+        if call.log_level:
+            server.hear_beside(scope, channel)
+        await server.heard_beside(scope)
+        live = self.live.by_id.get(call.session.id) if call.session is not None else None
         if live is not None and live.joining is not None:
             await asyncio.wait([live.joining], timeout=READY_S)
 

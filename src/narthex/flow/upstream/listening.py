@@ -31,7 +31,7 @@ LONGEST_S = 60.0
 STEADY_S = 30.0
 """What was open for this long was no failure: the next wait is short again."""
 PATIENCE_S = 2.0
-"""A call waits this long for the stream on which its server may ask."""
+"""A call waits this long for the stream on which its server may ask its client."""
 _log = logging.getLogger("narthex.upstream")
 
 
@@ -71,7 +71,7 @@ class Listening:
     def __init__(self, server: Server, scope: Hashable) -> None:
         self.wanted = NOTHING
         self.agreed = NOTHING
-        self._asks: Channel | None = None
+        self._beside: Channel | None = None
         self._patience_until = 0.0
         self._held: Channel | None = None
         self._server = server
@@ -97,10 +97,12 @@ class Listening:
             self._hold()
         self._begin()
 
-    def hear_questions(self, channel: Channel) -> None:
-        """The server may ask a client by this channel: its own stream is to be open as long as the channel is, even if
-        no change is wanted. That alone keeps no channel from being idle."""
-        self._asks = channel
+    def hear_beside(self, channel: Channel) -> None:
+        """The server may ask or tell the client of this channel something beside its calls: its own stream is to be
+        open as long as the channel is, even if no change is wanted. That alone keeps no channel from being idle."""
+        if self._beside is channel:
+            return
+        self._beside = channel
         self._patience_until = self._server.clock() + PATIENCE_S
         self._tried.clear()
         self._begin()
@@ -112,14 +114,14 @@ class Listening:
 
     @property
     def is_wanted(self) -> bool:
-        return self.wanted != NOTHING or (self._asks is not None and self._server.ready(self._scope) is self._asks)
+        return self.wanted != NOTHING or (self._beside is not None and self._server.ready(self._scope) is self._beside)
 
     @property
-    def may_miss_questions(self) -> bool:
-        """Is the stream about to be opened on which the server may ask?"""
-        return self._asks is not None and not self._tried.is_set() and self._server.clock() < self._patience_until
+    def may_miss(self) -> bool:
+        """Is that stream about to be opened?"""
+        return self._beside is not None and not self._tried.is_set() and self._server.clock() < self._patience_until
 
-    async def hears_questions(self) -> None:
+    async def heard_beside(self) -> None:
         """Until that is open, cannot be, or takes too long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience_until - self._server.clock()):
@@ -147,7 +149,7 @@ class Listening:
 
     async def close(self) -> None:
         """Stop at once: the server is closed."""
-        self.wanted, self._asks = NOTHING, None
+        self.wanted, self._beside = NOTHING, None
         task = self._task
         if task is not None:
             task.cancel()

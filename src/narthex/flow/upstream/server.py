@@ -158,8 +158,7 @@ class Server:
             Overloaded: Too many channels to this server.
         """
         channel = await self.connect(scope)
-        if self.may_ask_unheard(scope):
-            await self.listenings[scope].hears_questions()
+        await self.heard_beside(scope)
         return channel
 
     async def connect(self, scope: Hashable) -> Channel:
@@ -173,10 +172,15 @@ class Server:
             task.add_done_callback(lambda done: self._opened(scope, done))
         return await self.outcome(task)
 
-    def may_ask_unheard(self, scope: Hashable) -> bool:
+    def may_be_missed(self, scope: Hashable) -> bool:
         """Would what the server asks on its own stream be lost, because that is only being opened?"""
         listening = self.listenings.get(scope)
-        return listening is not None and listening.may_miss_questions
+        return listening is not None and listening.may_miss
+
+    async def heard_beside(self, scope: Hashable) -> None:
+        """Until it is open, if that is in time."""
+        if self.may_be_missed(scope):
+            await self.listenings[scope].heard_beside()
 
     async def outcome(self, task: asyncio.Task[T]) -> T:
         """What a task that many wait for comes to; an error, not silence, when the server is closed under it."""
@@ -219,9 +223,8 @@ class Server:
             self.hears.on_opened(self.spec.name, scope, channel)
         if self.spec.accounts:
             self._opened_with[channel] = (behalf.shown, epoch)
-        if can_be_asked(behalf) and channel.dialect.era == "legacy" and channel.dialect.session_id is not None:
-            listening = self.listenings[scope] = self.listenings.get(scope) or Listening(self, scope)
-            listening.hear_questions(channel)
+        if can_be_asked(behalf):
+            self.hear_beside(scope, channel)
         self._stir(scope)
         return channel
 
@@ -339,6 +342,12 @@ class Server:
         if listening.is_wanted:
             self.listenings[scope] = listening
         return listening
+
+    def hear_beside(self, scope: Hashable, channel: Channel) -> None:
+        """What a legacy server says to one client beside its calls, on a stream of its own, is heard from now on."""
+        if channel.dialect.era == "legacy" and channel.dialect.session_id is not None:
+            listening = self.listenings[scope] = self.listenings.get(scope) or Listening(self, scope)
+            listening.hear_beside(channel)
 
     def forget_listening(self, scope: Hashable, listening: Listening) -> None:
         """It has ended."""

@@ -136,6 +136,10 @@ fuzz: .venv/.dev ## A long fuzz run: FUZZ_SECONDS=600 for each target
 forgeries: .venv/.dev ## Every bit of a journal of 10,000 records, flipped: does `narthex audit verify` see each of them?
 	@NARTHEX_TEST_EVERY_BIT=1 NARTHEX_COMPILE=0 $(BIN)/pytest -q tests/telemetry/audit/test_verify.py
 
+.PHONY: kills
+kills: .venv/.dev ## A gateway that is killed under load, 500 times: is every answered call in its journal?
+	@NARTHEX_TEST_KILLS=500 NARTHEX_COMPILE=0 $(BIN)/pytest -q tests/e2e/test_durable.py
+
 .PHONY: reference
 reference: .venv/.dev ## Write docs/reference anew from the schema and the commands
 	@$(BIN)/python -m narthex.config.render --write

@@ -234,7 +234,9 @@ class Gateway:
 
             on_loop = asyncio.get_running_loop().call_soon_threadsafe
             self.journal = Journal(folder, load_signer(Path(snapshot.state_dir)), second=second, on_loop=on_loop)
-        self.front.record = self.journal.add if self.journal is not None else None
+        journal = self.journal
+        self.front.record = journal.add if journal is not None else None
+        self.front.is_full = (lambda: journal.is_full) if journal is not None else bool
         if before is not None:
             before.close()
 

@@ -25,6 +25,7 @@ GatewayError               -32603  500  internal
 ├── UpstreamTimeout        -31006  200  upstream_timeout
 ├── ContentBlocked         -31007  200  content_blocked
 ├── Overloaded             -31009  200  overloaded
+│   └── AuditUnavailable   -31009  200  audit_unavailable
 ├── ConfigError            -32603  500  bad_configuration
 └── StoreError             -32603  500  store_unavailable
 
@@ -299,6 +300,18 @@ class Overloaded(GatewayError):
 
     def __init__(self, public: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(public, data={"retryAfterSeconds": max(1, round(retry_after_s))})
+
+
+class AuditUnavailable(Overloaded):
+    """The call cannot be recorded, and what is not recorded is not done. Where its server had answered already, that
+    answer is withheld: `data.sent` says so, and the call may have had its effect."""
+
+    reason = "audit_unavailable"
+
+    def __init__(self, detail: str, *, sent: bool = False) -> None:
+        super().__init__("the gateway cannot record calls at present", retry_after_s=5)
+        self.detail = detail
+        self.data = {**(self.data or {}), "sent": sent}
 
 
 class ConfigError(GatewayError):

@@ -26,6 +26,7 @@ from narthex.secret import VaultSpec as VaultSpec
 
 Address = tuple[str, int]
 Network = IPv4Network | IPv6Network
+Durable = Literal["none", "writes", "all"]
 Era = Literal["legacy", "modern"]
 Kind = Literal["tools", "prompts", "resources", "templates", "skills", "admin"]
 """What a server lists. Skills are an extension's (SEP-2640): directories of resources, each named by its `SKILL.md`.
@@ -671,6 +672,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Where calls are recorded; empty for nowhere."""
     audit_checkpoints: str = ""
     """The second place of the journal's checkpoints; empty for none."""
+    audit_durable: Durable = "none"
+    audit_blocks: bool = False
+    audit_reads: tuple[str, ...] = ()
     audit_inputs: Literal["none", "digest", "full"] = "none"
     """What is recorded of what a decision was taken on."""
     policy_admin: bool = False

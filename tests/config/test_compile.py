@@ -294,9 +294,37 @@ def test_where_calls_are_recorded(tmp_path: Path, text: str, folder: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["audit: {}", "audit: {dir: x, durable: writes}", "audit: {dir: x, on_failure: block}"]
+    ("text", "durable", "blocks", "reads"),
+    [
+        pytest.param("dir: x", "writes", True, (), id="what may change something waits, by default"),
+        pytest.param("dir: x, durable: none, on_failure: degrade", "none", False, (), id="nobody waits"),
+        pytest.param("dir: x, durable: all", "all", True, (), id="all wait"),
+        pytest.param('dir: x, reads: ["a__get_*"]', "writes", True, ("a__get_*",), id="but for what only reads"),
+    ],
 )
-def test_what_a_record_cannot_be_yet_is_refused(tmp_path: Path, text: str) -> None:
+def test_who_waits_for_the_disk(tmp_path: Path, text: str, durable: str, blocks: bool, reads: tuple[str, ...]) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text(f"version: 1\naudit: {{{text}}}\n")
+    found = load_snapshot(path, env={})
+    assert (found.audit_durable, found.audit_blocks, found.audit_reads) == (durable, blocks, reads)
+
+
+def test_patterns_that_say_nothing_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text('version: 1\naudit: {dir: x, durable: all, reads: ["a__*"]}\n')
+    assert any("audit.reads says nothing" in one for one in load_snapshot(path, env={}).warnings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "audit: {}",
+        "audit: {dir: x, durable: sometimes}",
+        "audit: {dir: x, on_failure: ignore}",
+        "audit: {dir: x, checkpoints: x}",
+    ],
+)
+def test_what_a_record_cannot_be_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "narthex.yaml"
     path.write_text(f"version: 1\n{text}\n")
     with pytest.raises(ConfigError):

@@ -29,6 +29,7 @@ from narthex.flow.walk import (
     LOST,
     MOST_ROUNDS,
     Ask,
+    Begin,
     Find,
     Open,
     Send,
@@ -102,6 +103,8 @@ def asked(needs: Sequence[Any]) -> list[str]:
             said.append(f"open {need.server}")
         elif isinstance(need, Reserve):
             said.append(f"reserve {need.target.name}")
+        elif isinstance(need, Begin):
+            said.append(f"begin {need.target.name}")
         elif isinstance(need, Ask):
             said.append(f"ask {' '.join(one.key for one in need.required.asked) or '-'}")
         else:
@@ -592,3 +595,15 @@ def test_what_is_not_there_reserves_nothing() -> None:
     needs, error = feed(exchange(CALL, None, limited=COUNTED), [None])
     assert asked(needs) == ["find tools s__add"]
     assert isinstance(error, NotVisible)
+
+
+def test_what_is_durable_is_recorded_once_behind_what_it_takes_and_ahead_of_the_server() -> None:
+    line = Line()
+    walk = exchange(CALL, None, limited=True, durable=True)
+    needs, error = feed(walk, [target("add"), None, None, line, LOST, line, SENT])
+    assert error is None
+    assert asked(needs) == [
+        "find tools s__add", "reserve add", "begin add", "open s", "send 1 add", "open s", "send 2 add",
+    ]  # fmt: skip
+    needs, error = feed(exchange(CALL, None, durable=True), [None])
+    assert asked(needs) == ["find tools s__add"] and isinstance(error, NotVisible)

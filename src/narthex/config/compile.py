@@ -188,6 +188,7 @@ class _Compiler:
             vault=secrets.vault,
             audit_dir=self._audit_dir(),
             audit_checkpoints=self._audit_checkpoints(),
+            **self._audit_rules(),
             audit_inputs=self.settings.audit.inputs if self.settings.audit is not None else "none",
             listen=listen,
             admin_listen=admin,
@@ -291,6 +292,18 @@ class _Compiler:
         if audit is not None and audit.dir is None and ("audit", "dir") not in self.reading.marks:
             self.reading.fault(("audit",), "audit: 'dir' is missing: where do the records go?")
         return str(self._resolve(audit.dir)) if audit is not None and audit.dir is not None else ""
+
+    def _audit_rules(self) -> dict[str, Any]:
+        audit = self.settings.audit
+        if audit is None:
+            return {}
+        if audit.reads and audit.durable != "writes":
+            self.reading.warn(("audit", "reads"), f"audit.reads says nothing with durable: {audit.durable}")
+        return {
+            "audit_durable": audit.durable,
+            "audit_blocks": audit.on_failure == "block",
+            "audit_reads": audit.reads,
+        }
 
     def _audit_checkpoints(self) -> str:
         audit = self.settings.audit

@@ -1,6 +1,6 @@
 """The way of a call through the rooms and back, as plain generators: no I/O, no clock.
 
-A walk yields what it needs (`Find`, `Question`, `Open`, `Send`) and is sent the answer. The driver in
+A walk yields what it needs (`Find`, `Question`, `Begin`, `Open`, `Send`) and is sent the answer. The driver in
 `accept/exchange.py` answers from memory at once, or parks the walk and resumes it later; a test feeds it from a table.
 A time-out or a failure is thrown in at the yield; a call that is given up is closed.
 Cases: `tests/flow/test_walk.py`.
@@ -72,7 +72,16 @@ class Send:
         self.target: Final = target
 
 
-Need = Find | Open | Send | Ask | Question | Hold
+class Begin:
+    """Needs the record on the disk that a call begins. Answer: None. Nothing has been sent to a server before."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Target) -> None:
+        self.target: Final = target
+
+
+Need = Begin | Find | Open | Send | Ask | Question | Hold
 Walk = Generator[Need, Any, None]
 
 KIND_OF: Final[dict[str, Kind]] = {
@@ -112,6 +121,7 @@ def exchange(
     check: Check | None = None,
     *,
     limited: Reserving | None = None,
+    durable: bool = False,
 ) -> Walk:
     """Take one call to its server and its answer back.
 
@@ -122,6 +132,7 @@ def exchange(
         check: Whether the caller may; None: whoever was let in may.
         limited: What counts for it in limits; None: it counts in none. What is refused before counts nowhere; however
             often a server asks, or loses its session, it is one call.
+        durable: Whether it is recorded before anything is sent.
     Raises:
         NotVisible: No such tool, prompt or resource here, for this caller.
         Denied, InsufficientScope: The caller sees it, and may not make this call of it.
@@ -148,6 +159,8 @@ def exchange(
         check_param_headers(target.params, said.headers, said.repeated, call.params.get("arguments"))
     if limited is not None:
         yield Reserve(limited, call, target, params)
+    if durable:
+        yield Begin(target)
     lines = b""
     lost, rounds = False, 0
     asked: InputRequired | None = None
@@ -190,7 +203,7 @@ def _check_skills(call: Call, channel: Channel) -> None:
         raise MethodNotFound(f"the server of this URI does not know {call.method}")
 
 
-def about_task(call: Call, task: Task, check: Check | None = None) -> Walk:
+def about_task(call: Call, task: Task, check: Check | None = None, *, durable: bool = False) -> Walk:
     """Take a request about a task to the server that made it.
 
     Raises:
@@ -205,7 +218,7 @@ def about_task(call: Call, task: Task, check: Check | None = None) -> Walk:
     channel = yield Open(task.server)
     if channel.dialect.era != task.era:
         raise unknown()
-    yield from exchange(call, Target(task.server, task.id, encode(task.id)), channel)
+    yield from exchange(call, Target(task.server, task.id, encode(task.id)), channel, durable=durable)
 
 
 def _sees_call(check: Check, task: Task) -> Generator[Need, Any, bool]:
@@ -236,6 +249,7 @@ def as_task(
     *,
     offered: bool,
     limited: Reserving | None = None,
+    durable: bool = False,
 ) -> Walk:
     """Take a call that is to run as a task (`params.task`) to its server.
 
@@ -262,7 +276,7 @@ def as_task(
             raise MethodNotFound("this tool does not run as a task")
         if call.era == "legacy" or channel.dialect.era == "legacy":
             call = call.but(params=without_task(call.params))
-    yield from exchange(call, found, channel, said, limited=limited)
+    yield from exchange(call, found, channel, said, limited=limited, durable=durable)
 
 
 def _lines(call: Call, target: Target, params: RawMap, channel: Channel, said: Said) -> bytes:

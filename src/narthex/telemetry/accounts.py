@@ -40,6 +40,7 @@ OUTCOMES: Final = (
     "rate_limited",
     "budget_exhausted",
     "approval_required",
+    "audit_unavailable",
     "content_blocked",
     "overloaded",
     "internal",

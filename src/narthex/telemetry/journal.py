@@ -124,7 +124,7 @@ class Journal:
                 self.without_input += 1
             else:
                 self._kept += entry.bytes_in
-        if entry.call is None and entry.check is not None:
+        if entry.call is None and entry.check is not None and entry.event != "begin":
             entry.check.params = {}  # or they would wait for the disk
         self._put(entry)
 

@@ -25,8 +25,9 @@ from narthex.types import Call, Principal
 
 FORM = 1
 Inputs = Literal["none", "digest", "full"]
-Event = Literal["call", "refused", "admin"]
+Event = Literal["call", "refused", "begin", "admin"]
 """`refused`: it was turned away before it was known where it leads, a malformed one say; but not before who calls.
+`begin`: it is about to be sent to its server; another record says what became of it.
 `admin`: something that was done on the admin side, or denied there."""
 LONGEST = 256
 """Characters of a text that a client or a server chose."""
@@ -67,8 +68,11 @@ class Entry(msgspec.Struct):
     limit: str = ""
     approval: str = ""
     cost: tuple[int, str] | None = None
+    arguments_digest: str = ""
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
+    begun: Entry | None = None
+    """The record that said that it begins, where there is one."""
     done: Callable[[str], None] | None = None
     """Who waits for the record: told on the event loop that it is on the disk, by an empty text, or why it is not."""
     seq: int = 0
@@ -123,13 +127,15 @@ class Record(msgspec.Struct, omit_defaults=True):
     principal: Who
     endpoint: str
     method: str
-    outcome: str
     decision: str
     bytes_in: int
     bytes_out: int
     seconds: float
     config: str
     gateway: str
+    outcome: str = ""
+    begin: int = 0
+    """Number of the record that said that it begins."""
     server: str = ""
     name: str = ""
     reason: str = ""
@@ -144,6 +150,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     """The one that refused it."""
     approval: str = ""
     cost: str = ""
+    arguments_digest: str = ""
+    """`sha256:` and the hexadecimal digits of what the client sent, byte for byte."""
     policy: Said | None = None
     shadow: Said | None = None
     input: dict[str, Any] | None = None
@@ -159,7 +167,7 @@ class Lost(msgspec.Struct):
     count: int
 
 
-ALLOWED = frozenset({"ok", "tool_error", "rpc_error", "cancelled", "upstream_unavailable", "upstream_timeout"})
+ALLOWED = frozenset({"ok", "tool_error", "rpc_error", "cancelled", "upstream_unavailable", "upstream_timeout", ""})
 """Outcomes of calls that we let through, whatever became of them; the rest we refused."""
 HELD = "approval_required"
 """The outcome of those that wait for a person."""
@@ -168,7 +176,7 @@ HELD = "approval_required"
 def line_of(entry: Entry, id_: str) -> bytes:
     """The record of a call, an object of JSON without line ends."""
     who = entry.principal
-    outcome = OUTCOMES[entry.outcome]
+    outcome = OUTCOMES[entry.outcome] if entry.event != "begin" else ""
     record = Record(
         v=FORM,
         id=id_,
@@ -182,6 +190,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         endpoint=entry.endpoint,
         method=entry.method[:LONGEST],
         outcome=outcome,
+        begin=entry.begun.seq if entry.begun is not None else 0,
         decision="allow" if outcome in ALLOWED else "hold" if outcome == HELD else "deny",
         bytes_in=entry.bytes_in,
         bytes_out=entry.bytes_out,
@@ -201,6 +210,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         limit=entry.limit,
         approval=entry.approval,
         cost=show_money(*entry.cost) if entry.cost is not None else "",
+        arguments_digest=entry.arguments_digest,
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),
         input=_input(entry),

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from narthex.config.kinds import FILE, Choice, Group, Setting, later
+from narthex.config.kinds import FILE, GLOBS, Choice, Group, Setting
+from narthex.types import Durable
 
 
 class AuditSettings(msgspec.Struct, frozen=True):
@@ -33,8 +34,32 @@ class AuditSettings(msgspec.Struct, frozen=True):
             " arguments, of which only a SHA-256, `full` the arguments too (up to 64 KiB of a call): they are payload.",
         ),
     ] = "none"
-    durable: Annotated[None, later("Which calls wait until their record is on the disk.")] = None
-    on_failure: Annotated[None, later("What becomes of calls that cannot be recorded.")] = None
+    durable: Annotated[
+        Durable,
+        Setting(
+            Choice(("none", "writes", "all")),
+            "Which calls wait for the disk: a record that they begin is there before anything is sent to a server, and"
+            " one that they have ended before the client gets the last byte of its answer. `writes`: calls of tools,"
+            " but for those in `reads`; `none`: all are recorded a moment later.",
+        ),
+    ] = "writes"
+    reads: Annotated[
+        tuple[str, ...],
+        Setting(
+            GLOBS,
+            "Tools that only read, by patterns of `<server>__<tool>`: with `durable: writes` they do not wait. What a"
+            " server says of its own tools (`readOnlyHint`) is not believed.",
+        ),
+    ] = ()
+    on_failure: Annotated[
+        Literal["block", "degrade"],
+        Setting(
+            Choice(("block", "degrade")),
+            "What becomes of calls that cannot be recorded. `block`: they are refused with `audit_unavailable`; where"
+            " nobody waits for the disk, once there is no room left for records. `degrade`: they go on, and what is"
+            " missing is counted.",
+        ),
+    ] = "block"
 
 
 AUDIT = Setting(

@@ -10,23 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from narthex.errors import ContentBlocked, GatewayError, NotVisible, Overloaded, UpstreamTimeout, UpstreamUnavailable
-from narthex.flow.accept.forms import JSON, Events, Splice, splice
+from narthex.flow.accept.forms import JSON, Events, Splice, answer, answer_error, splice
 from narthex.flow.accept.holding import asking, stand
 from narthex.flow.accept.inputs import Inputs
 from narthex.flow.accept.keeping import Keeping
+from narthex.flow.accept.lasting import Lasting, lasting_of, when_recorded
 from narthex.flow.accept.metering import Metered
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.unfinished import unfinished
-from narthex.flow.codec.bridge import (
-    GoesOn,
-    NeedsInput,
-    error_code,
-    progress_for,
-    response_parts,
-)
+from narthex.flow.codec.bridge import GoesOn, NeedsInput, error_code, progress_for, response_parts
 from narthex.flow.codec.failures import HEADER_MISMATCH, code_for, for_era, status_for
 from narthex.flow.codec.handshake import answer_push
 from narthex.flow.codec.inputs import Ask
@@ -45,7 +41,7 @@ from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
 from narthex.flow.upstream.server import Server
-from narthex.flow.walk import KIND_OF, LOST, Find, Need, Open, Send, Walk, exchange
+from narthex.flow.walk import KIND_OF, LOST, Begin, Find, Need, Open, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.types import Call, Kind
@@ -73,9 +69,9 @@ class Exchange:
 
     __slots__ = (
         "_answer_size", "_channel", "_connection", "_ending", "_events", "_flight", "_inputs", "_out", "_outcome",
-        "_sending", "_server", "_splice", "_status", "_task", "_unheard", "_walk",
-        "answered", "began_at", "call", "check", "code", "deadline", "front", "metadata_url", "metered", "only_server",
-        "over", "passed", "server_name", "size_in", "source", "sse_at", "takes_events", "target_name", "viewer", "word",
+        "_sending", "_server", "_splice", "_status", "_task", "_unheard", "_walk", "answered", "began_at", "call",
+        "check", "code", "deadline", "front", "lasting", "metadata_url", "metered", "only_server", "over", "passed",
+        "server_name", "size_in", "source", "sse_at", "takes_events", "target_name", "viewer", "word",
     )  # fmt: skip
 
     def __init__(
@@ -120,23 +116,27 @@ class Exchange:
         self.word: tuple[str, RawMap] | None = None  # and what a modern client's user has said of one
         self.check: Check | None = None  # whether the caller may; None where whoever was let in may
         self.metered: Metered | None = None  # what it takes of the limits; None where it counts in none
+        self.lasting: Lasting | None = None  # its records wait for the disk; None where they do not
         self.metadata_url = ""  # for the challenge of one that lacks scopes
 
     # --- driving the walk
 
     def start(self, request: HttpRequest) -> None:
         """Run until the call is answered or must wait. The request's headers are kept only where they are needed."""
-        call, target, channel = self.call, None, None
-        said = None
+        call, channel, said = self.call, None, None
         try:
-            if call.name and (target := self._found(KIND_OF[call.method], call.name)):
+            target = self._found(KIND_OF[call.method], call.name) if call.name else None
+            if self.front.durability is not None:
+                self.lasting = lasting_of(self, target)
+            if target is not None:
                 channel = self._reach(target.server)
         except GatewayError as error:
             self.fail(error)
         else:
             if request.params or target is None or target.params:
                 said = Said(request.headers, request.repeated, request.params)
-            self._walk = walk = exchange(call, target, channel, said, self.check, limited=self.metered)
+            walk = exchange(call, target, channel, said, self.check, limited=self.metered, durable=bool(self.lasting))
+            self._walk = walk
             self._step(walk, walk.send, None)
 
     def _reach(self, name: str) -> Channel | None:
@@ -198,6 +198,9 @@ class Exchange:
             return answer if (answer := need.now()) is not None else self._park(need.later())
         if isinstance(need, Ask):
             return self._ask(need)
+        if isinstance(need, Begin) and self.lasting is not None and self.front.record is not None:
+            self.lasting.begin(self.front.record)
+            return _PARKED
         if isinstance(need, Hold):
             self._name(need.target.server)
             return self._park(stand(self, need))
@@ -395,10 +398,10 @@ class Exchange:
         self._inputs.ask(ask.required.asked)
         return _PARKED
 
-    def go_on(self, answers: RawMap) -> None:
-        """A legacy client has answered all that a modern server asked: it is called again."""
+    def go_on(self, answer: Any) -> None:
+        """What the walk waits for is here: what a legacy client answers a modern server, say."""
         if (walk := self._walk) is not None and not self.over:
-            self._step(walk, walk.send, answers)
+            self._step(walk, walk.send, answer)
 
     def attach(self, connection: Replying, call: Call, size_in: int, *, takes_events: bool, answers: RawMap) -> None:
         """A modern client is back with a retry of this call, which has gone on without it."""
@@ -424,9 +427,12 @@ class Exchange:
     def end_round(self, result: bytes, outcome: int = _OK) -> None:
         """Answer the client's request with a result that asks, and let go of its connection."""
         parts = self._result(result)
-        self._write(parts, sum(map(len, parts)))
         self.front.calls.streams.discard(self)
+        when_recorded(self.lasting, partial(self._end_round, (b"".join(parts),)))
         self.front.account(self, outcome, self._answer_size)
+
+    def _end_round(self, parts: Sequence[Any]) -> None:
+        self._write(parts, sum(map(len, parts)))
         self._connection = None
         self.resume()  # nobody is left who reads too slowly
 
@@ -472,18 +478,15 @@ class Exchange:
             self.check.end(end or ("done" if self._outcome == _OK else "failed"))
         self.deadline = self.front.tick + 1.0 + LINGER_S
         self._answer_size += (size := sum(map(len, parts)))
-        self._write(parts, size, self.metered.answered(self._answer_size, parts) if self.metered is not None else b"")
+        lines = self.metered.answered(self._answer_size, parts) if self.metered is not None else b""
+        if self.lasting is None:
+            self._write(parts, size, lines)
+        else:
+            self.lasting.hold(partial(self._write, (b"".join(parts),), size, lines))
         self.front.account(self, self._outcome, self._answer_size)
 
     def _write(self, parts: Sequence[Any], size: int, lines: bytes = b"") -> None:
-        connection, events = self._connection, self._events
-        if connection is None:  # a legacy client has gone; its call went on, and counts
-            if events is not None:
-                events.keep(b"".join(parts), self.front.clock())
-        elif events is None:
-            connection.respond(self._status, JSON, parts, size, lines)
-        else:
-            events.respond(connection, self._status, parts, size, self.front.clock())
+        answer(self._connection, self._events, self._status, parts, size, lines, self.front.clock)
 
     def kept(self, log: Stream) -> None:
         """From now on what is sent is kept in `log`."""
@@ -508,7 +511,7 @@ class Exchange:
         if connection is None or channel is None or out is None or self.answered:
             return False
         asked = self.check is not None and self.check.asks_how_it_ends
-        asked = asked or (self.metered is not None and self.metered.reads)
+        asked = asked or self.lasting is not None or (self.metered is not None and self.metered.reads)
         if asked or self._events is not None or self._splice is not None:
             return False
         spliced = splice(self.call, out.id, channel.dialect.era, head)
@@ -567,7 +570,7 @@ class Exchange:
         self._connection = None
         if self.call.era == "modern" and not self.answered:
             self.cancel("the client closed the stream")
-        elif not self.answered:
+        elif not self.answered or self.lasting is not None:
             self.resume()  # nobody is left who reads too slowly
             if (log := self.log) is not None:
                 log.detach(self, self.front.clock())
@@ -603,6 +606,8 @@ class Exchange:
 
     def expire(self) -> None:
         """The deadline has passed."""
+        if self.lasting is not None and self.lasting.expire():
+            return
         if self._flight is not None:
             self._flight.cancel("deadline")
             self._flight = None
@@ -643,28 +648,19 @@ class Exchange:
         if self._inputs is not None:
             self._inputs.withdraw("the call has failed")
         self._settle(error)
-        connection = self._connection
         if not self.answered:
             self.answered = True
             decision_id = self.front.new_id()
             body = encode_error(self.front.decode_id(self.call.id_json), for_era(error, self.call.era), decision_id)
+            when_recorded(self.lasting, partial(self.write_error, error, body))
             self.front.account(self, outcome_of(error), self._answer_size + len(body), error, decision_id)
-            if connection is not None:
-                self._write_error(connection, error, body)
-            elif self._events is not None:
-                self._events.keep(body, self.front.clock())
         self._close()
 
-    def _write_error(self, connection: Replying, error: GatewayError, body: bytes) -> None:
-        events = self._events
-        if events is not None and events.begun:
-            events.respond(connection, 200, (body,), len(body), self.front.clock())
-        elif self._splice is not None:
-            connection.abort()  # a length was promised: the client must see that it was not kept
-        else:
-            status = self.front.status_of(error, self.call.era)
-            lines = self.front.error_lines(error, status, self.metadata_url)
-            connection.respond(status, JSON, (body,), len(body), lines)
+    def write_error(self, error: GatewayError, body: bytes) -> None:
+        """Write an error's body, in the form that has been begun."""
+        status, now = self.front.status_of(error, self.call.era), self.front.clock()
+        lines = self.front.error_lines(error, status, self.metadata_url)
+        answer_error(self._connection, self._events, self._splice, status, body, lines, now)
 
     def _settle(self, error: GatewayError | None = None) -> None:
         """What was reserved is used as far as it was sent; the first to say so is heard."""
@@ -689,12 +685,16 @@ class Exchange:
         self._flight = None
         if self._inputs is not None:
             self._inputs.close()
-        front = self.front
+        if self.lasting is None or not self.lasting.holds:
+            self.leave()
+
+    def leave(self) -> None:
+        """It is over, and nothing waits any more: nobody knows of it from now on."""
         if self._events is not None and (log := self._events.log) is not None:
-            front.hub.let_go(log)
-        front.calls.active.discard(self)
+            self.front.hub.let_go(log)
+        self.front.calls.active.discard(self)
         if self._events is not None or self.call.session is not None:
-            front.calls.forget(self)
+            self.front.calls.forget(self)
         if not self.answered and self._connection is not None:
             self._connection.abort()
         self._connection = None

@@ -80,6 +80,7 @@ from narthex.flow.notify.settings import SETTINGS, Setting
 from narthex.flow.notify.streams import Listen, open_standalone
 from narthex.flow.policy.admission import Admission, Admissions, Check
 from narthex.flow.policy.again import Again
+from narthex.flow.policy.durability import durability_of
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.run_rules import RunRules
@@ -141,6 +142,8 @@ class Front:
         self.handles = handles
         self.record: Callable[[Entry], None] | None = None
         """Takes the record of each call; None where none is asked for."""
+        self.is_full: Callable[[], bool] = bool
+        """Is there no room for another record?"""
         self.approvals: Keeper | None = None
         """Who keeps what people say of held calls; without one none passes."""
         self._bridge = bridge
@@ -196,6 +199,8 @@ class Front:
             admissions if snapshot.audit_inputs != "none" or snapshot.trial else None
         )
         self._limited = self.metering.apply(snapshot)
+        self.durability = durability_of(snapshot)
+        """Which calls wait for their records; None: none."""
         self._rates = rates_of(snapshot.limits, self._rates)
         self._idempotent = {
             name: compile_globs(one.idempotent) for name, one in snapshot.servers.items() if one.idempotent
@@ -511,7 +516,10 @@ class Front:
                 decision_id=decision_id,
             )  # fmt: skip
         if self.record is not None:
-            self.record(entry_of(one, self.snapshot, self._trial, outcome, seconds, size, error, decision_id))
+            entry = entry_of(one, self.snapshot, self._trial, outcome, seconds, size, error, decision_id)
+            if one.lasting is not None:
+                one.lasting.ended(entry)
+            self.record(entry)
 
     @staticmethod
     def decode_id(raw: bytes) -> Id:

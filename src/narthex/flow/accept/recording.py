@@ -6,6 +6,7 @@ Cases: `tests/flow/accept/test_recording.py`.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +15,7 @@ from narthex.errors import GatewayError, RateLimited
 from narthex.flow.policy.admission import Check
 from narthex.flow.policy.again import Again
 from narthex.flow.upstream.viewers import account_in
-from narthex.telemetry.accounts import outcome_of
+from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.telemetry.record import LONGEST, Entry
 from narthex.types import Call, Principal, Snapshot
 
@@ -41,6 +42,7 @@ def entry_of(
         error: What it was refused with, or failed by; None for an answer of the server.
     """
     call = one.call
+    arguments = call.params.get("arguments")
     scope = one.viewer.scopes.get(one.server_name)
     return Entry(
         call.principal,
@@ -68,7 +70,15 @@ def entry_of(
         trial=trial,
         limit=error.limit if isinstance(error, RateLimited) else "",
         cost=one.metered.cost if one.metered is not None else None,
+        arguments_digest=f"sha256:{sha256(arguments).hexdigest()}" if arguments is not None else "",
     )
+
+
+def begin_of(one: Exchange, snapshot: Snapshot) -> Entry:
+    """The record of a call that is about to be sent to its server."""
+    entry = entry_of(one, snapshot, None, OUTCOME["ok"], 0.0, 0, None, "")
+    entry.event, entry.call, entry.inputs = "begin", None, "none"
+    return entry
 
 
 class Turned(msgspec.Struct):

@@ -16,6 +16,7 @@ import msgspec
 
 from narthex.errors import GatewayError, InvalidParams, MethodNotFound, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.exchange import Exchange
+from narthex.flow.accept.lasting import lasting_of
 from narthex.flow.accept.listing import CURSOR_S, Answering
 from narthex.flow.codec.bridge import error_code
 from narthex.flow.codec.handles import Task, owner_of
@@ -74,15 +75,19 @@ class Tasking(Exchange):
 
     def _way(self, request: HttpRequest) -> Walk:
         call, fleet, viewer = self.call, self.front.fleet, self.viewer
+        found = self._found("tools", call.name) if call.method == "tools/call" else None
+        self.lasting = lasting_of(self, found)
         alone = session_servers(fleet, viewer)
         if call.method == "tools/call":
             said = Said(request.headers, request.repeated, request.params)
-            found = self._found("tools", call.name)
-            return as_task(call, found, said, alone, self.check, offered=self._was_offered(alone), limited=self.metered)
+            return as_task(
+                call, found, said, alone, self.check,
+                offered=self._was_offered(alone), limited=self.metered, durable=self.lasting is not None,
+            )  # fmt: skip
         check_speaks(call)
         self.handle = call.name or read_string(call.params, "taskId")
         self.about = self._opened(alone)
-        return about_task(call, self.about, self.check)
+        return about_task(call, self.about, self.check, durable=self.lasting is not None)
 
     def _was_offered(self, alone: tuple[str, ...]) -> bool:
         """Were tasks offered in `initialize`? That is answered before there is a session."""

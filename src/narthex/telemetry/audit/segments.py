@@ -79,7 +79,7 @@ class Segments:
     def open(self, now: float) -> None:
         """Begin the chain. Raises OSError."""
         (self.folder / f"audit-{self._signer.id}.pub").write_bytes(self._signer.pem())
-        before, torn = predecessor(self.folder, self._slot)
+        before, torn = predecessor(self.folder, self._slot, self._sync)
         self._begin(now, self._header(now, "open", before, torn or None))
         self._signed_at = now
         self.flush()
@@ -220,13 +220,18 @@ class Event(msgspec.Struct, omit_defaults=True):
     event: str
 
 
-def predecessor(folder: Path, slot: int) -> tuple[Head | None, int]:
-    """The last whole line of the newest segment of a slot, and how many bytes of another one a crash has left there."""
+def predecessor(folder: Path, slot: int, sync: Callable[[int], None] = sync_file) -> tuple[Head | None, int]:
+    """The last whole line of the newest segment of a slot, and how many bytes of another one a crash has left there.
+
+    They are brought to the disk: a process that was killed may have left what the machine could still lose, and what
+    is named here must not go missing.
+    """
     for path in sorted(folder.glob(f"{SEGMENT}*-{slot}{SUFFIX}"), reverse=True):
         with path.open("rb") as file:
             header = read_header(file.readline(LONGEST))
             if header is None:
                 continue  # a crash before its first line was written, or none of ours: `verify` says which
+            sync(file.fileno())
             file.seek(max(0, path.stat().st_size - LONGEST))
             whole, _, torn = file.read().rpartition(b"\n")
         try:

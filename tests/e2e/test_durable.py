@@ -1,0 +1,127 @@
+"""Every call of a durable endpoint that was answered is in the journal, whenever the machine fails.
+
+The gateway is killed at random moments under load, and of its files goes what no sync has brought to the disk.
+`NARTHEX_TEST_KILLS=500` (`make kills`) does it more often.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from narthex.telemetry.audit.checkpoints import read_keys
+from narthex.telemetry.audit.verify import verify
+from narthex.testing import FakeServer
+from tests.conftest import StartGateway
+from tests.e2e.harness import ROOT, Closed, Gateway, Wire, message, wait_for
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="what was synced is told by the links of /proc"),
+]
+KILLS = int(os.environ.get("NARTHEX_TEST_KILLS", "20"))
+CLIENTS = 4
+TOOLS = [{"name": "echo", "inputSchema": {"type": "object"}}]
+HOOK = """
+import os
+real = os.fdatasync
+def told(file):
+    size = os.fstat(file).st_size
+    real(file)
+    log = os.open(os.environ["SYNCED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(log, f"{size} {os.readlink(f'/proc/self/fd/{file}')}\\n".encode())
+    os.close(log)
+os.fdatasync = told
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer(tools=TOOLS) as started:
+        yield started
+
+
+class Load:
+    """Clients that call, each on its connection, until the gateway is gone. `answered`: ids of calls whose last byte
+    they have."""
+
+    def __init__(self, gateway: Gateway, name: str) -> None:
+        self.answered: list[str] = []
+        self._gateway, self._name = gateway, name
+        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, number: int) -> None:
+        client = self._gateway.client()
+        try:
+            with Wire(self._gateway.mcp) as wire:
+                for count in range(1_000_000):
+                    id_ = f"{self._name}-{number}-{count}"
+                    params = {"name": "one__echo", "arguments": {"id": id_}}
+                    wire.send(client.render({**message("tools/call", params), "id": id_}))
+                    if wire.read().status == 200:
+                        self.answered.append(id_)
+        except (Closed, OSError):
+            return  # the gateway was killed
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+
+def lose_what_was_not_synced(folder: Path, synced: Path, chance: random.Random) -> None:
+    """What the machine had not brought to the disk is there in part, or not at all."""
+    sizes: dict[str, int] = {}
+    for line in synced.read_text().splitlines() if synced.exists() else ():
+        size, _, name = line.partition(" ")
+        sizes[Path(name).name] = int(size)
+    for path in folder.glob("calls-*"):
+        least, most = sizes.get(path.name, 0), path.stat().st_size
+        os.truncate(path, chance.choice((least, most, chance.randint(least, most))))
+
+
+def recorded(folder: Path) -> set[str]:
+    found = set()
+    for path in folder.glob("calls-*"):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n") and (one := json.loads(line))["event"] == "call":
+                found.add(json.loads(one["request"]))
+    return found
+
+
+def test_whatever_was_answered_is_in_the_journal(
+    start_gateway: StartGateway, server: FakeServer, tmp_path: Path
+) -> None:
+    chance = random.Random(os.environ.get("NARTHEX_TEST_SEED", "1"))
+    hook, synced = tmp_path / "hook", tmp_path / "synced"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(HOOK)
+    environment = {"SYNCED": str(synced), "PYTHONPATH": os.pathsep.join((str(hook), str(ROOT / "src")))}
+    config = {"version": 1, "servers": {"one": {"url": server.url}}, "audit": {"dir": "audit", "durable": "all"}}
+    gateway = start_gateway(config, env=environment)
+    folder = gateway.folder / "audit"
+    answered: set[str] = set()
+    for number in range(KILLS):
+        load, most = Load(gateway, f"run{number}"), chance.randint(0, 60)
+        wait_for(lambda load=load, most=most: len(load.answered) >= most, "calls that were answered")
+        gateway.kill()
+        load.join()
+        answered |= set(load.answered)
+        lose_what_was_not_synced(folder, synced, chance)
+        missing = answered - recorded(folder)
+        assert not missing, f"run {number}: {sorted(missing)[:5]} were answered and are not recorded"
+        keys = read_keys(folder.glob("audit-*.pub"))
+        report = verify(folder, keys)
+        assert not report.faults, f"run {number}: {report.faults[:3]}"
+        assert report.unfinished_count <= CLIENTS * (number + 1)
+        gateway.lines.clear()
+        gateway.start()
+    assert len(answered) > KILLS

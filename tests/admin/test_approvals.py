@@ -92,6 +92,15 @@ def test_nobody_approves_a_call_of_their_own() -> None:
     assert ask(gateway, "POST", f"{PATH}/a1/deny", BY_ROLE)[0] == 200
 
 
+def test_another_tenants_calls_are_not_there() -> None:
+    gateway = with_call(replace(ANN, tenant="acme"))
+    assert ask(gateway, "GET", PATH, BY_ROLE) == (200, {"approvals": []})
+    for method, way in (("GET", ""), ("POST", "/approve"), ("POST", "/deny")):
+        assert ask(gateway, method, f"{PATH}/a1{way}", BY_ROLE)[0] == 404
+    assert state(gateway) == "pending"
+    assert len(ask(gateway, "GET", PATH, BY_TOKEN)[1]["approvals"]) == 1, "who has the token decides for all"
+
+
 def test_what_is_over_is_a_conflict_and_what_is_unknown_is_not_found() -> None:
     gateway = with_call()
     ask(gateway, "POST", f"{PATH}/a1/deny", BY_TOKEN)

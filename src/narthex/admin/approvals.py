@@ -1,7 +1,8 @@
 """`/api/v1/approvals`: held calls, and yes or no to one of them.
 
 Reading needs the token too, wherever it is asked from: what somebody wants to call is nobody else's business. Who said
-yes or no is recorded; nobody says yes to a call of their own. Cases: `tests/admin/test_approvals.py`.
+yes or no is recorded; nobody says yes to a call of their own, or hears of another tenant's.
+Cases: `tests/admin/test_approvals.py`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ def approval_routes(gateway: GatewayView) -> list[Route]:
 
     async def listed(request: Request) -> Response:
         everything, now = request.query_params.get("all") == "true", approvals.now()
-        found = [one for one in await approvals.all() if everything or one.is_open(now)]
+        _, principal = caller_of(request.scope)
+        found = [one for one in await approvals.all(principal) if everything or one.is_open(now)]
         return json_reply({"approvals": await told(found, LISTED)})
 
     async def one(request: Request) -> Response:
-        found = await approvals.one(request.path_params["id"])
+        _, principal = caller_of(request.scope)
+        found = await approvals.one(request.path_params["id"], principal)
         if found is None:
             raise HTTPException(404)
         return json_reply((await told([found], found.size))[0])

@@ -50,6 +50,10 @@ class OwnCall(Exception):
     """Nobody approves their own call."""
 
 
+class _Foreign(Exception):
+    """It is another tenant's: for this principal it is not there."""
+
+
 class Approvals:
     """One for the process. Its store is given by `Upkeep`, where the configuration holds anything.
 
@@ -145,7 +149,7 @@ class Approvals:
     # --- people
 
     async def decide(self, id_: str, by: str, *, yes: bool, principal: Principal | None = None) -> Approval | None:
-        """Somebody says yes or no. None where there is no such call.
+        """Somebody says yes or no. None where there is no such call, in the tenant of who says it.
 
         Args:
             by: Who it is, for the record. principal: the same, where they have proved it.
@@ -155,22 +159,29 @@ class Approvals:
         now = int(self.now())
 
         def change(found: Approval) -> Approval:
+            if not is_for(found, principal):
+                raise _Foreign
             if yes and principal is not None and is_own(found, principal):
                 raise OwnCall
             return (approve if yes else deny)(found, by, now)
 
-        then = await self._opened().change_approval(id_, change)
+        try:
+            then = await self._opened().change_approval(id_, change)
+        except _Foreign:
+            return None
         if then is not None:
             self._keep(then)
         return then
 
-    async def all(self) -> list[Approval]:
-        """All that are kept, the oldest first."""
-        return await self._store.approvals() if self._store is not None else []
+    async def all(self, principal: Principal | None = None) -> list[Approval]:
+        """All that are kept, the oldest first; for a principal those of their tenant."""
+        found = await self._store.approvals() if self._store is not None else []
+        return [one for one in found if is_for(one, principal)]
 
-    async def one(self, id_: str) -> Approval | None:
+    async def one(self, id_: str, principal: Principal | None = None) -> Approval | None:
         """One of them."""
-        return await self._store.approval(id_) if self._store is not None else None
+        found = await self._store.approval(id_) if self._store is not None else None
+        return found if found is not None and is_for(found, principal) else None
 
     async def read(self, rows: Sequence[Approval]) -> list[Any]:
         """The parameters of held calls; None for those that are gone, or do not open any more. In slices: calls that
@@ -256,6 +267,11 @@ def read_params(found: Approval, envelopes: Envelopes) -> Any:
 def _name(id_: str) -> str:
     """What the parameters are sealed as: no secret has a name with a blank."""
     return f"approval {id_}"
+
+
+def is_for(found: Approval, principal: Principal | None) -> bool:
+    """May they hear of it? Who is no principal, but has the gateway's token, may hear of all."""
+    return principal is None or principal.tenant == found.tenant
 
 
 def words_of(found: Approval, step: Step) -> str:

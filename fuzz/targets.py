@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.approvals import fuzz_approval
+from fuzz.agents import fuzz_opa_answer
 from fuzz.bundles import fuzz_bundle
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
@@ -283,6 +284,7 @@ TARGETS: dict[str, Target] = {
     "members": fuzz_members,
     "metadata": fuzz_metadata,
     "names": fuzz_names,
+    "opa_answer": fuzz_opa_answer,
     "param_headers": fuzz_param_headers,
     "journal": fuzz_journal,
     "policy": fuzz_policy,

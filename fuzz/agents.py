@@ -1,0 +1,41 @@
+"""Fuzz target for what a policy agent answers: nothing but a plain yes lets anything through."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from narthex.flow.policy.opa import Nonsense, read_all, read_batch, read_fault, read_one
+
+
+def _said(data: bytes) -> Any:
+    """What another reader makes of it."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _allows(result: Any) -> bool:
+    return result is True or (
+        isinstance(result, dict) and (result.get("allow") is True or result.get("effect") in ("allow", "hold"))
+    )
+
+
+def fuzz_opa_answer(data: bytes) -> None:
+    """Refused as nonsense, or decisions with bounded texts; an allowance is one for another reader, too."""
+    assert len(read_fault(500, data)) < 600
+    said = _said(data)
+    try:
+        found = read_one(data)
+    except Nonsense as nonsense:
+        assert len(str(nonsense)) < 600
+    else:
+        assert len(found.detail) <= 500 and len(found.bundle) <= 256 and len(found.decision_id) <= 256
+        assert found.effect == "deny" or said is None or _allows(said.get("result"))
+    for read in (read_all, read_batch):
+        for count in (1, 2):
+            try:
+                assert len(read(data, count)) == count
+            except Nonsense:
+                continue

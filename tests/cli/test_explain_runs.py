@@ -76,3 +76,26 @@ def test_without_rules_on_runs_nothing_of_them_can_be_said(tmp_path: Path) -> No
     found = explained(tmp_path, ["explain", "--tool", "web__x", "--run-label", "a"], config)
     assert found.exit_code == 2
     assert "this configuration has no `runs`" in found.output
+
+
+CASES = """cases:
+  - {name: clean, tool: mail__send, expect: allow}
+  - {name: labelled, tool: mail__send, expect: deny, rule: trifecta, run_labels: [untrusted, private]}
+  - {name: out of order, tool: billing__refund, expect: deny, rule: look first}
+  - {name: in order, tool: billing__refund, expect: allow, run_calls: [billing__find]}
+  - name: too many
+    tool: billing__refund
+    expect: deny
+    rule: few refunds
+    run_calls: [billing__find, billing__refund, billing__refund, billing__refund]
+"""
+
+
+def test_cases_say_what_the_run_has_done(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.yaml"
+    cases.write_text(CASES)
+    found = explained(tmp_path, ["policy", "test", str(cases)])
+    assert (found.exit_code, found.output) == (0, "5 cases: all as they have to be.\n")
+    found = explained(tmp_path, ["policy", "test", str(cases)], "version: 1\nservers: {mail: {command: python3}}\n")
+    assert found.exit_code != 0
+    assert "case 'labelled', line 3: this configuration has no `runs`" in found.output

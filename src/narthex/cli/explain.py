@@ -125,8 +125,7 @@ def explain(
     )
     if snapshot.policy is not None:
         call = Call(METHODS[kind], params, {}, b"1", "modern", "2026-07-28", principal, endpoint, own)
-        run = {"labels": list(labels), "calls": Counter(calls)}
-        asked = Asked(call, kind, Target(server, own, encode(own)), address, now, run=run)
+        asked = Asked(call, kind, Target(server, own, encode(own)), address, now, past=runs)
         found = judged(found, asyncio.run(decided_again(snapshot, asked)))
     if as_json:
         say(document_of(found, snapshot.revision))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import click
 from narthex.cli.callers import principal_of
 from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say
-from narthex.cli.records import grants_of
+from narthex.cli.records import grants_of, imagined
 
 if TYPE_CHECKING:
     from narthex.config.cases import Case
@@ -99,7 +100,10 @@ def _asked(case: Case, snapshot: Snapshot) -> Asked:
     params = {"arguments": Raw(case.arguments)} if case.arguments is not None else {}
     call = Call(method, params, {}, b"1", "modern", "2026-07-28", who, case.endpoint, case.own)
     target = Target(case.server, case.own, encode(case.own))
-    return Asked(call, case.kind, target, case.address, case.at or time.time())
+    past = imagined(snapshot, who, case.endpoint, case.run_labels, Counter(case.run_calls))
+    if past is None and (case.run_labels or case.run_calls):
+        raise click.ClickException(f"case '{case.name}', line {case.line}: this configuration has no `runs`")
+    return Asked(call, case.kind, target, case.address, case.at or time.time(), past=past)
 
 
 def _named(decision: Decision, asked: Asked, snapshot: Snapshot) -> Decision:
@@ -114,7 +118,7 @@ def _named(decision: Decision, asked: Asked, snapshot: Snapshot) -> Decision:
     call, target = asked.call, (asked.target.server, asked.target.name)
     found = explain(
         grants_of(snapshot), call.principal, call.endpoint, asked.kind, target, call.params,
-        {"address": asked.address}, asked.at,
+        {"address": asked.address}, asked.at, asked.past,
     )  # fmt: skip
     return decision if found.visible else replace(decision, rule=found.decision.rule, line=found.decision.line)
 

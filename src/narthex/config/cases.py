@@ -19,6 +19,7 @@ from narthex.config.document import Path as KeyPath
 from narthex.config.jsonc import parse_jsonc
 from narthex.config.kinds import FILE, Choice, Group, JsonSchema, Listed, Scalar, Setting
 from narthex.config.schema.grants import parse_moment
+from narthex.config.schema.runs import LABELS
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.config.yamlfile import parse_yaml
 from narthex.types import Kind
@@ -93,6 +94,10 @@ class CaseSettings(msgspec.Struct, frozen=True):
         float, Setting(Scalar("a date, or a time with its zone", parse_moment), "When; now where it is left out.")
     ] = 0.0
     rule: Annotated[str, Setting(_WORD, "The rule that has to say so.")] = ""
+    run_labels: Annotated[tuple[str, ...], Setting(LABELS, "Labels that the run has.")] = ()
+    run_calls: Annotated[
+        tuple[str, ...], Setting(Listed(_WORD, "tools"), "Tools that the run has had an answer of, each as often.")
+    ] = ()
 
 
 _CASES = Listed(Group(CaseSettings, "a map of a case"), "cases", most=10_000)
@@ -123,6 +128,8 @@ class Case(msgspec.Struct, frozen=True):
     at: float
     expect: Expected
     rule: str
+    run_labels: tuple[str, ...] = ()
+    run_calls: tuple[str, ...] = ()
 
 
 class Cases(msgspec.Struct, frozen=True):
@@ -177,6 +184,8 @@ def _case(one: CaseSettings, at: KeyPath, reading: Reading) -> Case | None:
         one.at,
         one.expect,
         one.rule,
+        one.run_labels,
+        one.run_calls,
     )
 
 

@@ -23,6 +23,7 @@ from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.run_again import Unclear, decided_from
 from narthex.flow.policy.run_rules import RunRules, uncounted
+from narthex.flow.policy.runs import Runs
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.route.index import KEY, selector_of
 from narthex.flow.route.names import canonical
@@ -37,7 +38,8 @@ class Asked(msgspec.Struct, frozen=True):
         call: Its `params` need no more than the arguments. target: where its name led.
         at: Unix seconds.
         whole: False where the arguments are not at hand: what does not look at them can be decided all the same.
-        run: What its run was before it: labels, and calls by canonical name; None where that is not known.
+        run: What its run was before it, as recorded: labels, and calls by canonical name; None: that is not known.
+        past: All that its run has done, where that is imagined.
     """
 
     call: Call
@@ -47,6 +49,7 @@ class Asked(msgspec.Struct, frozen=True):
     at: float = 0.0
     whole: bool = True
     run: Mapping[str, Any] | None = None
+    past: Runs | None = None
 
     @property
     def resource(self) -> str:
@@ -93,7 +96,8 @@ class Again:
                 return NOT_THERE
         self._at = asked.at
         admission = self._admissions.at(call.principal, call.endpoint, asked.at)
-        check = Check(admission, asked.address, asked.at, run=asked.run)
+        run = asked.past.facts(admission.run_key) if asked.past is not None else asked.run
+        check = Check(admission, asked.address, asked.at, run=run)
         await check.look(kind, target)
         if not admission.looked_at(kind, target.server, target.name):
             raise Untold("the engine does not say what the caller sees")
@@ -117,7 +121,10 @@ class Again:
         if asked.call.method == "completion/complete":
             plan = uncounted(plan)
         try:
-            said = decided_from(plan, asked.run, runs.spec.window_s)
+            if asked.past is not None:
+                said = asked.past.decide(asked.past.get(check.admission.run_key), plan)
+            else:
+                said = decided_from(plan, asked.run, runs.spec.window_s)
         except Unclear as error:
             raise Untold(str(error)) from None
         if said is not None and (said.effect == "deny" or decision.effect == "allow"):

@@ -239,7 +239,7 @@ async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
                 *by_itself,
                 looked_up(plain, repeats),
                 injected(r, repeats),
-                records,
+                *records,
                 *identified(repeats),
                 *granted(r, plain, repeats),
                 *watched(r, plain, repeats),

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fuzz.approvals import fuzz_approval
 from fuzz.agents import fuzz_opa_answer
+from fuzz.approvals import fuzz_approval
 from fuzz.bundles import fuzz_bundle
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole

@@ -147,12 +147,14 @@ class Unauthorized(GatewayError):
 
 
 class Denied(GatewayError):
-    """The policy says no. `reason` is the decision's code (`flow.policy.decision`): the same words as in the record."""
+    """The policy says no. `reason` is the decision's code (`flow.policy.decision`): the same words as in the record.
+    `retry_after_s`: when it would say yes, as far as time alone decides; None: not by waiting."""
 
     code, status, reason = -31001, 200, "denied"
 
-    def __init__(self, reason: str, *, detail: str = "") -> None:
-        super().__init__("denied by policy", detail=detail)
+    def __init__(self, reason: str, *, detail: str = "", retry_after_s: float | None = None) -> None:
+        data = {"retryAfterSeconds": max(1, math.ceil(retry_after_s))} if retry_after_s is not None else None
+        super().__init__("denied by policy", detail=detail, data=data)
         self.reason = reason
 
 

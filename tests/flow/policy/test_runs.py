@@ -359,3 +359,38 @@ def test_the_id_that_an_agent_gives(key: str, meta: dict[str, bytes], id_: str) 
 )
 def test_trusted_agents(trusted: tuple[Who, ...], is_trusted: bool) -> None:
     assert Watched(trusted=trusted).runs.trusts(SUPPORT) is is_trusted
+
+
+@pytest.mark.parametrize(
+    ("rules", "steps", "wait_s"),
+    [
+        pytest.param([SLOWLY], ["mail__send", 10.0], 20.0, id="cooling down"),
+        pytest.param([FEW_A_MINUTE], ["crm__refund", 10.0, "crm__refund", 5.0], 45.0, id="until the first falls out"),
+        pytest.param([FEW, FEW_A_MINUTE], ["crm__refund", "crm__refund"], HOUR, id="the rule that said so"),
+    ],
+)
+def test_who_comes_too_soon_is_told_when_to_come(rules: list[RunRule], steps: list[Any], wait_s: float) -> None:
+    watched, name = Watched(*rules), ""
+    for step in steps:
+        if isinstance(step, float):
+            watched.clock.advance(step)
+        else:
+            name = step
+            watched.call(name)
+    plan = watched.runs.rules.plans(LOCAL).plan("tools", name)
+    decision, _ = watched.runs.admit((LOCAL.key, "default", ""), plan, name)
+    assert decision is not None
+    run = watched.runs.get((LOCAL.key, "default", ""))
+    assert run.wait_s(plan, decision, watched.clock()) == pytest.approx(wait_s)
+    watched.clock.advance(wait_s)
+    assert watched.call(name) == "allowed"
+
+
+def test_a_place_that_calls_under_way_hold_is_free_nobody_knows_when() -> None:
+    watched = Watched(FEW)
+    for _ in range(2):
+        watched.begin("crm__refund")
+    plan = watched.runs.rules.plans(LOCAL).plan("tools", "crm__refund")
+    decision, _ = watched.runs.admit((LOCAL.key, "default", ""), plan, "crm__refund")
+    assert decision is not None
+    assert watched.runs.get((LOCAL.key, "default", "")).wait_s(plan, decision, watched.clock()) is None

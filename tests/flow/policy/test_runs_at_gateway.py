@@ -171,7 +171,9 @@ def test_a_call_that_nobody_could_send_is_given_back(modern: bool) -> None:
             assert await call(client, modern, "refund") == "overloaded"
             running.fleet.servers["one"].in_flight -= 256
             assert await call(client, modern, "refund") == "ok"
-            assert await call(client, modern, "refund") == "run_count"
+            answer = await ask(client, modern, "tools/call", {"name": "one__refund", "arguments": {}})
+            assert answer.error["data"]["reason"] == "run_count"
+            assert 3590 < answer.error["data"]["retryAfterSeconds"] <= 3600
 
     run(main)
 

@@ -25,7 +25,7 @@ from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants, Rights
 from narthex.flow.policy.obligations import Duties
-from narthex.flow.policy.run_rules import NO_PLANS, uncounted
+from narthex.flow.policy.run_rules import NO_PLANS, RUN_COOL_DOWN, RUN_COUNT, uncounted
 from narthex.flow.policy.runs import UNWATCHED, End, RunKey, Runs, Taken
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.policy.slices import SLICE, finished, in_slices
@@ -224,10 +224,12 @@ def facts_of(
     }
 
 
-def refusal(decision: Decision) -> Denied:
+def refusal(decision: Decision, retry_after_s: float | None = None) -> Denied:
     """What a denial becomes on the wire. The rule's name is the operator's: it goes into the log and the record."""
     detail = f"{decision.reason} by {decision.rule!r}, line {decision.line}" if decision.rule else decision.reason
-    return Denied(decision.reason, detail=f"{detail}: {decision.detail}" if decision.detail else detail)
+    if decision.detail:
+        detail = f"{detail}: {decision.detail}"
+    return Denied(decision.reason, detail=detail, retry_after_s=retry_after_s)
 
 
 def principal_facts(principal: Principal) -> dict[str, Any]:
@@ -398,7 +400,7 @@ class Check(msgspec.Struct):
         self.decision = decision
         self.pending = admission.engine is not None or decision.effect == "hold"
         if decision.effect == "deny":
-            raise refusal(decision)
+            raise refusal(decision, self._wait_s(decision))
         return params
 
     def _watch(self, runs: Runs, kind: Kind, name: str, counts: bool) -> Decision | None:
@@ -414,6 +416,14 @@ class Check(msgspec.Struct):
             return self.held.decide_again(plan)
         said, self.taken = runs.admit(self._key(runs), plan, name)
         return said
+
+    def _wait_s(self, decision: Decision) -> float | None:
+        """When a rule on runs would let the call through, where it bounds how many there are in a time."""
+        runs, target = self.admission.runs, self.target
+        if runs is None or target is None or decision.reason not in (RUN_COUNT, RUN_COOL_DOWN):
+            return None
+        plan = self.admission.plans.plan(self.kind, canonical(target.server, target.name))
+        return runs.get(self._key(runs)).wait_s(plan, decision, runs.clock())
 
     def _key(self, runs: Runs) -> RunKey:
         admission = self.admission

@@ -92,6 +92,18 @@ class Run:
         recent = self.marks.get(mark.key)
         return recent.count(mark, now) if recent is not None else 0
 
+    def wait_s(self, plan: Plan, decision: Decision, now: float) -> float | None:
+        """Seconds until the rule that said this has room again, if no other call takes it; None: nobody can tell."""
+        waits = [
+            recent.ended[recent.under_way - mark.most] + mark.within_s - now
+            for rule in plan.rules
+            if rule.decision is decision
+            for mark in rule.needs
+            if mark in plan.counted and (recent := self.marks.get(mark.key)) is not None
+            if recent.under_way < mark.most <= recent.count(mark, now)
+        ]
+        return min(waits, default=None)
+
     def meets(self, rule: Watching, now: float) -> bool:
         """Does the rule hold for it now?"""
         for mark in rule.needs:

@@ -190,19 +190,24 @@ def environment() -> dict[str, str]:
 
 def fixture(era: str, *options: str) -> AbstractContextManager[str]:
     """The fixture as a process; yields its URL."""
-    return served("tests.conformance.fixture", "--era", era, *options)
+    return served(sys.executable, "-m", "tests.conformance.fixture", "--era", era, *options)
 
 
 def reference() -> AbstractContextManager[str]:
     """The server made with the official Python SDK as a process; yields its URL."""
-    return served("tests.conformance.reference")
+    return served(sys.executable, "-m", "tests.conformance.reference")
+
+
+def typescript(node: str) -> AbstractContextManager[str]:
+    """The server made with the official TypeScript SDK as a process; yields its URL."""
+    return served(node, "tests/counterparts/everything.mjs")
 
 
 @contextlib.contextmanager
-def served(module: str, *arguments: str) -> Iterator[str]:
+def served(*command: str) -> Iterator[str]:
     """A server of this repository that says `ready URL` when it is; yields its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        command,
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -214,7 +219,7 @@ def served(module: str, *arguments: str) -> Iterator[str]:
         assert process.stdout
         word, _, url = process.stdout.readline().strip().partition(" ")
         if word != "ready":
-            raise RuntimeError(f"{module} ended with {process.wait()} at start")
+            raise RuntimeError(f"{' '.join(command)} ended with {process.wait()} at start")
         yield url
     finally:
         process.kill()

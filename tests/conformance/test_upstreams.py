@@ -1,7 +1,8 @@
 """`make conformance UPSTREAM=URL` in front of servers that were not written for it: what they pass, they pass here.
 
-In: a server made with the official Python SDK (`reference.py`), the conformance server that comes with the Go SDK,
-with sessions and without. The command runs as its user runs it; its closing lines and its exit status are what counts.
+In: a server made with the official Python SDK (`reference.py`), one made with the TypeScript SDK (`everything.mjs`),
+the conformance server that comes with the Go SDK, with sessions and without. The command runs as its user runs it; its
+closing lines and its exit status are what counts.
 """
 
 from __future__ import annotations
@@ -83,6 +84,15 @@ def test_a_server_of_the_go_sdk_fails_here_what_it_fails_alone(
     scored = [[line for line in lines if "beside" not in line] for _, lines in (alone, through)]
     assert scored[0] == scored[1]
     assert alone[0] == through[0] == (0 if scored[0][-1].endswith(("37/37", "30/30")) else 1)
+
+
+def test_a_server_of_the_typescript_sdk_that_asks_and_logs_on_its_own_stream_passes_here_too(node: str) -> None:
+    with suites.typescript(node) as url:
+        alone = conformance(url, "--only", "server-2025-11-25", "--direct")
+        through = conformance(url, "--only", "server-2025-11-25")
+    assert through[1][0] == f"{url} speaks: legacy"
+    for status, lines in (alone, through):
+        assert (status, lines[-1]) == (0, "conformance server-2025-11-25 30/30"), "\n".join(lines)
 
 
 def test_a_server_of_sessions_alone_makes_every_modern_suite_a_crossed_one(node: str, go_programs: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 from narthex.authority.bundles import read_folder
 from narthex.flow.policy.bundles import BundleRefused, read_bundle, read_tarball
 from narthex.flow.policy.signatures import BundleKey, Trust
+from tests.conftest import StartGateway
+from tests.counterparts.bundle_server import BundleServer
+from tests.counterparts.serving import served
+from tests.e2e.harness import wait_for
 from tests.flow.policy.test_signatures import EC, RSA, SECRET, pem
 
 DATA = {
@@ -80,3 +85,43 @@ def test_a_folder_that_opa_signs(opa: str, folder: Path) -> None:
     (folder / "more" / "data.json").write_text('{"spaced" : 1.5 , "twice": "\\ufffd \\u2028"}')
     with pytest.raises(BundleRefused, match="more/data.json has changed"):
         read_bundle(read_folder(folder, 10**6), trust, now=0)
+
+
+def test_a_gateway_that_fetches_what_opa_has_signed(
+    opa: str, tmp_path: Path, start_gateway: StartGateway, python_servers: Callable[[str], str]
+) -> None:
+    """From nothing to a policy, to another; a forged one changes nothing, and after a restart the good one rules."""
+    (tmp_path / "key").write_text(EC.as_pem(private=True).decode())
+    (tmp_path / "release.pem").write_text(pem(EC))
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    signing = ("--signing-alg", "ES256", "--signing-key", "key", "--claims-file", "claims.json")
+    (tmp_path / "claims.json").write_text('{"keyid": "release"}')
+
+    def made(tool: str, *options: object) -> bytes:
+        (folder / "policy.rego").write_text(f'package narthex\n\ndecision := endswith(input.resource.name, "{tool}")\n')
+        return build(opa, folder, "--revision", tool, *options)
+
+    server = BundleServer(status=404, long_polls=True)
+    with served(server.app) as url:
+        rego = {
+            "bundle": f"{url}/bundle.tar.gz", "long_poll": "30s", "every": "1s",
+            "signing": {"keys": {"release": {"algorithm": "ES256", "file": str(tmp_path / "release.pem")}}},
+        }  # fmt: skip
+        time = {"command": python_servers("mcp-server-time"), "args": ["--local-timezone", "UTC"]}
+        config = {"version": 1, "servers": {"time": time}, "policy": {"rego": rego}}
+        gateway = start_gateway(config)
+        client = gateway.client()
+        assert client.tools() == [] and "404" in gateway.ready().json["policy_problem"]
+        server.body, server.status = made("get_current_time", *signing), 0
+        wait_for(lambda: client.tools() == ["time__get_current_time"])
+        server.body = made("convert_time", *signing)
+        wait_for(lambda: client.tools() == ["time__convert_time"])
+        server.body = made("get_current_time")
+        wait_for(lambda: "not signed" in gateway.ready().json["policy_problem"])
+        assert client.tools() == ["time__convert_time"]
+        server.status = 503
+        gateway.stop()
+        gateway.lines.clear()
+        gateway.start()
+        assert gateway.client().tools() == ["time__convert_time"]

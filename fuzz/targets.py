@@ -22,6 +22,7 @@ from fuzz.credentials import fuzz_challenge, fuzz_members, fuzz_token_answer
 from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
 from fuzz.journals import fuzz_journal
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
+from fuzz.limits import fuzz_limits
 from fuzz.policies import fuzz_policy
 from fuzz.records import fuzz_recorded
 from fuzz.runs import fuzz_run_id
@@ -280,6 +281,7 @@ TARGETS: dict[str, Target] = {
     "jsonrpc": fuzz_jsonrpc,
     "jwks": fuzz_jwks,
     "jwt": fuzz_jwt,
+    "limits": fuzz_limits,
     "listener": fuzz_listener,
     "members": fuzz_members,
     "metadata": fuzz_metadata,

@@ -168,7 +168,7 @@ class Gateway:
         self._tell_to(snapshot)
         self.front.approvals = self.approvals
         await self.books.prepare(snapshot, self.front.metering)
-        await self.books.restore(self.front.metering)
+        self.books.restore(self.front.metering)
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
@@ -390,7 +390,7 @@ class Gateway:
         self.policies.use(snapshot.policy, engine)
         self.policies.log(snapshot.decision_log)
         self.front.apply(snapshot, self._identify(snapshot), self.policies.engine)
-        await self.books.restore(self.front.metering)
+        self.books.restore(self.front.metering)
         settle_memory()
 
     async def _listen_anew(self, context: ssl.SSLContext) -> None:

@@ -52,6 +52,8 @@ class LimitRule(msgspec.Struct, frozen=True):
     prompts: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
+    soft: bool = False
+    """Is what goes beyond it only told of?"""
     alerts: tuple[int, ...] = ()
     """Hundredths of `most` at which somebody is told."""
     currency: str = ""

@@ -49,9 +49,9 @@ def examined(tmp_path: Path, *limits: str) -> Examined:
             id="money",
         ),
         pytest.param(
-            '{name: a, calls: 4, window: 1m, alerts: ["80%", "50%"]}',
-            LimitRule("a", "calls", 4, window=MINUTE, alerts=(50, 80)),
-            id="alerts",
+            '{name: a, calls: 4, window: 1m, soft: true, alerts: ["80%", "50%"]}',
+            LimitRule("a", "calls", 4, window=MINUTE, soft=True, alerts=(50, 80)),
+            id="soft, with alerts",
         ),
         pytest.param(
             "{name: a, concurrent: 4, per: [server]}",

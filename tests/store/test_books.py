@@ -39,7 +39,7 @@ async def begin(snapshot: Snapshot) -> tuple[Books, Metering]:
     books, metering = Books(), Metering(lambda: 5.0, lambda: 1.8e9)
     metering.apply(snapshot)
     await books.prepare(snapshot, metering)
-    await books.restore(metering)
+    books.restore(metering)
     return books, metering
 
 
@@ -73,7 +73,7 @@ def test_a_limit_that_comes_back_with_a_reload_counts_on_and_none_counts_twice(t
             snapshot = of(tmp_path, *quotas)
             await books.prepare(snapshot, metering)
             metering.apply(snapshot)
-            await books.restore(metering)
+            books.restore(metering)
             assert used(metering)["day"] == 2
         await books.close()
 

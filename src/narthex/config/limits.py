@@ -61,6 +61,7 @@ def _rule(one: LimitSettings, at: KeyPath, reading: Reading) -> LimitRule:
         most=most or 1,
         per=tuple(dict.fromkeys(one.per)),
         burst=one.burst or 0,
+        soft=one.soft,
         alerts=tuple(sorted(set(one.alerts))),
         who=compile_who(one.who, (*at, "who"), reading),
         tools=one.tools,

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from narthex.errors import StoreError
 from narthex.flow.accept.metering import Metering
-from narthex.flow.limit.limiter import is_lasting
+from narthex.flow.limit.limiter import counter_of, is_lasting
+from narthex.flow.limit.spending import Use
 from narthex.store.ledger import Ledger, read_uses
 from narthex.types import Snapshot
 
@@ -21,6 +23,7 @@ class Books:
     def __init__(self) -> None:
         self._ledger: Ledger | None = None
         self._counters: frozenset[bytes] = frozenset()
+        self._uses: list[Use] = []
 
     @property
     def problem(self) -> str:
@@ -28,30 +31,35 @@ class Books:
         return self._ledger.problem if self._ledger is not None else ""
 
     async def prepare(self, snapshot: Snapshot, metering: Metering) -> None:
-        """Open the store that a configuration names, before it is put in force.
+        """Open the store that a configuration names, and read what its limits are to count on, before it is in force.
 
         Raises:
             StoreError: It cannot be used; everything is as it was.
         """
         before, path = self._ledger, Path(snapshot.store)
-        if before is not None and before.path == path:
+        lasting = frozenset(map(counter_of, filter(is_lasting, snapshot.quotas)))
+        if not (snapshot.prices or lasting):
             return
-        if not (snapshot.prices or any(map(is_lasting, snapshot.quotas))):
-            return
-        self._ledger = await asyncio.to_thread(Ledger, path)
-        self._counters = frozenset()
-        metering.book = self._ledger.add
-        if before is not None:
-            await asyncio.to_thread(before.close)
+        opened = before is None or before.path != path
+        ledger = await asyncio.to_thread(Ledger, path) if opened else before
+        fresh = lasting if opened else lasting - self._counters
+        try:
+            uses = await asyncio.to_thread(read_uses, path, metering.time() + metering.ahead) if fresh else []
+        except StoreError:
+            if opened and ledger is not None:
+                await asyncio.to_thread(ledger.close)
+            raise
+        self._uses = [use for use in uses if use.counter in fresh]
+        if opened and ledger is not None:
+            self._ledger, metering.book = ledger, ledger.add
+            if before is not None:
+                await asyncio.to_thread(before.close)
 
-    async def restore(self, metering: Metering) -> None:
-        """Count on in limits that are new to this process. Raises StoreError."""
-        lasting = frozenset(limit.counter for limit in metering.limiter.limits if limit.lasting)
-        fresh, self._counters = lasting - self._counters, lasting
-        if self._ledger is not None and fresh:
-            now = metering.time() + metering.ahead
-            uses = await asyncio.to_thread(read_uses, self._ledger.path, now)
-            metering.limiter.restore((use for use in uses if use.counter in fresh), metering.ahead)
+    def restore(self, metering: Metering) -> None:
+        """The configuration is in force: count on in limits that are new to this process."""
+        uses, self._uses = self._uses, []
+        metering.limiter.restore(uses, metering.ahead)
+        self._counters = frozenset(limit.counter for limit in metering.limiter.limits if limit.lasting)
 
     async def close(self) -> None:
         """Write what is left."""

@@ -155,6 +155,29 @@ def test_of_a_limit_with_several_buckets_the_least_is_told() -> None:
     assert rig.limiter.left(held).endswith(b'RateLimit: "role";r=3;t=60\r\n')
 
 
+@pytest.mark.parametrize(
+    "rule_",
+    [
+        LimitRule("soft", "calls", 1, window=MINUTE, soft=True),
+        LimitRule("soft", "calls", 1, window=MINUTE, algorithm="bucket", soft=True),
+        LimitRule("soft", "calls", 1, algorithm="calendar", period="day", soft=True),
+        LimitRule("soft", "concurrent", 1, algorithm="concurrent", soft=True),
+    ],
+    ids=lambda rule_: rule_.algorithm,
+)
+def test_beyond_a_soft_limit_calls_go_on_and_are_counted(rule_: LimitRule) -> None:
+    rig = Rig((rule_, CALLS))
+    held = [rig.take() for _ in range(3)]
+    assert rig.used() == {"soft": 3, "calls": 3}
+    assert b"soft" not in rig.limiter.left(held[0])
+    with pytest.raises(RateLimited) as refused:
+        rig.take()
+    assert refused.value.limit == "calls"
+    for one in held:
+        rig.limiter.give_back(one)
+    assert rig.used() == {"soft": 0, "calls": 0}
+
+
 class TestReload:
     def test_counters_of_what_is_counted_as_before_stay(self) -> None:
         rig = Rig((CALLS, TOGETHER))

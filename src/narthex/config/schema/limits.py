@@ -10,7 +10,7 @@ import msgspec
 
 from narthex.config import values
 from narthex.config.document import quote
-from narthex.config.kinds import GLOBS, NAME, Choice, Count, Group, Listed, Scalar, Setting, later, size
+from narthex.config.kinds import GLOBS, NAME, Choice, Count, Flag, Group, Listed, Scalar, Setting, later, size
 from narthex.config.schema.prices import MONEY, Money
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.types import Period
@@ -143,6 +143,10 @@ class LimitSettings(msgspec.Struct, frozen=True):
     burst: Annotated[
         int | None, Setting(Count(1, MOST), "Of a `bucket`: how much may be used at once.", default="as the unit says")
     ] = None
+    soft: Annotated[
+        bool,
+        Setting(Flag(), "`true`: calls beyond it go on, and are counted; `alerts` and `narthex limits` tell of them."),
+    ] = False
     alerts: Annotated[
         tuple[int, ...],
         Setting(

@@ -15,8 +15,8 @@ _UNITS = {"calls": "", "concurrent": ';qu="concurrent-requests"', "bytes": ';qu=
 
 
 def is_told(rule: LimitRule) -> bool:
-    """Is a client told of this limit? What money is left is the operator's business."""
-    return rule.unit != "money"
+    """Is a client told of this limit? What money is left is the operator's business, and a soft one stops nobody."""
+    return rule.unit != "money" and not rule.soft
 
 
 def policy_of(rules: Sequence[LimitRule]) -> bytes:

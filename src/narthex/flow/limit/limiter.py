@@ -78,7 +78,7 @@ class Limit:
         self.rule = rule
         self.algorithm = algorithm_of(rule)
         self.buckets = buckets
-        self.counter = digest(_counting(rule))
+        self.counter = counter_of(rule)
         """Names what is counted, over restarts."""
         self.lasting = is_lasting(rule)
         self.shares = Shares(rule.alerts) if rule.alerts else None
@@ -98,6 +98,11 @@ class Limit:
             if not compile_globs(patterns)(canonical(subject.server, subject.name)):
                 return False
         return fits(rule.who, principal)
+
+
+def counter_of(rule: LimitRule) -> bytes:
+    """Names what a limit counts, over restarts."""
+    return digest(_counting(rule))
 
 
 def _counting(rule: LimitRule) -> tuple[Any, ...]:
@@ -234,9 +239,11 @@ class Limiter:
             places = tuple(map(partial(_placed, arguments), places))
             amounts = tuple([_amount(limit, demand) for *_, limit in places])
         taken = 0
-        for algorithm, shard, key, _ in places:
+        for algorithm, shard, key, limit in places:
             if not algorithm.take(shard, key, amounts[taken], now):
-                break
+                if not limit.rule.soft:
+                    break
+                algorithm.correct(shard, key, amounts[taken], now, now)
             taken += 1
         else:
             return Reservation(binding, places, amounts, now)
@@ -249,7 +256,7 @@ class Limiter:
     def _refusal(places: Sequence[Place], amounts: Sequence[int], now: int) -> GatewayError:
         longest, by = 0, places[0][3].rule
         for (algorithm, shard, key, limit), amount in zip(places, amounts, strict=True):
-            wait = algorithm.wait(shard, key, amount, now)
+            wait = 0 if limit.rule.soft else algorithm.wait(shard, key, amount, now)
             if longest != NEVER and (wait == NEVER or wait > longest):
                 longest, by = wait, limit.rule
         kind = BudgetExhausted if by.unit in BUDGETS else RateLimited

@@ -397,10 +397,12 @@ class RunRule(msgspec.Struct, frozen=True):
 
 
 class RunSpec(msgspec.Struct, frozen=True):
-    """What is watched over several calls. A run is what a principal did with one agent at one endpoint in the last
-    `window_s`; of agents that `trusted` fits, what they did under one id: `run_id` names the member of `_meta`."""
+    """What is watched over several calls. A run is what a principal did with one agent at one endpoint (`together`: at
+    all of them) in the last `window_s`; of agents that `trusted` fits, what they did under one id: `run_id` names the
+    member of `_meta`."""
 
     window_s: float = 3600.0
+    endpoints: Literal["apart", "together"] = "apart"
     trusted: tuple[Who, ...] = ()
     run_id: str = "io.narthex/run"
     most_runs: int = 20_000

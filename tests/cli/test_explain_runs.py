@@ -96,6 +96,8 @@ def test_cases_say_what_the_run_has_done(tmp_path: Path) -> None:
     cases.write_text(CASES)
     found = explained(tmp_path, ["policy", "test", str(cases)])
     assert (found.exit_code, found.output) == (0, "5 cases: all as they have to be.\n")
+    together = CONFIG.replace("  window: 1h", "  endpoints: together")
+    assert explained(tmp_path, ["policy", "test", str(cases)], together).exit_code == 0
     found = explained(tmp_path, ["policy", "test", str(cases)], "version: 1\nservers: {mail: {command: python3}}\n")
     assert found.exit_code != 0
     assert "case 'labelled', line 3: this configuration has no `runs`" in found.output

@@ -31,6 +31,7 @@ def test_everything_of_a_run(tmp_path: Path) -> None:
         tmp_path,
         "runs:",
         "  window: 30m",
+        "  endpoints: together",
         "  trusted_agents: [bot, {agent: ide, issuer: corp}]",
         "  run_id: traceparent",
         "  most_runs: 7",
@@ -45,6 +46,7 @@ def test_everything_of_a_run(tmp_path: Path) -> None:
     assert found.snapshot is not None, found.problems
     assert found.snapshot.runs == RunSpec(
         1800.0,
+        "together",
         (Who(client=("bot",)), Who(client=("ide",), issuer=("corp",))),
         "traceparent",
         7,
@@ -59,7 +61,7 @@ def test_everything_of_a_run(tmp_path: Path) -> None:
                 Patterns(("crm__send",)),
                 Who(role=("support",)),
                 labels=("untrusted", "confidential"),
-                line=14,
+                line=15,
             ),
             RunRule(
                 "b",
@@ -67,9 +69,9 @@ def test_everything_of_a_run(tmp_path: Path) -> None:
                 Patterns((), ("crm__p",)),
                 after=Patterns(("web__*",)),
                 unless_after=Patterns(("crm__get",)),
-                line=15,
+                line=16,
             ),
-            RunRule("c", "deny", Patterns(("crm__pay",)), at_most=3, within_s=600.0, cool_down_s=30.0, line=16),
+            RunRule("c", "deny", Patterns(("crm__pay",)), at_most=3, within_s=600.0, cool_down_s=30.0, line=17),
         ),
     )
 

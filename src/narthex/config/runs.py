@@ -43,6 +43,7 @@ def compile_runs(
         rules.append(_rule(one, at, known, reading))
     return RunSpec(
         window_s=settings.window,
+        endpoints=settings.endpoints,
         trusted=tuple(
             compile_who(who, ("runs", "trusted_agents", str(at)), reading)
             for at, who in enumerate(settings.trusted_agents)

@@ -198,15 +198,16 @@ def test_only_a_trusted_agent_says_which_run_a_call_is_part_of() -> None:
 
 
 @EACH_ERA
-def test_endpoints_are_apart(modern: bool) -> None:
+@pytest.mark.parametrize(("endpoints", "said"), [("apart", "ok"), ("together", "run_labels")])
+def test_endpoints_are_apart_or_together(modern: bool, endpoints: str, said: str) -> None:
     async def main() -> None:
-        async with server() as one, gateway(one, NO_MAIL) as running:
+        async with server() as one, gateway(one, NO_MAIL, endpoints=endpoints) as running:
             client = await running.client(session=not modern)
             await call(client, modern, "fetch")
             other = await running.client()
             if not modern:
                 await other.initialize("/mcp/other")
-            assert await call(other, modern, "send", path="/mcp/other") == "ok"
+            assert await call(other, modern, "send", path="/mcp/other") == said
 
     run(main)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from narthex.config import values
 from narthex.config.document import Node, Path, Reading
-from narthex.config.kinds import GLOBS, Count, Group, JsonSchema, Listed, Scalar, Setting, duration
+from narthex.config.kinds import GLOBS, Choice, Count, Group, JsonSchema, Listed, Scalar, Setting, duration
 from narthex.config.schema.data import OF_CLASSIFICATION, OF_PRIVACY
 from narthex.config.schema.grants import PATTERNS, PatternSettings
 from narthex.config.schema.who import WHO, OneOrMore, WhoSettings
@@ -100,6 +100,13 @@ class RunSettings(msgspec.Struct, frozen=True):
     window: Annotated[
         float, Setting(duration("10s", "7d"), "For how long after its end a call is part of the run.")
     ] = DEFAULT.window_s
+    endpoints: Annotated[
+        Literal["apart", "together"],
+        Setting(
+            Choice(("apart", "together")),
+            "Are calls at several endpoints several runs? `together` where one agent is connected to several.",
+        ),
+    ] = DEFAULT.endpoints
     trusted_agents: Annotated[
         tuple[WhoSettings, ...],
         Setting(
@@ -136,7 +143,7 @@ class RunSettings(msgspec.Struct, frozen=True):
 
 
 RUNS = Setting(
-    Group(RunSettings, "a map `{window, trusted_agents, run_id, labels, rules}`"),
+    Group(RunSettings, "a map `{window, endpoints, trusted_agents, run_id, labels, rules}`"),
     "What is watched over several calls.",
     default="nothing",
 )

@@ -70,7 +70,7 @@ class Admission:
         self.scopes = scopes
         self.site = site
         self.runs = runs
-        self.run_key: RunKey = (principal.key, endpoint, "")
+        self.run_key: RunKey = runs.key_of(principal, endpoint) if runs is not None else (principal.key, endpoint, "")
         self.plans = runs.rules.plans(principal) if runs is not None else NO_PLANS
         self.trusted = runs is not None and runs.trusts(principal)
         self.until = rights.until if rights is not None else math.inf

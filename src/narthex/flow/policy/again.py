@@ -96,7 +96,9 @@ class Again:
                 return NOT_THERE
         self._at = asked.at
         admission = self._admissions.at(call.principal, call.endpoint, asked.at)
-        run = asked.past.facts(admission.run_key) if asked.past is not None else asked.run
+        run, past = asked.run, asked.past
+        if past is not None:
+            run = past.facts(past.key_of(call.principal, call.endpoint))
         check = Check(admission, asked.address, asked.at, run=run)
         await check.look(kind, target)
         if not admission.looked_at(kind, target.server, target.name):
@@ -122,7 +124,8 @@ class Again:
             plan = uncounted(plan)
         try:
             if asked.past is not None:
-                said = asked.past.decide(asked.past.get(check.admission.run_key), plan)
+                key = asked.past.key_of(asked.call.principal, asked.call.endpoint)
+                said = asked.past.decide(asked.past.get(key), plan)
             else:
                 said = decided_from(plan, asked.run, runs.spec.window_s)
         except Unclear as error:

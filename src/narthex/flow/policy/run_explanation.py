@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from narthex.flow.identity.who import fits
 from narthex.flow.policy.run_rules import Mark, RunRules, Watching, covers
-from narthex.flow.policy.runs import Run, RunKey, Runs
+from narthex.flow.policy.runs import Run, Runs
 from narthex.flow.policy.step import Step
 from narthex.types import Kind, Principal
 
@@ -28,7 +28,8 @@ def imagined(
     Args:
         calls: Canonical names of tools, and how often.
     """
-    runs, key = Runs(rules, clock), key_of(principal, endpoint)
+    runs = Runs(rules, clock)
+    key = runs.key_of(principal, endpoint)
     for label in labels:
         runs.label(key, label)
     for name, count in calls.items():
@@ -40,14 +41,9 @@ def imagined(
     return runs
 
 
-def key_of(principal: Principal, endpoint: str) -> RunKey:
-    """The run of calls without an id."""
-    return (principal.key, endpoint, "")
-
-
 def steps_of(runs: Runs, principal: Principal, endpoint: str, kind: Kind, name: str) -> tuple[Step, ...]:
     """What each rule says of a call of this canonical name."""
-    run, now = runs.get(key_of(principal, endpoint)), runs.clock()
+    run, now = runs.get(runs.key_of(principal, endpoint)), runs.clock()
     rules = sorted(runs.rules.rules, key=lambda one: one.rule.line)
     return tuple(_step(one, run, principal, kind, name, now) for one in rules)
 

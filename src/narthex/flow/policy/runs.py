@@ -210,6 +210,10 @@ class Runs:
         """May this agent say which run a call is part of?"""
         return any(fits(one, principal) for one in self.rules.spec.trusted)
 
+    def key_of(self, principal: Principal, endpoint: str) -> RunKey:
+        """The run of calls that give no id."""
+        return (principal.key, endpoint if self.rules.spec.endpoints == "apart" else "", "")
+
     def id_of(self, meta: RawMap) -> str:
         """The id that `_meta` gives; empty where there is none that can be used: then the call is part of the run of
         all that give none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from narthex.engines.policies import Policies
 from narthex.errors import ConfigError
 from narthex.flow.policy.decision import Decision
 from narthex.types import DecisionLogSpec, OpaSpec, RegoSpec
-from tests.engines.policies import HEAD, document
+from tests.engines.policies import HEAD, LOOPS, document
 from tests.flow.gateway import run, until
 
 
@@ -108,6 +110,24 @@ def test_another_log_sends_what_the_one_before_has_left(tmp_path: Path) -> None:
         await policies.stop_logging()
         assert len((tmp_path / "one").read_text().splitlines()) == policies.counts.logged == 1
         assert policies.engine is engine and policies.log_problem == ""
+        policies.close()
+
+    run(main)
+
+
+def test_helpers_that_do_not_come_up_again_are_a_problem_and_what_is_not_decided_is_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        policies = over()
+        spec = rego(tmp_path / "a", LOOPS.removeprefix(HEAD), deadline_s=0.2)
+        policies.use(spec, await policies.make(spec))
+        engine = policies.engine
+        assert isinstance(engine, Rego) and policies.problem == ""
+        assert (await engine.decide(document({"loop": True}))).reason == "policy_timeout"
+        assert policies.counts.undecided == 1
+        for pid in engine.pids():
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: policies.problem == "no helper process of the policy is up")
+        await until(lambda: policies.problem == "")
         policies.close()
 
     run(main)

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from narthex.engines.counts import Counts
 from narthex.engines.frames import Source
 from narthex.engines.helper import probe
 from narthex.engines.helpers import Helpers, TookTooLong
 from narthex.flow.policy.bundles import Bundle
 from narthex.flow.policy.conditions import LONG_NUMBER, fits_64_bits
-from narthex.flow.policy.decision import BAD_POLICY_RESULT, POLICY_FAILED, POLICY_TIMEOUT, Decision
+from narthex.flow.policy.decision import BAD_POLICY_RESULT, POLICY_FAILED, POLICY_TIMEOUT, UNANSWERED, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import failed
 from narthex.flow.policy.rego import Uses
@@ -39,8 +40,11 @@ class Rego:
 
     name = "rego"
 
-    def __init__(self, bundle: str, uses: Uses, way: Helpers | Inline, now: Callable[[], float]) -> None:
+    def __init__(
+        self, bundle: str, uses: Uses, way: Helpers | Inline, now: Callable[[], float], counts: Counts | None = None
+    ) -> None:
         self.bundle = bundle
+        self._counts = counts or Counts()
         self.uses = uses
         self.reads_arguments = uses.reads(("mcp", "arguments"))
         self.seen_s = SEEN_S if uses.changes else math.inf
@@ -53,7 +57,11 @@ class Rego:
     def known(self, document: Document) -> Decision | None:
         found = self.remembered.get(document)
         if found is None and self._inline is not None:
-            found = self._decided(document, self._inline.ask(self._sent(document)))
+            try:
+                said: bytes | BaseException = self._inline.ask(self._sent(document))
+            except Exception as error:
+                said = error
+            found = self._answered(document, said)
         return found
 
     async def decide(self, document: Document) -> Decision:
@@ -80,6 +88,11 @@ class Rego:
             return _encode([asked["subject"], asked["context"]["tenant"], asked["context"]["endpoint"]])
         return _encode([pick(asked, path) for path in self._of_subject])
 
+    @property
+    def problem(self) -> str:
+        """Why calls are not decided at present; empty while all is well."""
+        return "" if self._inline is not None or self.pids() else "no helper process of the policy is up"
+
     def pids(self) -> list[int]:
         """Its helper processes."""
         return self._way.pids() if isinstance(self._way, Helpers) else []
@@ -100,8 +113,12 @@ class Rego:
 
     def _answered(self, document: Document, said: bytes | BaseException) -> Decision:
         if isinstance(said, BaseException):
-            return failed(self, said, POLICY_TIMEOUT if isinstance(said, TookTooLong) else POLICY_FAILED)
-        return self._decided(document, said)
+            decision = failed(self, said, POLICY_TIMEOUT if isinstance(said, TookTooLong) else POLICY_FAILED)
+        else:
+            decision = self._decided(document, said)
+        if decision.reason in UNANSWERED:
+            self._counts.undecided += 1
+        return decision
 
     def _sent(self, document: Document) -> bytes:
         """The document as the engine gets it: of its members those that the policy looks at. Numbers beyond 64 bits it
@@ -171,6 +188,7 @@ async def embedded(
     engine: Literal["helper", "inline"],
     deadline_s: float,
     now: Callable[[], float],
+    counts: Counts | None = None,
 ) -> Rego:
     """An engine over a bundle.
 
@@ -184,6 +202,6 @@ async def embedded(
     if engine == "inline":
         await asyncio.to_thread(probe, source)  # what ends its process must not end this one
         inline = Inline(source)
-        return Rego(bundle.revision, inline.uses, inline, now)
+        return Rego(bundle.revision, inline.uses, inline, now, counts)
     helpers = Helpers(source, deadline_s)
-    return Rego(bundle.revision, await helpers.start(), helpers, now)
+    return Rego(bundle.revision, await helpers.start(), helpers, now, counts)

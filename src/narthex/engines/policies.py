@@ -75,7 +75,7 @@ class Policies:
 
         self._made = Ruling(
             spec, self._changed, fetch=self._fetch, secrets=self._secrets, now=self._now, clock=self._clock,
-            chance=self._chance,
+            chance=self._chance, counts=self.counts,
         )  # fmt: skip
         return await self._made.start()
 

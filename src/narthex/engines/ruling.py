@@ -13,6 +13,7 @@ from narthex.authority.bundle_keys import read_trust
 from narthex.authority.bundles import BundleKeeper, BundleSpec
 from narthex.authority.fetch import Fetch, Headers
 from narthex.engines.absent import Absent
+from narthex.engines.counts import Counts
 from narthex.engines.embedded import Rego, embedded
 from narthex.engines.frames import Flawed
 from narthex.engines.helper import HelperGone
@@ -55,7 +56,9 @@ class Ruling:
         now: Callable[[], float],
         clock: Callable[[], float],
         chance: Callable[[], float],
+        counts: Counts | None = None,
     ) -> None:
+        self._counts = counts
         self.spec = spec
         self.engine: Rego | Absent | None = None
         self._changed, self._now, self._secrets = changed, now, secrets
@@ -93,8 +96,8 @@ class Ruling:
 
     @property
     def problem(self) -> str:
-        """Why there is no newer policy; empty while all is well."""
-        return self._keeper.problem
+        """Why there is no newer policy, or nobody to decide by it; empty while all is well."""
+        return self._keeper.problem or (self.engine.problem if isinstance(self.engine, Rego) else "")
 
     def close(self, *, at_once: bool = False) -> None:
         self._closed = True
@@ -107,7 +110,7 @@ class Ruling:
     async def _take(self, bundle: Bundle) -> None:
         spec, before = self.spec, self.engine
         try:
-            made = await embedded(bundle, spec.entrypoint, spec.engine, spec.deadline_s, self._now)
+            made = await embedded(bundle, spec.entrypoint, spec.engine, spec.deadline_s, self._now, self._counts)
         except Flawed as error:
             raise BundleRefused(str(error)) from None
         except HelperGone as error:

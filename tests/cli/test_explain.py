@@ -37,6 +37,16 @@ def explain(tmp_path: Path) -> object:
 SUPPORT = ("--who", "role=support", "--who", "agent=bot")
 
 
+def test_what_rules_in_shadow_mode_would_say(tmp_path: Path) -> None:
+    file = tmp_path / "narthex.yaml"
+    file.write_text(CONFIG + '  - {name: nothing on sundays, deny: ["time__*"], when: "true", mode: shadow}\n')
+    words = ["explain", "--config", str(file), *SUPPORT, "--tool", "time__now"]
+    found = CliRunner().invoke(cli, words)
+    assert found.exit_code == 0, "it decides nothing"
+    assert "With the rules in shadow mode: deny, denied_by_rule by 'nothing on sundays' (narthex.yaml:" in found.output
+    assert json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["shadow"]["decision"] == "deny"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "last"),
     [

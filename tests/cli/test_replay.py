@@ -86,6 +86,14 @@ def test_another_policy_is_held_against_them(rig: Rig) -> None:
     assert refund["after"]["line"] == 7
 
 
+def test_rules_in_shadow_mode_are_held_against_them(rig: Rig) -> None:
+    rule = '  - {name: none at all, deny: ["billing__*"], when: "args.amount > 5", mode: shadow}\n'
+    rig.config.write_text(CONFIG.replace("audit:", rule + "audit:"))
+    assert rig.run().exit_code == 0
+    found = rig.run("--shadow")
+    assert found.exit_code == 1 and "deny by 'none at all'" in found.output and "1 would change" in found.output
+
+
 def test_a_record_that_was_changed_does_not_agree(rig: Rig) -> None:
     rig.records.write_text(rig.records.read_text().replace('"amount":7}', '"amount":701}'))
     found = rig.run()

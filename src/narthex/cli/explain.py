@@ -79,7 +79,8 @@ def explain(
     Exits 0 where the call is allowed, 1 where not; with RECORD 0 where the decision is the one that was recorded.
 
     With --json: {"decision", "reason", "rule", "line", "visible", "revision", "policy": {"engine", "bundle", "detail"},
-    "rules": [{"rule", "line", "effect", "verdict", "text"}]}, with RECORD also "agrees" and "record": {"id", "time",
+    "rules": [{"rule", "line", "effect", "verdict", "text"}]}, where there are grants in
+    shadow mode "shadow": {"decision", "reason", "rule", "line"}, with RECORD also "agrees" and "record": {"id", "time",
     "decision", "reason", "rule", "line"}.
     """
     if record is not None:
@@ -123,15 +124,34 @@ def explain(
         now,
         runs,
     )
+    call = Call(METHODS[kind], params, {}, b"1", "modern", "2026-07-28", principal, endpoint, own)
+    asked = Asked(call, kind, Target(server, own, encode(own)), address, now, past=runs)
     if snapshot.policy is not None:
-        call = Call(METHODS[kind], params, {}, b"1", "modern", "2026-07-28", principal, endpoint, own)
-        asked = Asked(call, kind, Target(server, own, encode(own)), address, now, past=runs)
         found = judged(found, asyncio.run(decided_again(snapshot, asked)))
+    would = asyncio.run(decided_again(snapshot, asked, shadow=True)) if snapshot.trial else None
     if as_json:
-        say(document_of(found, snapshot.revision))
+        said_too = {"shadow": _brief(would)} if would is not None else {}
+        say(document_of(found, snapshot.revision) | said_too)
     else:
-        show(found, Path(snapshot.source).name)
+        file = Path(snapshot.source).name
+        show(found, file)
+        if would is not None:
+            click.echo(f"With the rules in shadow mode: {_brief_words(would, file)}")
     ctx.exit(0 if found.decision.effect == "allow" else 1)
+
+
+def _brief(decision: Decision) -> dict[str, Any]:
+    return {
+        "decision": decision.effect,
+        "reason": decision.reason,
+        "rule": decision.rule or None,
+        "line": decision.line or None,
+    }
+
+
+def _brief_words(decision: Decision, file: str) -> str:
+    by = f" by '{decision.rule}' ({file}:{decision.line})" if decision.rule else ""
+    return f"{decision.effect}, {decision.reason}{by}"
 
 
 def judged(found: Explanation, decision: Decision) -> Explanation:

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def judging(snapshot: Snapshot) -> AsyncIterator[Again]:
-    """Raises ConfigError: the policy's bundle cannot be used."""
+async def judging(snapshot: Snapshot, *, shadow: bool = False) -> AsyncIterator[Again]:
+    """`shadow`: as if the grants in shadow mode counted. Raises ConfigError: the policy's bundle cannot be used."""
     from narthex.flow.policy.again import Again, scopes_of
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)
     async with _engine(snapshot) as engine:
         yield Again(
-            grants_of(snapshot),
+            grants_of(snapshot, shadow=shadow),
             scopes_of(snapshot.endpoints),
             snapshot.endpoints,
             engine,
@@ -41,9 +41,9 @@ async def judging(snapshot: Snapshot) -> AsyncIterator[Again]:
         )
 
 
-async def decided_again(snapshot: Snapshot, asked: Asked) -> Decision:
+async def decided_again(snapshot: Snapshot, asked: Asked, *, shadow: bool = False) -> Decision:
     """One decision. Raises ConfigError; Untold: it lacks what a rule looks at."""
-    async with judging(snapshot) as again:
+    async with judging(snapshot, shadow=shadow) as again:
         return await again.decide(asked)
 
 

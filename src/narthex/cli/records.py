@@ -111,9 +111,10 @@ def imagined(
     return run_explanation.imagined(rules, time.monotonic, principal, endpoint, labels, calls)
 
 
-def grants_of(snapshot: Snapshot) -> Grants | None:
-    """Its grants; None where whoever is let in may call everything."""
+def grants_of(snapshot: Snapshot, *, shadow: bool = False) -> Grants | None:
+    """Its grants; None where whoever is let in may call everything. `shadow`: as if those in shadow mode counted."""
     from narthex.flow.policy.grants import Grants
     from narthex.flow.policy.site import Site
 
-    return Grants(snapshot.grants, Site(snapshot.environment, snapshot.data)) if snapshot.grants else None
+    grants = snapshot.trial if shadow and snapshot.trial else snapshot.grants
+    return Grants(grants, Site(snapshot.environment, snapshot.data)) if grants else None

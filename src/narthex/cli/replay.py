@@ -34,10 +34,13 @@ SHOWN = 200
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Another configuration: list what it would change.",
 )
+@click.option("--shadow", is_flag=True, help="As if the grants in shadow mode counted: list what they would change.")
 @config_option
 @json_option
 @click.pass_context
-def replay(ctx: click.Context, records: Path | None, against: Path | None, config: Path | None, as_json: bool) -> None:
+def replay(
+    ctx: click.Context, records: Path | None, against: Path | None, shadow: bool, config: Path | None, as_json: bool
+) -> None:
     """Decide recorded calls again: by the same configuration, which must agree, or against another one.
 
     RECORDS is a file of the journal, its folder, or `-`; without it, where the configuration records. Each line brings
@@ -57,20 +60,21 @@ def replay(ctx: click.Context, records: Path | None, against: Path | None, confi
     elif str(records) != "-" and not records.exists():
         raise click.BadParameter(f"no file or folder '{records}'")
     silent = [0]
-    found = asyncio.run(_replay(records, snapshot, silent, by_effect=against is not None))
+    by_effect = against is not None or shadow
+    found = asyncio.run(_replay(records, snapshot, silent, shadow=shadow, by_effect=by_effect))
     if as_json:
         say(_document(found, silent[0], snapshot.revision))
     else:
-        _show(found, silent[0], against)
+        _show(found, silent[0], against or (Path(snapshot.source) if shadow else None))
     ctx.exit(0 if found.agrees and found.decided else 1)
 
 
-async def _replay(records: Path, snapshot: Snapshot, silent: list[int], *, by_effect: bool) -> Replayed:
+async def _replay(records: Path, snapshot: Snapshot, silent: list[int], *, shadow: bool, by_effect: bool) -> Replayed:
     from narthex.flow.policy.replay import Replayed
     from narthex.flow.policy.replay import replay as decide
 
     found = Replayed()
-    async with judging(snapshot) as again:
+    async with judging(snapshot, shadow=shadow) as again:
         for one in recorded_in(records, silent):
             await decide(one, again, found, by_effect=by_effect)
     return found

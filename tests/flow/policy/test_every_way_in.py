@@ -63,7 +63,7 @@ GRANTS = st.lists(
     st.builds(
         Grant,
         name=st.just("g"),
-        effect=st.sampled_from(["allow", "allow", "deny"]),
+        effect=st.sampled_from(["allow", "allow", "deny", "hold"]),
         who=st.builds(
             Who,
             role=st.sampled_from([(), ("support",), ("dev", "support")]),

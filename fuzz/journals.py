@@ -1,4 +1,4 @@
-"""Fuzz target for `narthex audit verify`: files of a journal that somebody hands over."""
+"""Fuzz targets for `narthex audit`: files of a journal that somebody hands over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from narthex.telemetry.audit.checkpoints import Signer
+from narthex.telemetry.audit.formats import FORMATS
+from narthex.telemetry.audit.reading import Search, Wanted
 from narthex.telemetry.audit.segments import Segments
 from narthex.telemetry.audit.verify import verify
 
@@ -34,3 +36,18 @@ def fuzz_journal(data: bytes) -> None:
             file.write(first + b"\n")
         found = verify(folder, KEYS)
         assert found.fault_count > 0, "lines behind the end of a chain"
+
+
+def fuzz_export(data: bytes) -> None:
+    """Whatever lines a folder has, each record is one event in every form, and what is none is counted."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "calls-1.jsonl").write_bytes(data)
+        looking = Search(folder, Wanted())
+        count = 0
+        for record in looking:
+            count += 1
+            for form, write in FORMATS.items():
+                line = write(record)
+                assert form == "csv" or ("\n" not in line and "\r" not in line)
+        assert count + looking.unread <= data.count(b"\n") + 1

@@ -20,7 +20,7 @@ from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from fuzz.credentials import fuzz_challenge, fuzz_members, fuzz_token_answer
 from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
-from fuzz.journals import fuzz_journal
+from fuzz.journals import fuzz_export, fuzz_journal
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
 from fuzz.limits import fuzz_limits
 from fuzz.policies import fuzz_policy
@@ -288,6 +288,7 @@ TARGETS: dict[str, Target] = {
     "names": fuzz_names,
     "opa_answer": fuzz_opa_answer,
     "param_headers": fuzz_param_headers,
+    "export": fuzz_export,
     "journal": fuzz_journal,
     "policy": fuzz_policy,
     "recorded": fuzz_recorded,

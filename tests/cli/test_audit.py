@@ -73,3 +73,21 @@ def test_a_folder_with_no_journal_is_not_whole(tmp_path: Path) -> None:
     found = run(tmp_path)
     assert found.exit_code == 1 and "no journal in" in found.output
     assert run(tmp_path / "nowhere").exit_code == 2
+
+
+def test_search_and_export(folder: Path, tmp_path: Path) -> None:
+    def do(*words: str | Path) -> Result:
+        return CliRunner().invoke(cli, ["audit", *map(str, words)])
+
+    found = do("search", folder)
+    assert found.exit_code == 0 and found.stdout.startswith("time") and "5 found" in found.stderr
+    document = json.loads(do("search", folder, "--limit", "2", "--json").stdout)
+    assert [one["n"] for one in document["records"]] == [3, 4] and (document["found"], document["unread"]) == (5, 0)
+    assert do("search", folder, "--principal", "nobody").exit_code == 1
+    lines = do("export", folder).stdout.splitlines()
+    assert [json.loads(line)["n"] for line in lines] == [0, 1, 2, 3, 4]
+    out = tmp_path / "records.csv"
+    assert do("export", folder, "--format", "csv", "--out", out).exit_code == 0
+    assert out.read_text().splitlines()[0].startswith("time,id,event") and len(out.read_text().splitlines()) == 6
+    for form in ("ocsf", "cef"):
+        assert len(do("export", folder, "--format", form).stdout.splitlines()) == 5

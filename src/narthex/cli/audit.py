@@ -1,23 +1,31 @@
-"""`narthex audit`: is the record of calls whole? Needs no running gateway; copied files are enough.
+"""`narthex audit`: is the record of calls whole, and what is in it? Needs no running gateway; copied files are enough.
 
-In: the folder of a journal. Out: what is wrong with it; exit 0 nothing, 1 a fault, 2 misused.
+In: the folder of a journal. Out: what is wrong with it, or the records that are looked for; exit 0 nothing, or found;
+1 a fault, or nothing; 2 misused.
 Cases: `tests/cli/test_audit.py`.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from narthex.cli.client import one_line
-from narthex.cli.kept import config_option, find_file, json_option, say
+from narthex.cli.kept import config_option, find_file, json_option, say, table
 
 if TYPE_CHECKING:
+    from narthex.telemetry.audit.reading import Search
     from narthex.telemetry.audit.verify import Report
 
+SEARCHED = 100
+"""Records that a search shows, unless told otherwise."""
 SHOWN = 20
 """Rows for people; `--json` gives more."""
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -75,6 +83,111 @@ def verify(
     else:
         _show(report, given=bool(keys))
     ctx.exit(1 if report.fault_count else 0)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+_SELECTION = (
+    click.option("--since", default="", help="From this time on, RFC 3339 in UTC or its beginning: 2026-11-27T09."),
+    click.option("--until", default="", help="Before this time."),
+    click.option("--principal", default="", metavar="SUBJECT", help="Of this human or service."),
+    click.option("--client", default="", help="By this agent."),
+    click.option("--tenant", default="", help="Of this tenant."),
+    click.option("--endpoint", default="", help="At this endpoint."),
+    click.option("--tool", "tools", multiple=True, metavar="PATTERN", help="Of these tools: <server>__<name>, with *."),
+    click.option("--decision", type=click.Choice(("allow", "deny", "hold")), help="Decided so."),
+    click.option("--outcome", default="", help="Ended so: ok, tool_error, denied …"),
+    click.option("--event", default="", help="Of this kind: call, begin, refused, admin, approval, lost."),
+    click.option("--id", default="", help="With this id, or this decisionId."),
+)
+
+
+def _selection(command: F) -> F:
+    for option in reversed(_SELECTION):
+        command = option(command)
+    return command
+
+
+@audit.command()
+@click.argument("folder", metavar="[DIR]", required=False, type=_FOLDER)
+@_selection
+@click.option("--limit", type=click.IntRange(1), default=SEARCHED, show_default=True, help="The latest so many.")
+@config_option
+@json_option
+@click.pass_context
+def search(
+    ctx: click.Context, /, folder: Path | None, config: Path | None, limit: int, as_json: bool, **wanted: Any
+) -> None:
+    """Find records by who, what and when.
+
+    DIR is the folder of a journal; without it, where the configuration records. Exits 0 where something was found, else
+    1. That the records are whole is what `narthex audit verify` says.
+
+    With --json: {"records": [as they stand in the journal, oldest first], "found", "unread"}.
+    """
+    looking = _looking(ctx, folder, config, wanted)
+    kept: deque[dict[str, Any]] = deque(maxlen=limit)
+    count = 0
+    for record in looking:
+        count += 1
+        kept.append(record)
+    if as_json:
+        say({"records": list(kept), "found": count, "unread": looking.unread})
+    else:
+        rows = [("time", "who", "what", "decision", "outcome", "id"), *map(_row, kept)]
+        table(rows if kept else rows[:1])
+        click.echo(f"{count} found{f', the latest {len(kept)} are shown' if count > len(kept) else ''}", err=True)
+        _say_unread(looking.unread)
+    ctx.exit(0 if count else 1)
+
+
+@audit.command()
+@click.argument("folder", metavar="[DIR]", required=False, type=_FOLDER)
+@click.option(
+    "--format", "form", type=click.Choice(("jsonl", "csv", "ocsf", "cef")), default="jsonl", show_default=True
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file; standard output without it.")
+@_selection
+@config_option
+@click.pass_context
+def export(
+    ctx: click.Context, /, folder: Path | None, form: str, out: Path | None, config: Path | None, **wanted: Any
+) -> None:
+    """Write records out, one a line, as others read them.
+
+    DIR is the folder of a journal; without it, where the configuration records. `jsonl` are the records as they stand,
+    `csv` a table with a heading, `cef` ArcSight's Common Event Format, `ocsf` events of OCSF 1.9, class API Activity.
+    """
+    from narthex.telemetry.audit.formats import COLUMNS, FORMATS
+
+    looking, write = _looking(ctx, folder, config, wanted), FORMATS[form]
+    with out.open("w", encoding="utf-8", newline="") if out is not None else nullcontext(sys.stdout) as stream:
+        if form == "csv":
+            stream.write(",".join(COLUMNS) + "\n")
+        for record in looking:
+            stream.write(write(record) + "\n")
+    _say_unread(looking.unread)
+
+
+def _looking(ctx: click.Context, folder: Path | None, config: Path | None, wanted: dict[str, Any]) -> Search:
+    from narthex.telemetry.audit.reading import Search, Wanted
+
+    if folder is None:
+        folder, _ = _configured(find_file(ctx, config), ())
+    return Search(folder, Wanted(**{name: value for name, value in wanted.items() if value}))
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    who = record.get("principal")
+    who = who if isinstance(who, dict) else {}
+    caller = " by ".join(str(who[name]) for name in ("subject", "client") if who.get(name))
+    what = "__".join(str(record[name]) for name in ("server", "name") if record.get(name)) or record.get("method", "")
+    cells = (record.get("time"), caller, what, record.get("decision"), record.get("outcome"), record.get("id"))
+    return tuple(one_line(str(cell)) if cell else "-" for cell in cells)
+
+
+def _say_unread(count: int) -> None:
+    if count:
+        click.echo(f"{count} lines could not be read: narthex audit verify says which", err=True)
 
 
 def _configured(config: Path, places: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:

@@ -1,0 +1,71 @@
+"""Records in the forms of others: one line each, whatever stands in them."""
+
+from __future__ import annotations
+
+import csv as reader
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from narthex.telemetry.audit.formats import COLUMNS, FORMATS, cef, csv, ocsf
+from narthex.telemetry.record import line_of
+from tests.telemetry.test_record import ENTRY
+
+RECORD: dict[str, Any] = {**json.loads(line_of(ENTRY, "id-1")), "seq": 7, "hash": "ab" * 32}
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda one: st.dictionaries(st.text(), one)
+)
+
+
+def row(record: dict[str, Any]) -> dict[str, str]:
+    (cells,) = reader.reader(io.StringIO(csv(record)))
+    return dict(zip(COLUMNS, cells, strict=True))
+
+
+def test_a_row_has_a_cell_for_each_column() -> None:
+    found = row(RECORD)
+    assert (found["subject"], found["client"], found["server"], found["name"]) == (
+        "u-17", "helpdesk-bot", "github", "search",
+    )  # fmt: skip
+    assert (found["seq"], found["seconds"], found["reason"]) == ("7", "0.012346", "")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    assert row({**RECORD, "name": text})["name"] == f"'{text}"
+
+
+def test_an_event_in_common_form() -> None:
+    found = cef({**RECORD, "name": "a|b\\c", "reason": "x=y"})
+    assert found.startswith("CEF:0|Narthex|Narthex|") and "|tools/call|a\\|b\\\\c|3|" in found
+    for pair in ("suser=u-17", "src=10.0.0.7", "act=allow", "reason=x\\=y", "cs1Label=agent cs1=helpdesk-bot",
+                 "rt=1700000000250"):  # fmt: skip
+        assert pair in found
+    assert "|6|" in cef({**RECORD, "decision": "deny"})
+
+
+def test_an_api_activity() -> None:
+    found = json.loads(ocsf(RECORD))
+    assert (found["class_uid"], found["type_uid"], found["category_uid"]) == (6003, 600399, 6)
+    assert (found["time"], found["status_id"], found["severity_id"]) == (1_700_000_000_250, 1, 1)
+    assert found["api"]["operation"] == "search" and found["api"]["service"] == {"name": "github"}
+    assert found["actor"]["user"]["uid"] == "u-17" and found["src_endpoint"] == {"ip": "10.0.0.7"}
+    assert found["metadata"]["version"] == "1.9.0" and found["metadata"]["profiles"] == ["record_integrity"]
+    assert found["attestation"]["fingerprint"] == {"algorithm_id": 3, "algorithm": "SHA-256", "value": "ab" * 32}
+    assert "policy" not in found, "no rule has decided"
+    assert json.loads(ocsf({**RECORD, "decision": "deny", "outcome": "denied"}))["status_id"] == 2
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@settings(max_examples=25)
+@given(more=st.dictionaries(st.sampled_from([*RECORD, "policy", "cost"]), VALUES))
+def test_whatever_stands_in_a_record_it_is_one_event(form: str, more: dict[str, Any]) -> None:
+    line = FORMATS[form]({**RECORD, **more})
+    if form == "csv":
+        assert len(list(reader.reader(io.StringIO(line, newline="")))) == 1
+    else:
+        assert "\n" not in line and "\r" not in line

@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from narthex.testing import FakeServer
 from narthex.types import EndpointSpec, Grant
@@ -119,5 +121,42 @@ def test_what_depends_on_the_time_is_asked_again_in_time() -> None:
             assert await listed(client, True) == ["2"]
             now[0] += 1
             assert await listed(client, True) == ["1"]
+
+    run(main)
+
+
+SOME = ("a", "b", "c", "d")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seen=st.sets(st.sampled_from(SOME)),
+    granted=st.none() | st.sets(st.sampled_from(SOME), min_size=1),
+    callable_=st.sets(st.sampled_from(SOME)),
+    slow=st.booleans(),
+    listed_first=st.booleans(),
+    modern=st.booleans(),
+)
+def test_what_is_listed_is_exactly_what_is_not_hidden(
+    seen: set[str], granted: set[str] | None, callable_: set[str], slow: bool, listed_first: bool, modern: bool
+) -> None:
+    def rule(asked: dict[str, Any]) -> bool:
+        return asked["resource"]["upstream_name"] in (seen if asked["action"] == "list" else callable_)
+
+    grants = () if granted is None else (Grant("some", "allow", tools=tuple(f"one__{name}" for name in granted)),)
+
+    async def main() -> None:
+        async with FakeServer(tools=tools(*SOME)) as one, over(one, rule, *grants, slow=slow) as gateway:
+            client = await gateway.client(session=not modern)
+            call = client.modern if modern else client.legacy
+            shown = await listed(client, modern) if listed_first else None
+            codes = {}
+            for name in SOME:
+                answer = (await call("tools/call", {"name": name, "arguments": {}})).messages[-1]
+                codes[name] = answer["error"]["code"] if "error" in answer else 0
+            visible = [name for name in SOME if codes[name] != -32602]
+            assert visible == (shown if shown is not None else await listed(client, modern))
+            assert set(visible) == seen & (set(SOME) if granted is None else granted)
+            assert {name for name in visible if codes[name] == 0} == set(visible) & callable_
 
     run(main)

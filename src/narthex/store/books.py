@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from narthex.errors import StoreError
 from narthex.flow.accept.metering import Metering
 from narthex.flow.limit.limiter import counter_of, is_lasting
 from narthex.flow.limit.spending import Use
-from narthex.store.ledger import Ledger, read_uses
 from narthex.types import Snapshot
+
+if TYPE_CHECKING:
+    from narthex.store.ledger import Ledger
 
 
 class Books:
@@ -40,6 +43,8 @@ class Books:
         lasting = frozenset(map(counter_of, filter(is_lasting, snapshot.quotas)))
         if not (snapshot.prices or lasting):
             return
+        from narthex.store.ledger import Ledger, read_uses  # SQLite: only where something is kept
+
         opened = before is None or before.path != path
         ledger = await asyncio.to_thread(Ledger, path) if opened else before
         fresh = lasting if opened else lasting - self._counters

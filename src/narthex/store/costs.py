@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from narthex.flow.limit.money import show_amount
-from narthex.store.ledger import Cost
+
+if TYPE_CHECKING:
+    from narthex.store.ledger import Cost
 
 
 def added_up(costs: Iterable[Cost], columns: Sequence[str]) -> dict[str, Any]:

@@ -772,6 +772,20 @@ def test_when_too_much_is_held_a_large_body_gets_503() -> None:
     run(main)
 
 
+def test_what_is_behind_an_upgrade_does_not_overtake_it() -> None:
+    """Three requests in one read, the first answered at once: answers go to whom they are for."""
+    asks = [b"X-A: %d" % number for number in range(3)]
+    wire = chunked(head=(asks[0],)) + post(b"", asks[1], b"Connection: Upgrade", b"Upgrade: h2c") + post(b"", asks[2])
+
+    async def main() -> None:
+        rig = Rig()
+        rig.feed(wire)
+        await settle()
+        assert [one.headers[b"x-a"] for one in rig.requests] == [b"0", b"1", b"2"]
+
+    run(main)
+
+
 # --- the property
 
 names = st.sampled_from([b"X-A", b"X-B", b"Mcp-Name", b"Accept-Language"])

@@ -123,6 +123,7 @@ class Reading:
             if rest:
                 self.feed(rest)
         elif rest:
+            self._connection.take_turns()  # first: what has been read waits before what comes now
             self._connection.data_received(rest)
 
     def on_message_begin(self) -> None:

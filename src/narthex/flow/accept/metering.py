@@ -33,7 +33,7 @@ FIRST_SIZE: Final = 1024
 """Bytes that the first answer of a tool is expected to have."""
 MOST_NAMES: Final = 10_000
 STEP_S: Final = 0.02
-"""Between two steps of upkeep, where there are many buckets: a million are looked at in less than a minute."""
+"""Between two steps of upkeep, where there are many buckets: a million are looked at in a minute."""
 _SECOND: Final = 1_000_000
 _JUMP: Final = _SECOND
 """So far may the wall clock be from ours before that counts: it is slewed all the time."""

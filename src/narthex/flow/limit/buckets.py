@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-SHARDS = 1024
+SHARDS = 2048
 MOST = 1_000_000
 """Buckets of one limit. Beyond, keys share buckets: a caller that makes up keys is limited all the more."""
 OVERFLOW = 2

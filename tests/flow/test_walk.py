@@ -578,7 +578,8 @@ def test_a_legacy_call_that_is_to_run_as_a_task(alone: set[str], offered: bool, 
 class Counted:
     """Counts for a call, and refuses nothing."""
 
-    def reserve(self, call: Call, target: Target, params: Any) -> None: ...
+    def reserve(self, call: Call, target: Target, params: Any) -> Any:
+        return params
 
 
 COUNTED = Counted()
@@ -586,7 +587,7 @@ COUNTED = Counted()
 
 def test_what_is_limited_is_reserved_once_behind_the_look_up_and_ahead_of_the_server() -> None:
     line = Line()
-    needs, error = feed(exchange(CALL, None, limited=COUNTED), [target("add"), None, line, LOST, line, SENT])
+    needs, error = feed(exchange(CALL, None, limited=COUNTED), [target("add"), CALL.params, line, LOST, line, SENT])
     assert error is None
     assert asked(needs) == ["find tools s__add", "reserve add", "open s", "send 1 add", "open s", "send 2 add"]
 
@@ -600,7 +601,7 @@ def test_what_is_not_there_reserves_nothing() -> None:
 def test_what_is_durable_is_recorded_once_behind_what_it_takes_and_ahead_of_the_server() -> None:
     line = Line()
     walk = exchange(CALL, None, limited=True, durable=True)
-    needs, error = feed(walk, [target("add"), None, None, line, LOST, line, SENT])
+    needs, error = feed(walk, [target("add"), CALL.params, None, line, LOST, line, SENT])
     assert error is None
     assert asked(needs) == [
         "find tools s__add", "reserve add", "begin add", "open s", "send 1 add", "open s", "send 2 add",

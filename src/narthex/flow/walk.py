@@ -25,7 +25,7 @@ from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.limit.reserving import Reserve, Reserving
-from narthex.flow.policy.admission import Check
+from narthex.flow.policy.admission import Check, refusal
 from narthex.flow.policy.deciding import Look, Question, decided
 from narthex.flow.policy.holding import Hold
 from narthex.flow.route.index import Target
@@ -158,7 +158,7 @@ def exchange(
     if said is not None and call.era == "modern":
         check_param_headers(target.params, said.headers, said.repeated, call.params.get("arguments"))
     if limited is not None:
-        yield Reserve(limited, call, target, params)
+        params = yield Reserve(limited, call, target, params)
     if durable:
         yield Begin(target)
     lines = b""
@@ -228,8 +228,13 @@ def _sees_call(check: Check, task: Task) -> Generator[Need, Any, bool]:
     return check.sees_call_of(task.server, task.tool)
 
 
-def again(call: Call, target: Target, check: Check) -> Walk:
-    """May whoever retries a call that is held make it, now and with this token? Raises NotVisible, and as `decided`."""
+def again(call: Call, target: Target, check: Check, *, approved: bool = True) -> Walk:
+    """May whoever retries a call that is held make it, now and with this token? Raises NotVisible, and as `decided`.
+
+    Args:
+        approved: Has a person approved it? Else it is refused where a person has to by now: it is under way, and what
+            they would be asked about has been sent.
+    """
     kind = KIND_OF[call.method]
     if check.is_judged:
         yield Look(check, kind, target.server, target.name)
@@ -238,6 +243,8 @@ def again(call: Call, target: Target, check: Check) -> Walk:
     params = check.admit(kind, target, call.params)
     if check.pending:
         yield from decided(check, call, kind, target, params, passed=True)
+        if not approved and check.decision is not None and check.decision.effect == "hold":
+            raise refusal(check.decision)
 
 
 def as_task(

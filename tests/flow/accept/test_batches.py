@@ -11,6 +11,7 @@ import pytest
 from narthex.flow.accept import batches
 from narthex.flow.codec.batch import MOST
 from narthex.testing import FakeServer
+from narthex.types import Limits
 from tests.flow.gateway import LEGACY, META, MODERN, Answer, Client, Running, run, spec, until
 
 TOOLS: list[dict[str, Any]] = [
@@ -207,5 +208,16 @@ def test_a_call_of_a_batch_can_be_cancelled_and_then_has_no_answer() -> None:
             server.held.set()
             assert ids(await client.read()) == [2]
             await until(gateway.settled)
+
+    run(main)
+
+
+def test_every_message_of_a_batch_counts_in_the_bound_on_requests() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, one(server, limits=Limits(principal_rate=3)) as gateway:
+            client = await gateway.client()
+            got = json.loads((await send(client, [ping(n) for n in range(5)])).body)
+            reasons = [message.get("error", {}).get("data", {}).get("reason") for message in got]
+            assert reasons == [None, None, None, "rate_limited", "rate_limited"]
 
     run(main)

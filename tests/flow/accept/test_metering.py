@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from narthex.flow.accept.metering import MOST_NAMES, Metering, Usual
+from narthex.flow.accept.metering import MOST_NAMES, Metered, Metering, Usual
+from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.spending import Spent
+from narthex.flow.route.target import Target
 from narthex.testing import FakeServer, JsonRpcError
-from narthex.types import LOCAL, Grant, LimitRule, PriceRule
+from narthex.types import LOCAL, Call, Grant, LimitRule, PriceRule
 from tests.flow.accept.test_exchange import CALL, DONE, ERAS, TOOLS, Mcp
 from tests.flow.gateway import Client, Running, run, spec, until
 from tests.flow.upstream.test_http import CLOSE, HOLD, STREAM, Scripted, Step, answer, rpc
@@ -312,6 +314,23 @@ def test_what_the_answer_says_it_cost_is_what_it_cost(size: int) -> None:
     run(main)
 
 
+def test_who_has_spent_it_all_makes_no_call_that_may_cost_something() -> None:
+    async def main() -> None:
+        result = {"content": [], "structuredContent": {"cost": 5000}}
+        price = PriceRule("USD", amount="/structuredContent/cost")
+        async with (
+            FakeServer(tools=TOOLS, answers={"echo": result}) as server,
+            priced(server, price, DAY, book=[]) as gateway,
+        ):
+            client = await gateway.client()
+            assert (await client.modern("tools/call", CALL)).result
+            gateway.front.metering.costs = Usual()  # as after others' calls that cost nothing, or a restart
+            assert (await client.modern("tools/call", CALL)).error["data"]["reason"] == "budget_exhausted"
+            assert len(server.requests("tools/call")) == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize(("cancelled", "cost"), [("full", 40), ("nothing", 0)])
 def test_a_call_that_is_cancelled_costs_what_its_price_says(cancelled: Any, cost: int) -> None:
     async def main() -> None:
@@ -374,6 +393,23 @@ def test_an_argument_of_a_call_has_a_bucket_of_its_own() -> None:
             assert codes == [None, None, -31002, -31002]
 
     run(main)
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["a limit reads them", "none does"])
+def test_arguments_go_on_as_they_were_counted(reads: bool) -> None:
+    rule = LimitRule("account", "calls", 9, ("arg:/a",) if reads else (), window=MINUTE)
+    metering = Metering(lambda: 0.0, lambda: 0.0)
+    metering.limiter.apply((rule,))
+    said = Raw(b'{"a": 1, "a": 2}')
+    call = Call("tools/call", {}, {}, b"1", "modern", "2026-07-28", LOCAL, "default", "one__echo")
+    went = Metered(metering, 10).reserve(call, Target("one", "echo", b'"echo"'), {"arguments": said})
+    assert bytes(went["arguments"]) == (b'{"a":2}' if reads else bytes(said))
+
+
+def test_of_made_up_names_nothing_is_remembered() -> None:
+    usual, long = Usual(), Subject(LOCAL, "default", "one", "f:" + "x" * 300)
+    usual.was(long, 7)
+    assert usual.of(long) is None
 
 
 def test_a_server_that_refuses_with_an_error_of_its_own_still_tells_what_is_left() -> None:

@@ -7,10 +7,10 @@ import json
 import msgspec
 import pytest
 
-from narthex.types import RegoSpec
+from narthex.types import Grant, HoldTerms, RegoSpec
 from tests.flow.accept.asking import ANSWERS, META_ABLE, Asker, arguments_of, ask_modern, nothing_left, over, retry_of
 from tests.flow.gateway import run, until
-from tests.flow.policy.judge import Judge, allow, sees_all
+from tests.flow.policy.judge import HOLD, Judge, allow, sees_all
 
 POLICY = RegoSpec("/policy", "narthex/decision")
 EACH_WAY = pytest.mark.parametrize("slow", [False, True], ids=["from memory", "later"])
@@ -54,6 +54,28 @@ def test_a_result_that_is_on_its_way_cannot_be_redacted_any_more(slow: bool) -> 
             assert (await ask_modern(client, right)).error["data"]["reason"] == "unknown_obligation"
             gateway.front.apply(snapshot, engine=Judge(lambda asked: True, slow=slow))
             assert json.loads((await ask_modern(client, right)).text) == [[ANSWERS["roots"]]], "the call was not lost"
+
+    run(main)
+
+
+@EACH_WAY
+def test_what_needs_a_person_by_now_and_was_never_approved_does_not_go_on(slow: bool) -> None:
+    async def main() -> None:
+        async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
+            params = arguments_of(rounds=[["roots"]])
+            client = await gateway.client()
+            right = retry_of(params, await ask_modern(client, params))
+            before = gateway.front.snapshot
+            if slow:
+                engine = Judge(sees_all(lambda asked: HOLD), slow=True)
+                gateway.front.apply(msgspec.structs.replace(before, policy=POLICY), engine=engine)
+            else:
+                held = Grant("held", "hold", tools=("*",), terms=HoldTerms("approver", 600, 300))
+                gateway.front.apply(msgspec.structs.replace(before, grants=(held,)))
+            assert (await ask_modern(client, right)).error["code"] == -31001
+            gateway.front.apply(before)
+            assert json.loads((await ask_modern(client, right)).text) == [[ANSWERS["roots"]]], "the call was not lost"
+            await until(lambda: nothing_left(gateway))
 
     run(main)
 

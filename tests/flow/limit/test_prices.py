@@ -48,6 +48,8 @@ def test_what_is_expected() -> None:
     unknown = Price(PriceRule("USD", per_call=5, per_unit=1, units="/n", expected=20))
     assert unknown.expected({"bytes": 10}, None) == 20
     assert unknown.expected({"bytes": 10}, 7) == 7
+    assert unknown.expected({"bytes": 10}, 0) == 1, "what was free so far may cost something"
+    assert Price(PriceRule("USD", amount="/cost")).expected({"bytes": 10}, None) == 1
 
 
 def test_the_first_that_fits_counts_and_a_condition_without_a_value_fits() -> None:

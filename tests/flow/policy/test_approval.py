@@ -224,6 +224,13 @@ def test_a_user_decides_what_is_left_to_them() -> None:
         pytest.param(Principal("default", "https://idp", "bob", "bot"), False, id="another, by the same client"),
         pytest.param(Principal("default", "https://other", "ann"), False, id="another issuer's of the same name"),
         pytest.param(Principal("default", "https://other", "svc"), True, id="one who acts for the caller"),
+        pytest.param(
+            Principal("default", "https://idp", "bob", actors=("svc",)), True, id="the same, acting for another now"
+        ),
+        pytest.param(
+            Principal("default", "https://idp", "bob", actors=("x", "ann")), True, id="the caller, acting for another"
+        ),
+        pytest.param(Principal("default", "https://idp", "bob", actors=("x",)), False, id="another, by another agent"),
     ],
 )
 def test_whose_call_it_is(who: Principal, own: bool) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from narthex.types import LabelRow, Patterns, RunRule, RunSpec
+from narthex.flow.codec.handles import Task, owner_of
+from narthex.types import LOCAL, LabelRow, Patterns, RunRule, RunSpec, Who
 from tests.flow.accept.asking import (
     ANSWERS,
     Asker,
@@ -23,6 +25,7 @@ from tests.flow.accept.asking import (
 from tests.flow.accept.test_inputs import each_pair
 from tests.flow.accept.test_tasking import LONG, META, TASK, Tasker, ask
 from tests.flow.gateway import Answer, Running, run, spec, until
+from tests.flow.notify.hearing import Hearing, Teller
 
 ONCE = RunRule("once", "deny", Patterns(("*__ask",)), at_most=1)
 CLEAN = RunRule("clean", "deny", Patterns(("*__ask",)), labels=("untrusted",))
@@ -158,5 +161,36 @@ def test_the_result_of_a_task_taints_again() -> None:
             assert reason(await client.modern("tools/call", plain)) == "ok"
             await ask(client, "tasks/get", id_)
             assert reason(await client.modern("tools/call", plain)) == "run_labels"
+
+    run(main)
+
+
+@pytest.mark.parametrize("agent", ["", "r2"], ids=["of all", "of its own"])
+def test_the_result_of_a_task_that_is_listened_for_taints_again(agent: str) -> None:
+    """News of a modern task hold its result: who listens needs to ask for none."""
+
+    async def main() -> None:
+        rule = RunRule("private", "deny", Patterns(("*__a",)), labels=("private",))
+        runs = RunSpec(
+            trusted=(Who(),),
+            labels=(LabelRow(("private",), Patterns(("*__long",))),),
+            rules=(rule, RunRule("busy", "deny", Patterns(("*__busy",)), at_most=1)),
+        )
+        meta = {**META, "io.narthex/run": agent} if agent else META
+        async with Teller("modern") as server, server.over() as gateway:
+            front = gateway.front
+            front.apply(msgspec.structs.replace(front.snapshot, runs=runs))
+            id_ = front.handles.task(owner_of(LOCAL, "default"), Task("one", "t1", "modern", "long"), ttl_s=60)
+            client = await gateway.client()
+            wanted = {"notifications": {"taskIds": [id_]}}
+            client.send("subscriptions/listen", wanted, modern=True, meta=meta)
+            hearing = Hearing(client, *(await client.read_head()))
+            await hearing.message()
+            result = {"content": [{"type": "text", "text": "secret"}]}
+            server.tell("notifications/tasks", taskId="t1", status="completed", result=result)
+            assert (await hearing.message())["params"]["result"] == result
+            assert front.runs is not None
+            key = ((LOCAL.key), "default", agent)
+            assert front.runs.facts(key)["labels"] == ["private"]
 
     run(main)

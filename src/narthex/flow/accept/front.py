@@ -432,15 +432,19 @@ class Front:
         if version != REVISION:
             raise CodecError("batches are not part of this revision")
         headers = {**headers, b"accept": JSON}
+        messages = split_batch(request.body)
+        first = messages[0]  # it was counted as the request
 
         def take(slot: Replying, message: bytes) -> None:
             one = HttpRequest(b"POST", request.path, b"", headers, request.repeated, message)
             try:
+                if self._rates is not None and message is not first:
+                    self._rates.count_principal(principal, self.clock())
                 self._post(slot, one, endpoint, principal)
             except Exception as error:
                 self._failed(slot, error, "legacy", Turned(principal, endpoint.name, connection.peer[0], len(message)))
 
-        connection.exchange = batch = Batch(connection, split_batch(request.body), take, self.new_id)
+        connection.exchange = batch = Batch(connection, messages, take, self.new_id)
         batch.start()
 
     def _check(self, call: Call, connection: Replying, request: HttpRequest) -> Check | None:

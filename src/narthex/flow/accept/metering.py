@@ -14,14 +14,14 @@ from typing import Any, Final
 
 from narthex.errors import GatewayError, InvalidParams, Overloaded, UpstreamUnavailable
 from narthex.flow.codec.crowds import refuse_crowd
-from narthex.flow.codec.jsonrpc import BAD_JSON, RawMap
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.limiter import Binding, Limiter, Reservation
 from narthex.flow.limit.prices import Price, first_fitting, result_in
 from narthex.flow.limit.spending import Spent
 from narthex.flow.limit.tokens import estimate, estimate_size
-from narthex.flow.policy.conditions import read_arguments
+from narthex.flow.policy.conditions import read_arguments, sent
 from narthex.flow.route.index import Target
 from narthex.telemetry.log import clean
 from narthex.types import Call, Kind, Snapshot
@@ -32,6 +32,8 @@ COUNTED: Final[dict[str, Kind]] = {"tools/call": "tools", "prompts/get": "prompt
 FIRST_SIZE: Final = 1024
 """Bytes that the first answer of a tool is expected to have."""
 MOST_NAMES: Final = 10_000
+LONGEST_NAME: Final = 256
+"""Of a longer one nothing is remembered: callers make up URIs."""
 STEP_S: Final = 0.02
 """Between two steps of upkeep, where there are many buckets: a million are looked at in a minute."""
 _SECOND: Final = 1_000_000
@@ -53,7 +55,7 @@ class Usual:
     def was(self, subject: Subject, figure: int) -> None:
         key = subject.server, subject.name
         known = self._known.get(key)
-        if known is not None or len(self._known) < MOST_NAMES:
+        if known is not None or (len(self._known) < MOST_NAMES and len(subject.name) <= LONGEST_NAME):
             self._known[key] = figure if known is None else known + (figure - known) // 8
 
 
@@ -120,15 +122,23 @@ class Metered:
         self.reads = False
         """Does the answer say what it cost? Then it is looked at whole."""
 
-    def reserve(self, call: Call, target: Target, params: RawMap) -> None:
-        """Raises RateLimited, BudgetExhausted; InvalidParams: what looks at the arguments cannot read them."""
+    def reserve(self, call: Call, target: Target, params: RawMap) -> RawMap:
+        """Take it. Returns the parameters that go on: where the arguments were looked at, exactly what was seen, for a
+        server may read a name that stands twice otherwise.
+
+        Raises:
+            RateLimited, BudgetExhausted. InvalidParams: What looks at the arguments cannot read them.
+        """
         limiter = self._metering.limiter
         binding = limiter.binding(call.principal, call.endpoint, COUNTED[call.method], target.server, target.name)
         if binding.plain:
             if binding.places:
                 self._held = limiter.reserve(binding)
-            return
-        arguments = _arguments(params) if binding.reads_arguments else {}
+            return params
+        arguments: Any = {}
+        if binding.reads_arguments and "arguments" in params:
+            arguments = _arguments(params["arguments"])
+            params = {**params, "arguments": Raw(sent(arguments))}
         demand = self._demand = self._expect(binding, params)
         price = self._price = first_fitting(binding.prices, binding.kind, binding.subject, arguments)
         if price is not None:
@@ -136,6 +146,7 @@ class Metered:
             demand[price.rule.currency] = self._expected
             self.reads = bool(price.pointer)
         self._held = limiter.reserve(binding, demand, arguments)
+        return params
 
     def _expect(self, binding: Binding, params: RawMap) -> dict[str, int]:
         """What the call is expected to use, by unit."""
@@ -234,11 +245,9 @@ def _is_ours(error: GatewayError | None) -> bool:
     return isinstance(error, Overloaded) or (error is not None and error.code == GatewayError.code)
 
 
-def _arguments(params: RawMap) -> Any:
-    if "arguments" not in params:
-        return {}
-    refuse_crowd(params["arguments"])
+def _arguments(raw: Raw) -> Any:
+    refuse_crowd(raw)
     try:
-        return read_arguments(bytes(params["arguments"]))
+        return read_arguments(bytes(raw))
     except BAD_JSON:
         raise InvalidParams("params.arguments cannot be read") from None

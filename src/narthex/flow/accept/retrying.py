@@ -75,7 +75,7 @@ class Retrying:
         target = Target(held.server_name, held.target_name, encode(held.target_name))
         if held.check is not None:
             check.held = held.check.taken
-        self._check, self._walk = check, again(call, target, check)
+        self._check, self._walk = check, again(call, target, check, approved=held.passed is not None)
         self._step(None)
 
     def _held(self) -> Exchange:

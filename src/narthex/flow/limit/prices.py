@@ -64,10 +64,13 @@ class Price:
         return min(total, MOST)
 
     def expected(self, demand: Mapping[str, int], usual: int | None) -> int:
-        """The same beforehand. `usual`: what such calls have cost lately, None where there was none."""
+        """The same beforehand. `usual`: what such calls have cost lately, None where there was none.
+
+        What may cost something is expected to, if only a millionth: with an empty budget nobody makes it.
+        """
         if not self.pointer:
             return min(MOST, self._known(demand))
-        return usual if usual is not None else max(self.rule.expected, self.rule.per_call)
+        return max(1, usual if usual is not None else max(self.rule.expected, self.rule.per_call))
 
     def _known(self, used: Mapping[str, int]) -> int:
         rule = self.rule

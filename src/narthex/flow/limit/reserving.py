@@ -17,12 +17,16 @@ from narthex.types import Call
 class Reserving(Protocol):
     """Counts for one call."""
 
-    def reserve(self, call: Call, target: Target, params: RawMap) -> None:
-        """Raises RateLimited, BudgetExhausted, InvalidParams."""
+    def reserve(self, call: Call, target: Target, params: RawMap) -> RawMap:
+        """The parameters that go on: where a limit or a price has looked at the arguments, exactly what it saw.
+
+        Raises:
+            RateLimited, BudgetExhausted, InvalidParams.
+        """
 
 
 class Reserve(Question):
-    """Needs what the call takes of the limits. Answer: True."""
+    """Needs what the call takes of the limits. Answer: the parameters that go on."""
 
     __slots__ = ("call", "limited", "params", "target")
 
@@ -32,6 +36,5 @@ class Reserve(Question):
         self.target: Final = target
         self.params: Final = params
 
-    def now(self) -> bool:
-        self.limited.reserve(self.call, self.target, self.params)
-        return True
+    def now(self) -> RawMap:
+        return self.limited.reserve(self.call, self.target, self.params)

@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from narthex.errors import GatewayError, Overloaded
 from narthex.flow.codec.handles import Task, owner_of
+from narthex.flow.codec.jsonrpc import Raw, RawMap
 from narthex.flow.codec.log_levels import asked_level
 from narthex.flow.codec.offers import offered
 from narthex.flow.codec.revisions import LATEST_LEGACY
 from narthex.flow.codec.seal import SealError
 from narthex.flow.codec.subscriptions import LIST_KINDS, Elicited, ListKind, Notification, TaskChanged, Updated, Wanted
+from narthex.flow.codec.tasks import is_answer
 from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
 from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
-from narthex.flow.policy.admission import Admission, Check
+from narthex.flow.policy.admission import NO_META, Admission, Check
 from narthex.flow.route.index import Index
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.viewers import Viewer
@@ -64,16 +66,26 @@ class Listener:
         wanted: All that it asked for; what leads nowhere now may do so after a reload.
         subscriber: Its place in `Interests`, None before `Hub.join` and after `Hub.leave`.
         stream: None while it has none: then news wait for it.
+        meta: The `_meta` of its request, which may say which run it is part of.
     """
 
-    __slots__ = ("bits", "endpoint", "principal", "session", "stream", "subscriber", "wanted")
+    __slots__ = ("bits", "endpoint", "meta", "principal", "session", "stream", "subscriber", "wanted")
 
-    def __init__(self, endpoint: str, principal: Principal, session: Session | None, bits: int, wanted: Wanted) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        principal: Principal,
+        session: Session | None,
+        bits: int,
+        wanted: Wanted,
+        meta: RawMap = NO_META,
+    ) -> None:
         self.endpoint = endpoint
         self.principal = principal
         self.session = session
         self.bits = bits
         self.wanted = wanted
+        self.meta = meta
         self.subscriber: Subscriber | None = None
         self.stream: Telling | None = None
 
@@ -187,7 +199,22 @@ class Hub:
         """Is it still visible? A grant may have ended while the stream was open."""
         if isinstance(what, Updated):
             return all(admission.sees("resources", *place) for place in self.interests.places(subscriber, what.uri))
-        return not isinstance(what, TaskChanged) or self._task(listener, admission, what.id) is not None
+        if not isinstance(what, TaskChanged):
+            return True
+        task = self._task(listener, admission, what.id)
+        return task is not None and (task.era == "legacy" or self._is_told(listener, admission, task, what.params))
+
+    @staticmethod
+    def _is_told(listener: Listener, admission: Admission, task: Task, params: bytes) -> bool:
+        """The state of a modern task holds its result: to hear it leaves marks on the run as `tasks/get` does."""
+        check = Check(admission, meta=listener.meta)
+        try:
+            check.told(task.server, task.tool, tells=False)
+        except GatewayError as error:
+            _log.debug("the state of a task is not told: %s", error.public)
+            return False
+        check.end("done" if is_answer("tasks/get", Raw(params)) else "failed")
+        return True
 
     def admission(self, listener: Listener) -> Admission | None:
         """What it may at its endpoint; None: everything."""

@@ -146,7 +146,8 @@ class Listen(Telling):
     """
 
     def __init__(self, front: Front, connection: Replying, call: Call) -> None:
-        listener = Listener(call.endpoint, call.principal, None, client_bits(call), read_listen(call.params, call.meta))
+        wanted = read_listen(call.params, call.meta)
+        listener = Listener(call.endpoint, call.principal, None, client_bits(call), wanted, call.meta)
         super().__init__(front, connection, listener)
         self._call = call
         self._began_at = front.clock()

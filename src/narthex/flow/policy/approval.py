@@ -264,6 +264,8 @@ def user_says(found: Approval, digest: bytes, by: str, now: int, *, yes: bool) -
 
 
 def is_own(found: Approval, principal: Principal) -> bool:
-    """Is this the one whose call it is, by whatever client, or one who acts for them in it?"""
+    """Is this the one whose call it is, by whatever client, or one who acts for them in it; or does one of these act
+    for somebody else now?"""
     same = (found.issuer, found.subject) == (principal.issuer, principal.subject)
-    return same or principal.subject in found.actors
+    acting = {found.subject, *found.actors}
+    return same or principal.subject in found.actors or not acting.isdisjoint(principal.actors)

@@ -40,6 +40,8 @@ from narthex.types import Grant, Hours, Kind, Principal
 
 MOST_NAMES = 50_000
 """Names whose checks one set of rights remembers; then it begins anew."""
+LONGEST_NAME = 256
+"""Checks of longer ones are made each time: callers make up URIs, and memory is to have a bound."""
 MOST_RIGHTS = 1024
 MOST_LISTS = 16
 """Lists whose bits one set of rights remembers: each kind of some views, before and after a change."""
@@ -192,7 +194,9 @@ class Rights:
         if known is None:
             if len(self._known) >= MOST_NAMES:
                 self._known.clear()
-            known = self._known[kind, name] = self._make(kind, name)
+            known = self._make(kind, name)
+            if len(name) <= LONGEST_NAME:
+                self._known[kind, name] = known
         return known
 
     def _make(self, kind: Kind, name: str) -> Checks:

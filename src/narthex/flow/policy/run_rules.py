@@ -29,6 +29,8 @@ RUN_COUNT = "run_count"
 RUN_COOL_DOWN = "run_cool_down"
 MOST_NAMES = 50_000
 """Names whose plans one set of rules remembers; then it begins anew."""
+LONGEST_NAME = 256
+"""Plans of longer ones are made each time: callers make up URIs, and memory is to have a bound."""
 MOST_SETS = 1024
 
 _COUNTS = ("count", "cool_down")
@@ -170,7 +172,9 @@ class Plans:
         if known is None:
             if len(self._known) >= MOST_NAMES:
                 self._known.clear()
-            known = self._known[kind, name] = self._make(kind, name)
+            known = self._make(kind, name)
+            if len(name) <= LONGEST_NAME:
+                self._known[kind, name] = known
         return known
 
     def _make(self, kind: Kind, name: str) -> Plan:

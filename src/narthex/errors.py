@@ -208,16 +208,23 @@ class AuthorityUnavailable(GatewayError):
 
     Args:
         refused: True where we did not ask: the address is one that nobody may send us to.
+        answered: True where it did answer, with more than is read.
     """
 
     code, status, reason = -31005, 503, "authority_unavailable"
     RETRY_AFTER_S = 5
 
     def __init__(
-        self, public: str = "an authority cannot be asked", *, detail: str = "", refused: bool = False
+        self,
+        public: str = "an authority cannot be asked",
+        *,
+        detail: str = "",
+        refused: bool = False,
+        answered: bool = False,
     ) -> None:
         super().__init__(public, detail=detail, data={"retryAfterSeconds": self.RETRY_AFTER_S})
         self.refused = refused
+        self.answered = answered
 
 
 class UpstreamUnavailable(GatewayError):

@@ -23,7 +23,9 @@ from narthex.engines.counts import Counts
 from narthex.engines.decision_log import BATCH, DecisionLog
 from narthex.engines.logged import Logged
 from narthex.errors import SecretMissing
+from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.policy.decision import Decision
+from narthex.flow.policy.document import Document
 from narthex.types import DecisionLogSpec, Egress, SecretName, SecretText
 from tests.counterparts.serving import served
 from tests.engines.test_opa import document, listed
@@ -155,6 +157,23 @@ def test_a_full_buffer_loses_the_oldest_and_counts_them() -> None:
         assert [one["input"]["mcp"]["arguments"]["amount"] for one in service.events] == list(range(10, 20))
 
     with_service(service, case, mask=(), max_buffer=10 * (1024 + 2))
+
+
+def test_what_else_a_request_holds_takes_room_too() -> None:
+    async def case(log: DecisionLog) -> None:
+        one = document(amount=1)
+        assert one.call is not None
+        for _ in range(10):
+            log.add(copy_of(one, params={"_meta": Raw(b'"%s"' % (b"x" * 10_000))}), DENIED)
+        assert log.counts.lost == 7
+
+    with_service(Service(), case, max_buffer=3 * 12_000)
+
+
+def copy_of(one: Document, *, params: dict[str, Raw]) -> Document:
+    assert one.call is not None
+    call = one.call.but(params=params)
+    return Document(one.principal, one.endpoint, one.kind, one.server, one.name, one.now, call, one.arguments, one.size)
 
 
 def test_a_file(tmp_path: Path) -> None:

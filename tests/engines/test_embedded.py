@@ -147,6 +147,20 @@ def test_the_same_for_the_policy_is_asked_once() -> None:
     run(main)
 
 
+def test_of_large_arguments_a_digest_is_remembered() -> None:
+    async def main() -> None:
+        async with engine(
+            HEAD + "default decision := false\n\ndecision if count(input.mcp.arguments.a) > 5", "inline"
+        ) as one:
+            large = document({"a": "x" * 100_000})
+            said = one.known(large)
+            assert said is not None and one.known(document({"a": "x" * 100_000})) is said
+            assert one.known(document({"a": "x" * 100_001})) is not said
+            assert all(len(key) <= 4096 for keys in one.remembered._known for key in keys)
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("rule", "remembers"),
     [

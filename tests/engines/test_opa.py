@@ -140,7 +140,7 @@ FAULTS = [
     pytest.param(spoil(raw=b"<html>"), "bad_policy_result", False, id="a page"),
     pytest.param(spoil(raw=b"[]"), "bad_policy_result", False, id="another JSON"),
     pytest.param(spoil(raw=b'{"result": tru'), "bad_policy_result", False, id="half an answer"),
-    pytest.param(spoil(raw=b'{"result": true, "x": "' + b"x" * 2**23 + b'"}'), "policy_failed", True, id="too large"),
+    pytest.param(spoil(raw=b'{"result": true, "x": "' + b"x" * 2**23 + b'"}'), "policy_failed", False, id="too large"),
     pytest.param(spoil(status=500), "policy_failed", False, id="a policy that fails"),
     pytest.param(spoil(status=400), "policy_failed", False, id="a request that is refused"),
     pytest.param(spoil(status=401), "policy_failed", False, id="a token that is refused"),

@@ -21,7 +21,7 @@ import msgspec
 
 from narthex.authority.addresses import Allowed, Refused, check_address, check_learnt, split
 from narthex.errors import AuthorityUnavailable, UpstreamUnavailable
-from narthex.flow.upstream.connection import Answer, HttpPool, ask
+from narthex.flow.upstream.connection import TOO_LARGE, Answer, HttpPool, ask
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.dns import Address, Lookup, system_lookup
 from narthex.flow.upstream.proxy import is_loopback
@@ -109,7 +109,7 @@ class Fetcher:
         Raises:
             AuthorityUnavailable: No answer, too large, too late; `refused` where the address is one to stay away from.
         """
-        where = ""
+        where, answered = "", False
         try:
             async with asyncio.timeout(timeout_s):
                 for _ in range(MOST_REDIRECTS + 1):
@@ -129,9 +129,11 @@ class Fetcher:
             reason, refused = f"no answer within {timeout_s:g} s", False
         except UpstreamUnavailable as error:
             reason, refused = error.detail or error.public, False
+            answered = reason == TOO_LARGE
         except Refused as error:
             reason, refused = f"refused: {error}", True
-        raise AuthorityUnavailable(detail=f"{where}: {reason}" if where else reason, refused=refused)
+        detail = f"{where}: {reason}" if where else reason
+        raise AuthorityUnavailable(detail=detail, refused=refused, answered=answered)
 
     def _check(self, parts: SplitResult, host: str, port: int, learnt: bool) -> None:
         if learnt:

@@ -33,7 +33,7 @@ BATCH = 500
 SLICE = 25
 """Events that are made between two pauses: well under a millisecond."""
 OVERHEAD = 1024
-"""Bytes that an event is taken to hold beside the arguments of its call."""
+"""Bytes that an event is taken to hold beside the request of its call."""
 TIMEOUT_S = 10.0
 LAST_S = 2.0
 """How long the end of the process waits for the last batch."""
@@ -172,7 +172,10 @@ class DecisionLog:
 
 
 def _size(entry: _Entry) -> int:
-    return entry[0].size + OVERHEAD
+    """What it holds: its call with the whole request, beside the arguments as they were decoded."""
+    document = entry[0]
+    request = sum(map(len, document.call.params.values())) if document.call is not None else 0
+    return document.size + request + OVERHEAD
 
 
 def _append(path: str, lines: Sequence[bytes]) -> None:

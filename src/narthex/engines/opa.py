@@ -198,7 +198,8 @@ class RemoteOpa:
         except TimeoutError:
             raise _Undecided(POLICY_TIMEOUT, f"no decision within {deadline_s:g} s", away=True) from None
         except (AuthorityUnavailable, SecretMissing) as error:
-            raise _Undecided(POLICY_FAILED, error.detail or error.public, away=True) from None
+            away = isinstance(error, SecretMissing) or not error.answered  # a caller may have a say in how much it says
+            raise _Undecided(POLICY_FAILED, error.detail or error.public, away=away) from None
         except Nonsense as error:
             raise _Undecided(BAD_POLICY_RESULT, str(error), away=False) from None
 

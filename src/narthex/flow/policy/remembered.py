@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from operator import attrgetter
 from typing import Any
 
@@ -21,6 +22,8 @@ from narthex.flow.policy.rego import TIMES, Path, Uses
 from narthex.types import Principal
 
 MOST = 20_000
+LONGEST = 256
+"""Bytes that are remembered as they are; of more, which a caller makes as large as it likes, a digest."""
 _FIXED = ("subject", "resource", "v")
 """Members of a document that only the caller, the thing called and the site decide about."""
 _QUICK: Mapping[Path, Callable[[Document], Any]] = {
@@ -96,7 +99,8 @@ class Remembered:
         if self._slow:
             whole = timeless(document)
             moving += [pick(whole, path) for path in self._slow]
-        return self._fixed_part(document), _encode(moving)
+        made = _encode(moving)
+        return self._fixed_part(document), made if len(made) <= LONGEST else sha256(made).digest()
 
     def _fixed_part(self, document: Document) -> bytes:
         """Worked out once for each caller and thing; the objects are kept, so that nobody else gets their identity."""

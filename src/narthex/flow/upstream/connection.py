@@ -26,6 +26,8 @@ IDLE_S: Final = 4.0
 """An idle connection is dropped after this long, or the server's `Keep-Alive` if that is shorter (design §5)."""
 APART_S: Final = 900.0
 """Connections of one account that were not used for this long are looked after no more: an idle channel ends before."""
+TOO_LARGE: Final = "answer too large"
+"""What is wrong with an answer that was there, and went on too long."""
 MOST_HEADERS: Final = 64 * 1024
 
 
@@ -375,7 +377,7 @@ class Answer(Receiver):
                 self.chunks.append(data)
                 self.size += len(data)
                 if self.size > self._max:
-                    raise ParseError("answer too large")
+                    raise ParseError(TOO_LARGE)
                 return
             for event in self._events.feed(data):
                 self.events.append(event.data)

@@ -9,7 +9,7 @@ from kept import Least
 from rooms import Rooms
 
 from narthex.flow.policy import conditions
-from narthex.flow.policy.admission import Admissions
+from narthex.flow.policy.admissions import Admissions
 from narthex.flow.policy.conditions import compile_condition
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.slices import finished

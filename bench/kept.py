@@ -13,7 +13,7 @@ from rooms import Rooms
 
 from narthex.authority.api_keys import KeyTable
 from narthex.flow.identity.api_keys import make_key
-from narthex.flow.policy.admission import Admissions
+from narthex.flow.policy.admissions import Admissions
 from narthex.store.port import ApiKey
 from narthex.telemetry.audit.checkpoints import load_signer
 from narthex.telemetry.journal import Journal

@@ -9,7 +9,7 @@ from granted import under
 from kept import Least
 from rooms import Rooms
 
-from narthex.flow.policy.admission import Admissions
+from narthex.flow.policy.admissions import Admissions
 from narthex.flow.policy.run_rules import RunRules
 from narthex.flow.policy.runs import Runs
 from narthex.flow.policy.site import NOWHERE

@@ -44,11 +44,11 @@ from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing, MasterKey
 from narthex.flow.held import Held
 from narthex.flow.identity.certificates import NO_PROOF
-from narthex.flow.limit.limiter import State
+from narthex.flow.limit.state import State
 from narthex.flow.outbox import Outbox
 from narthex.flow.policy.admin import AdminRules, admins_of
-from narthex.flow.policy.admission import Check
 from narthex.flow.policy.approval import Approval, Step
+from narthex.flow.policy.check import Check
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.server import Server
 from narthex.flow.upstream.stdio import StdioChannel

@@ -19,9 +19,9 @@ from narthex.admin.view import ServerStatus
 from narthex.authority.approvals import Approvals
 from narthex.config.reload import ReloadOutcome
 from narthex.flow.codec.seal import MasterKey
-from narthex.flow.limit.limiter import State
+from narthex.flow.limit.state import State
 from narthex.flow.policy.admin import admins_of
-from narthex.flow.policy.admission import Check
+from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.record import Entry, line_of
 from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, Principal, ServerSpec, Snapshot, StdioTarget

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from narthex.flow.policy.admission import Check
+from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import OUTCOME
 from narthex.telemetry.record import LONGEST, Entry
 from narthex.types import Principal

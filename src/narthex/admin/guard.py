@@ -24,7 +24,7 @@ from narthex.admin.acts import TOKEN_HOLDER, entry_of_act
 from narthex.admin.reply import error_reply
 from narthex.config.values import is_loopback
 from narthex.flow.policy.admin import action_of
-from narthex.flow.policy.admission import Check
+from narthex.flow.policy.check import Check
 from narthex.telemetry.record import Entry
 from narthex.types import Principal, Snapshot
 

@@ -9,8 +9,8 @@ import msgspec
 
 from narthex.authority.approvals import Approvals
 from narthex.config.reload import ReloadOutcome
-from narthex.flow.limit.limiter import State
-from narthex.flow.policy.admission import Check
+from narthex.flow.limit.state import State
+from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.record import Entry
 from narthex.types import Era, Principal, Snapshot

@@ -25,7 +25,8 @@ from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.limit.reserving import Reserve, Reserving
-from narthex.flow.policy.admission import Check, refusal
+from narthex.flow.policy.admission import refusal
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.deciding import Look, Question, decided
 from narthex.flow.policy.holding import Hold
 from narthex.flow.route.index import Target

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from narthex.flow.codec.jsonrpc import Raw
-from narthex.flow.policy.admission import Check
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.document import Document
 from narthex.types import Call
 

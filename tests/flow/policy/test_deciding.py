@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from narthex.errors import InsufficientScope
-from narthex.flow.policy.admission import Admission, Check
+from narthex.flow.policy.admission import Admission
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.deciding import Decide, both, decided
 from narthex.flow.policy.decision import Decision
 from narthex.flow.route.target import Target

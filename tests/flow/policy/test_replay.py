@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from narthex.errors import GatewayError
 from narthex.flow.codec.jsonrpc import Raw, encode
 from narthex.flow.identity.scopes import Scopes
-from narthex.flow.policy.admission import Admissions, Check
+from narthex.flow.policy.admissions import Admissions
 from narthex.flow.policy.again import NOT_THERE, Again, Asked, Untold
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.recorded import BadRecord, Reader, Recorded

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from narthex.errors import Denied
 from narthex.flow.codec.jsonrpc import encode
-from narthex.flow.policy.admission import Admissions
+from narthex.flow.policy.admissions import Admissions
 from narthex.flow.policy.again import Again
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.recorded import Reader

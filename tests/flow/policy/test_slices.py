@@ -9,7 +9,7 @@ import pytest
 
 from narthex.flow.codec.jsonrpc import Raw, encode
 from narthex.flow.identity.scopes import Scopes
-from narthex.flow.policy.admission import Admissions
+from narthex.flow.policy.admissions import Admissions
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.slices import SLICE, finished, in_slices
 from narthex.flow.route.index import Index, Items, merge

@@ -78,8 +78,10 @@ from narthex.flow.notify.hub import Hub
 from narthex.flow.notify.levels import Levels
 from narthex.flow.notify.settings import SETTINGS, Setting
 from narthex.flow.notify.streams import Listen, open_standalone
-from narthex.flow.policy.admission import Admission, Admissions, Check
+from narthex.flow.policy.admission import Admission
+from narthex.flow.policy.admissions import Admissions
 from narthex.flow.policy.again import Again
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.durability import durability_of
 from narthex.flow.policy.engine import Engine
 from narthex.flow.policy.grants import Grants

@@ -18,7 +18,7 @@ from narthex.flow.codec.handles import HeldCall
 from narthex.flow.codec.jsonrpc import RawMap, encode
 from narthex.flow.codec.param_headers import check_param_headers
 from narthex.flow.codec.seal import SealError
-from narthex.flow.policy.admission import Check
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.deciding import Question
 from narthex.flow.policy.decision import UNKNOWN_OBLIGATION
 from narthex.flow.route.target import Target

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from narthex.errors import BudgetExhausted, GatewayError, RateLimited
 from narthex.flow.identity.who import fits
 from narthex.flow.limit.alerts import Alert, Shares
@@ -24,6 +22,7 @@ from narthex.flow.limit.headers import is_told, policy_of, template_of
 from narthex.flow.limit.keys import Shown, Subject, digest, keys_of, with_arguments
 from narthex.flow.limit.prices import Price
 from narthex.flow.limit.spending import Use
+from narthex.flow.limit.state import State
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
 from narthex.types import Kind, LimitRule, LimitUnit, PriceRule, Principal
@@ -168,18 +167,6 @@ class Reservation:
         self.amounts = amounts
         self.at = at
         self.open = True
-
-
-class State(msgspec.Struct, frozen=True):
-    """One bucket, for people. `resets_in`: seconds until some of it is free again, 0 where nothing is used."""
-
-    limit: str
-    unit: str
-    per: dict[str, str]
-    used: int
-    most: int
-    resets_in: float
-    currency: str = ""
 
 
 class Limiter:

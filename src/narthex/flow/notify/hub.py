@@ -28,7 +28,8 @@ from narthex.flow.notify.beside import Beside
 from narthex.flow.notify.interests import Bounds, Interest, Interests, Place, Source, Subscriber
 from narthex.flow.notify.live import LiveSession, LiveSessions
 from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
-from narthex.flow.policy.admission import NO_META, Admission, Check
+from narthex.flow.policy.admission import Admission
+from narthex.flow.policy.check import NO_META, Check
 from narthex.flow.route.index import Index
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.viewers import Viewer

@@ -16,7 +16,8 @@ import msgspec
 
 from narthex.errors import GatewayError
 from narthex.flow.identity.scopes import Scopes
-from narthex.flow.policy.admission import Admissions, Check
+from narthex.flow.policy.admissions import Admissions
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.deciding import Decide, Look, decided
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.engine import Engine

@@ -17,7 +17,8 @@ from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.inputs import MAY_ASK, Ask
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
 from narthex.flow.identity.scopes import scopes_needed
-from narthex.flow.policy.admission import Check, refusal
+from narthex.flow.policy.admission import refusal
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, UNKNOWN_OBLIGATION, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engine import Engine, failed

@@ -15,7 +15,8 @@ import msgspec
 from narthex.errors import Denied
 from narthex.flow.codec.jsonrpc import RawMap, encode
 from narthex.flow.identity.who import fits
-from narthex.flow.policy.admission import Admission, Check, facts_of
+from narthex.flow.policy.admission import Admission, facts_of
+from narthex.flow.policy.check import Check
 from narthex.flow.policy.conditions import ConditionFailed, Facts
 from narthex.flow.policy.decision import DENIED_BY_RULE, HIDDEN, Decision
 from narthex.flow.policy.grants import (

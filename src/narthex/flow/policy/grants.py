@@ -16,8 +16,6 @@ from itertools import groupby, islice
 from operator import itemgetter
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from narthex.flow.identity.who import fits
 from narthex.flow.policy.conditions import Condition, ConditionFailed, Facts, compile_condition
 from narthex.flow.policy.cover import Cover
@@ -58,13 +56,20 @@ def is_open(hours: Hours, now: float) -> bool:
     return day in hours.days if at >= hours.since else at < hours.until and (day - 1) % 7 in hours.days
 
 
-class Rule(msgspec.Struct, frozen=True):
+class Rule:
     """A grant with its condition compiled."""
 
-    grant: Grant
-    condition: Condition | None
-    decision: Decision
-    """What it says once it applies."""
+    __slots__ = ("condition", "decision", "grant")
+
+    def __init__(
+        self,
+        grant: Grant,
+        condition: Condition | None,
+        decision: Decision,
+    ) -> None:
+        self.grant = grant
+        self.condition = condition
+        self.decision = decision
 
     @property
     def is_plain(self) -> bool:
@@ -127,18 +132,28 @@ def applies_to(grant: Grant, principal: Principal) -> bool:
     return fits(grant.who, principal)
 
 
-class Checks(msgspec.Struct, frozen=True):
+class Checks:
     """What applies to one name for one set of rights: denials first, then holds, then what allows, in file order.
 
     `plain`: the decision where no rule needs to look at the call. `reads_arguments`: whether one does; `reads_run`:
     whether one speaks of what was called before.
     """
 
-    visible: bool
-    rules: tuple[Rule, ...] = ()
-    plain: Decision | None = None
-    reads_arguments: bool = False
-    reads_run: bool = False
+    __slots__ = ("plain", "reads_arguments", "reads_run", "rules", "visible")
+
+    def __init__(
+        self,
+        visible: bool,
+        rules: tuple[Rule, ...] = (),
+        plain: Decision | None = None,
+        reads_arguments: bool = False,
+        reads_run: bool = False,
+    ) -> None:
+        self.visible = visible
+        self.rules = rules
+        self.plain = plain
+        self.reads_arguments = reads_arguments
+        self.reads_run = reads_run
 
     def decide(self, facts: Facts) -> Decision:
         """Deny wins, then hold, then allow; what is not allowed is denied, and so is what a rule cannot tell."""

@@ -17,7 +17,8 @@ from narthex.errors import ClaimsRequired, GatewayError, MethodNotFound, Upstrea
 from narthex.flow.codec.offers import has_skills
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
-from narthex.flow.policy.admission import Admission, Check
+from narthex.flow.policy.admission import Admission
+from narthex.flow.policy.check import Check
 from narthex.flow.route.bodies import Bodies
 from narthex.flow.route.index import Index, Items, Missing, Target, merge
 from narthex.flow.route.names import split_prefix

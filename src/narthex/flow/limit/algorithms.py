@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Protocol
-
-import msgspec
+from typing import Any, Final, Protocol
 
 from narthex.flow.limit.buckets import Shard
+from narthex.flow.limit.counters import Count, Window
 
 SLOTS = 128
 """Entries of a sliding window that are kept apart. What is beyond shares entries, each of a 128th of the window."""
@@ -47,20 +46,7 @@ class Algorithm(Protocol):
         """Which slot of time something taken at `at` belongs to, and when it counts no more, by the wall clock."""
 
 
-class Window(msgspec.Struct, gc=False):
-    """A sliding window: `level` is the sum of its entries, the newest is `last` at `at`, `log` has those before it.
-
-    The log is packed pairs (time, amount), oldest first; it may begin with some that have left the window. Nothing in
-    here is looked at by the collector: a million of these must not make it slow.
-    """
-
-    level: int
-    at: int
-    last: int
-    log: bytes = b""
-
-
-_pair = Struct("qq")
+_pair: Final = Struct("qq")
 _pack, _unpack = _pair.pack, _pair.unpack_from
 FULL = (SLOTS - 1) * _pair.size
 
@@ -233,13 +219,6 @@ class TokenBucket:
         raise NotImplementedError("a bucket is not kept")
 
 
-class Count(msgspec.Struct, gc=False):
-    """What was used in the period that began at `start`."""
-
-    start: int
-    used: int
-
-
 class Periodic:
     """At most `most` in each period: of a calendar, or of fixed length. A period begins new, whatever was before.
 
@@ -313,7 +292,8 @@ class Periodic:
         return lambda one: one.start < start or not one.used
 
     def lasts(self, at: int, ahead: int) -> tuple[int, int]:
-        return self.bounds(at + ahead)
+        moment = at + ahead
+        return (self.start, self._until) if self.start <= moment < self._until else self.bounds(moment)
 
 
 class Concurrent:

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from narthex.app import settle_memory
 from narthex.authority.bundles import read_path
 from narthex.engines.embedded import embedded
-from narthex.flow.policy.bundles import Bundle, read_bundle
+from narthex.flow.policy.bundles.bundle import Bundle, read_bundle
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.visibility import Sight
+from narthex.flow.policy.engines.visibility import Sight
 from narthex.flow.route.fragments import PAGE, Preparing
 from narthex.flow.route.index import Index, Target
 from narthex.types import Call, Principal

@@ -26,7 +26,7 @@ from narthex.config.compile import load_snapshot
 from narthex.errors import GatewayError
 from narthex.flow.codec.jsonrpc import Raw, encode
 from narthex.flow.policy.admissions import Admissions
-from narthex.flow.policy.again import scopes_of
+from narthex.flow.policy.evidence.again import scopes_of
 from narthex.flow.policy.grants import Grants
 from narthex.flow.route.target import Target
 from narthex.telemetry.accounts import OUTCOME

@@ -10,8 +10,8 @@ from kept import Least
 from rooms import Rooms
 
 from narthex.flow.policy.admissions import Admissions
-from narthex.flow.policy.run_rules import RunRules
-from narthex.flow.policy.runs import Runs
+from narthex.flow.policy.runs.rules import RunRules
+from narthex.flow.policy.runs.runs import Runs
 from narthex.flow.policy.site import NOWHERE
 from narthex.types import LabelRow, Patterns, RunRule, RunSpec
 

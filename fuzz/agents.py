@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from narthex.flow.policy.opa import Nonsense, read_all, read_batch, read_fault, read_one
+from narthex.flow.policy.engines.opa import Nonsense, read_all, read_batch, read_fault, read_one
 
 
 def _said(data: bytes) -> Any:

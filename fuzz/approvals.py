@@ -9,8 +9,8 @@ import msgspec
 
 from narthex.errors import Denied, InvalidParams, ParseError
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, decode_map
-from narthex.flow.policy.approval import MOST_BYTES, digest_of, exactly
-from narthex.flow.policy.holding import printable, said
+from narthex.flow.policy.approvals.approval import MOST_BYTES, digest_of, exactly
+from narthex.flow.policy.approvals.holding import printable, said
 
 
 def fuzz_approval(data: bytes) -> None:

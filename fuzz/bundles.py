@@ -8,9 +8,9 @@ import json
 from base64 import urlsafe_b64encode
 from contextlib import suppress
 
-from narthex.flow.policy.bundles import BundleRefused, read_bundle, read_tarball
-from narthex.flow.policy.signatures import MANIFEST, SIGNATURES, BundleKey, Trust
-from narthex.flow.policy.tarball import NoTarball, unpack
+from narthex.flow.policy.bundles.bundle import BundleRefused, read_bundle, read_tarball
+from narthex.flow.policy.bundles.signatures import MANIFEST, SIGNATURES, BundleKey, Trust
+from narthex.flow.policy.bundles.tarball import NoTarball, unpack
 
 SECRET = "thirty-two bytes, or a few more of them"
 TRUST = Trust({"k": BundleKey.read("HS256", SECRET)})

@@ -11,8 +11,8 @@ import msgspec
 from narthex.errors import ContentBlocked
 from narthex.flow.codec.jsonrpc import BAD_JSON, Incoming, Raw
 from narthex.flow.policy.decision import BAD_POLICY_RESULT, UNKNOWN_OBLIGATION
-from narthex.flow.policy.obligations import duties_of, rewritten, value_of
-from narthex.flow.policy.results import read_result
+from narthex.flow.policy.engines.obligations import duties_of, rewritten, value_of
+from narthex.flow.policy.engines.results import read_result
 
 
 def fuzz_policy(data: bytes) -> None:

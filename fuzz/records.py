@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from functools import cache
 
-from narthex.flow.policy.again import Again
+from narthex.flow.policy.evidence.again import Again
+from narthex.flow.policy.evidence.recorded import BadRecord, Reader
+from narthex.flow.policy.evidence.replay import Replayed, replay
 from narthex.flow.policy.grants import Grants
-from narthex.flow.policy.recorded import BadRecord, Reader
-from narthex.flow.policy.replay import Replayed, replay
-from narthex.flow.policy.run_rules import RunRules
+from narthex.flow.policy.runs.rules import RunRules
 from narthex.flow.policy.site import NOWHERE
 from narthex.types import Grant, Patterns, RunRule, RunSpec
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from narthex.flow.codec.jsonrpc import Raw
-from narthex.flow.policy.run_rules import RunRules
-from narthex.flow.policy.runs import LONGEST_ID, Runs
+from narthex.flow.policy.runs.rules import RunRules
+from narthex.flow.policy.runs.runs import LONGEST_ID, Runs
 from narthex.flow.policy.site import NOWHERE
 from narthex.types import LOCAL, RunSpec
 

@@ -47,7 +47,7 @@ from narthex.flow.identity.certificates import NO_PROOF
 from narthex.flow.limit.state import State
 from narthex.flow.outbox import Outbox
 from narthex.flow.policy.admin import AdminRules, admins_of
-from narthex.flow.policy.approval import Approval, Step
+from narthex.flow.policy.approvals.approval import Approval, Step
 from narthex.flow.policy.check import Check
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.server import Server
@@ -63,7 +63,7 @@ from narthex.types import Address, Principal, Snapshot, TlsFiles
 
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
-    from narthex.flow.policy.engine import Engine
+    from narthex.flow.policy.engines.engine import Engine
     from narthex.telemetry.journal import Journal
     from narthex.telemetry.record import Entry
 

@@ -15,7 +15,7 @@ from narthex.authority.approvals import Approvals, OwnCall, document
 from narthex.errors import Overloaded, StoreError
 from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.codec.seal import MasterKey
-from narthex.flow.policy.approval import Approval, NotOpen, Step, ToApprove, approve
+from narthex.flow.policy.approvals.approval import Approval, NotOpen, Step, ToApprove, approve
 from narthex.store.sqlite import SqliteStore
 from narthex.testing import FakeClock
 from narthex.types import ApprovalSpec, HoldTerms, Principal

@@ -9,7 +9,7 @@ import pytest
 from narthex.authority.bundle_keys import read_trust
 from narthex.errors import SecretMissing
 from narthex.types import SecretName, SecretText, SigningKey, SigningSpec
-from tests.flow.policy.test_signatures import EC, SECRET, pem
+from tests.flow.policy.bundles.test_signatures import EC, SECRET, pem
 
 SHARED = SigningKey("HS256", SecretText((SecretName("key"),)))
 

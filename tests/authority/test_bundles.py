@@ -14,12 +14,12 @@ import pytest
 from narthex.authority.bundles import BundleKeeper, BundleSpec
 from narthex.authority.fetch import Fetcher
 from narthex.errors import SecretMissing
-from narthex.flow.policy.bundles import Bundle, BundleRefused
-from narthex.flow.policy.signatures import SIGNATURES, BundleKey, Trust
+from narthex.flow.policy.bundles.bundle import Bundle, BundleRefused
+from narthex.flow.policy.bundles.signatures import SIGNATURES, BundleKey, Trust
 from narthex.types import Egress
 from tests.counterparts.bundle_server import BundleServer, packed
 from tests.counterparts.serving import served
-from tests.flow.policy.test_signatures import SECRET, signed
+from tests.flow.policy.bundles.test_signatures import SECRET, signed
 
 NOW = 1_000_000.0
 

@@ -17,7 +17,7 @@ from narthex.authority.fetch import Fetcher
 from narthex.authority.webhook import MOST_WAITING, TRIES, Hook, key_of, signature
 from narthex.errors import SecretMissing
 from narthex.types import Egress, SecretName, SecretText, Webhook
-from tests.flow.policy.test_approval import USED, WAITS
+from tests.flow.policy.approvals.test_approval import USED, WAITS
 
 ASKED, APPROVED, _ = USED.steps(300)
 

@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from narthex.authority.envelope import Envelopes
 from narthex.cli.main import cli
-from narthex.flow.policy.approval import Approval, approve, ask
+from narthex.flow.policy.approvals.approval import Approval, approve, ask
 from narthex.keys import load_keys
 from narthex.store.sqlite import SqliteStore
-from tests.flow.policy.test_approval import WAITS
+from tests.flow.policy.approvals.test_approval import WAITS
 
 CONFIG = "version: 1\nservers: {billing: {url: 'http://127.0.0.1:1/mcp'}}\n"
 EVIL = "\x1b[2J\u202eevil\nrow"

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from narthex.cli.main import cli
 from narthex.config.compile import examine
 from tests.cli.test_replay import ADA, Rig
-from tests.flow.policy.test_replay import decided, line
+from tests.flow.policy.evidence.test_replay import decided, line
 
 CONFIG = """version: 1
 servers:

@@ -13,7 +13,7 @@ from narthex.cli.main import cli
 from narthex.config.compile import load_snapshot
 from narthex.flow.policy.grants import Grants
 from narthex.types import Principal
-from tests.flow.policy.test_replay import decided, line
+from tests.flow.policy.evidence.test_replay import decided, line
 
 CONFIG = """version: 1
 servers:

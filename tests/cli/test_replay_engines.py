@@ -13,7 +13,7 @@ from narthex.cli.main import cli
 from tests.cli.test_replay import ADA, Rig
 from tests.counterparts.serving import served
 from tests.engines.agent import Agent
-from tests.flow.policy.test_replay import decided, line
+from tests.flow.policy.evidence.test_replay import decided, line
 
 HEAD = """version: 1
 servers:

@@ -9,7 +9,7 @@ import pytest
 
 from narthex.config.compile import Examined, examine
 from narthex.types import RegoSpec, SecretName, SecretText, SigningKey, SigningSpec
-from tests.flow.policy.test_signatures import EC, RSA, pem, signed
+from tests.flow.policy.bundles.test_signatures import EC, RSA, pem, signed
 
 HEAD = """version: 1
 servers: {git: {url: "http://localhost:2/"}}

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from narthex.authority.bundles import read_folder
-from narthex.flow.policy.bundles import BundleRefused, read_bundle, read_tarball
-from narthex.flow.policy.signatures import BundleKey, Trust
+from narthex.flow.policy.bundles.bundle import BundleRefused, read_bundle, read_tarball
+from narthex.flow.policy.bundles.signatures import BundleKey, Trust
 from tests.conftest import StartGateway
 from tests.counterparts.bundle_server import BundleServer
 from tests.counterparts.serving import served
 from tests.e2e.harness import wait_for
-from tests.flow.policy.test_signatures import EC, RSA, SECRET, pem
+from tests.flow.policy.bundles.test_signatures import EC, RSA, SECRET, pem
 
 DATA = {
     "numbers": [0, -0.0, 1.5, 1e3, 12345678901234567890, 1.10, -1e-7],

@@ -19,7 +19,7 @@ from typing import Any
 from narthex.authority.bundles import read_folder
 from narthex.engines.evaluator import UNDEFINED, EvaluationFailed, Evaluator
 from narthex.engines.frames import Flawed, Source
-from narthex.flow.policy.bundles import read_bundle
+from narthex.flow.policy.bundles.bundle import read_bundle
 from tests.counterparts import rego_corpus
 from tests.counterparts.opa_server import OpaServer, served
 from tests.counterparts.rego_corpus import FAILS, SURPRISING

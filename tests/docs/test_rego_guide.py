@@ -10,7 +10,7 @@ import pytest
 from narthex.config.compile import examine
 from narthex.engines.evaluator import functions
 from narthex.flow.policy import decision
-from narthex.flow.policy.obligations import FORMS, BadObligation, read
+from narthex.flow.policy.engines.obligations import FORMS, BadObligation, read
 from tests.engines.policies import document
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from narthex.engines.frames import Source
-from narthex.flow.policy.bundles import Bundle, read_bundle
+from narthex.flow.policy.bundles.bundle import Bundle, read_bundle
 from narthex.flow.policy.document import Document
 from narthex.types import Call, Principal
 

@@ -18,7 +18,7 @@ from narthex.types import Egress, RegoSpec, SecretName, SecretText, SigningKey, 
 from tests.counterparts.bundle_server import BundleServer, packed
 from tests.counterparts.serving import served
 from tests.engines.policies import HEAD, document
-from tests.flow.policy.test_signatures import SECRET, signed
+from tests.flow.policy.bundles.test_signatures import SECRET, signed
 
 SIGNED = SigningSpec({"one": SigningKey("HS256", SecretText((SecretName("key"),)))})
 Case = Callable[[Ruling, list[str]], Awaitable[None]]

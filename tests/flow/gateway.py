@@ -19,7 +19,7 @@ from narthex.flow.accept.sessions import Sessions
 from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing
 from narthex.flow.held import Held
-from narthex.flow.policy.engine import Engine
+from narthex.flow.policy.engines.engine import Engine
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.upstream.port import Accounts as Holdings
 from narthex.telemetry.accounts import OUTCOMES, Accounts

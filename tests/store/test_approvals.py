@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from narthex.errors import Overloaded
-from narthex.flow.policy.approval import Approval, NotOpen, approve, deny
+from narthex.flow.policy.approvals.approval import Approval, NotOpen, approve, deny
 from narthex.store import memory as memory_module
 from narthex.store import sqlite as sqlite_module
 from narthex.store.port import KEPT_S, Store
 from narthex.store.sqlite import SqliteStore
-from tests.flow.policy.test_approval import WAITS
+from tests.flow.policy.approvals.test_approval import WAITS
 from tests.store.test_contract import memory, sqlite
 
 Case = Callable[[Store], Awaitable[None]]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from narthex import __version__
 from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.journal import Journal
-from tests.flow.policy.test_approval import USED, WAITS
+from tests.flow.policy.approvals.test_approval import USED, WAITS
 from tests.telemetry.audit.writing import SIGNER
 from tests.telemetry.test_record import ENTRY
 

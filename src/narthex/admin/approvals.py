@@ -19,7 +19,7 @@ from narthex.admin.guard import GUARDED, caller_of
 from narthex.admin.reply import error_reply, json_reply
 from narthex.admin.view import GatewayView
 from narthex.authority.approvals import OwnCall, document
-from narthex.flow.policy.approval import Approval, NotOpen
+from narthex.flow.policy.approvals.approval import Approval, NotOpen
 
 LISTED = 2048
 """Bytes of the parameters that a list shows; of a call with more it says only how many."""

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from narthex.authority.envelope import EnvelopeError, Envelopes
 from narthex.errors import StoreError
 from narthex.flow.codec.seal import MasterKey
-from narthex.flow.policy.approval import (
+from narthex.flow.policy.approvals.approval import (
     Approval,
     NotOpen,
     Outcome,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from narthex.authority.files import FileProblem, read_secret
-from narthex.flow.policy.signatures import BundleKey, Trust
+from narthex.flow.policy.bundles.signatures import BundleKey, Trust
 from narthex.types import SigningKey, SigningSpec
 
 

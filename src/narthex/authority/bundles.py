@@ -24,9 +24,9 @@ import msgspec
 
 from narthex.authority.fetch import Fetch, Headers
 from narthex.errors import AuthorityUnavailable, SecretMissing
-from narthex.flow.policy.bundles import Bundle, BundleRefused, read_bundle, read_tarball
-from narthex.flow.policy.signatures import MANIFEST, SIGNATURES, Trust
-from narthex.flow.policy.tarball import MOST_BYTES, MOST_FILES
+from narthex.flow.policy.bundles.bundle import Bundle, BundleRefused, read_bundle, read_tarball
+from narthex.flow.policy.bundles.signatures import MANIFEST, SIGNATURES, Trust
+from narthex.flow.policy.bundles.tarball import MOST_BYTES, MOST_FILES
 
 _log = logging.getLogger("narthex.policy")
 LOOK_S = 1.0

@@ -19,7 +19,7 @@ from narthex.cli.kept import config_option, find_file, json_option, on_store, sa
 if TYPE_CHECKING:
     from narthex.authority.envelope import Envelopes
     from narthex.config.places import Places
-    from narthex.flow.policy.approval import Approval
+    from narthex.flow.policy.approvals.approval import Approval
     from narthex.store.port import Store
 
 SHORT = 8
@@ -102,7 +102,7 @@ def deny(ctx: click.Context, ids: tuple[str, ...], config: Path | None, as_json:
 
 
 def _decide(ctx: click.Context, ids: tuple[str, ...], config: Path | None, as_json: bool, *, yes: bool) -> None:
-    from narthex.flow.policy.approval import NotOpen, approve, deny
+    from narthex.flow.policy.approvals.approval import NotOpen, approve, deny
 
     change, word, by, now = (approve if yes else deny), "approved" if yes else "denied", _who(), int(time.time())
 
@@ -190,7 +190,7 @@ def _name(one: Approval) -> str:
 
 
 def _safe(text: str, most: int = 128) -> str:
-    from narthex.flow.policy.holding import printable
+    from narthex.flow.policy.approvals.holding import printable
 
     return printable(text, most)
 

@@ -98,7 +98,7 @@ def explain(
     from narthex.config.compile import load_snapshot
     from narthex.config.document import suggest
     from narthex.flow.codec.jsonrpc import Raw, encode
-    from narthex.flow.policy.again import Asked
+    from narthex.flow.policy.evidence.again import Asked
     from narthex.flow.policy.explanation import explain as decide
     from narthex.flow.route.target import Target
     from narthex.types import Call

@@ -22,16 +22,16 @@ from narthex.cli.records import find_record, folder_of, grants_of, imagined, lin
 
 if TYPE_CHECKING:
     from narthex.flow.policy.decision import Decision
-    from narthex.flow.policy.recorded import Recorded
+    from narthex.flow.policy.evidence.recorded import Recorded
     from narthex.types import Snapshot
 
 
 def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bool) -> None:
     """Explain one recorded decision by this configuration, and end with its exit code."""
     from narthex.config.compile import load_snapshot
-    from narthex.flow.policy.again import Untold
+    from narthex.flow.policy.evidence.again import Untold
+    from narthex.flow.policy.evidence.replay import agree
     from narthex.flow.policy.explanation import explain
-    from narthex.flow.policy.replay import agree
 
     snapshot = load_snapshot(config, env=os.environ)
     one = _read(record, snapshot)
@@ -66,7 +66,7 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
 
 def _read(record: str, snapshot: Snapshot) -> Recorded:
     """Raises ClickException: there is no such record, or it lacks its input."""
-    from narthex.flow.policy.recorded import BadRecord, Reader
+    from narthex.flow.policy.evidence.recorded import BadRecord, Reader
 
     reader = Reader()
     if record != "-" and not (path := _path(record)).exists():
@@ -94,7 +94,7 @@ def _path(record: str) -> Path:
 
 
 def _show_asked(one: Recorded) -> None:
-    from narthex.flow.policy.replay import name_of
+    from narthex.flow.policy.evidence.replay import name_of
 
     call = one.asked.call
     where = f" from {one.asked.address}" if one.asked.address else ""

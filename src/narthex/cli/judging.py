@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 from narthex.cli.records import grants_of, run_rules_of
 
 if TYPE_CHECKING:
-    from narthex.flow.policy.again import Again, Asked
     from narthex.flow.policy.decision import Decision
-    from narthex.flow.policy.engine import Engine
+    from narthex.flow.policy.engines.engine import Engine
+    from narthex.flow.policy.evidence.again import Again, Asked
     from narthex.types import Snapshot
 
 
 @asynccontextmanager
 async def judging(snapshot: Snapshot, *, shadow: bool = False) -> AsyncIterator[Again]:
     """`shadow`: as if the grants in shadow mode counted. Raises ConfigError: the policy's bundle cannot be used."""
-    from narthex.flow.policy.again import Again, scopes_of
+    from narthex.flow.policy.evidence.again import Again, scopes_of
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)

@@ -22,8 +22,8 @@ from narthex.cli.records import grants_of, imagined
 
 if TYPE_CHECKING:
     from narthex.config.cases import Case
-    from narthex.flow.policy.again import Asked
     from narthex.flow.policy.decision import Decision
+    from narthex.flow.policy.evidence.again import Asked
     from narthex.types import Snapshot
 
 
@@ -91,7 +91,7 @@ async def _decided(cases: tuple[Case, ...], snapshot: Snapshot) -> list[dict[str
 
 def _asked(case: Case, snapshot: Snapshot) -> Asked:
     from narthex.flow.codec.jsonrpc import Raw, encode
-    from narthex.flow.policy.again import Asked
+    from narthex.flow.policy.evidence.again import Asked
     from narthex.flow.route.target import Target
     from narthex.types import Call
 
@@ -124,7 +124,7 @@ def _named(decision: Decision, asked: Asked, snapshot: Snapshot) -> Decision:
 
 
 def _met(case: Case, decision: Decision) -> bool:
-    from narthex.flow.policy.replay import effect_of
+    from narthex.flow.policy.evidence.replay import effect_of
 
     wanted = decision.effect if case.expect == "deny" else effect_of(decision)
     return wanted == case.expect and (not case.rule or case.rule == decision.rule)

@@ -19,7 +19,7 @@ from narthex.cli.kept import config_option, find_file, json_option, say
 from narthex.cli.records import folder_of, recorded_in
 
 if TYPE_CHECKING:
-    from narthex.flow.policy.usage import Excess, Row, Usage, Used
+    from narthex.flow.policy.evidence.usage import Excess, Row, Usage, Used
     from narthex.types import Snapshot
 
 COLUMNS = (
@@ -51,7 +51,7 @@ def suggest(ctx: click.Context, records: Path | None, config: Path | None, as_js
     snapshot = _load(path)
     usage = _usage(snapshot, records)
     from narthex.config.proposal import propose
-    from narthex.flow.policy.usage import excess
+    from narthex.flow.policy.evidence.usage import excess
 
     found = list(excess(usage))
     why = f"nobody used it from {usage.since or '?'} to {usage.until or '?'}"
@@ -95,7 +95,7 @@ def review(ctx: click.Context, records: Path | None, config: Path | None, as_jso
 
     snapshot = _load(find_file(ctx, config))
     usage = _usage(snapshot, records)
-    from narthex.flow.policy.usage import review as rows
+    from narthex.flow.policy.evidence.usage import review as rows
 
     lines = {one.name: one.line for one in snapshot.grants}
     table = (_row(row, used, lines) for row, used in rows(usage, time.time()))
@@ -116,7 +116,7 @@ def _load(path: Path) -> Snapshot:
 
 
 def _usage(snapshot: Snapshot, records: Path | None) -> Usage:
-    from narthex.flow.policy.usage import Usage
+    from narthex.flow.policy.evidence.usage import Usage
 
     if records is None:
         records = folder_of(snapshot)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from narthex.flow.policy.evidence.recorded import Recorded
     from narthex.flow.policy.grants import Grants
-    from narthex.flow.policy.recorded import Recorded
-    from narthex.flow.policy.run_rules import RunRules
-    from narthex.flow.policy.runs import Runs
+    from narthex.flow.policy.runs.rules import RunRules
+    from narthex.flow.policy.runs.runs import Runs
     from narthex.types import Principal, Snapshot
 
 LONGEST = 16 * 1024 * 1024
@@ -48,7 +48,7 @@ def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def recorded_in(path: Path, silent: list[int]) -> Iterator[Recorded]:
     """Decisions with their input. `silent` counts lines that are none; what cannot be read is said, too."""
-    from narthex.flow.policy.recorded import BadRecord, Reader
+    from narthex.flow.policy.evidence.recorded import BadRecord, Reader
 
     reader = Reader()
     for place, line in lines_of(path):
@@ -92,7 +92,7 @@ def find_record(folder: Path, id_: str) -> bytes:
 
 def run_rules_of(snapshot: Snapshot) -> RunRules | None:
     """Its rules over several calls."""
-    from narthex.flow.policy.run_rules import RunRules
+    from narthex.flow.policy.runs.rules import RunRules
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)
@@ -103,7 +103,7 @@ def imagined(
     snapshot: Snapshot, principal: Principal, endpoint: str, labels: Iterable[str], calls: Mapping[str, int]
 ) -> Runs | None:
     """Runs of which that of this caller is labelled so, and has made these calls; None where nothing is watched."""
-    from narthex.flow.policy import run_explanation
+    from narthex.flow.policy.runs import explanation as run_explanation
 
     rules = run_rules_of(snapshot)
     if rules is None:

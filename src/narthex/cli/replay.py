@@ -20,7 +20,7 @@ from narthex.cli.records import folder_of, recorded_in
 
 if TYPE_CHECKING:
     from narthex.flow.policy.decision import Decision
-    from narthex.flow.policy.replay import Difference, Replayed, Seen
+    from narthex.flow.policy.evidence.replay import Difference, Replayed, Seen
     from narthex.types import Snapshot
 
 SHOWN = 200
@@ -70,8 +70,8 @@ def replay(
 
 
 async def _replay(records: Path, snapshot: Snapshot, silent: list[int], *, shadow: bool, by_effect: bool) -> Replayed:
-    from narthex.flow.policy.replay import Replayed
-    from narthex.flow.policy.replay import replay as decide
+    from narthex.flow.policy.evidence.replay import Replayed
+    from narthex.flow.policy.evidence.replay import replay as decide
 
     found = Replayed()
     async with judging(snapshot, shadow=shadow) as again:
@@ -81,7 +81,7 @@ async def _replay(records: Path, snapshot: Snapshot, silent: list[int], *, shado
 
 
 def _show(found: Replayed, silent: int, against: Path | None) -> None:
-    from narthex.flow.policy.replay import name_of
+    from narthex.flow.policy.evidence.replay import name_of
 
     if found.differences:
         rows: list[tuple[str, ...]] = [
@@ -114,7 +114,7 @@ def _show(found: Replayed, silent: int, against: Path | None) -> None:
 
 
 def _words(decision: Decision) -> str:
-    from narthex.flow.policy.replay import effect_of
+    from narthex.flow.policy.evidence.replay import effect_of
 
     by = f" by '{decision.rule}'" if decision.rule else f" ({decision.reason})" if decision.reason else ""
     return one_line(f"{effect_of(decision)}{by}")

@@ -18,7 +18,7 @@ from narthex.config.document import Mark, Problem, Reading, suggest
 from narthex.config.document import Path as KeyPath
 from narthex.config.schema.rego import RegoSettings, SigningSettings
 from narthex.config.urls import check_https
-from narthex.flow.policy.signatures import SHARED
+from narthex.flow.policy.bundles.signatures import SHARED
 from narthex.types import RegoSpec, SigningKey, SigningSpec
 
 HERE = ("policy", "rego")
@@ -91,7 +91,7 @@ def _check(spec: RegoSpec, path: Path, reading: Reading) -> None:
     from narthex.authority.bundles import read_path  # what reads bundles: only where there is one
     from narthex.engines.frames import Flawed, Source
     from narthex.engines.helper import probe
-    from narthex.flow.policy.bundles import BundleRefused
+    from narthex.flow.policy.bundles.bundle import BundleRefused
 
     try:
         trust = read_trust(spec.signing, str) if spec.signing is not None else None

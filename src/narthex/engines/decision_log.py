@@ -23,8 +23,8 @@ from narthex.authority.fetch import Fetch, Headers
 from narthex.engines.counts import Counts
 from narthex.errors import AuthorityUnavailable, SecretMissing
 from narthex.flow.policy.decision import Decision
-from narthex.flow.policy.decision_events import erased, event_of
 from narthex.flow.policy.document import Document
+from narthex.flow.policy.engines.decision_events import erased, event_of
 from narthex.types import DecisionLogSpec
 
 _log = logging.getLogger("narthex.policy")

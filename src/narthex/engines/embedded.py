@@ -17,14 +17,14 @@ from narthex.engines.counts import Counts
 from narthex.engines.frames import Source
 from narthex.engines.helper import probe
 from narthex.engines.helpers import Helpers, TookTooLong
-from narthex.flow.policy.bundles import Bundle
+from narthex.flow.policy.bundles.bundle import Bundle
 from narthex.flow.policy.conditions import LONG_NUMBER, fits_64_bits
 from narthex.flow.policy.decision import BAD_POLICY_RESULT, POLICY_FAILED, POLICY_TIMEOUT, UNANSWERED, Decision
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.engine import failed
-from narthex.flow.policy.rego import Uses
-from narthex.flow.policy.remembered import Remembered, pick, timeless
-from narthex.flow.policy.results import UNDEFINED, read_result
+from narthex.flow.policy.engines.engine import failed
+from narthex.flow.policy.engines.rego import Uses
+from narthex.flow.policy.engines.remembered import Remembered, pick, timeless
+from narthex.flow.policy.engines.results import UNDEFINED, read_result
 
 SEEN_S = 60.0
 """What somebody sees by a policy that looks at the time is decided anew each minute, as the hours of grants are."""
@@ -36,7 +36,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Rego:
-    """An `Engine` (`flow/policy/engine.py`) over one bundle; another bundle is another one."""
+    """An `Engine` (`flow/policy/engines/engine.py`) over one bundle; another bundle is another one."""
 
     name = "rego"
 
@@ -146,7 +146,9 @@ class Rego:
         if said[:1] != b"=":
             return failed(self, EngineError("not an answer"), BAD_POLICY_RESULT)
         decision = read_result(value, self.name, self.bundle)
-        if document.call is not None:  # what somebody sees is remembered elsewhere (`flow/policy/visibility.py`)
+        if (
+            document.call is not None
+        ):  # what somebody sees is remembered elsewhere (`flow/policy/engines/visibility.py`)
             self.remembered.put(document, decision)
         return decision
 

@@ -15,7 +15,7 @@ from typing import Any
 import regorus
 
 from narthex.engines.frames import Flawed, Source
-from narthex.flow.policy.rego import Flaw, Uses, read
+from narthex.flow.policy.engines.rego import Flaw, Uses, read
 
 UNDEFINED = '"<undefined>"'
 """What the engine says of a rule that has no value. A rule whose value is this text is no decision either."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from narthex.flow.policy.rego import Flaw, Uses
+from narthex.flow.policy.engines.rego import Flaw, Uses
 
 LOAD_S = 10.0
 """The longest that compiling a bundle may take."""

@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from narthex.engines.frames import LOAD_S, Flawed, Loaded, Source
-from narthex.flow.policy.rego import Flaw, Uses
+from narthex.flow.policy.engines.rego import Flaw, Uses
 
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """What a helper gets of our environment. Anything else may be a secret, and Rego could not read it anyway."""

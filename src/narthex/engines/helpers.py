@@ -15,7 +15,7 @@ from typing import Literal
 
 from narthex.engines.frames import Flawed, Source
 from narthex.engines.helper import COMMAND, Asked, Ending, Helper, HelperGone
-from narthex.flow.policy.rego import Uses
+from narthex.flow.policy.engines.rego import Uses
 
 PATIENCE_S = 0.01
 """After that long on one document, others are taken to the other helper."""

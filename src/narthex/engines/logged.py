@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.engine import Engine
+from narthex.flow.policy.engines.engine import Engine
 
 Add = Callable[[Document, Decision], None]
 

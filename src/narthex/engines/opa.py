@@ -26,8 +26,8 @@ from narthex.flow.policy.decision import (
     Decision,
 )
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.obligations import value_of
-from narthex.flow.policy.opa import (
+from narthex.flow.policy.engines.obligations import value_of
+from narthex.flow.policy.engines.opa import (
     ENGINE,
     Nonsense,
     body_of,

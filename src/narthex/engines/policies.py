@@ -15,7 +15,7 @@ from narthex.engines.counts import Counts
 from narthex.engines.decision_log import DecisionLog
 from narthex.engines.logged import Logged
 from narthex.engines.opa import RemoteOpa
-from narthex.flow.policy.engine import Engine
+from narthex.flow.policy.engines.engine import Engine
 from narthex.types import DecisionLogSpec, OpaSpec, RegoSpec
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from narthex.engines.frames import Flawed
 from narthex.engines.helper import HelperGone
 from narthex.engines.helpers import WAIT_S
 from narthex.errors import ConfigError
-from narthex.flow.policy.bundles import Bundle, BundleRefused
-from narthex.flow.policy.signatures import Trust
+from narthex.flow.policy.bundles.bundle import Bundle, BundleRefused
+from narthex.flow.policy.bundles.signatures import Trust
 from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import RegoSpec
 

@@ -26,9 +26,9 @@ from narthex.flow.codec.param_headers import Said, check_param_headers, forwarde
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
 from narthex.flow.limit.reserving import Reserve, Reserving
 from narthex.flow.policy.admission import refusal
+from narthex.flow.policy.approvals.holding import Hold
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.deciding import Look, Question, decided
-from narthex.flow.policy.holding import Hold
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.types import Call, Kind

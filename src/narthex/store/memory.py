@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from msgspec.structs import replace
 
 from narthex.errors import StoreError
-from narthex.flow.policy.approval import Approval, Outcome, ask
+from narthex.flow.policy.approvals.approval import Approval, Outcome, ask
 from narthex.store.port import KEPT_S, MOST_KEPT, ApiKey, SealedSecret, refuse_more
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from narthex.errors import Overloaded
-from narthex.flow.policy.approval import Approval, Outcome
+from narthex.flow.policy.approvals.approval import Approval, Outcome
 
 KEPT_S = 86_400
 """How long an approval can be looked up after it has ended."""

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from narthex.errors import StoreError
-from narthex.flow.policy.approval import Approval, Outcome, ask
+from narthex.flow.policy.approvals.approval import Approval, Outcome, ask
 from narthex.store.file import explained, identity_of, open_file, transaction
 from narthex.store.port import KEPT_S, MOST_KEPT, ApiKey, SealedSecret, refuse_more
 

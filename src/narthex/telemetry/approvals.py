@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from narthex import __version__
-from narthex.flow.policy.approval import Approval, Step
+from narthex.flow.policy.approvals.approval import Approval, Step
 from narthex.telemetry.record import FORM, stamp
 
 _encode = msgspec.json.Encoder().encode

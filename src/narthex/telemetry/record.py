@@ -16,8 +16,8 @@ import msgspec
 
 from narthex import __version__
 from narthex.flow.limit.money import show_money
-from narthex.flow.policy.again import Again, Asked
 from narthex.flow.policy.check import Check
+from narthex.flow.policy.evidence.again import Again, Asked
 from narthex.flow.route.names import canonical
 from narthex.telemetry.accounts import OUTCOMES
 from narthex.telemetry.inputs import input_of

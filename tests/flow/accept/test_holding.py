@@ -19,7 +19,7 @@ import pytest
 
 from narthex.authority.approvals import Approvals
 from narthex.flow.codec.seal import MasterKey
-from narthex.flow.policy.approval import Step
+from narthex.flow.policy.approvals.approval import Step
 from narthex.store.sqlite import SqliteStore
 from narthex.testing import FakeServer
 from narthex.testing.clock import FakeClock

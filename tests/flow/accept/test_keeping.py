@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from narthex.flow.policy.decision import Decision
-from narthex.flow.policy.obligations import Obligation
+from narthex.flow.policy.engines.obligations import Obligation
 from narthex.testing import FakeServer
 from narthex.types import EndpointSpec, RegoSpec
 from tests.flow.accept import test_holding as holding

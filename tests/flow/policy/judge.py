@@ -9,7 +9,7 @@ from typing import Any
 
 from narthex.flow.policy.decision import ALLOWED_BY_POLICY, DENIED_BY_POLICY, Decision
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.obligations import Obligation
+from narthex.flow.policy.engines.obligations import Obligation
 
 Rule = Callable[[dict[str, Any]], Any]
 

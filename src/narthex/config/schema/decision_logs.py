@@ -21,7 +21,7 @@ from narthex.config.kinds import (
     duration,
     size,
 )
-from narthex.flow.policy.decision_events import ARGUMENTS, Steps, show_steps, steps_of
+from narthex.flow.policy.engines.decision_events import ARGUMENTS, Steps, show_steps, steps_of
 
 MASK = Listed(Scalar("a JSON pointer", steps_of, show_steps, {"pattern": "^/(input|result)/"}), "JSON pointers")
 

@@ -10,7 +10,7 @@ import msgspec
 from narthex.config import values
 from narthex.config.expand import Expanded
 from narthex.config.kinds import FILE, SECRET_TEXT, WORD, Choice, Group, Mapped, Scalar, Setting, duration
-from narthex.flow.policy.signatures import ALGORITHMS
+from narthex.flow.policy.bundles.signatures import ALGORITHMS
 
 
 def _parse_entrypoint(text: str) -> str:

@@ -31,10 +31,10 @@ from narthex.flow.codec.log_levels import passes
 from narthex.flow.codec.param_headers import Said
 from narthex.flow.codec.seal import SealError
 from narthex.flow.notify.resumability import Stream
+from narthex.flow.policy.approvals.holding import Hold
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.deciding import Question
-from narthex.flow.policy.holding import Hold
-from narthex.flow.policy.runs import End
+from narthex.flow.policy.runs.runs import End
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.fleet import Viewer

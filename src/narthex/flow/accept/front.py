@@ -80,13 +80,13 @@ from narthex.flow.notify.settings import SETTINGS, Setting
 from narthex.flow.notify.streams import Listen, open_standalone
 from narthex.flow.policy.admission import Admission
 from narthex.flow.policy.admissions import Admissions
-from narthex.flow.policy.again import Again
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.durability import durability_of
-from narthex.flow.policy.engine import Engine
+from narthex.flow.policy.engines.engine import Engine
+from narthex.flow.policy.evidence.again import Again
 from narthex.flow.policy.grants import Grants
-from narthex.flow.policy.run_rules import RunRules
-from narthex.flow.policy.runs import Runs
+from narthex.flow.policy.runs.rules import RunRules
+from narthex.flow.policy.runs.runs import Runs
 from narthex.flow.policy.site import Site
 from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs

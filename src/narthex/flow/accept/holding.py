@@ -19,9 +19,9 @@ from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.capabilities import ClientCaps
 from narthex.flow.codec.handles import Approving
 from narthex.flow.codec.inputs import Ask, input_required, origin_of
-from narthex.flow.policy.approval import Approval, Outcome, ToApprove
+from narthex.flow.policy.approvals.approval import Approval, Outcome, ToApprove
+from narthex.flow.policy.approvals.holding import Hold, Standing, said
 from narthex.flow.policy.decision import APPROVAL_REQUIRED
-from narthex.flow.policy.holding import Hold, Standing, said
 from narthex.types import HoldTerms, Snapshot
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 In: a server's answer. Out: the result as it may be seen, to the call; nothing else of what the server says meanwhile.
 Made only for calls with such a demand. Cases: `tests/flow/accept/test_keeping.py`; what is done:
-`flow/policy/obligations.py`.
+`flow/policy/engines/obligations.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from narthex.errors import GatewayError
 from narthex.flow.codec.jsonrpc import Incoming
-from narthex.flow.policy.obligations import Duties
+from narthex.flow.policy.engines.obligations import Duties
 
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange

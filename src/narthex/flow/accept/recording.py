@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from narthex.errors import GatewayError, RateLimited
-from narthex.flow.policy.again import Again
 from narthex.flow.policy.check import Check
+from narthex.flow.policy.evidence.again import Again
 from narthex.flow.upstream.viewers import account_in
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.telemetry.record import LONGEST, Entry

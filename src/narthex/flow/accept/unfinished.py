@@ -14,7 +14,7 @@ from narthex.flow.codec.handles import Approving, Relayed, RequestState
 from narthex.flow.codec.inputs import check_asked, for_modern, origin_of
 from narthex.flow.codec.jsonrpc import Raw, RawMap
 from narthex.flow.codec.tasks import created
-from narthex.flow.policy.runs import End
+from narthex.flow.policy.runs.runs import End
 from narthex.types import Call
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from msgspec.structs import replace
 from narthex.errors import GatewayError
 from narthex.flow.codec.jsonrpc import encode
 from narthex.flow.policy.admissions import Admissions
-from narthex.flow.policy.again import answered
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.deciding import decided
 from narthex.flow.policy.decision import HIDDEN, UNKNOWN_OBLIGATION
-from narthex.flow.policy.engine import Engine
+from narthex.flow.policy.engines.engine import Engine
+from narthex.flow.policy.evidence.again import answered
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.route.names import canonical

@@ -19,13 +19,13 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.identity.scopes import Scopes
 from narthex.flow.policy.conditions import read_arguments, sent
 from narthex.flow.policy.decision import Decision
-from narthex.flow.policy.engine import Engine
+from narthex.flow.policy.engines.engine import Engine
+from narthex.flow.policy.engines.visibility import Sight, Thing
 from narthex.flow.policy.grants import Rights
-from narthex.flow.policy.run_rules import NO_PLANS
-from narthex.flow.policy.runs import UNWATCHED, RunKey, Runs
+from narthex.flow.policy.runs.rules import NO_PLANS
+from narthex.flow.policy.runs.runs import UNWATCHED, RunKey, Runs
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.policy.slices import SLICE, finished, in_slices
-from narthex.flow.policy.visibility import Sight, Thing
 from narthex.flow.route.index import Index
 from narthex.flow.route.names import canonical
 from narthex.types import Kind, Principal

@@ -13,11 +13,11 @@ from narthex.flow.codec.jsonrpc import RawMap
 from narthex.flow.identity.scopes import Scopes
 from narthex.flow.policy.admission import Admission
 from narthex.flow.policy.check import NO_META, Check
-from narthex.flow.policy.engine import Engine
+from narthex.flow.policy.engines.engine import Engine
+from narthex.flow.policy.engines.visibility import Sights
 from narthex.flow.policy.grants import Grants
-from narthex.flow.policy.runs import Runs
+from narthex.flow.policy.runs.runs import Runs
 from narthex.flow.policy.site import NOWHERE, Site
-from narthex.flow.policy.visibility import Sights
 from narthex.types import Principal
 
 MOST_PRINCIPALS = 8192

@@ -14,9 +14,9 @@ from narthex.flow.codec.jsonrpc import RawMap
 from narthex.flow.policy.admission import Admission, refusal
 from narthex.flow.policy.decision import ALLOW, HIDDEN, Decision
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.obligations import Duties
-from narthex.flow.policy.run_rules import RUN_COOL_DOWN, RUN_COUNT, uncounted
-from narthex.flow.policy.runs import UNWATCHED, End, RunKey, Runs, Taken
+from narthex.flow.policy.engines.obligations import Duties
+from narthex.flow.policy.runs.rules import RUN_COOL_DOWN, RUN_COUNT, uncounted
+from narthex.flow.policy.runs.runs import UNWATCHED, End, RunKey, Runs, Taken
 from narthex.flow.route.index import Target
 from narthex.flow.route.names import canonical
 from narthex.types import Kind

@@ -18,12 +18,12 @@ from narthex.flow.codec.inputs import MAY_ASK, Ask
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
 from narthex.flow.identity.scopes import scopes_needed
 from narthex.flow.policy.admission import refusal
+from narthex.flow.policy.approvals.holding import Hold, held
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, UNKNOWN_OBLIGATION, Decision
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.engine import Engine, failed
-from narthex.flow.policy.holding import Hold, held
-from narthex.flow.policy.obligations import duties_of, rewritten, value_of
+from narthex.flow.policy.engines.engine import Engine, failed
+from narthex.flow.policy.engines.obligations import duties_of, rewritten, value_of
 from narthex.flow.route.target import Target
 from narthex.types import Call, Kind
 

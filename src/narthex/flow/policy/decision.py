@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from narthex.flow.policy.obligations import Obligation
+from narthex.flow.policy.engines.obligations import Obligation
 
 Effect = Literal["allow", "deny", "hold"]
 

@@ -29,8 +29,8 @@ from narthex.flow.policy.grants import (
     in_environment,
     in_time,
 )
-from narthex.flow.policy.run_explanation import steps_of
-from narthex.flow.policy.runs import Runs
+from narthex.flow.policy.runs.explanation import steps_of
+from narthex.flow.policy.runs.runs import Runs
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.policy.step import Step, Verdict
 from narthex.flow.route.names import canonical

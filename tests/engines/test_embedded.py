@@ -123,6 +123,27 @@ def test_a_bundle_that_cannot_be_used_is_refused(way: Way) -> None:
     run(main)
 
 
+@EACH_WAY
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "decision if sum(input.mcp.arguments.x) == 1",
+        'decision if net.cidr_contains(input.mcp.arguments.x, "1.1.1.1")',
+        "decision if time.parse_rfc3339_ns(input.mcp.arguments.x) > 1",
+    ],
+)
+def test_why_it_failed_says_nothing_of_the_arguments(way: Way, rule: str) -> None:
+    """It goes into logs and records, also of those who keep no arguments in them."""
+
+    async def main() -> None:
+        async with engine(HEAD + "default decision := false\n\n" + rule, way) as one:
+            effect, reason, detail = await ask(one, document({"x": "hunter2"}))
+            assert (effect, reason) == ("deny", "policy_failed")
+            assert detail.startswith("EngineError: it fails at this input") and "hunter2" not in detail
+
+    run(main)
+
+
 # --- what is remembered
 
 

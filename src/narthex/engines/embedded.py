@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -138,7 +139,7 @@ class Rego:
     def _decided(self, document: Document, said: bytes) -> Decision:
         """What `said` means: `=` and a value, or `!` and an error."""
         if said[:1] == b"!":
-            return failed(self, EngineError(said[1:].decode(errors="replace")))
+            return failed(self, EngineError(_where(said[1:].decode(errors="replace"))))
         try:
             value: Any = UNDEFINED if said[1:] == _NOTHING else _decode(said[1:])
         except msgspec.DecodeError as error:
@@ -154,6 +155,16 @@ class Rego:
 
 
 _OF_CALLER = ("subject", "context")
+
+
+_PLACE = re.compile(r"--> (\S+:\d+:\d+)")
+
+
+def _where(said: str) -> str:
+    """Where the policy failed. What the engine says of it beside names values of the input: arguments of the call, and
+    this goes into logs and records."""
+    place = _PLACE.search(said)
+    return f"it fails at this input, in {place[1]}" if place is not None else "it fails at this input"
 
 
 class EngineError(Exception):

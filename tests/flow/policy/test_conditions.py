@@ -180,3 +180,20 @@ def test_closures_answer_as_the_engine_does(text: str, args: dict[str, Any]) -> 
         return  # types that never fit: refused when it is loaded
     engine = conditions._engine_condition(text)
     assert outcome(condition.met, facts(args)) == outcome(engine.met, facts(args))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "args[args.x] == 1",
+        '"a".matches(args.x + "(")',
+        "int(args.x) > 1",
+        'size(args.x + "") > 1 ? args.x : args.x',
+        'args.x[args.x + "a"] == 1',
+    ],
+)
+def test_why_it_failed_says_nothing_of_the_arguments(text: str) -> None:
+    """It goes into logs and records, also of those who keep no arguments in them."""
+    with pytest.raises(ConditionFailed) as failed:
+        compile_condition(text).met(facts({"x": "hunter2"}))
+    assert "hunter2" not in str(failed.value)

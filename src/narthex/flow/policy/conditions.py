@@ -121,6 +121,15 @@ def compile_condition(text: str) -> Condition:
 
 # --- the engine
 
+_COMPLAINT = re.compile(r"[A-Z_]+: [^:\"']*")
+
+
+def _without_values(said: str) -> str:
+    """What the engine says without what it says it of: `NOT_FOUND: Key not found in map : "…"`. That is an argument of
+    the call, and this goes into logs and records."""
+    match = _COMPLAINT.match(said)
+    return match[0].strip()[:200] if match is not None else "the expression has no value"
+
 
 class _Engine:
     def __init__(self, tree: Expr, expression: Any) -> None:
@@ -132,11 +141,13 @@ class _Engine:
         if size > ENGINE_MOST_ARGUMENTS:
             raise ConditionFailed(f"arguments of {size} bytes; at most {ENGINE_MOST_ARGUMENTS} here")
         try:
-            value = self._evaluate(data=facts).value()
+            found = self._evaluate(data=facts)
+            value = found.value()
         except Exception as error:  # the engine raises what pybind makes of its own errors
-            raise ConditionFailed(f"{type(error).__name__}: {error}") from None
+            raise ConditionFailed(f"{type(error).__name__}: {_without_values(str(error))}") from None
         if value is not True and value is not False:
-            raise ConditionFailed(str(value)[:200])
+            is_error = str(found.type()).endswith("ERROR")
+            raise ConditionFailed(_without_values(value) if is_error else "neither true nor false")
         return value
 
 

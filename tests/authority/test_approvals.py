@@ -313,3 +313,9 @@ def test_the_document_says_who_what_and_until_when() -> None:
         assert "params" not in shown and "PLANTED" not in str(shown)
 
     asyncio.run(main())
+
+
+def test_what_an_agent_was_approved_for_is_no_yes_to_another_one() -> None:
+    by_others = [(), ("svc", "other"), ("other",)]
+    digests = {replace(CALL, principal=replace(ANN, actors=actors)).digest for actors in (ANN.actors, *by_others)}
+    assert len(digests) == 4

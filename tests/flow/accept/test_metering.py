@@ -15,7 +15,8 @@ from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.spending import Spent
 from narthex.flow.route.target import Target
 from narthex.testing import FakeServer, JsonRpcError
-from narthex.types import LOCAL, Call, Grant, LimitRule, PriceRule
+from narthex.types import LOCAL, Call, Grant, LimitRule, Limits, PriceRule
+from tests.flow.accept.asking import Asker, arguments_of, ask_modern
 from tests.flow.accept.test_exchange import CALL, DONE, ERAS, TOOLS, Mcp
 from tests.flow.gateway import Client, Running, run, spec, until
 from tests.flow.upstream.test_http import CLOSE, HOLD, STREAM, Scripted, Step, answer, rpc
@@ -478,3 +479,25 @@ def test_the_clock_goes_on_evenly_and_the_wall_clock_counts_where_it_was_set() -
     assert metering.time() == 1_000_000_001_000_000
     metering.sweep()
     assert metering.ahead == 3_599_000_000
+
+
+def test_a_call_that_was_sent_counts_also_where_too_many_wait_for_their_client() -> None:
+    """Else who leaves as many calls waiting as may wait calls the server as often as they like."""
+
+    async def main() -> None:
+        rule = LimitRule("few", "calls", 3, ("principal",), window=MINUTE)
+        async with (
+            Asker(eras="legacy") as server,
+            Running(
+                {"one": spec("one", server.url, sharing="session")},
+                settings={"quotas": (rule,), "limits": Limits(max_waiting=1)},
+            ) as gateway,
+        ):
+            client = await gateway.client()
+            reasons = []
+            for _ in range(5):
+                got = await ask_modern(client, arguments_of(rounds=[["roots"]]))
+                reasons.append(got.messages[-1].get("error", {}).get("data", {}).get("reason"))
+            assert reasons == [None, "overloaded", "overloaded", "rate_limited", "rate_limited"]
+
+    run(main)

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from narthex.errors import GatewayError, InvalidParams, Overloaded, UpstreamUnavailable
+from narthex.errors import GatewayError, InvalidParams, UpstreamUnavailable
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.limit.alerts import Alert
@@ -239,10 +239,11 @@ class Metered:
 
 
 def _is_ours(error: GatewayError | None) -> bool:
-    """Did the call fail by no fault of the caller or the server, or was nothing sent?"""
+    """Did the call fail by no fault of the caller or the server, or was nothing sent? `Overloaded` of a call that was
+    sent is the caller's: too many of its calls wait for its own answers."""
     if isinstance(error, UpstreamUnavailable):
         return not error.sent
-    return isinstance(error, Overloaded) or (error is not None and error.code == GatewayError.code)
+    return error is not None and error.code == GatewayError.code
 
 
 def _arguments(raw: Raw) -> Any:

@@ -132,7 +132,8 @@ class ToApprove(msgspec.Struct, frozen=True):
     def digest(self) -> bytes:
         """What an approval of it is for."""
         place = (self.endpoint, self.kind, self.server, self.where, self.name)
-        return digest_of((*self.principal.key, *place, self.rule, self.terms.by), self.params)
+        who = self.principal
+        return digest_of((*who.key, *place, self.rule, self.terms.by, *who.actors), self.params)
 
 
 class NotOpen(Exception):

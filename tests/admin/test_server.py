@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import ssl
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,10 +23,14 @@ from narthex.admin.server import AdminServer
 from narthex.admin.view import GatewayView, ServerStatus
 from narthex.config.reload import ReloadOutcome
 from narthex.errors import ConfigError
+from narthex.flow.limit.keys import Subject
+from narthex.flow.limit.spending import Spent
+from narthex.flow.limit.state import State
+from narthex.store.ledger import Ledger
 from narthex.telemetry.accounts import OUTCOME
-from narthex.types import TlsFiles
+from narthex.types import Principal, TlsFiles
 
-from .gateway import SECRET, TOKEN, Gateway, admin, ask, fetch
+from .gateway import ADMIN, SECRET, TOKEN, Gateway, admin, ask, fetch
 
 REFUSED = ReloadOutcome("refused", "admin", "abc", 2.0, ("narthex.yaml:1:2: wrong",))
 
@@ -269,3 +274,26 @@ def test_limits_are_shown_of_everybody_or_of_one() -> None:
         "limit": "calls", "unit": "calls", "per": {"tenant": "default", "subject": "bob"}, "used": 1, "most": 5,
         "resets_in": 9.5, "currency": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("credential", "tenants"), [(TOKEN, {"default", "acme"}), (ADMIN, {"default"})])
+def test_a_principal_hears_of_what_its_own_tenant_uses_and_spends(
+    tmp_path: Path, credential: str, tenants: set[str]
+) -> None:
+    class Two(Gateway):
+        def limit_states(self, subject: str) -> list[State]:
+            shared = State("all", "calls", {}, 1, 5, 9.5)
+            return [shared, *(State("calls", "calls", {"tenant": one}, 1, 5, 9.5) for one in ("default", "acme"))]
+
+    ledger = Ledger(tmp_path / "narthex.db")
+    for tenant in ("default", "acme"):
+        who = Subject(Principal(tenant, "https://idp", "ann"), "default", "bank", "pay")
+        ledger.add(Spent(int(time.time() * 1e6), who, "USD", 5, ()))
+    ledger.close()
+    gateway = Two(admin_listen=("0.0.0.0", 0), store=str(tmp_path / "narthex.db"))
+    headers = {"Host": "localhost", "Authorization": f"Bearer {credential}"}
+    _, document = ask(gateway, "GET", "/api/v1/limits", headers)
+    assert {one["per"]["tenant"] for one in document["limits"][1:]} == tenants
+    assert document["limits"][0]["limit"] == "all"
+    _, document = ask(gateway, "GET", "/api/v1/costs?by=tenant", headers)
+    assert {one["tenant"] for one in document["rows"]} == tenants

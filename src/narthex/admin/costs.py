@@ -1,4 +1,4 @@
-"""`GET /api/v1/costs[?days=N&by=COLUMN…]`: who spent what on what, by day."""
+"""`GET /api/v1/costs[?days=N&by=COLUMN…]`: who spent what on what, by day; a principal hears of their tenant."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from narthex.admin.guard import tenant_of
 from narthex.admin.reply import json_reply
 from narthex.admin.view import GatewayView
 from narthex.store.costs import added_up
@@ -27,12 +28,14 @@ def cost_routes(gateway: GatewayView) -> list[Route]:
         if not 0 < number <= MOST_DAYS or not COLUMNS.issuperset(columns):
             raise HTTPException(400, f"days: 1 to {MOST_DAYS}; by: {', '.join(sorted(COLUMNS))}")
         until = int(time.time()) // 3600 + 1
+        tenant = tenant_of(request.scope)
         store, since = Path(gateway.snapshot.store), (until // 24 + 1 - number) * 24
 
         def work() -> object:
             from narthex.store.ledger import read_costs  # SQLite: only where something is kept
 
-            return added_up(read_costs(store, since, until) if store.exists() else [], columns)
+            found = read_costs(store, since, until) if store.exists() else []
+            return added_up([one for one in found if tenant is None or one.tenant == tenant], columns)
 
         return json_reply(await asyncio.to_thread(work))
 

@@ -43,6 +43,13 @@ def caller_of(scope: Scope) -> tuple[str, Principal | None]:
     return found
 
 
+def tenant_of(scope: Scope) -> str | None:
+    """The tenant of whoever has passed the guard: they hear of no other. None for who is no principal: the token, or
+    nobody where reading needs nothing."""
+    _, principal = scope.get(_CALLER) or ("", None)
+    return principal.tenant if principal is not None else None
+
+
 class Admitting(Protocol):
     """What the guard asks the gateway."""
 

@@ -1,4 +1,5 @@
-"""`GET /api/v1/limits[?principal=SUBJECT]`: what is used of each limit, by callers that were here lately."""
+"""`GET /api/v1/limits[?principal=SUBJECT]`: what is used of each limit, by callers that were here
+lately; a principal hears of their tenant, and of what everybody shares."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from narthex.admin.guard import tenant_of
 from narthex.admin.reply import json_reply
 from narthex.admin.view import GatewayView
 
@@ -17,7 +19,10 @@ MOST = 1000
 
 def limit_routes(gateway: GatewayView) -> list[Route]:
     async def limits(request: Request) -> Response:
-        found = list(islice(gateway.limit_states(request.query_params.get("principal", "")), MOST + 1))
+        tenant = tenant_of(request.scope)
+        states = gateway.limit_states(request.query_params.get("principal", ""))
+        theirs = (one for one in states if tenant is None or one.per.get("tenant", tenant) == tenant)
+        found = list(islice(theirs, MOST + 1))
         return json_reply({"limits": found[:MOST], "more": len(found) > MOST})
 
     return [Route("/api/v1/limits", limits)]

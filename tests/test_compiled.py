@@ -123,6 +123,14 @@ def test_no_compiled_module_has_a_struct() -> None:
                 assert "msgspec.Struct" not in bases, f"{module}: {node.name}"
 
 
+def test_no_compiled_module_assigns_in_a_conditional_expression() -> None:
+    """mypyc makes `a if (a := f()) else b` something else: it gave a method where its answer was meant."""
+    for module in tool.MODULES:
+        for node in ast.walk(ast.parse(tool.source_of(module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.IfExp):
+                assert not any(isinstance(one, ast.NamedExpr) for one in ast.walk(node)), f"{module}:{node.lineno}"
+
+
 def test_what_a_compiled_module_imports_counts_as_its_source() -> None:
     sources = {str(path.relative_to(tool.PACKAGE)) for path in tool.sources_of(["flow.walk"])}
     assert {"flow/walk.py", "flow/codec/jsonrpc.py", "errors.py", "types.py"} <= sources

@@ -195,7 +195,8 @@ class Exchange:
     def _meet(self, need: Need) -> Any:
         fleet = self.front.fleet
         if isinstance(need, Question):
-            return answer if (answer := need.now()) is not None else self._park(need.later())
+            answer = need.now()
+            return self._park(need.later()) if answer is None else answer
         if isinstance(need, Ask):
             return self._ask(need)
         if isinstance(need, Begin) and self.lasting is not None and self.front.record is not None:
@@ -535,9 +536,9 @@ class Exchange:
             self.answered = True
             if self.check is not None:
                 self.check.end("done")
-            self.deadline = self.front.tick + 1.0 + LINGER_S
             if self.metered is not None:
                 self.metered.answered(self._answer_size)
+            self.deadline = self.front.tick + 1.0 + LINGER_S
             if self._connection is not None:
                 self._splice.end(self._connection)
                 self.front.account(self, _OK, self._answer_size)
@@ -582,11 +583,10 @@ class Exchange:
         self._outcome = _CANCELLED
         if self._flight is not None:
             self._flight.cancel(reason)
-        connection = self._connection
         self._settle()
         if not self.answered:
             self.front.account(self, _CANCELLED, self._answer_size)
-            if connection is not None:
+            if (connection := self._connection) is not None:
                 if self._splice is not None:
                     connection.abort()
                 else:

@@ -17,6 +17,7 @@ from narthex.flow.policy.document import Document
 from narthex.flow.policy.engines.obligations import Duties
 from narthex.flow.policy.runs.rules import RUN_COOL_DOWN, RUN_COUNT, uncounted
 from narthex.flow.policy.runs.runs import UNWATCHED, End, RunKey, Runs, Taken
+from narthex.flow.policy.runs.tally import OTHERS
 from narthex.flow.route.index import Target
 from narthex.flow.route.names import canonical
 from narthex.types import Kind
@@ -158,6 +159,10 @@ class Check:
         if self.run is None:
             runs = self.admission.runs
             self.run = UNWATCHED if runs is None else runs.facts(self._key(runs))
+            others = self.run["calls"].get(OTHERS)
+            if others and self.target is not None:  # any of them may have been of this name: nobody hides calls by many
+                name, calls = canonical(self.target.server, self.target.name), self.run["calls"]
+                self.run = {**self.run, "calls": {**calls, name: calls.get(name, 0) + others}}
         return self.run
 
     def told(self, server: str, tool: str, *, tells: bool) -> None:

@@ -231,6 +231,23 @@ def test_conditions_of_grants_read_the_run(modern: bool) -> None:
     run(main)
 
 
+def test_who_calls_many_things_hides_no_call_among_them() -> None:
+    async def main() -> None:
+        grants = (
+            Grant("all", "allow", tools=("*",)),
+            Grant("once", "deny", tools=("*__pay",), when="'one__pay' in run.calls && run.calls['one__pay'] >= 1"),
+        )
+        names = [*(f"t{number}" for number in range(64)), "pay"]
+        async with FakeServer(tools=tools(*names)) as one, gateway(one, grants=grants) as running:
+            client = await running.client()
+            for name in names[:-1]:
+                assert await call(client, True, name) == "ok"
+            assert await call(client, True, "pay") == "ok"
+            assert await call(client, True, "pay") == "denied_by_rule"
+
+    run(main)
+
+
 @EACH_ERA
 def test_a_reload_takes_no_label_off(modern: bool) -> None:
     async def main() -> None:

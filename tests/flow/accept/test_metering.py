@@ -428,7 +428,6 @@ def test_a_server_that_refuses_with_an_error_of_its_own_still_tells_what_is_left
 def test_an_answer_is_not_lost_over_what_goes_wrong_in_counting() -> None:
     async def main() -> None:
         async with FakeServer(tools=TOOLS) as server, limited(server, CALLS) as gateway:
-
             moments = iter((1_800_000_000_000_000,))
 
             def clock() -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.client import one_line
 from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say
 from narthex.cli.records import folder_of, recorded_in
@@ -145,7 +146,7 @@ def _say(one: Excess, file: str) -> None:
     if one.is_unused:
         click.secho(f"{place}'{one.grant.name}': nobody used it", fg="yellow", err=True)
     elif one.narrower is not None:
-        names = ", ".join(name for globs in one.narrower.values() for name in globs)
+        names = one_line(", ".join(name for globs in one.narrower.values() for name in globs))
         click.secho(f"{place}'{one.grant.name}': {one.used} calls, all of {names}", fg="yellow", err=True)
 
 

@@ -125,8 +125,8 @@ class RunSettings(msgspec.Struct, frozen=True):
         int,
         Setting(
             Count(1, 1_000_000),
-            "Runs that are watched at one time, a quarter of them for one principal; calls that would begin another are"
-            " refused. Rules with a large `at_most` lower it, so that all fit into 128 MiB.",
+            "Runs that are watched at one time, a quarter of them for one human or service; calls that would begin"
+            " another are refused. Rules with a large `at_most` lower it, so that all fit into 128 MiB.",
         ),
     ] = DEFAULT.most_runs
     labels: Annotated[

@@ -315,13 +315,16 @@ def test_a_full_gateway_begins_no_run_and_forgets_none() -> None:
     assert watched.call("web__get", who=who[8]) == "allowed"
 
 
-def test_one_principal_may_not_use_up_all_runs() -> None:
+def test_nobody_may_use_up_all_runs_with_however_many_agents() -> None:
     watched = Watched(TRIFECTA, most_runs=8)
-    for id_ in ("a", "b"):
-        watched.call("web__get", id_=id_)
+
+    def call(subject: str, agent: str) -> str:
+        return watched.call("web__get", who=Principal("acme", "idp", subject, agent, method="jwt"))
+
+    assert [call("ada", "bot"), call("ada", "ide")] == ["allowed", "allowed"]
     with pytest.raises(Overloaded):
-        watched.call("web__get", id_="c")
-    assert watched.call("web__get", who=SUPPORT) == "allowed"
+        call("ada", "registered a moment ago")
+    assert call("bea", "bot") == "allowed"
 
 
 def test_rules_with_many_marks_leave_room_for_fewer_runs() -> None:

@@ -22,18 +22,21 @@ Thing = tuple[Kind, str, str]
 """Kind, server, and name as the server gives it."""
 MOST_SIGHTS = 1024
 MOST_THINGS = 50_000
+MOST_TEXT = 4 * 1024 * 1024
+"""Characters of their names: a client makes up URIs as it likes, where a template shows them."""
 MOST_LISTS = 16
 
 
 class Sight:
     """What all see of whom the policy reads the same. `until`: Unix seconds, when that may change by itself."""
 
-    __slots__ = ("_shown", "_site", "known", "until")
+    __slots__ = ("_shown", "_site", "_text", "known", "until")
 
     def __init__(self, until: float, site: Site = NOWHERE) -> None:
         self.until = until
         self._site = site
         self.known: dict[Thing, bool] = {}
+        self._text = 0
         self._shown: list[tuple[Index, int, bool]] = []
 
     def shown(self, index: Index) -> int:
@@ -55,9 +58,10 @@ class Sight:
                 said = await engine.decide_all(documents)
             except Exception:
                 return
-            if len(self.known) > MOST_THINGS:
+            if len(self.known) > MOST_THINGS or self._text > MOST_TEXT:
                 self.known.clear()
-                self._shown = []
+                self._shown, self._text = [], 0
+            self._text += sum(len(name) for _, _, name in batch)
             for one, decision in zip(batch, said, strict=False):
                 if decision.reason not in UNANSWERED:
                     self.known[one] = decision.effect != "deny"

@@ -190,7 +190,7 @@ class Runs:
     ) -> None:
         self.clock = clock
         self._runs: dict[RunKey, Run] = {}
-        self._of_principal: dict[tuple[str, ...], int] = {}
+        self._of_subject: dict[tuple[str, ...], int] = {}
         self._room = Room(MOST_TALLIED)
         self.apply(rules, tallies=tallies, told=told)
 
@@ -299,11 +299,12 @@ class Runs:
             if self._is_full(key):
                 raise Overloaded("the gateway watches too many runs; try again later")
         run = self._runs[key] = Run(key, now)
-        self._of_principal[key[0]] = self._of_principal.get(key[0], 0) + 1
+        subject = key[0][:3]  # with any agent: who may register clients would have all the runs otherwise
+        self._of_subject[subject] = self._of_subject.get(subject, 0) + 1
         return run
 
     def _is_full(self, key: RunKey) -> bool:
-        of: int = self._of_principal.get(key[0], 0)
+        of = self._of_subject.get(key[0][:3], 0)
         return len(self._runs) >= self._most or of >= self._most_of_one
 
     def _place(self, run: Run, now: float) -> None:
@@ -327,8 +328,9 @@ class Runs:
         del self._runs[run.key]
         if run.calls is not None:
             run.calls.clear()
-        left = self._of_principal[run.key[0]] - 1
+        subject = run.key[0][:3]
+        left = self._of_subject[subject] - 1
         if left:
-            self._of_principal[run.key[0]] = left
+            self._of_subject[subject] = left
         else:
-            del self._of_principal[run.key[0]]
+            del self._of_subject[subject]

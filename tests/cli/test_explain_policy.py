@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from narthex.cli.main import cli
 
+SUPPORT = ("--who", "role=support")
 SERVERS = "version: 1\nservers: {billing: {url: 'http://localhost:1/mcp'}}\npolicy: {rego: {bundle: policy}}\n"
 GRANTS = "grants: [{name: all, allow: ['billing__*'], when: 'args.amount < 50'}]\n"
 POLICY = """package narthex
@@ -64,3 +65,65 @@ def test_for_programs(explain: Explain) -> None:
     document = json.loads(explain("--tool", "billing__refund", "--arg", "amount=700", "--json").output)
     assert (document["decision"], document["reason"], document["visible"]) == ("deny", "denied_by_policy", True)
     assert document["policy"]["engine"] == "rego" and document["policy"]["detail"] == "no rule allows it"
+
+
+OBLIGED = """package narthex
+
+import rego.v1
+
+decision := {"allow": true} if input.action == "list"
+
+decision := {"allow": true, "obligations": {"step_up_scope": "pay", "max_results": 20, "rewrite": {"limit": 3}}} if {
+	input.action != "list"
+}
+"""
+MISSPELT = """package narthex
+
+import rego.v1
+
+decision := {"allow": true, "reason": "everybody"}
+"""
+
+
+@pytest.fixture
+def obliged(explain: Explain, tmp_path: Path) -> Explain:
+    (tmp_path / "policy" / "policy.rego").write_text(OBLIGED)
+    return explain
+
+
+def test_a_scope_that_the_policy_demands_and_the_caller_lacks(obliged: Explain) -> None:
+    done = obliged(*SUPPORT, "--tool", "billing__refund")
+    assert done.exit_code == 1
+    assert done.output.startswith("Denied: insufficient_scope by the policy (rego, revision sha256:")
+    assert "): step_up_scope: the caller lacks pay\n" in done.output
+    assert 'The policy demands step_up_scope: ["pay"]\n' in done.output
+
+
+def test_what_the_policy_demands_is_shown(obliged: Explain) -> None:
+    words = (*SUPPORT, "--who", "scope=pay", "--tool", "billing__refund")
+    done = obliged(*words)
+    assert done.exit_code == 0 and done.output.startswith("Allowed: allowed_by_policy by the policy"), done.output
+    assert "demands max_results: 20\n" in done.output and 'demands rewrite: {"limit": 3}\n' in done.output
+    assert json.loads(obliged(*words, "--json").stdout)["policy"]["obligations"] == {
+        "step_up_scope": ["pay"], "max_results": 20, "rewrite": {"limit": 3},
+    }  # fmt: skip
+
+
+def test_a_grant_that_holds_beside_a_policy_that_allows(explain: Explain, tmp_path: Path) -> None:
+    (tmp_path / "narthex.yaml").write_text(SERVERS + "grants: [{name: g, hold: ['billing__*']}]\n")
+    words = ["explain", "--config", str(tmp_path / "narthex.yaml"), "--tool", "billing__refund", "--arg", "amount=7"]
+    done = CliRunner().invoke(cli, words)
+    assert (done.exit_code, done.output.splitlines()[-1]) == (1, "Held: approval_required by 'g' (narthex.yaml:4)")
+
+
+@pytest.mark.parametrize("command", ["explain", "policy test"])
+def test_what_the_engine_says_that_is_no_decision(explain: Explain, tmp_path: Path, command: str) -> None:
+    (tmp_path / "policy" / "policy.rego").write_text(MISSPELT)
+    done = explain("--tool", "billing__refund")
+    if command == "policy test":
+        (tmp_path / "cases.yaml").write_text("cases:\n  - {tool: billing__refund, expect: allow}\n")
+        words = ["policy", "test", str(tmp_path / "cases.yaml"), "--config", str(tmp_path / "narthex.yaml")]
+        done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert "it cannot be decided: the engine does not say what the caller sees: bad_policy_result: " in done.output
+    assert "unknown member 'reason'" in done.output

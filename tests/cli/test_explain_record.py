@@ -76,5 +76,42 @@ def test_what_cannot_be_explained(rig: Rig, words: tuple[str, ...], says: str, m
     assert found.exit_code == 1 and says in found.output
 
 
+def test_a_hidden_tool_names_what_hides_it_and_what_is_recorded(rig: Rig) -> None:
+    rig.config.write_text(CONFIG.replace("audit:", '  - {name: none, deny: ["billing__*"]}\naudit:'))
+    rig.records.write_text("")
+    rig.record(CALLS[1])
+    found = explained(rig, str(rig.records))
+    assert found.exit_code == 0
+    assert "Denied: denied_by_rule by 'none' (narthex.yaml:8); the caller does not see it" in found.output
+    assert "Recorded: deny, not_granted (so is all that the caller does not see): the same." in found.output
+
+
+def test_a_refusal_for_a_scope_that_the_policy_demands(rig: Rig) -> None:
+    rego = 'package narthex\n\nimport rego.v1\n\ndecision := {"allow": true, "obligations": {"step_up_scope": "pay"}}\n'
+    rig.write("policy/policy.rego", rego)
+    rig.config.write_text(CONFIG.partition("grants:")[0] + "policy: {rego: {bundle: policy}}\n")
+    said = {"effect": "deny", "reason": "insufficient_scope", "engine": "rego"}
+    record = json.loads(rig.records.read_text().splitlines()[0])
+    rig.write("one.jsonl", json.dumps(record | {"policy": record["policy"] | said | {"rule": ""}}) + "\n")
+    found = explained(rig, str(rig.folder / "one.jsonl"))
+    assert found.exit_code == 0, found.output
+    assert "No grants are configured" not in found.output and "Denied: insufficient_scope by the policy" in found.output
+    assert "Recorded: deny, insufficient_scope: the same." in found.output
+
+
+def test_what_was_recorded_is_shown_where_it_cannot_be_decided_again(rig: Rig) -> None:
+    rig.write("digest.jsonl", "")
+    records, rig.records = rig.records, rig.folder / "digest.jsonl"
+    rig.record(CALLS[2], full=False)
+    rig.records = records
+    found = explained(rig, str(rig.folder / "digest.jsonl"))
+    recorded, why = found.output.splitlines()[-2:]
+    assert recorded == "Recorded: deny, condition_not_met by 'small refunds' (line 7)."
+    assert why.startswith("Error: it cannot be decided again: its arguments were not recorded")
+    document = json.loads(explained(rig, str(rig.folder / "digest.jsonl"), "--json").stdout)
+    assert document["record"]["rule"] == "small refunds" and not document["agrees"]
+    assert document["untold"] == why.removeprefix("Error: ")
+
+
 def test_a_record_stands_alone(rig: Rig) -> None:
     assert explained(rig, "rec-1", "--tool", "time__now").exit_code == 2

@@ -72,7 +72,7 @@ def test_cases_that_are_decided_as_they_have_to_be(rig: Rig) -> None:
     assert (document["cases"], document["failed"]) == (10, 0)
     assert document["results"][2] == {
         "file": str(cases), "line": 9, "name": "a large refund", "expect": "deny", "decision": "deny",
-        "reason": "condition_not_met", "rule": "refunds", "ok": True,
+        "reason": "condition_not_met", "rule": "refunds", "ok": True, "expect_rule": None, "wrong": None,
     }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_a_case_that_is_not_is_told_with_its_line(rig: Rig) -> None:
     cases = rig.write("cases.yaml", CASES.replace("amount: 7,", "amount: 701,").replace("rule: reads", "rule: refunds"))
     found = policy(rig, "test", str(cases))
     assert found.exit_code == 1
-    assert f"{cases}:3: time__now: not allow, but allow (granted by 'reads')" in found.output
+    assert f"{cases}:3: time__now: allow, but by 'reads', not 'refunds' (granted)" in found.output
     assert f"{cases}:4: a small refund: not allow, but deny (condition_not_met by 'refunds')" in found.output
     assert "2 of 10 cases are decided otherwise." in found.output
 
@@ -90,6 +90,12 @@ def test_another_configuration_may_be_named(rig: Rig) -> None:
     other = rig.write("next.yaml", CONFIG.replace("<= 100", "<= 1000"))
     found = policy(rig, "test", str(cases), "--config", str(other))
     assert found.exit_code == 1 and "a large refund: not deny, but allow" in found.output
+
+
+def test_a_case_of_an_unknown_server_is_no_case(rig: Rig) -> None:
+    cases = rig.write("cases.yaml", CASES.replace("tool: time__now", "tool: tme__now", 1))
+    found = policy(rig, "test", str(cases))
+    assert found.exit_code == 1 and "line 3: no server 'tme'; did you mean 'time'?" in found.output
 
 
 # --- suggest

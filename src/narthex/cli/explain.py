@@ -78,10 +78,10 @@ def explain(
 
     Exits 0 where the call is allowed, 1 where not; with RECORD 0 where the decision is the one that was recorded.
 
-    With --json: {"decision", "reason", "rule", "line", "visible", "revision", "policy": {"engine", "bundle", "detail"},
-    "rules": [{"rule", "line", "effect", "verdict", "text"}]}, where there are grants in
+    With --json: {"decision", "reason", "rule", "line", "visible", "revision", "policy": {"engine", "bundle", "detail",
+    "obligations": {KIND: VALUE}}, "rules": [{"rule", "line", "effect", "verdict", "text"}]}, where there are grants in
     shadow mode "shadow": {"decision", "reason", "rule", "line"}, with RECORD also "agrees" and "record": {"id", "time",
-    "decision", "reason", "rule", "line"}.
+    "decision", "reason", "rule", "line"}; of one that cannot be decided again {"agrees", "untold", "record"}.
     """
     if record is not None:
         if said or tool or prompt or resource or labels or calls:
@@ -98,7 +98,7 @@ def explain(
     from narthex.config.compile import load_snapshot
     from narthex.config.document import suggest
     from narthex.flow.codec.jsonrpc import Raw, encode
-    from narthex.flow.policy.evidence.again import Asked
+    from narthex.flow.policy.evidence.again import Asked, Untold
     from narthex.flow.policy.explanation import explain as decide
     from narthex.flow.route.target import Target
     from narthex.types import Call
@@ -113,6 +113,13 @@ def explain(
     if runs is None and (labels or calls):
         raise click.UsageError("this configuration has no `runs`: nothing looks at what a run has done")
     params, now = {"arguments": Raw(json.dumps(arguments).encode())}, time.time()
+    call = Call(METHODS[kind], params, {}, b"1", "modern", "2026-07-28", principal, endpoint, own)
+    asked = Asked(call, kind, Target(server, own, encode(own)), address, now, past=runs)
+    try:
+        decision = asyncio.run(decided_again(snapshot, asked))  # before `decide`, which counts the call in its run
+        would = asyncio.run(decided_again(snapshot, asked, shadow=True)) if snapshot.trial else None
+    except Untold as error:
+        raise click.ClickException(f"it cannot be decided: {error}") from None
     found = decide(
         grants_of(snapshot),
         principal,
@@ -124,11 +131,7 @@ def explain(
         now,
         runs,
     )
-    call = Call(METHODS[kind], params, {}, b"1", "modern", "2026-07-28", principal, endpoint, own)
-    asked = Asked(call, kind, Target(server, own, encode(own)), address, now, past=runs)
-    if snapshot.policy is not None:
-        found = judged(found, asyncio.run(decided_again(snapshot, asked)))
-    would = asyncio.run(decided_again(snapshot, asked, shadow=True)) if snapshot.trial else None
+    found = judged(found, decision)
     if as_json:
         said_too = {"shadow": _brief(would)} if would is not None else {}
         say(document_of(found, snapshot.revision) | said_too)
@@ -155,14 +158,16 @@ def _brief_words(decision: Decision, file: str) -> str:
 
 
 def judged(found: Explanation, decision: Decision) -> Explanation:
-    """An explanation by the grants with what was decided in the end, by an engine beside them too."""
+    """What the grants and the rules on runs say, with what was decided in the end: scopes, the endpoint or an engine
+    may have had the last word. What the grants hide stays with the denial that hides it, for its author."""
     from msgspec.structs import replace
 
-    from narthex.flow.policy.decision import HIDDEN
+    from narthex.flow.policy.decision import NOT_GRANTED
+    from narthex.flow.policy.evidence.replay import effect_of
 
-    if not found.visible or not (decision.engine or decision is HIDDEN or decision.effect != found.decision.effect):
+    if decision.reason == NOT_GRANTED and not found.visible:
         return found
-    return replace(found, decision=decision, visible=decision is not HIDDEN)
+    return replace(found, decision=decision, visible=effect_of(decision) != "hidden")
 
 
 def _what(tool: str | None, prompt: str | None, resource: str | None) -> tuple[Kind, str]:
@@ -212,8 +217,11 @@ def _principal(said: tuple[str, ...], *, identified: bool) -> Principal:
 
 def show(found: Explanation, file: str) -> None:
     """For people."""
-    if not found.steps and not found.decision.engine and found.visible:
-        click.echo("No grants are configured: whoever is let in may call everything.")
+    from narthex.flow.policy.decision import NO_RULES
+
+    decision = found.decision
+    if decision.reason == NO_RULES and not found.steps:
+        click.echo("No grants are configured: whoever is let in may call everything.\n")
     width = max((len(step.rule) for step in found.steps), default=0)
     for step in found.steps:
         click.echo(
@@ -221,15 +229,20 @@ def show(found: Explanation, file: str) -> None:
             + click.style(step.verdict.ljust(8), fg=_COLOURS[step.verdict])
             + f" {one_line(step.text)}"
         )
-    decision = found.decision
+    if found.steps:
+        click.echo()
     words = {"allow": ("Allowed", "green"), "deny": ("Denied", "red"), "hold": ("Held", "yellow")}
     word, colour = words[decision.effect]
-    by = f" by '{decision.rule}' ({file}:{decision.line})" if decision.rule else ""
-    if decision.engine:
+    by = ""
+    if decision.rule:
+        by = f" by '{decision.rule}' ({file}:{decision.line})"
+    elif decision.engine:
         by = f" by the policy ({decision.engine}, revision {one_line(decision.bundle or '?')})"
         by += f": {one_line(decision.detail)}" if decision.detail else ""
     seen = "" if found.visible else "; the caller does not see it: it answers as what is missing"
-    click.secho(f"\n{word}: {decision.reason}{by}{seen}", fg=colour)
+    click.secho(f"{word}: {decision.reason}{by}{seen}", fg=colour)
+    for one in decision.obligations:
+        click.echo(f"The policy demands {one.kind}: {one_line(json.dumps(one.value, ensure_ascii=False))}")
 
 
 def document_of(found: Explanation, revision: str) -> dict[str, Any]:
@@ -242,7 +255,12 @@ def document_of(found: Explanation, revision: str) -> dict[str, Any]:
         "line": decision.line or None,
         "visible": found.visible,
         "revision": revision,
-        "policy": {"engine": decision.engine, "bundle": decision.bundle, "detail": decision.detail}
+        "policy": {
+            "engine": decision.engine,
+            "bundle": decision.bundle,
+            "detail": decision.detail,
+            "obligations": {one.kind: one.value for one in decision.obligations},
+        }
         if decision.engine
         else None,
         "rules": [{key: getattr(step, key) for key in step.__struct_fields__} for step in found.steps],

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from msgspec.structs import replace
 
 from narthex.cli.client import one_line
-from narthex.cli.explain import document_of, show
+from narthex.cli.explain import document_of, judged, show
 from narthex.cli.judging import decided_again
 from narthex.cli.kept import say
 from narthex.cli.records import find_record, folder_of, grants_of, imagined, lines_of
@@ -39,7 +38,8 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
     try:
         decision = asyncio.run(decided_again(snapshot, asked))
     except Untold as error:
-        raise click.ClickException(f"it cannot be decided again: {error}") from None
+        _show_untold(one, str(error), as_json=as_json)
+        ctx.exit(1)
     found = explain(
         grants_of(snapshot),
         call.principal,
@@ -51,8 +51,7 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
         asked.at,
         imagined(snapshot, call.principal, call.endpoint, run.get("labels", ()), run.get("calls", {})),
     )
-    if found.decision.effect != decision.effect:  # scopes, the endpoint, an engine or how a run went had the last word
-        found = replace(found, decision=decision)
+    found = judged(found, decision)
     agrees = one.said is not None and agree(one.said, decision)
     if as_json:
         document = document_of(found, snapshot.revision)
@@ -102,13 +101,32 @@ def _show_asked(one: Recorded) -> None:
     click.echo(f"{one.time}  {who}{where}  {call.method} {one_line(one.asked.resource)} at {call.endpoint}\n")
 
 
+def _show_untold(one: Recorded, why: str, *, as_json: bool) -> None:
+    """What was recorded, where it cannot be held against anything."""
+    why = f"it cannot be decided again: {why}"
+    if as_json:
+        say({"agrees": False, "untold": why, "record": {"id": one.id, "time": one.time, **_said(one.said)}})
+        return
+    _show_asked(one)
+    if one.said is not None:
+        click.echo(f"{_recorded(one.said)}.")
+    click.secho(f"Error: {one_line(why)}", fg="red", err=True)
+
+
 def _show_recorded(said: Decision | None, *, agrees: bool) -> None:
     if said is None:
         click.secho("What was decided then is not in the record.", fg="red")
         return
-    by = f" by '{said.rule}' (line {said.line})" if said.rule else ""
-    words = f"Recorded: {said.effect}, {said.reason or 'no reason given'}{by}"
+    words = _recorded(said)
     click.secho(f"{words}: the same." if agrees else f"{words}: not the same.", fg="green" if agrees else "red")
+
+
+def _recorded(said: Decision) -> str:
+    from narthex.flow.policy.decision import NOT_GRANTED
+
+    by = f" by '{said.rule}' (line {said.line})" if said.rule else ""
+    hidden = " (so is all that the caller does not see)" if said.reason == NOT_GRANTED else ""
+    return f"Recorded: {said.effect}, {said.reason or 'no reason given'}{by}{hidden}"
 
 
 def _said(said: Decision | None) -> dict[str, str | int | None]:

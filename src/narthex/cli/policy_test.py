@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -42,8 +42,8 @@ def test(ctx: click.Context, files: tuple[Path, ...], config: Path | None, as_js
 
     Exits 0 where all are, 1 where one is not.
 
-    With --json: {"cases", "failed", "results": [{"file", "line", "name", "expect", "decision", "reason", "rule",
-    "ok"}]}.
+    With --json: {"cases", "failed", "results": [{"file", "line", "name", "expect", "expect_rule", "decision",
+    "reason", "rule", "ok", "wrong": "effect", "rule" or null}]}.
     """
     from narthex.config.cases import read_cases
     from narthex.errors import ConfigError
@@ -70,31 +70,41 @@ def _snapshot(ctx: click.Context, config: Path | None, named: str) -> Snapshot:
 
 
 async def _decided(cases: tuple[Case, ...], snapshot: Snapshot) -> list[dict[str, Any]]:
+    from narthex.flow.policy.evidence.again import Untold
+
     found = []
     async with judging(snapshot) as again:
         for case in cases:
             asked = _asked(case, snapshot)
-            decision = _named(await again.decide(asked), asked, snapshot)
+            try:
+                decision = _named(await again.decide(asked), asked, snapshot)
+            except Untold as error:
+                raise _no_case(case, f"it cannot be decided: {error}") from None
             found.append(
                 {
                     "line": case.line,
                     "name": case.name,
                     "expect": case.expect,
+                    "expect_rule": case.rule or None,
                     "decision": decision.effect,
                     "reason": decision.reason,
                     "rule": decision.rule or None,
-                    "ok": _met(case, decision),
+                    "ok": not (wrong := _wrong(case, decision)),
+                    "wrong": wrong,
                 }
             )
     return found
 
 
 def _asked(case: Case, snapshot: Snapshot) -> Asked:
+    from narthex.config.document import suggest
     from narthex.flow.codec.jsonrpc import Raw, encode
     from narthex.flow.policy.evidence.again import Asked
     from narthex.flow.route.target import Target
     from narthex.types import Call
 
+    if case.server not in snapshot.servers:
+        raise _no_case(case, f"no server '{case.server}'{suggest(case.server, snapshot.servers)}")
     method = {"tools": "tools/call", "prompts": "prompts/get"}.get(case.kind, "resources/read")
     who = principal_of(case.who, identified=snapshot.identity is not None)
     params = {"arguments": Raw(case.arguments)} if case.arguments is not None else {}
@@ -102,8 +112,13 @@ def _asked(case: Case, snapshot: Snapshot) -> Asked:
     target = Target(case.server, case.own, encode(case.own))
     past = imagined(snapshot, who, case.endpoint, case.run_labels, Counter(case.run_calls))
     if past is None and (case.run_labels or case.run_calls):
-        raise click.ClickException(f"case '{case.name}', line {case.line}: this configuration has no `runs`")
+        raise _no_case(case, "this configuration has no `runs`")
     return Asked(call, case.kind, target, case.address, case.at or time.time(), past=past)
+
+
+def _no_case(case: Case, why: str) -> click.ClickException:
+    """It cannot be decided at all."""
+    return click.ClickException(f"case '{case.name}', line {case.line}: {why}")
 
 
 def _named(decision: Decision, asked: Asked, snapshot: Snapshot) -> Decision:
@@ -123,19 +138,24 @@ def _named(decision: Decision, asked: Asked, snapshot: Snapshot) -> Decision:
     return decision if found.visible else replace(decision, rule=found.decision.rule, line=found.decision.line)
 
 
-def _met(case: Case, decision: Decision) -> bool:
+def _wrong(case: Case, decision: Decision) -> Literal["effect", "rule"] | None:
+    """What of it is not as it has to be."""
     from narthex.flow.policy.evidence.replay import effect_of
 
-    wanted = decision.effect if case.expect == "deny" else effect_of(decision)
-    return wanted == case.expect and (not case.rule or case.rule == decision.rule)
+    if case.expect != (decision.effect if case.expect == "deny" else effect_of(decision)):
+        return "effect"
+    return "rule" if case.rule and case.rule != decision.rule else None
 
 
 def _show(results: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
     for one in failed:
         by = f" by '{one['rule']}'" if one["rule"] else ""
         said = f"{one['name']}: not {one['expect']}, but {one['decision']}"
-        click.echo(f"{one['file']}:{one['line']}: " + click.style(said, fg="red"), nl=False)
-        click.echo(f" ({one['reason']}{by})")
+        why = f" ({one['reason']}{by})"
+        if one["wrong"] == "rule":  # only another rule says so
+            said = f"{one['name']}: {one['expect']}, but{by or ' by no rule'}, not '{one['expect_rule']}'"
+            why = f" ({one['reason']})"
+        click.echo(f"{one['file']}:{one['line']}: " + click.style(said, fg="red") + why)
     if failed:
         click.secho(f"{len(failed)} of {len(results)} cases are decided otherwise.", fg="red")
     else:

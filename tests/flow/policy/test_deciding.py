@@ -197,6 +197,9 @@ def test_a_scope_that_the_policy_asks_for_is_asked_of_the_client(
         walk.send(question.now())
     except InsufficientScope as error:
         assert error.scopes == wanted
+        assert check.decision is not None
+        said = (check.decision.effect, check.decision.reason, check.decision.detail)
+        assert said == ("deny", "insufficient_scope", "step_up_scope: the caller lacks pay")
     except StopIteration as done:
         assert wanted is None and done.value == {}
 

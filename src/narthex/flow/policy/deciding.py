@@ -135,11 +135,14 @@ def _kept(check: Check, call: Call, params: RawMap, decision: Decision) -> RawMa
     """What the policy demands, done now or noted for the result. Raises Denied where it cannot be."""
     obligations, principal = decision.obligations, check.admission.principal
     scopes = frozenset(value_of(obligations, "step_up_scope") or ())
-    if not scopes <= principal.scopes:
+    if lacking := sorted(scopes - principal.scopes):
         if principal.method == "none":  # nobody is there to ask for more
             raise _cannot(check, decision, "step_up_scope: no identity is configured")
         base = check.admission.scopes.base if check.admission.scopes is not None else frozenset[str]()
-        raise scopes_needed(principal, base | scopes)
+        refused = scopes_needed(principal, base | scopes)
+        lacks = f"step_up_scope: the caller lacks {' '.join(lacking)}"
+        check.decision = msgspec.structs.replace(decision, effect="deny", reason=refused.reason, detail=lacks)
+        raise refused
     patch = value_of(obligations, "rewrite")
     if patch:
         if call.method not in _TAKES_ARGUMENTS:

@@ -42,7 +42,7 @@ def read(value: Any) -> tuple[str, str, str]:
         ({"effect": "permit"}, "deny", "bad_policy_result", "effect is none of allow, deny, hold"),
         ({"effect": []}, "deny", "bad_policy_result", "effect is none of allow, deny, hold"),
         ({"allow": True, "effect": "deny"}, "deny", "bad_policy_result", "allow and effect contradict each other"),
-        ({"allow": True, "obligation": {}}, "deny", "bad_policy_result", "obligation: no such member of a result"),
+        ({"allow": True, "obligation": {}}, "deny", "bad_policy_result", "unknown member 'obligation'"),
         ({"allow": True, "reasons": 1}, "deny", "bad_policy_result", "reasons are neither a text nor a list"),
         ({"allow": True, "obligations": []}, "deny", "bad_policy_result", "obligations: an object is wanted"),
         ({"allow": True, "obligations": {"fly": 1}}, "deny", "unknown_obligation", "fly: no such obligation"),

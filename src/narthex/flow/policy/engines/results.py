@@ -66,7 +66,7 @@ def _read(value: Any) -> tuple[Effect, str, str, tuple[Obligation, ...]]:
     if effect == "deny":
         return effect, DENIED_BY_POLICY, detail, ()
     if unknown := sorted(str(key)[:64] for key in value.keys() - _MEMBERS):
-        raise _Bad(f"{unknown[0]}: no such member of a result")
+        raise _Bad(f"unknown member '{unknown[0]}'")
     obligations = read(value.get("obligations", {}))
     if value_of(obligations, "require_approval"):
         effect = "hold"

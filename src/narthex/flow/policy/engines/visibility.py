@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 from itertools import islice
 
-from narthex.flow.policy.decision import UNANSWERED
+from narthex.flow.policy.decision import UNANSWERED, Decision
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.engines.engine import BATCH, Engine
+from narthex.flow.policy.engines.engine import BATCH, Engine, failed
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.flow.route.index import Index
 from narthex.types import Kind, Principal
@@ -28,14 +28,18 @@ MOST_LISTS = 16
 
 
 class Sight:
-    """What all see of whom the policy reads the same. `until`: Unix seconds, when that may change by itself."""
+    """What all see of whom the policy reads the same. `until`: Unix seconds, when that may change by itself.
 
-    __slots__ = ("_shown", "_site", "_text", "known", "until")
+    `trouble`: what came instead, the last time that something was not decided.
+    """
+
+    __slots__ = ("_shown", "_site", "_text", "known", "trouble", "until")
 
     def __init__(self, until: float, site: Site = NOWHERE) -> None:
         self.until = until
         self._site = site
         self.known: dict[Thing, bool] = {}
+        self.trouble: Decision | None = None
         self._text = 0
         self._shown: list[tuple[Index, int, bool]] = []
 
@@ -56,14 +60,17 @@ class Sight:
             documents = [Document(principal, endpoint, *one, now, site=self._site) for one in batch]
             try:
                 said = await engine.decide_all(documents)
-            except Exception:
+            except Exception as error:
+                self.trouble = failed(engine, error)
                 return
             if len(self.known) > MOST_THINGS or self._text > MOST_TEXT:
                 self.known.clear()
                 self._shown, self._text = [], 0
             self._text += sum(len(name) for _, _, name in batch)
             for one, decision in zip(batch, said, strict=False):
-                if decision.reason not in UNANSWERED:
+                if decision.reason in UNANSWERED:
+                    self.trouble = decision
+                else:
                     self.known[one] = decision.effect != "deny"
 
     async def look_through(self, engine: Engine, principal: Principal, endpoint: str, index: Index, now: float) -> None:

@@ -103,7 +103,9 @@ class Again:
         check = Check(admission, asked.address, asked.at, run=run)
         await check.look(kind, target)
         if not admission.looked_at(kind, target.server, target.name):
-            raise Untold("the engine does not say what the caller sees")
+            trouble = admission.sight.trouble if admission.sight is not None else None
+            why = f": {trouble.reason}: {trouble.detail}".removesuffix(": ") if trouble is not None else ""
+            raise Untold(f"the engine does not say what the caller sees{why}")
         if check.sees(kind, target):
             if not asked.whole and admission.reads_arguments(kind, target.server, target.name):
                 raise Untold("its arguments were not recorded, and a rule looks at them")

@@ -101,7 +101,7 @@ class Gateway:
         self._logs = logs
         self._reloader = Reloader(
             path or Path(snapshot.source), overrides, self.apply, current=snapshot, beside=self._take_keys,
-            report=_report,
+            report=self._report,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
         self._key_file = Path(snapshot.state_dir) / KEY_FILE
@@ -332,6 +332,16 @@ class Gateway:
     async def reload(self, reason: str) -> ReloadOutcome:
         """Read the configuration again. Never raises for what the file says."""
         return await self._reloader.reload(reason)
+
+    def _report(self, outcome: ReloadOutcome) -> None:
+        """Say what became of a reload; of a new configuration its warnings too, as at the start."""
+        if outcome.status == "applied":
+            _log.info("configuration %s applied (%s)", outcome.revision[:12], outcome.reason)
+            for warning in self.snapshot.warnings:
+                _log.warning("%s", warning)
+        elif outcome.status == "refused":
+            for problem in outcome.problems:
+                _log.error("configuration refused, the old one goes on: %s", problem)
 
     def _take_keys(self) -> None:
         """Seal with the current key from now on, and open with those that are left. Raises ConfigError."""
@@ -600,14 +610,6 @@ def status_of(server: Server, problems: Iterable[tuple[str, str]] = ()) -> Serve
         last_error=text,
         last_error_at=at,
     )
-
-
-def _report(outcome: ReloadOutcome) -> None:
-    if outcome.status == "applied":
-        _log.info("configuration %s applied (%s)", outcome.revision[:12], outcome.reason)
-    elif outcome.status == "refused":
-        for problem in outcome.problems:
-            _log.error("configuration refused, the old one goes on: %s", problem)
 
 
 async def serve(snapshot: Snapshot, overrides: Overrides, logs: Logs, path: Path | None = None) -> int:

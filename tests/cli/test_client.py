@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from narthex.cli.call import parameter_headers, typed
-from narthex.cli.client import one_line
+from narthex.cli.client import Failure, explain, one_line
 from narthex.testing import FakeServer, JsonRpcError
 
 SOURCE = str(Path(__file__).parents[2] / "src")
@@ -107,7 +107,7 @@ def test_call_json_prints_the_response(server: FakeServer, tmp_path: Path) -> No
     ("tool", "out", "err"),
     [
         pytest.param("fails", "it broke\n", "", id="a tool that says it failed"),
-        pytest.param("refused", "", "error -31001: denied (denied)\n", id="an error with a reason"),
+        pytest.param("refused", "", "error -31001: denied (denied); decisionId d\n", id="an error with a reason"),
         pytest.param(
             "absent", "", "error -32602: unknown: absent\n", id="a tool that is not listed is still asked for"
         ),
@@ -119,6 +119,27 @@ def test_call_exits_1(server: FakeServer, tmp_path: Path, tool: str, out: str, e
     done = narthex("call", tool, "--url", server.url, "--json", cwd=tmp_path)
     assert done.returncode == 1
     assert json.loads(done.stdout)["jsonrpc"] == "2.0"
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        pytest.param(None, "error 1: no", id="no data"),
+        pytest.param("text", "error 1: no", id="data of another kind"),
+        pytest.param(
+            {"reason": "approval_required", "decisionId": "d", "approvalId": "a", "retryAfterSeconds": 90},
+            "error 1: no (approval_required); decisionId d, approvalId a, again in 1m 30s",
+            id="all of it",
+        ),
+        pytest.param({"retryAfterSeconds": 10}, "error 1: no; again in 10s", id="a time alone"),
+        pytest.param({"decisionId": 7, "approvalId": [], "retryAfterSeconds": True}, "error 1: no", id="other types"),
+        pytest.param({"retryAfterSeconds": 1e300}, "error 1: no", id="no time that anybody waits"),
+        pytest.param({"retryAfterSeconds": -1}, "error 1: no", id="a time that was"),
+        pytest.param({"decisionId": f"d{ESCAPE}"}, "error 1: no; decisionId d ]0;owned", id="an escape"),
+    ],
+)  # fmt: skip
+def test_an_error_in_one_line(data: Any, line: str) -> None:
+    assert explain(Failure(1, "no", data)) == line
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_rules_in_shadow_mode_are_held_against_them(rig: Rig) -> None:
 def test_a_record_that_was_changed_does_not_agree(rig: Rig) -> None:
     rig.records.write_text(rig.records.read_text().replace('"amount":7}', '"amount":701}'))
     found = rig.run()
-    assert found.exit_code == 1 and "1 differ from what was recorded" in found.output
+    assert found.exit_code == 1 and "1 differs from what was recorded" in found.output
 
 
 def test_what_cannot_be_told_is_said(rig: Rig) -> None:

@@ -62,7 +62,7 @@ def test_rego_agrees_with_itself_and_not_with_another_bundle(rig: Rig, engine: s
     assert (found.exit_code, found.output) == (0, "2 decisions: all agree.\n")
     rig.write("policy/policy.rego", REGO.replace("<= 100", "<= 5"))
     found = run(rig, "replay")
-    assert found.exit_code == 1 and "1 differ from what was recorded" in found.output
+    assert found.exit_code == 1 and "1 differs from what was recorded" in found.output
 
 
 def test_what_an_engine_failed_at_is_no_decision_to_agree_with(rig: Rig) -> None:

@@ -220,8 +220,13 @@ def test_tls_files_are_absolute_and_their_content_counts(tmp_path: Path) -> None
         ),
         pytest.param(
             "version: 1\nservers: {a: {url: http://a/}}\ngrants: [{name: r, allow: ['a__*'], mode: shadow}]\n",
-            "no grants: every caller may call everything",
+            "all grants are in shadow mode: every caller may call everything",
             id="all grants in shadow mode",
+        ),
+        pytest.param(
+            "version: 1\nservers: {a: {url: http://a/}}\ngrants: [{name: r, allow: ['a__*'], expires: 2020-01-01}]\n",
+            "grant 'r' has expired",
+            id="a grant that has expired",
         ),
         pytest.param(
             "version: 1\nservers: {a: {url: http://a/}}\ngrants: [{name: r, allow: ['a__*'], mode: shadow}]\n",
@@ -235,6 +240,16 @@ def test_worth_a_warning(tmp_path: Path, text: str, warning: str) -> None:
     assert found.snapshot is not None
     assert any(warning in line for line in texts(found))
     assert any(warning in line for line in found.snapshot.warnings)
+
+
+@pytest.mark.parametrize("grants", ["", "audit: {dir: audit}\ngrants: [{name: r, allow: ['*'], mode: shadow}]\n"])
+@pytest.mark.parametrize("policy", ["{opa: {url: 'http://localhost:8181'}}", "{rego: {bundle: .}}"])
+def test_where_a_policy_decides_not_everything_is_open(tmp_path: Path, policy: str, grants: str) -> None:
+    (tmp_path / "narthex.rego").write_text("package narthex\n\ndecision := true\n", encoding="utf-8")
+    text = f"version: 1\nservers: {{a: {{url: http://a/}}}}\npolicy: {policy}\n{grants}"
+    found = examine(write(tmp_path, text), env={})
+    assert found.snapshot is not None, texts(found)
+    assert not any("may call everything" in line for line in texts(found))
 
 
 @pytest.mark.parametrize("pattern", ["*", "web__*", "w*", "web__get", "?eb__x", "[w]eb__*", "web_*", "*__delete_*"])

@@ -87,6 +87,7 @@ def test_a_limit(tmp_path: Path, text: str, limit: LimitRule) -> None:
         pytest.param("{name: a, calls: 1, bytes: 1B, window: 1m}", "has `calls` and `bytes`", id="two units"),
         pytest.param("{name: a, calls: 1}", "'window' is missing", id="no window"),
         pytest.param("{name: a, calls: 1, window: 10ms}", "out of bounds", id="a window too short"),
+        pytest.param("{name: a, calls: 1, window: calender day}", "or `calendar` and one of hour, day", id="misspelt"),
         pytest.param("{name: a, calls: 1, window: calendar year}", "the calendar has hour, day", id="no such period"),
         pytest.param('{name: a, calls: 1, window: 1m, alerts: ["101%"]}', "is no share", id="more than all"),
         pytest.param("{name: a, calls: 0, window: 1m}", "out of bounds", id="nothing at all"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from narthex.app import Gateway
 from narthex.config.compile import Overrides, load_snapshot
 from narthex.config.reload import Reloader, ReloadOutcome
 from narthex.errors import ConfigError
@@ -44,6 +45,28 @@ class Running:
     def servers(self) -> list[str]:
         assert self.reloader.current is not None
         return list(self.reloader.current.servers)
+
+
+@pytest.mark.parametrize("reloads", [1, 2])
+def test_a_new_configuration_is_logged_with_its_warnings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, reloads: int
+) -> None:
+    path, ports = tmp_path / "narthex.yaml", "listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\n"
+    write(path, f"{ONE}{ports}grants: [{{name: a, allow: ['*']}}]\n")
+
+    async def main() -> None:
+        gateway = Gateway(load_snapshot(path, env={}))
+        await gateway.start()
+        try:
+            write(path, f"{ONE}{ports}")
+            for _ in range(reloads):
+                await gateway.reload("SIGHUP")
+        finally:
+            await gateway.stop()
+
+    asyncio.run(main())
+    said = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert said == [f"{path}: no grants: every caller may call everything"], "once: the second reload changes nothing"
 
 
 def write(path: Path, text: str) -> None:

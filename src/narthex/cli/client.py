@@ -21,6 +21,7 @@ import click
 import msgspec
 
 from narthex import __version__
+from narthex.cli.amounts import span
 from narthex.errors import GatewayError
 from narthex.flow.codec.headers import NAMED_BY, encode_value
 from narthex.flow.codec.jsonrpc import BAD_JSON, Incoming, Raw, decode_incoming, encode
@@ -37,6 +38,8 @@ CLIENT_INFO = {"name": "narthex-cli", "version": __version__}
 METHOD_NOT_FOUND, HEADER_MISMATCH = -32601, -32020
 _MODERN_ERRORS = (-32020, -32021, -32022)
 _PIECE = 65536
+_FAR_S = 10 * 366 * 86_400
+"""Seconds; nobody waits longer, so what a server says beyond is no time."""
 EraChoice = Literal["auto", "modern", "legacy"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -300,9 +303,14 @@ def _said(status: int, url: str, *, known: bool) -> str:
 
 
 def explain(failure: Failure) -> str:
-    """An error as one line: code, message, our reason where it has one."""
-    reason = failure.data.get("reason") if isinstance(failure.data, dict) else None
-    return one_line(f"error {failure.code}: {failure.message}" + (f" ({reason})" if isinstance(reason, str) else ""))
+    """An error as one line: code, message, our reason where it has one; ids to ask about it with, and when again."""
+    data = failure.data if isinstance(failure.data, dict) else {}
+    reason, again = data.get("reason"), data.get("retryAfterSeconds")
+    more = [f"{key} {data[key]}" for key in ("decisionId", "approvalId") if isinstance(data.get(key), str)]
+    if isinstance(again, int | float) and not isinstance(again, bool) and 0 <= again < _FAR_S:
+        more.append(f"again in {span(again)}")
+    said = f"error {failure.code}: {failure.message}" + (f" ({reason})" if isinstance(reason, str) else "")
+    return one_line("; ".join([said, ", ".join(more)]) if more else said)
 
 
 # --- what the commands share

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from narthex.cli.amounts import counted, size, span
 from narthex.cli.client import one_line
 from narthex.cli.kept import admin_option, config_option, find_file, json_option, say, table
 
@@ -49,6 +50,20 @@ def limits(ctx: click.Context, principal: str, admin: str, config: Path | None, 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     per = ", ".join(f"{word} {one_line(value)}" for word, value in one["per"].items())
-    unit = one["currency"] or one["unit"].replace("_", " ")
-    resets = f"{one['resets_in']:.0f} s" if one["resets_in"] else "-"
-    return one_line(one["limit"]), per or "everybody", str(one["used"]), f"{one['most']} {unit}", resets
+    used, most = _amounts(one)
+    return one_line(one["limit"]), per or "everybody", used, most, span(one["resets_in"]) if one["resets_in"] else "-"
+
+
+def _amounts(one: dict[str, Any]) -> tuple[str, str]:
+    """What is used, and of what: money is counted in millionths, all else as its unit says."""
+    from narthex.flow.limit.money import show_amount, show_money
+
+    used, most = one["used"], one["most"]
+    unit, _, way = one["unit"].partition("_")
+    if unit == "money":
+        return show_amount(used), show_money(most, one["currency"])
+    if unit == "bytes":
+        return size(used), f"{size(most)} {way}".rstrip()
+    if unit == "concurrent":
+        return str(used), f"{most} at a time"
+    return str(used), f"{counted(most, unit.removesuffix('s'))} {way}".rstrip()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.amounts import counted
 from narthex.cli.client import one_line
 from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say
@@ -72,7 +73,9 @@ def suggest(ctx: click.Context, records: Path | None, config: Path | None, as_js
     else:
         for one in found:
             _say(one, path.name)
-        click.echo(f"From {usage.allowed} allowed calls, {usage.since or '?'} to {usage.until or '?'}.", err=True)
+        click.echo(
+            f"From {counted(usage.allowed, 'allowed call')}, {usage.since or '?'} to {usage.until or '?'}.", err=True
+        )
         click.echo(proposal, nl=False)
     ctx.exit(1 if unused or narrower else 0)
 
@@ -137,7 +140,10 @@ def _usage(snapshot: Snapshot, records: Path | None) -> Usage:
         text = f"none of {silent[0]} lines is a decision with its input (audit: {{inputs: full}})"
         raise click.ClickException(f"nothing to learn from: {text}")
     if usage.untold:
-        click.echo(f"{usage.untold} calls count for every grant that may have allowed them: no arguments", err=True)
+        click.echo(
+            f"{counted(usage.untold, 'call')} without arguments: counted for every grant that may have allowed it",
+            err=True,
+        )
     return usage
 
 
@@ -147,7 +153,7 @@ def _say(one: Excess, file: str) -> None:
         click.secho(f"{place}'{one.grant.name}': nobody used it", fg="yellow", err=True)
     elif one.narrower is not None:
         names = one_line(", ".join(name for globs in one.narrower.values() for name in globs))
-        click.secho(f"{place}'{one.grant.name}': {one.used} calls, all of {names}", fg="yellow", err=True)
+        click.secho(f"{place}'{one.grant.name}': {counted(one.used, 'call')}, all of {names}", fg="yellow", err=True)
 
 
 def _plain(one: Excess) -> dict[str, Any]:

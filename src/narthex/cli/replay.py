@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.amounts import counted
 from narthex.cli.client import one_line
 from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say, table
@@ -104,13 +105,14 @@ def _show(found: Replayed, silent: int, against: Path | None) -> None:
         )
         return
     total = sum(seen.count for seen in found.differences.values()) + found.more
+    decisions = counted(found.decided, "decision")
     if not total:
         word = "all agree" if against is None else f"nothing changes under {against}"
-        click.secho(f"{found.decided} decisions: {word}.", fg="green")
+        click.secho(f"{decisions}: {word}.", fg="green")
     elif against is None:
-        click.secho(f"{found.decided} decisions: {total} differ from what was recorded.", fg="red")
+        click.secho(f"{decisions}: {total} differ{'s' if total == 1 else ''} from what was recorded.", fg="red")
     else:
-        click.secho(f"{found.decided} decisions: {total} would change under {against}.", fg="yellow")
+        click.secho(f"{decisions}: {total} would change under {against}.", fg="yellow")
 
 
 def _words(decision: Decision) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
@@ -464,8 +465,14 @@ class _Compiler:
         reading = self.reading
         if reading.problems:
             return
-        if not any(one.mode == "enforce" and _speaks_of_calls(one) for one in self.settings.grants):
-            reading.warnings.append(Problem(reading.file, None, "no grants: every caller may call everything"))
+        modes = {one.mode for one in self.settings.grants if _speaks_of_calls(one)}
+        if "enforce" not in modes and self.settings.policy is None:
+            why = "all grants are in shadow mode" if modes else "no grants"
+            reading.warnings.append(Problem(reading.file, None, f"{why}: every caller may call everything"))
+        now = time.time()
+        for number, one in enumerate(self.settings.grants):
+            if one.expires and one.expires <= now:
+                reading.warn(("grants", str(number), "expires"), f"grant '{one.name}' has expired: it counts no more")
         if self.settings.audit is None:
             for number, one in enumerate(self.settings.grants):
                 if one.mode == "shadow":

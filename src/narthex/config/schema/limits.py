@@ -34,7 +34,10 @@ def parse_window(text: str) -> WindowText:
         if period not in PERIODS:
             raise ValueError(f"{quote(text)}: the calendar has {', '.join(PERIODS)}; write `calendar day`")
         return WindowText(period=period)
-    seconds = values.parse_duration(text)
+    try:
+        seconds = values.parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or `calendar` and one of {', '.join(PERIODS)}") from None
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise ValueError(f"{quote(text)} is out of bounds; a window has 1s to 366d")
     return WindowText(seconds)

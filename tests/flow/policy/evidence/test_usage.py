@@ -83,6 +83,13 @@ def test_a_review_has_only_what_counts_for_the_caller_now() -> None:
     assert rows == [("tools", "a__x", "reads", True), ("prompts", "a__*", "spare", False)]
 
 
+def test_one_use_of_a_grant_does_not_hide_its_other_patterns() -> None:
+    grants = (Grant("all", "allow", tools=("a__*", "b__*", "*__x"), prompts=("a__*",)),)
+    usage = used(grants, [recorded(*decided(Grants(grants), SUPPORT, "a__x", b"{}"))])
+    rows = [(row.kind, row.resource) for row, one in review(usage, NOW) if one is None]
+    assert rows == [("tools", "b__*"), ("prompts", "a__*")]
+
+
 def test_a_call_that_a_person_did_not_approve_is_no_use() -> None:
     grants = (Grant("held", "hold", tools=("a__x",)),)
     one = recorded(*decided(Grants(grants), SUPPORT, "a__x", b"{}"))

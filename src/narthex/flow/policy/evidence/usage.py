@@ -7,6 +7,7 @@ Cases: `tests/flow/policy/evidence/test_usage.py`. Source: SOC 2 CC6.3 and ISO 2
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from narthex.flow.policy.site import PATTERNS_OF, PatternKey
 from narthex.flow.route.patterns import compile_globs
 from narthex.types import Grant, Kind, Principal
 
+_KEYS: tuple[PatternKey, ...] = ("tools", "prompts", "resources")
 MOST_NAMES = 50
 """Names that a narrower grant lists one by one; where more were used, its pattern stays."""
 
@@ -110,7 +112,7 @@ def excess(usage: Usage) -> Iterator[Excess]:
         used = usage.by_rule.get(grant.name, {})
         count = sum(one.count for one in used.values())
         patterns: dict[PatternKey, tuple[str, ...]] = {}
-        for key in ("tools", "prompts", "resources"):
+        for key in _KEYS:
             names = sorted({name for kind, name in used if PATTERNS_OF[kind] == key})
             patterns[key] = _narrowed(getattr(grant, key), names)
         same = all(patterns[key] == getattr(grant, key) for key in patterns)
@@ -138,13 +140,15 @@ def review(usage: Usage, now: float) -> Iterator[tuple[Row, Used | None]]:
         now: Unix seconds; what does not count at this moment is not granted.
     """
     yield from sorted(usage.rows.items(), key=lambda one: (one[0].principal.key, one[0].resource, one[0].rule))
-    used = {(row.principal.key, row.rule) for row in usage.rows}
+    used: defaultdict[tuple[Hashable, str, PatternKey], list[str]] = defaultdict(list)
+    for row in usage.rows:
+        used[row.principal.key, row.rule, PATTERNS_OF[row.kind]].append(row.resource)
     for key, principal in sorted(usage.people.items()):
         for grant in usage.grants:
-            if grant.effect == "deny" or (key, grant.name) in used:
+            if grant.effect == "deny" or not applies_to(grant, principal) or not in_time(grant, now):
                 continue
-            if not applies_to(grant, principal) or not in_time(grant, now):
-                continue
-            for kind in ("tools", "prompts", "resources"):
+            for kind in _KEYS:
+                names = used.get((key, grant.name, kind), ())
                 for pattern in getattr(grant, kind):
-                    yield Row(principal, kind, pattern, grant.name), None
+                    if not any(map(compile_globs((pattern,)), names)):
+                        yield Row(principal, kind, pattern, grant.name), None

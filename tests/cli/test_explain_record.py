@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -111,6 +112,34 @@ def test_what_was_recorded_is_shown_where_it_cannot_be_decided_again(rig: Rig) -
     document = json.loads(explained(rig, str(rig.folder / "digest.jsonl"), "--json").stdout)
     assert document["record"]["rule"] == "small refunds" and not document["agrees"]
     assert document["untold"] == why.removeprefix("Error: ")
+
+
+def test_what_a_rule_on_runs_refused_is_shown_and_not_decided_again(rig: Rig) -> None:
+    runs = "runs: {rules: [{name: few, deny: ['billing__refund'], at_most: 1, within: 1m}]}\n"
+    rig.config.write_text(CONFIG + runs)
+    record = json.loads(rig.records.read_text().splitlines()[1])
+    record["policy"] |= {"effect": "deny", "reason": "run_count", "rule": "few", "line": 9}
+    record["input"].pop("run", None)
+    found = explained(rig, str(rig.write("one.jsonl", json.dumps(record) + "\n")))
+    recorded, why = found.output.splitlines()[-2:]
+    assert found.exit_code == 1 and recorded == "Recorded: deny, run_count by 'few' (line 9)."
+    assert why.startswith("Error: it cannot be decided again: what its run had done was not recorded, and 'few'")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_call_that_has_begun_is_explained_by_its_end(rig: Rig, compressed: bool) -> None:
+    begin = '{"id":"b-1","event":"begin","policy":{"effect":"allow","reason":"granted"},"seq":7}\n'
+    end = rig.records.read_text().splitlines()[0].removesuffix("}") + ',"begin":7,"seq":9}\n'
+    first = rig.folder / "audit" / "calls-20261126T000000000-0.jsonl"
+    first.write_text(begin)
+    found = explained(rig, "b-1")
+    assert found.exit_code == 1 and "that record says that a call begins" in found.output
+    rig.records.write_text(end)
+    if compressed:
+        first.with_name(first.name + ".gz").write_bytes(gzip.compress(begin.encode()))
+        first.unlink()
+    found = explained(rig, "b-1")
+    assert found.exit_code == 0 and "Recorded: allow, granted by 'reads' (line 6): the same." in found.output
 
 
 def test_a_record_stands_alone(rig: Rig) -> None:

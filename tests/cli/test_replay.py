@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def rig(tmp_path: Path) -> Rig:
 def test_the_configuration_that_decided_agrees(rig: Rig) -> None:
     for words in ((), (str(rig.records),), (str(rig.records.parent),)):
         found = rig.run(*words)
-        assert (found.exit_code, found.output) == (0, "3 decisions: all agree.\n")
+        assert (found.exit_code, found.stdout) == (0, "3 decisions: all agree.\n")
     assert rig.run("-", input=rig.records.read_text()).exit_code == 0
 
 
@@ -121,11 +122,34 @@ def test_nothing_compared_is_not_agreement(rig: Rig, text: str, says: str) -> No
     assert found.exit_code == 1 and says in found.stdout
 
 
+def test_another_revision_of_the_configuration_is_named(rig: Rig) -> None:
+    words = "3 were decided by another revision of the configuration.\n"
+    assert rig.run().stderr == words and rig.document()["other_revision"] == 3
+    assert words not in rig.run("--against", str(rig.config)).stderr
+    revision = load_snapshot(rig.config, env={}).revision
+    rig.records.write_text(rig.records.read_text().replace('"config":"c0ffee"', f'"config":"{revision}"'))
+    assert rig.run().stderr == "" and rig.document()["other_revision"] == 0
+
+
+def test_compressed_files_are_read_too(rig: Rig) -> None:
+    packed = rig.folder / "audit" / "calls-20261126T000000000-0.jsonl.gz"
+    packed.write_bytes(gzip.compress(rig.records.read_bytes()))
+    assert rig.run().stdout == "6 decisions: all agree.\n"
+    rig.records.unlink()
+    assert rig.run(str(packed)).stdout == "3 decisions: all agree.\n"
+    words = ["policy", "suggest", "--config", str(rig.config)]
+    assert "From 2 allowed calls" in CliRunner().invoke(cli, words).stderr
+    damaged = packed.read_bytes()
+    packed.write_bytes(damaged[:40] + bytes(40) + damaged[80:])
+    found = rig.run()
+    assert found.exit_code == 1 and f"{packed}: it cannot be read further" in found.output
+
+
 def test_misused(rig: Rig) -> None:
     assert rig.run("nowhere.jsonl").exit_code == 2
     rig.records.unlink()
     found = rig.run()
-    assert found.exit_code == 1 and "no records in" in found.output
+    assert found.exit_code == 1 and "no records in" in found.output and "calls-STAMP-SLOT.jsonl" in found.output
     rig.config.write_text(CONFIG.partition("audit:")[0])
     found = rig.run()
     assert found.exit_code == 1 and "records nothing" in found.output

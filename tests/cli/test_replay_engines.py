@@ -59,7 +59,7 @@ def run(rig: Rig, *words: str) -> Result:
 def test_rego_agrees_with_itself_and_not_with_another_bundle(rig: Rig, engine: str) -> None:
     rig.config.write_text(HEAD + f"policy: {{rego: {{bundle: policy, engine: {engine}}}}}\n")
     found = run(rig, "replay")
-    assert (found.exit_code, found.output) == (0, "2 decisions: all agree.\n")
+    assert (found.exit_code, found.stdout) == (0, "2 decisions: all agree.\n")
     rig.write("policy/policy.rego", REGO.replace("<= 100", "<= 5"))
     found = run(rig, "replay")
     assert found.exit_code == 1 and "1 differs from what was recorded" in found.output
@@ -91,7 +91,7 @@ def test_an_agent_is_asked_again(rig: Rig) -> None:
     with served(agent.app) as url:
         rig.config.write_text(HEAD + f"policy: {{opa: {{url: '{url}', path: narthex/decision}}}}\n")
         found = run(rig, "replay")
-        assert (found.exit_code, found.output) == (0, "2 decisions: all agree.\n")
+        assert (found.exit_code, found.stdout) == (0, "2 decisions: all agree.\n")
         agent.status = 500
         found = run(rig, "replay", "--json")
     document = json.loads(found.stdout)

@@ -81,6 +81,8 @@ def _read(record: str, snapshot: Snapshot) -> Recorded:
         raise click.ClickException(f"no record in {record}")
     if len(lines) > 1:
         raise click.ClickException(f"several records in {record}: name one, as {record}:LINE or by its id")
+    if not found and b'"event":"begin"' in lines[0]:
+        raise click.ClickException("that record says that a call begins; the one of its end, if any, what was decided")
     if not found:
         raise click.ClickException("what that decision was taken on was not recorded (audit: {inputs: full})")
     return found[0]

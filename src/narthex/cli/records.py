@@ -20,30 +20,38 @@ if TYPE_CHECKING:
     from narthex.flow.policy.runs.runs import Runs
     from narthex.types import Principal, Snapshot
 
-LONGEST = 16 * 1024 * 1024
-"""Bytes of a line; a longer one is no record."""
-
 
 def files_of(path: Path) -> list[Path]:
-    """The journal's files in a folder, in their order; or the file itself."""
+    """The journal's files in a folder, compressed or not, in their order; or the file itself."""
     if not path.is_dir():
         return [path]
-    found = sorted(path.glob("calls-*.jsonl"))
+    from narthex.telemetry.audit.verify import segments_in
+
+    found = segments_in(path)
     if not found:
-        raise click.ClickException(f"no records in {path}: calls-YYYYMMDD.jsonl is what the journal writes")
+        raise click.ClickException(f"no records in {path}: calls-STAMP-SLOT.jsonl (or .gz) is what the journal writes")
     return found
 
 
 def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Each line with its place. `-` is standard input."""
+    """Each line with its place. `-` is standard input. Raises ClickException: a file is damaged."""
+    from narthex.telemetry.audit.verify import Report, lines_in
+
     for file in files_of(path):
-        stream = sys.stdin.buffer if str(file) == "-" else file.open("rb")
-        with stream:
-            number = 0
-            while line := stream.readline(LONGEST):
-                number += 1
-                if line.strip():
-                    yield f"{file}:{number}", line
+        report = Report()
+        lines = _from_stdin() if str(file) == "-" else lines_in(file, report)
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield f"{file}:{number}", line
+        for fault in report.faults:
+            raise click.ClickException(f"{file}: {fault.text}")
+
+
+def _from_stdin() -> Iterator[bytes]:
+    from narthex.telemetry.audit.chain import LONGEST
+
+    while line := sys.stdin.buffer.readline(LONGEST):
+        yield line
 
 
 def recorded_in(path: Path, silent: list[int]) -> Iterator[Recorded]:
@@ -71,23 +79,46 @@ def folder_of(snapshot: Snapshot) -> Path:
 
 
 def find_record(folder: Path, id_: str) -> bytes:
-    """The line of the record with this id, or of the decision that a client was told; the latest of them."""
+    """The line of the record with this id, or of the decision that a client was told; the latest of them. Of a call's
+    beginning it is the line of its end, where there is one: that says what was decided."""
+    wanted, files = id_.encode(), files_of(folder)
+    for at in reversed(range(len(files))):
+        found = b""
+        for _, line in lines_of(files[at]):
+            if wanted in line and b'"' + wanted + b'"' in (_member(line, "id"), _member(line, "decision_id")):
+                found = line
+        if found:
+            return _end_of(found, files[at:]) if _member(found, "event") == b'"begin"' else found
+    raise click.ClickException(f"no record {id_} in {folder}")
+
+
+def _end_of(begin: bytes, files: list[Path]) -> bytes:
+    """The record of the same chain that names this one as its beginning; else this one. `files`: from its own on."""
+    seq, chain = _member(begin, "seq"), _chain_of(files[0])
+    for file in files:
+        if _chain_of(file) == chain:
+            for _, line in lines_of(file):
+                if b'"begin":' + seq in line and _member(line, "begin") == seq:
+                    return line
+    return begin
+
+
+def _chain_of(file: Path) -> str:
+    """Which chain its first line says that it is of."""
+    from narthex.telemetry.audit.headers import read_header
+
+    header = next((read_header(line) for _, line in lines_of(file)), None)
+    return header.chain if header is not None else ""
+
+
+def _member(line: bytes, name: str) -> bytes:
+    """A member of a line, as it stands there; empty where there is none, or the line is no record."""
     import msgspec
 
-    wanted = id_.encode()
-    for file in reversed(files_of(folder)):
-        found = b""
-        for _, line in lines_of(file):
-            if wanted in line:
-                try:
-                    names = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-                    if b'"' + wanted + b'"' in (bytes(names.get("id", b"")), bytes(names.get("decision_id", b""))):
-                        found = line
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    continue
-        if found:
-            return found
-    raise click.ClickException(f"no record {id_} in {folder}")
+    try:
+        return bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw]).get(name, b""))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return b""
 
 
 def run_rules_of(snapshot: Snapshot) -> RunRules | None:

@@ -50,7 +50,7 @@ def replay(
     Exits 0 where nothing differs, 1 where something does or nothing could be compared.
 
     With --json: {"decided", "agrees", "differences": [{"principal", "kind", "resource", "before", "after", "count",
-    "first", "last", "id"}], "more", "untold", "silent", "revision"}.
+    "first", "last", "id"}], "more", "untold", "silent", "revision", "other_revision"}.
     """
     from narthex.config.compile import load_snapshot
 
@@ -60,23 +60,29 @@ def replay(
         records = folder_of(ruling)
     elif str(records) != "-" and not records.exists():
         raise click.BadParameter(f"no file or folder '{records}'")
-    silent = [0]
+    silent, others = [0], [0]
     by_effect = against is not None or shadow
-    found = asyncio.run(_replay(records, snapshot, silent, shadow=shadow, by_effect=by_effect))
+    found = asyncio.run(_replay(records, snapshot, silent, others, shadow=shadow, by_effect=by_effect))
     if as_json:
-        say(_document(found, silent[0], snapshot.revision))
+        say(_document(found, silent[0], snapshot.revision) | {"other_revision": others[0]})
     else:
+        if others[0] and not by_effect:
+            click.echo(f"{others[0]} were decided by another revision of the configuration.", err=True)
         _show(found, silent[0], against or (Path(snapshot.source) if shadow else None))
     ctx.exit(0 if found.agrees and found.decided else 1)
 
 
-async def _replay(records: Path, snapshot: Snapshot, silent: list[int], *, shadow: bool, by_effect: bool) -> Replayed:
+async def _replay(
+    records: Path, snapshot: Snapshot, silent: list[int], others: list[int], *, shadow: bool, by_effect: bool
+) -> Replayed:
+    """`others` counts decisions of another revision of the configuration."""
     from narthex.flow.policy.evidence.replay import Replayed
     from narthex.flow.policy.evidence.replay import replay as decide
 
     found = Replayed()
     async with judging(snapshot, shadow=shadow) as again:
         for one in recorded_in(records, silent):
+            others[0] += one.config not in ("", snapshot.revision)
             await decide(one, again, found, by_effect=by_effect)
     return found
 

@@ -15,8 +15,7 @@ import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.flow.route.patterns import compile_globs
-from narthex.telemetry.audit.segments import SEGMENT
-from narthex.telemetry.audit.verify import Report, lines_in
+from narthex.telemetry.audit.verify import Report, lines_in, segments_in
 
 OWN = frozenset({"open", "segment", "close"})
 """Events that are the journal's own, and no record of anything."""
@@ -71,10 +70,9 @@ class Search:
 
     def _files(self) -> list[Path]:
         """Segments in the order in which they were begun, but for those that were begun after all that is wanted."""
-        found = sorted([*self.folder.glob(f"{SEGMENT}*.jsonl"), *self.folder.glob(f"{SEGMENT}*.jsonl.gz")])
         until = re.sub(r"[^0-9T]", "", self._wanted.until)
         return [
-            path for path in found
+            path for path in segments_in(self.folder)
             if not until or (stamp := _STAMP.match(path.name)) is None or stamp[1][: len(until)] <= until[:18]
         ]  # fmt: skip
 

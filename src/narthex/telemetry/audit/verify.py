@@ -9,6 +9,7 @@ Reference: `docs/guides/audit.md`, what a chain proves and what not.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -27,6 +28,8 @@ from narthex.telemetry.audit.segments import CHECKPOINTS, SEGMENT, SIGN_RECORDS
 
 MOST_UNSIGNED_S = 10.0
 """Seconds that the records behind the last checkpoint may span: ten times what is usual, for a disk that is slow."""
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What a damaged file raises."""
 MOST_LISTED = 1_000
 """Faults, and calls without an end, that a report lists; all are counted."""
 What = Literal["changed", "missing", "cut", "unsigned", "foreign"]
@@ -143,11 +146,11 @@ def verify(folder: Path, keys: dict[str, Ed25519PublicKey], places: Iterable[Pat
 def _segments(folder: Path, report: Report) -> dict[str, list[_Segment]]:
     """The segments of each chain, in its order."""
     found: defaultdict[str, list[_Segment]] = defaultdict(list)
-    for path in sorted([*folder.glob(f"{SEGMENT}*.jsonl"), *folder.glob(f"{SEGMENT}*.jsonl.gz")]):
+    for path in segments_in(folder):
         with opened(path) as file:
             try:
                 line = file.readline(LONGEST)
-            except (OSError, EOFError) as error:
+            except UNREADABLE as error:
                 report.fault("changed", path.name, 1, f"it cannot be read: {error}")
                 continue
         header = read_header(line) if line.endswith(b"\n") else None
@@ -187,6 +190,11 @@ def _points(
     return found
 
 
+def segments_in(folder: Path) -> list[Path]:
+    """The segments in a folder, compressed or not, in the order in which they were begun."""
+    return sorted([*folder.glob(f"{SEGMENT}*.jsonl"), *folder.glob(f"{SEGMENT}*.jsonl.gz")])
+
+
 def opened(path: Path) -> BufferedIOBase:
     """A file of the journal, compressed or not."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
@@ -198,7 +206,7 @@ def lines_in(path: Path, report: Report) -> Iterator[bytes]:
         while True:
             try:
                 line = file.readline(LONGEST)
-            except (OSError, EOFError) as error:
+            except UNREADABLE as error:
                 report.fault("changed", path.name, 0, f"it cannot be read further: {error}")
                 return
             if not line:

@@ -41,6 +41,7 @@ class Recorded(msgspec.Struct, frozen=True):
     Args:
         said: None where the line does not say what was decided.
         went: Was the call let through in the end? A person may have had to say so, or a limit stood against it.
+        config: The revision of the configuration that decided it; empty where that is not said.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Recorded(msgspec.Struct, frozen=True):
     asked: Asked
     said: Decision | None
     went: bool = True
+    config: str = ""
 
 
 # --- the line's form, as far as it is read
@@ -129,6 +131,7 @@ class _Line(msgspec.Struct):
     id: str = ""
     decision_id: str = ""
     decision: str = ""
+    config: str = ""
 
 
 _line = msgspec.json.Decoder(_Line).decode
@@ -189,7 +192,8 @@ class Reader:
             whole=known or not mcp.arguments_size,
             run=None if run is None else {"labels": list(run.labels), "calls": run.calls},
         )
-        return Recorded(line.id or line.decision_id, context.time, asked, _said(line), line.decision in ("", "allow"))
+        went = line.decision in ("", "allow")
+        return Recorded(line.id or line.decision_id, context.time, asked, _said(line), went, line.config)
 
     def _principal(self, raw: bytes, tenant: str, proof: str) -> Principal:
         key = (raw, tenant, proof)

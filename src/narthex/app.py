@@ -226,6 +226,7 @@ class Gateway:
         before, folder = self.journal, Path(snapshot.audit_dir)
         second = Path(snapshot.audit_checkpoints) if snapshot.audit_checkpoints else None
         if before is not None and snapshot.audit_dir and (before.folder, before.second) == (folder, second):
+            before.blocks = snapshot.audit_blocks
             return
         self.journal = None
         if snapshot.audit_dir:
@@ -233,7 +234,8 @@ class Gateway:
             from narthex.telemetry.journal import Journal
 
             on_loop = asyncio.get_running_loop().call_soon_threadsafe
-            self.journal = Journal(folder, load_signer(Path(snapshot.state_dir)), second=second, on_loop=on_loop)
+            signer, blocks = load_signer(Path(snapshot.state_dir)), snapshot.audit_blocks
+            self.journal = Journal(folder, signer, second=second, blocks=blocks, on_loop=on_loop)
         journal = self.journal
         self.front.record = journal.add if journal is not None else None
         self.front.is_full = (lambda: journal.is_full) if journal is not None else bool

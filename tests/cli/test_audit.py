@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from stat import S_IMODE
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
 
+from narthex.cli.audit import EVENTS
 from narthex.cli.main import cli
 from narthex.telemetry.audit.checkpoints import load_signer
+from narthex.telemetry.audit.segments import Segments
+from narthex.telemetry.record import Event
 from tests.telemetry.audit.writing import journal, write
 
 
@@ -75,10 +80,11 @@ def test_a_folder_with_no_journal_is_not_whole(tmp_path: Path) -> None:
     assert run(tmp_path / "nowhere").exit_code == 2
 
 
-def test_search_and_export(folder: Path, tmp_path: Path) -> None:
-    def do(*words: str | Path) -> Result:
-        return CliRunner().invoke(cli, ["audit", *map(str, words)])
+def do(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["audit", *map(str, words)])
 
+
+def test_search_and_export(folder: Path, tmp_path: Path) -> None:
     found = do("search", folder)
     assert found.exit_code == 0 and found.stdout.startswith("time") and "5 found" in found.stderr
     document = json.loads(do("search", folder, "--limit", "2", "--json").stdout)
@@ -89,5 +95,63 @@ def test_search_and_export(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "records.csv"
     assert do("export", folder, "--format", "csv", "--out", out).exit_code == 0
     assert out.read_text().splitlines()[0].startswith("time,id,event") and len(out.read_text().splitlines()) == 6
+    assert S_IMODE(out.stat().st_mode) == 0o600, "as private as the records"
     for form in ("ocsf", "cef"):
         assert len(do("export", folder, "--format", form).stdout.splitlines()) == 5
+
+
+WHO = {"subject": "ann", "client": "bot"}
+ROWS = [
+    {"event": "begin", "time": "t1", "principal": WHO, "server": "git", "name": "git__push", "decision": "allow"},
+    {"event": "call", "time": "t2", "principal": WHO, "server": "git", "name": "push", "decision": "allow",
+     "outcome": "ok"},
+    {"event": "call", "time": "t3", "principal": WHO, "name": "git__push", "decision": "deny", "outcome": "denied",
+     "policy": {"resource": "git__push"}},
+    {"event": "approval", "time": "t4", "principal": WHO, "server": "git", "name": "push", "step": "asked"},
+    {"event": "approval", "time": "t5", "principal": WHO, "server": "git", "name": "push", "step": "approved",
+     "by": "bob"},
+    {"event": "lost", "time": "t6", "count": 3},
+]  # fmt: skip
+
+
+def test_rows_can_be_told_apart(tmp_path: Path) -> None:
+    def add(one: Segments, number: int) -> None:
+        one.add(json.dumps(ROWS[number], separators=(",", ":")).encode())
+
+    folder = tmp_path / "audit"
+    write(folder, len(ROWS), step=add)
+    shown = [[cell for cell in line.split("   ") if cell] for line in do("search", folder).stdout.splitlines()]
+    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in shown if row[0].startswith("t")}
+    who = "ann by bot"
+    assert rows["time"] == ["event", "who", "what", "decision", "outcome", "id"]
+    assert rows["t1"] == ["begin", who, "git__push", "allow", "-", "-"]
+    assert rows["t2"] == ["call", who, "git__push", "allow", "ok", "-"]
+    assert rows["t3"] == ["call", who, "git__push", "deny", "denied", "-"]
+    assert rows["t4"] == ["approval: asked", who, "git__push", "-", "-", "-"]
+    assert rows["t5"] == ["approval: approved by bob", who, "git__push", "-", "-", "-"]
+    assert rows["t6"] == ["lost: 3", "-", "-", "-", "-", "-"]
+    assert "5 found" in do("search", folder, "--tool", "git__push").stderr
+
+
+@pytest.mark.parametrize("command", ["search", "export"])
+@pytest.mark.parametrize(
+    ("option", "word", "said"),
+    [
+        pytest.param("--since", "yesterday", "'yesterday' is no time such as 2026-11-27", id="no time"),
+        pytest.param("--until", "27.11.2026", "'27.11.2026' is no time such as 2026-11-27", id="another calendar"),
+        pytest.param("--outcome", "fine", "'tool_error'", id="no outcome"),
+        pytest.param("--event", "calls", "'approval'", id="no event"),
+    ],
+)
+def test_what_is_misspelt_is_no_empty_answer(folder: Path, command: str, option: str, word: str, said: str) -> None:
+    found = do(command, folder, option, word)
+    assert found.exit_code == 2 and said in found.stderr and not found.stdout
+
+
+def test_an_offset_is_counted(folder: Path) -> None:
+    assert "5 found" in do("search", folder, "--since", "2023-11-14T23:00+01:00").stderr, "they are of 22:13 UTC"
+    assert "0 found" in do("search", folder, "--since", "2023-11-14T22:00-01:00").stderr
+
+
+def test_every_event_can_be_asked_for() -> None:
+    assert set(EVENTS) == {*get_args(Event), "approval", "lost"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from narthex import __version__
@@ -38,6 +39,18 @@ def test_the_record_of_a_step() -> None:
         "by": "bob",
     }
     assert b"sealed" not in line
+
+
+@pytest.mark.parametrize(
+    ("told", "time"),
+    [
+        pytest.param(200.25, "1970-01-01T00:03:20.250000Z", id="at once"),
+        pytest.param(203.5, "1970-01-01T00:03:20.999999Z", id="later: the second stands"),
+        pytest.param(199.5, "1970-01-01T00:03:20.000000Z", id="a clock that goes back"),
+    ],
+)
+def test_the_time_of_a_step_is_within_its_second(told: float, time: str) -> None:
+    assert json.loads(ApprovalEntry(USED, USED.steps(300)[1], at=told).line("i-1"))["time"] == time
 
 
 def test_steps_stand_among_the_calls(tmp_path: Path) -> None:

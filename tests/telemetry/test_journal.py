@@ -165,6 +165,30 @@ class Disk:
         return self._write(file, data, offset)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "said"),
+    [
+        pytest.param(True, "calls that wait for the disk are refused, all others once 4 records wait", id="block"),
+        pytest.param(False, "calls go on, and records are lost once 4 wait", id="degrade"),
+    ],
+)
+def test_the_log_says_what_becomes_of_calls(
+    make: Callable[..., Journal],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    blocks: bool,
+    said: str,
+) -> None:
+    disk = Disk(monkeypatch)
+    journal = make(capacity=4, blocks=blocks)
+    disk.error, disk.most = errno.ENOSPC, 0
+    add(journal, "a")
+    wait_for(lambda: bool(journal.problem), "the problem")
+    wait_for(lambda: bool(caplog.records), "the word of it")
+    assert f"cannot be written; {said}: " in caplog.records[0].getMessage()
+    disk.error = 0
+
+
 def test_a_full_disk_is_said_counted_and_gone_on_with(
     make: Callable[..., Journal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

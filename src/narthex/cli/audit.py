@@ -19,6 +19,7 @@ import click
 
 from narthex.cli.client import one_line
 from narthex.cli.kept import config_option, find_file, json_option, say, table
+from narthex.telemetry.accounts import OUTCOMES
 
 if TYPE_CHECKING:
     from narthex.telemetry.audit.reading import Search
@@ -28,6 +29,7 @@ SEARCHED = 100
 """Records that a search shows, unless told otherwise."""
 SHOWN = 20
 """Rows for people; `--json` gives more."""
+EVENTS = ("call", "begin", "refused", "admin", "approval", "lost")
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -85,18 +87,39 @@ def verify(
     ctx.exit(1 if report.fault_count else 0)
 
 
+class Moment(click.ParamType[str]):
+    """A time, as records have it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from narthex.telemetry.audit.reading import moment
+
+        try:
+            return moment(str(value))
+        except ValueError:
+            self.fail(f"'{value}' is no time such as 2026-11-27 or 2026-11-27T09:30:00+01:00", param, ctx)
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 _SELECTION = (
-    click.option("--since", default="", help="From this time on, RFC 3339 in UTC or its beginning: 2026-11-27T09."),
-    click.option("--until", default="", help="Before this time."),
+    click.option(
+        "--since",
+        type=Moment(),
+        metavar="TIME",
+        help="From this time on: RFC 3339 or its beginning (2026-11-27T09), in UTC where no offset stands behind it.",
+    ),
+    click.option("--until", type=Moment(), metavar="TIME", help="Before this time."),
     click.option("--principal", default="", metavar="SUBJECT", help="Of this human or service."),
     click.option("--client", default="", help="By this agent."),
     click.option("--tenant", default="", help="Of this tenant."),
     click.option("--endpoint", default="", help="At this endpoint."),
     click.option("--tool", "tools", multiple=True, metavar="PATTERN", help="Of these tools: <server>__<name>, with *."),
     click.option("--decision", type=click.Choice(("allow", "deny", "hold")), help="Decided so."),
-    click.option("--outcome", default="", help="Ended so: ok, tool_error, denied …"),
-    click.option("--event", default="", help="Of this kind: call, begin, refused, admin, approval, lost."),
+    click.option(
+        "--outcome", type=click.Choice(OUTCOMES), metavar="OUTCOME", help="Ended so: ok, tool_error, denied …"
+    ),
+    click.option("--event", type=click.Choice(EVENTS), help="Of this kind."),
     click.option("--id", default="", help="With this id, or this decisionId."),
 )
 
@@ -133,7 +156,7 @@ def search(
     if as_json:
         say({"records": list(kept), "found": count, "unread": looking.unread})
     else:
-        rows = [("time", "who", "what", "decision", "outcome", "id"), *map(_row, kept)]
+        rows = [("time", "event", "who", "what", "decision", "outcome", "id"), *map(_row, kept)]
         table(rows if kept else rows[:1])
         click.echo(f"{count} found{f', the latest {len(kept)} are shown' if count > len(kept) else ''}", err=True)
         _say_unread(looking.unread)
@@ -145,7 +168,11 @@ def search(
 @click.option(
     "--format", "form", type=click.Choice(("jsonl", "csv", "ocsf", "cef")), default="jsonl", show_default=True
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A file; standard output without it.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file, for this user alone where it is new; standard output without it.",
+)
 @_selection
 @config_option
 @click.pass_context
@@ -160,7 +187,9 @@ def export(
     from narthex.telemetry.audit.formats import COLUMNS, FORMATS
 
     looking, write = _looking(ctx, folder, config, wanted), FORMATS[form]
-    with out.open("w", encoding="utf-8", newline="") if out is not None else nullcontext(sys.stdout) as stream:
+    with (
+        open(out, "w", encoding="utf-8", newline="", opener=_private) if out is not None else nullcontext(sys.stdout)
+    ) as stream:
         if form == "csv":
             stream.write(",".join(COLUMNS) + "\n")
         for record in looking:
@@ -176,12 +205,28 @@ def _looking(ctx: click.Context, folder: Path | None, config: Path | None, wante
     return Search(folder, Wanted(**{name: value for name, value in wanted.items() if value}))
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file that is for this user alone where it is a new one: records say who did what."""
+    return os.open(path, flags, 0o600)
+
+
+def _event(record: dict[str, Any]) -> str:
+    """What kind of record it is; of an approval which step, and whose; how many were lost."""
+    text = str(record.get("event") or "")
+    more = record.get("step") or record.get("count")
+    by = f" by {record['by']}" if record.get("by") else ""
+    return f"{text}: {more}{by}" if more else text
+
+
 def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    from narthex.telemetry.audit.reading import what_of
+
     who = record.get("principal")
     who = who if isinstance(who, dict) else {}
     caller = " by ".join(str(who[name]) for name in ("subject", "client") if who.get(name))
-    what = "__".join(str(record[name]) for name in ("server", "name") if record.get(name)) or record.get("method", "")
-    cells = (record.get("time"), caller, what, record.get("decision"), record.get("outcome"), record.get("id"))
+    what = what_of(record) or record.get("method")
+    ends = (record.get(name) for name in ("decision", "outcome", "id"))
+    cells = (record.get("time"), _event(record), caller, what, *ends)
     return tuple(one_line(str(cell)) if cell else "-" for cell in cells)
 
 

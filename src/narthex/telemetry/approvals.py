@@ -14,6 +14,9 @@ from narthex import __version__
 from narthex.flow.policy.approvals.approval import Approval, Step
 from narthex.telemetry.record import FORM, stamp
 
+LAST = 0.999999
+"""Steps are kept with the second that they happened in. Within it the record has the time when the journal was told, so
+that it stands in order with those of the calls; where that was later, the last moment of that second."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -23,7 +26,7 @@ class ApprovalEntry(msgspec.Struct):
     approval: Approval
     step: Step
     at: float = 0.0
-    """Set by the journal, as what follows; the record has the time of the step."""
+    """Set by the journal, as what follows."""
     seq: int = 0
     done: Callable[[str], None] | None = None
     """Nobody waits for it."""
@@ -34,7 +37,7 @@ class ApprovalEntry(msgspec.Struct):
         record = ApprovalRecord(
             v=FORM,
             id=id_,
-            time=stamp(float(at)),
+            time=stamp(min(max(self.at, at), at + LAST)),
             event="approval",
             step=step,
             approval=one.id,

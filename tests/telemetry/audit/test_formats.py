@@ -39,9 +39,21 @@ def test_no_cell_is_a_formula(text: str) -> None:
     assert row({**RECORD, "name": text})["name"] == f"'{text}"
 
 
+def test_a_number_is_no_formula() -> None:
+    found = row({**RECORD, "code": -32602, "seconds": -0.5, "reason": "-1"})
+    assert (found["code"], found["seconds"], found["reason"]) == ("-32602", "-0.5", "'-1")
+
+
+def test_one_name_in_every_form() -> None:
+    denied = {**RECORD, "name": "github__search", "outcome": "denied", "policy": {"resource": "github__search"}}
+    for record in (RECORD, denied):
+        assert row(record)["resource"] == json.loads(ocsf(record))["api"]["operation"] == "github__search"
+        assert "|tools/call|github__search|" in cef(record)
+
+
 def test_an_event_in_common_form() -> None:
     found = cef({**RECORD, "name": "a|b\\c", "reason": "x=y"})
-    assert found.startswith("CEF:0|Narthex|Narthex|") and "|tools/call|a\\|b\\\\c|3|" in found
+    assert found.startswith("CEF:0|Narthex|Narthex|") and "|tools/call|github__a\\|b\\\\c|3|" in found
     for pair in ("suser=u-17", "src=10.0.0.7", "act=allow", "reason=x\\=y", "cs1Label=agent cs1=helpdesk-bot",
                  "rt=1700000000250"):  # fmt: skip
         assert pair in found
@@ -52,7 +64,7 @@ def test_an_api_activity() -> None:
     found = json.loads(ocsf(RECORD))
     assert (found["class_uid"], found["type_uid"], found["category_uid"]) == (6003, 600399, 6)
     assert (found["time"], found["status_id"], found["severity_id"]) == (1_700_000_000_250, 1, 1)
-    assert found["api"]["operation"] == "search" and found["api"]["service"] == {"name": "github"}
+    assert found["api"]["operation"] == "github__search" and found["api"]["service"] == {"name": "github"}
     assert found["actor"]["user"]["uid"] == "u-17" and found["src_endpoint"] == {"ip": "10.0.0.7"}
     assert found["metadata"]["version"] == "1.9.0" and found["metadata"]["profiles"] == ["record_integrity"]
     assert found["attestation"]["fingerprint"] == {"algorithm_id": 3, "algorithm": "SHA-256", "value": "ab" * 32}

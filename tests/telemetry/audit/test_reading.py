@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from narthex.telemetry.audit.reading import Search, Wanted
+from narthex.telemetry.audit.reading import Search, Wanted, moment, what_of
 from narthex.telemetry.audit.segments import Segments
 from tests.telemetry.audit.writing import AT, journal, write
 
@@ -80,3 +80,60 @@ def test_segments_that_were_begun_later_are_not_opened(folder: Path) -> None:
     write(folder, 1, boot="b2", at=AT + 86_400)
     before = [path.name for path in Search(folder, Wanted(until="2023-11-15T00:00:00Z"))._files()]
     assert all(name.startswith("calls-20231114") for name in before) and len(before) == len(journal(folder)) - 1
+
+
+SAID = {"resource": "git__diff"}
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        pytest.param({"server": "git", "name": "diff", "outcome": "ok", "policy": SAID}, "git__diff", id="sent"),
+        pytest.param({"server": "git", "name": "diff", "outcome": "ok"}, "git__diff", id="sent, without rules"),
+        pytest.param({"server": "git", "name": "git__x", "outcome": "ok"}, "git__git__x", id="a name like a prefix"),
+        pytest.param({"event": "begin", "server": "git", "name": "git__diff"}, "git__diff", id="begins"),
+        pytest.param({"event": "begin", "server": "git", "name": "diff"}, "git__diff", id="no prefix is shown"),
+        pytest.param({"name": "diff", "outcome": "denied", "policy": SAID}, "git__diff", id="hidden"),
+        pytest.param(
+            {"server": "git", "name": "git__diff", "outcome": "approval_required", "policy": SAID},
+            "git__diff", id="held",
+        ),
+        pytest.param({"name": "git__gone", "outcome": "not_found"}, "git__gone", id="led to nothing"),
+        pytest.param({"event": "approval", "server": "git", "name": "git__x"}, "git__git__x", id="a step"),
+        pytest.param(
+            {"event": "admin", "name": "/api/v1/reload", "policy": {"resource": "narthex__reload"}},
+            "/api/v1/reload", id="an admin action",
+        ),
+        pytest.param({"method": "tools/list"}, "", id="no name"),
+        pytest.param({"server": ["x"], "name": 1, "policy": "p", "outcome": {}}, "['x']__1", id="not ours"),
+    ],
+)  # fmt: skip
+def test_one_name_for_what_was_called(record: dict[str, Any], name: str) -> None:
+    assert what_of(record) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026", "2026-01-01T00:00:00.000000Z"),
+        ("2026-11", "2026-11-01T00:00:00.000000Z"),
+        ("2026-11-27T09", "2026-11-27T09:00:00.000000Z"),
+        ("2026-11-27T09:30:01.5", "2026-11-27T09:30:01.500000Z"),
+        ("2026-11-27T09:30:01.123456789Z", "2026-11-27T09:30:01.123456Z"),
+        ("2026-11-27T00:30+01:00", "2026-11-26T23:30:00.000000Z"),
+        ("2026-11-26T23:30:00-01:00", "2026-11-27T00:30:00.000000Z"),
+    ],
+)
+def test_a_time_is_as_records_have_it(text: str, time: str) -> None:
+    assert moment(text) == time == moment(time)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "27.11.2026", "2026-13-01", "2026-02-30", "2026-11-27T24:30", "20261127", "2026-11-27 09",
+     "2026-1", "2026-11-27Z", "2026-11-27T09+25:00", "0000-01-01", "0001-01-01T00+01:00", "9999-12-31T23:59-01:00",
+     "٢٠٢٦"],
+)  # fmt: skip
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError):
+        moment(text)

@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 
+from narthex.telemetry.audit.reading import what_of
+
 Record = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 COLUMNS = (
     "time", "id", "event", "decision", "outcome", "reason", "tenant", "subject", "issuer", "client", "proof", "source",
-    "endpoint", "server", "method", "name", "rule", "credential", "code", "bytes_in", "bytes_out", "seconds", "cost",
-    "arguments_digest", "decision_id", "config", "seq", "hash",
+    "endpoint", "server", "method", "name", "resource", "rule", "credential", "code", "bytes_in", "bytes_out",
+    "seconds", "cost", "arguments_digest", "decision_id", "config", "seq", "hash",
 )  # fmt: skip
 
 
@@ -28,14 +30,14 @@ def jsonl(record: Record) -> str:
 
 
 def csv(record: Record) -> str:
-    """A row of `COLUMNS`. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
-    flat = {**_map(record, "policy"), **_map(record, "principal"), **record}
+    """A row of `COLUMNS`. Text that a spreadsheet would take for a formula begins with an apostrophe."""
+    flat = {**_map(record, "policy"), **_map(record, "principal"), **record, "resource": what_of(record)}
     return ",".join(_cell(flat.get(name)) for name in COLUMNS)
 
 
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    if text[:1] in ("=", "+", "-", "@", "\t", "\r"):
+    if not isinstance(value, int | float) and text[:1] in ("=", "+", "-", "@", "\t", "\r"):
         text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
@@ -46,7 +48,7 @@ def cef(record: Record) -> str:
     refused = record.get("decision") == "deny"
     head = (
         "CEF:0", "Narthex", "Narthex", _text(record, "gateway"), _text(record, "method") or _text(record, "event"),
-        _text(record, "name") or _text(record, "event"), "6" if refused else "3",
+        what_of(record) or _text(record, "event"), "6" if refused else "3",
     )  # fmt: skip
     extension = {
         "rt": _ms(record),
@@ -91,7 +93,6 @@ def ocsf(record: Record) -> str:
     who, said = _map(record, "principal"), _map(record, "policy")
     denied = record.get("decision") == "deny"
     succeeded = record.get("outcome") == "ok"
-    server, name = _text(record, "server"), _text(record, "name")
     event: Record = {
         "class_uid": 6003, "category_uid": 6, "activity_id": 99, "type_uid": 600399,
         "activity_name": _text(record, "method") or _text(record, "event"),
@@ -109,7 +110,7 @@ def ocsf(record: Record) -> str:
             "app_name": _text(who, "client"),
         },
         "api": {
-            "operation": name or _text(record, "method"), "service": {"name": server},
+            "operation": what_of(record) or _text(record, "method"), "service": {"name": _text(record, "server")},
             "request": {"uid": _text(record, "request")}, "response": {"code": record.get("code")},
         },
         "src_endpoint": {"ip": _text(record, "source")},

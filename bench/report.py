@@ -123,6 +123,8 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("startup", "Start", figures_table),
     ("replay", "Replay", figures_table),
     ("hidden", "Hidden or missing?", figures_table),
+    ("journal", "The journal", figures_table),
+    ("durable", "Durable calls", figures_table),
 )
 
 

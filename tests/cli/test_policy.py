@@ -149,6 +149,17 @@ def test_calls_without_arguments_count_for_every_grant_that_may_have_allowed_the
     assert "1 call without arguments: counted for every grant" in found.stderr
 
 
+def test_grants_beside_a_policy_are_used_where_both_let_a_call_through(rig: Rig) -> None:
+    (rig.folder / "rego").mkdir()
+    (rig.folder / "rego" / "all.rego").write_text("package narthex\n\ndecision := true\n")
+    rig.config.write_text(CONFIG + "policy: {rego: {bundle: rego, engine: inline}}\n")
+    rig.record(*USED)
+    found = policy(rig, "suggest", "--config", str(rig.config), "--json")
+    assert [(one["name"], one["uses"]) for one in json.loads(found.stdout)["grants"]] == [
+        ("reads", 2), ("refunds", 1), ("others", 0),
+    ]  # fmt: skip
+
+
 def test_without_inputs_there_is_nothing_to_learn(rig: Rig) -> None:
     for command in ("suggest", "review"):
         found = policy(rig, command, "--config", str(rig.config))

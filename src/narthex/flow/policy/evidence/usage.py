@@ -46,7 +46,7 @@ class Usage:
     """What was used.
 
     `allowed` counts records of calls that were let through; `untold` those of them that cannot be decided again: they
-    count for every grant that may have let them.
+    count for every grant that may have let them, and so do those that an engine has decided, too.
     """
 
     def __init__(self, grants: Sequence[Grant]) -> None:
@@ -70,16 +70,18 @@ class Usage:
         try:
             decision = await again.decide(asked)
             rules = [decision.rule] if decision.effect != "deny" else []
+            if decision.engine:  # both have let it through: which grant, the engine's word does not say
+                rules = self._possible(asked.kind, asked.resource, principal)
         except Untold:
             self.untold += 1
-            rules = [
-                grant.name
-                for grant in self._allowing
-                if covers(grant, asked.kind, asked.resource) and applies_to(grant, principal)
-            ]
+            rules = self._possible(asked.kind, asked.resource, principal)
         for rule in rules:
             _count(self.rows, Row(principal, asked.kind, asked.resource, rule), one.time)
             _count(self.by_rule.setdefault(rule, {}), (asked.kind, asked.resource), one.time)
+
+    def _possible(self, kind: Kind, resource: str, principal: Principal) -> list[str]:
+        """Every grant that may have let it through, whatever its condition."""
+        return [one.name for one in self._allowing if covers(one, kind, resource) and applies_to(one, principal)]
 
 
 def _count(counted: dict[Any, Used], key: Hashable, time: str) -> None:

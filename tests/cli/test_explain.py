@@ -106,6 +106,23 @@ def test_one_json_document(explain: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "words", "code", "last"),
+    [
+        pytest.param("scopes: {'time__*': [clock]}", (), 1, "Denied: insufficient_scope", id="lacks a scope"),
+        pytest.param("scopes: {'time__*': [clock]}", ("--who", "scope=clock"), 0, "Allowed: granted by", id="has it"),
+        pytest.param("servers: [billing]", (), 1, "Denied: not_found; the caller does not see it", id="not there"),
+    ],
+)
+def test_scopes_and_the_endpoint_have_a_say(
+    tmp_path: Path, endpoint: str, words: tuple[str, ...], code: int, last: str
+) -> None:
+    file = tmp_path / "narthex.yaml"
+    file.write_text(CONFIG + "endpoints: {default: {" + endpoint + "}}\n")
+    done = CliRunner().invoke(cli, ["explain", "--config", str(file), *SUPPORT, *words, "--tool", "time__now"])
+    assert done.exit_code == code and done.output.splitlines()[-1].startswith(last), done.output
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         pytest.param((), "one of --tool, --prompt and --resource", id="nothing called"),

@@ -140,6 +140,13 @@ def kept(logs: Logs, wires: list[bytes]) -> str:
     return "".join("n" if refused(logs, "s", id_of(wire)) else "y" for wire in wires)
 
 
+def test_a_stream_that_is_over_keeps_no_call() -> None:
+    stream = new_logs().open("s", "the call")
+    stream.append(b'{"n":1}', 0)
+    stream.finish(0)
+    assert stream.writer is None
+
+
 def test_of_too_many_events_the_oldest_go() -> None:
     logs = new_logs(Bounds(events=3))
     stream = logs.open("s", None)

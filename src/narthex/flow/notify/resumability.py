@@ -102,8 +102,9 @@ class Stream:
                 self.ends_at = now + self._log.bounds.keep_s
 
     def finish(self, now: float) -> None:
-        """Its last message was appended."""
+        """Its last message was appended. Nobody writes it any more: what is kept of it must not keep its call."""
         self.finished = True
+        self.writer = None
         self.ends_at = now + self._log.bounds.finished_s
 
     def drop(self) -> None:

@@ -32,10 +32,10 @@ Period = Literal["hour", "day", "week", "month"]
 class LimitRule(msgspec.Struct, frozen=True):
     """How much of one unit may be used (design §6): `most` of it in a window, a period, or at a time.
 
-    `per` says what has a bucket of its own: `principal`, `subject`, `agent`, `tenant`, `role`, `group`, `endpoint`,
-    `server`, `tool`, `arg:` and a JSON pointer; with `global` tenants share them. `window` is whole microseconds, 0
-    for a `period` of the calendar in `zone` and for what is concurrent. Patterns are globs on canonical names; none of
-    any kind covers everything. `burst`: of a `bucket`, 0 for `most`.
+    `per` says what has a bucket of its own: `principal`, `subject`, `agent`, `tenant`, `team`, `project`, `role`,
+    `group`, `claim:` and a claim, `endpoint`, `server`, `tool`, `arg:` and a JSON pointer; with `global` tenants share
+    them. `window` is whole microseconds, 0 for a `period` of the calendar in `zone` and for what is concurrent.
+    Patterns are globs on canonical names; none of any kind covers everything. `burst`: of a `bucket`, 0 for `most`.
     """
 
     name: str

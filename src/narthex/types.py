@@ -63,6 +63,8 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     """When the proof stops being one: nothing that it opened goes on after it."""
     key: tuple[str, str, str, str] = ("", "", "", "")
     """Made from the first four; not to be given."""
+    claims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """What limits count by besides: claims that they name, with their values. Nothing is allowed by them."""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "key", (self.tenant, self.issuer, self.subject, self.client))
@@ -114,6 +116,8 @@ class ClaimRules(msgspec.Struct, frozen=True):
     """Put before each scope of the token, as clients have to ask for it at the issuer (Entra: `api://<id>/`)."""
     overage: Literal["refuse", "ignore"] = "refuse"
     """What becomes of a token that says it left groups out."""
+    kept: tuple[tuple[str, ClaimPath], ...] = ()
+    """Claims that limits count by, as they name them."""
     preset: str = "generic"
 
 
@@ -582,6 +586,8 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     headers: Literal["strict", "lenient"] = "strict"
     auth: Literal["required", "anonymous"] = "required"
     """Without a configured identity nobody is asked."""
+    project: str = ""
+    """What calls are made for here: costs are put down to it."""
     base_scopes: tuple[str, ...] = ()
     """What every token needs here."""
     scopes: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -669,6 +675,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     vault: VaultSpec | None = None
     quotas: tuple[LimitRule, ...] = ()
     """How much may be used. (`limits` are those of the process.)"""
+    teams: tuple[tuple[str, Who], ...] = ()
+    """Who belongs to which team: the first that fits."""
     prices: tuple[PriceRule, ...] = ()
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""

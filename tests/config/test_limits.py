@@ -101,8 +101,8 @@ def test_a_limit(tmp_path: Path, text: str, limit: LimitRule) -> None:
             "{name: a, calls: 1, window: calendar day, algorithm: sliding}", "not counted as `sliding`", id="a mixture"
         ),
         pytest.param("{name: a, per: [user], calls: 1, window: 1m}", "is none of principal", id="per what"),
-        pytest.param("{name: a, per: [team], calls: 1, window: 1m}", "not in this version", id="teams"),
-        pytest.param('{name: a, per: ["claim:org"], calls: 1, window: 1m}', "not in this version", id="claims"),
+        pytest.param("{name: a, per: [team], calls: 1, window: 1m}", "wants `teams`", id="teams, and none"),
+        pytest.param('{name: a, per: ["claim:"], calls: 1, window: 1m}', "is not a claim", id="no claim"),
         pytest.param('{name: a, per: ["arg:id"], calls: 1, window: 1m}', "a JSON pointer", id="no pointer"),
         pytest.param("{name: a, calls: 1, window: 1m, endpoints: [x]}", "no endpoint 'x'", id="no such endpoint"),
         pytest.param("{name: a, calls: 5, window: 1m, when_spent: hold}", "not in this version", id="not built yet"),
@@ -123,3 +123,19 @@ def test_names_are_told_apart(tmp_path: Path) -> None:
 def test_a_pattern_of_no_server_is_worth_a_warning(tmp_path: Path) -> None:
     found = examined(tmp_path, '{name: a, calls: 1, window: 1m, tools: ["gut__*"]}')
     assert any("no server 'gut'" in str(one) for one in found.warnings)
+
+
+def test_teams_and_claims_are_what_a_limit_can_be_per(tmp_path: Path) -> None:
+    file = tmp_path / "narthex.yaml"
+    file.write_text(
+        HEAD.replace("{servers: [git]}", "{servers: [git], project: atlas}")
+        + '  - {name: a, per: [team, "claim:org.unit"], calls: 9, window: 1m}\n'
+        + "teams: {payments: {role: pay}, guests: {anonymous: true}}\n"
+        + "identity: {issuers: {corp: {issuer: 'https://idp.example.com', audiences: [x]}}}\n"
+    )
+    snapshot = examine(file, env={}).snapshot
+    assert snapshot is not None and snapshot.identity is not None
+    assert snapshot.quotas[0].per == ("team", "claim:org.unit")
+    assert snapshot.teams == (("payments", Who(role=("pay",))), ("guests", Who(anonymous=True)))
+    assert snapshot.endpoints["default"].project == "atlas"
+    assert snapshot.identity.issuers["corp"].claims.kept == (("org.unit", ("org", "unit")),)

@@ -30,7 +30,7 @@ from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
 from narthex.config.grants import compile_approvals, compile_grants
 from narthex.config.identity import IdentityCompiler
-from narthex.config.limits import compile_limits
+from narthex.config.limits import compile_limits, compile_teams, counted_claims
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
@@ -165,7 +165,8 @@ class _Compiler:
                 self.reading.fault(("servers", name, "url"), f"'{name}' is this gateway itself: a call would go round")
         egress = self._egress()
         allowed = Allowed(egress.allow_private, egress.allow_http)
-        identity = IdentityCompiler(self.reading, allowed, self._file).compile(settings.identity)
+        claims = counted_claims(settings.limits)
+        identity = IdentityCompiler(self.reading, allowed, self._file, claims).compile(settings.identity)
         endpoints = self._endpoints()
         self._remarks(endpoints)
         places = places_of(self.loaded, self.env)
@@ -215,6 +216,7 @@ class _Compiler:
             policy=compile_policy(settings.policy, allowed, self.reading, self._resolve, places.state_dir),
             decision_log=compile_decision_logs(settings.policy, allowed, self.reading, self._resolve),
             quotas=quotas,
+            teams=compile_teams(settings.teams, settings.limits, self.reading),
             prices=compile_prices(settings.prices, servers, quotas, self.reading),
             approvals=approvals,
         )
@@ -423,6 +425,7 @@ class _Compiler:
             base_scopes=endpoint.base_scopes,
             scopes=self._scopes((*here, "scopes"), endpoint.scopes, servers),
             hide_unscoped=endpoint.hide_unscoped,
+            project=endpoint.project or "",
         )
 
     def _members(self, here: KeyPath, endpoint: EndpointSettings) -> None:

@@ -15,7 +15,15 @@ from narthex.config.schema.identity import CertificateSettings, IdentitySettings
 from narthex.config.urls import check_https
 from narthex.flow.identity.presets import PRESETS, Preset, aliases_of, expand_audiences
 from narthex.flow.identity.tokens import TID
-from narthex.types import CertificateRules, ClaimRules, DirectorySpec, IdentitySpec, Introspection, IssuerSpec
+from narthex.types import (
+    CertificateRules,
+    ClaimPath,
+    ClaimRules,
+    DirectorySpec,
+    IdentitySpec,
+    Introspection,
+    IssuerSpec,
+)
 
 HERE: Path = ("identity",)
 
@@ -26,12 +34,20 @@ class IdentityCompiler:
     Args:
         allowed: Hosts that may be spoken to without TLS.
         file: Checks and resolves a file that a setting names.
+        kept: Claims that limits count by.
     """
 
-    def __init__(self, reading: Reading, allowed: Allowed, file: Callable[[str, Path], str]) -> None:
+    def __init__(
+        self,
+        reading: Reading,
+        allowed: Allowed,
+        file: Callable[[str, Path], str],
+        kept: tuple[tuple[str, ClaimPath], ...] = (),
+    ) -> None:
         self._reading = reading
         self._allowed = allowed
         self._file = file
+        self._kept = kept
 
     def compile(self, settings: IdentitySettings | None) -> IdentitySpec | None:
         if settings is None:
@@ -72,7 +88,7 @@ class IdentityCompiler:
             name=name,
             preset=preset.name,
             issuer=issuer,
-            claims=claim_rules(one, preset),
+            claims=claim_rules(one, preset, self._kept),
             aliases=one.aliases or aliases_of(preset, issuer),
             tenants=one.tenants,
             audiences=one.audiences,
@@ -154,7 +170,7 @@ class IdentityCompiler:
         return CertificateRules(settings.subjects, settings.xfcc, settings.tenant)
 
 
-def claim_rules(one: IssuerSettings, preset: Preset) -> ClaimRules:
+def claim_rules(one: IssuerSettings, preset: Preset, kept: tuple[tuple[str, ClaimPath], ...] = ()) -> ClaimRules:
     """Where this issuer's tokens say what: the operator's words, else the preset's."""
     said = one.claims
     tenant = said.tenant or (preset.tenant_claim if one.tenant_map else ())
@@ -176,4 +192,5 @@ def claim_rules(one: IssuerSettings, preset: Preset) -> ClaimRules:
         scope_prefix=one.scope_prefix or "",
         overage=one.overage,
         preset=preset.name,
+        kept=kept,
     )

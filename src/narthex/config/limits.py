@@ -6,7 +6,7 @@ Cases: `tests/config/test_limits.py`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from narthex.config.document import Path as KeyPath
@@ -14,7 +14,9 @@ from narthex.config.document import Reading
 from narthex.config.grants import check_patterns, compile_who
 from narthex.config.schema.limits import LimitSettings
 from narthex.config.schema.prices import Money
-from narthex.types import LimitRule, LimitUnit
+from narthex.config.schema.who import AnybodySettings
+from narthex.config.values import parse_claim_path
+from narthex.types import ClaimPath, LimitRule, LimitUnit, Who
 
 UNITS: tuple[LimitUnit, ...] = get_args(LimitUnit)
 
@@ -40,6 +42,24 @@ def compile_limits(
                 reading.fault((*at, "endpoints"), f"no endpoint '{endpoint}'")
         rules.append(_rule(one, at, reading))
     return tuple(rules)
+
+
+def compile_teams(
+    teams: Mapping[str, AnybodySettings], limits: Sequence[LimitSettings], reading: Reading
+) -> tuple[tuple[str, Who], ...]:
+    """Who belongs to which team. A limit per team wants some: else all would share its one bucket."""
+    for number, one in enumerate(limits):
+        if "team" in one.per and not teams:
+            reading.fault(("limits", str(number), "per"), "per: `team` wants `teams`, which say who belongs to which")
+    return tuple((name, compile_who(who, ("teams", name), reading)) for name, who in teams.items())
+
+
+def counted_claims(limits: Sequence[LimitSettings]) -> tuple[tuple[str, ClaimPath], ...]:
+    """The claims that limits count by, as they name them, and where they stand in a token."""
+    words = dict.fromkeys(
+        word.removeprefix("claim:") for one in limits for word in one.per if word.startswith("claim:")
+    )
+    return tuple((name, parse_claim_path(name)) for name in words)
 
 
 def _rule(one: LimitSettings, at: KeyPath, reading: Reading) -> LimitRule:

@@ -66,6 +66,22 @@ def test_roles(said: dict[str, Any], roles: tuple[str, ...]) -> None:
     assert read(**said).roles == roles
 
 
+@pytest.mark.parametrize(
+    ("said", "values"),
+    [
+        pytest.param({"unit": "a"}, ("a",), id="a text"),
+        pytest.param({"unit": 7}, ("7",), id="a number"),
+        pytest.param({"unit": True}, ("true",), id="a boolean"),
+        pytest.param({"unit": ["b", 7, {}, "a"]}, ("7", "a", "b"), id="a list"),
+        pytest.param({"unit": {"a": 1}}, (), id="an object"),
+        pytest.param({}, (), id="none"),
+    ],
+)
+def test_claims_that_limits_count_by(said: dict[str, Any], values: tuple[str, ...]) -> None:
+    rules = msgspec.structs.replace(KEYCLOAK, kept=(("unit", ("unit",)),))
+    assert read(rules, **said).claims == (("unit", values),)
+
+
 def test_groups_are_kept_and_open_nothing() -> None:
     found = read(groups=["/a", "/b", "/a"])
     assert found.groups == ("/a", "/b") and found.roles == ()

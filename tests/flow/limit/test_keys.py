@@ -42,6 +42,21 @@ def test_who_shares_a_bucket(per: tuple[str, ...], other: Subject, shared: bool)
     assert (keys(per, subject()) == keys(per, other)) is shared
 
 
+def test_teams_projects_and_claims_tell_callers_apart() -> None:
+    one = Subject(ADA, "default", "git", "log", "payments", "atlas")
+    for other in (Subject(ADA, "default", "git", "log", "search", "atlas"), Subject(ADA, "default", "git", "log")):
+        assert keys(("team",), one) != keys(("team",), other)
+    assert keys(("project",), one) != keys(("project",), Subject(ADA, "default", "git", "log", "payments"))
+    eve = Principal("acme", "https://idp", "eve", claims=(("unit", ("7",)), ("site", ("lisbon", "porto"))))
+    assert len(keys(("claim:unit",), subject(eve))) == 1
+    assert len(keys(("claim:site", "claim:unit"), subject(eve))) == 2
+    assert keys(("claim:unit",), subject(eve)) != keys(("claim:unit",), subject())
+    nobody = subject(Principal("acme", "i", "bob"))
+    assert keys(("claim:unit",), nobody) == keys(("claim:unit",), subject()), (
+        "who has none counts with all that have none"
+    )
+
+
 def test_a_caller_with_several_roles_counts_in_the_bucket_of_each() -> None:
     dev = subject(Principal("acme", "https://idp", "bob", roles=("dev",)))
     assert len(keys(("role",), subject())) == 2

@@ -55,6 +55,20 @@ class Rig:
         return found
 
 
+def test_a_team_is_the_first_that_fits_and_has_its_bucket() -> None:
+    rig = Rig((LimitRule("team", "calls", 1, ("team",), window=MINUTE),))
+    rig.limiter.teams = (("payments", Who(role=("pay",))), ("rest", Who()))
+    rig.limiter.projects = {"default": "atlas"}
+    ada, bob = Principal("t", "i", "ada", roles=("pay",)), Principal("t", "i", "bob", roles=("pay",))
+    limiter = rig.limiter
+    binding = limiter.binding(ada, "default", "tools", "one", "echo")
+    assert (binding.subject.team, binding.subject.project) == ("payments", "atlas")
+    limiter.reserve(binding)
+    with pytest.raises(RateLimited):
+        limiter.reserve(limiter.binding(bob, "default", "tools", "one", "echo"))
+    limiter.reserve(limiter.binding(Principal("t", "i", "eve"), "default", "tools", "one", "echo"))
+
+
 def test_the_refusal_names_the_limit_and_when_to_come_again() -> None:
     rig = Rig((CALLS,))
     for _ in range(3):

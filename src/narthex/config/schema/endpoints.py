@@ -12,6 +12,7 @@ from narthex.config.kinds import (
     GLOBS,
     NAME,
     SCOPE,
+    WORD,
     Choice,
     Count,
     Flag,
@@ -116,4 +117,7 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     hide_unscoped: Annotated[
         bool, Setting(Flag(), "Do not list tools whose scopes the caller lacks; otherwise it may ask for them.")
     ] = False
+    project: Annotated[
+        str | None, Setting(WORD, "What calls are made for here: costs are put down to it.", default="none")
+    ] = None
     discovery: Annotated[None, later("How its tools are found.")] = None

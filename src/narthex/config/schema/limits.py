@@ -15,7 +15,10 @@ from narthex.config.schema.prices import MONEY, Money
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.types import Period
 
-PER = ("principal", "subject", "agent", "tenant", "role", "group", "endpoint", "server", "tool", "global")
+PER = (
+    "principal", "subject", "agent", "tenant", "team", "project", "role", "group", "endpoint", "server", "tool",
+    "global",
+)  # fmt: skip
 PERIODS = get_args(Period)
 MOST = 10**15
 SHORTEST_S, LONGEST_S = 1.0, 366 * 86_400.0
@@ -46,11 +49,12 @@ def parse_window(text: str) -> WindowText:
 def parse_per(text: str) -> str:
     if text in PER or re.fullmatch(r"arg:(/([^~]|~[01])*)+", text):
         return text
-    if text == "team" or text.startswith("claim:"):
-        raise ValueError(f"'{text}' is not in this version of Narthex; a claim can be mapped to `group` or `role`")
+    if text.startswith("claim:"):
+        values.parse_claim_path(text.removeprefix("claim:"))
+        return text
     if text.startswith("arg:"):
         raise ValueError(f"{quote(text)}: an argument is named by a JSON pointer, such as arg:/account/id")
-    raise ValueError(f"{quote(text)} is none of {', '.join(PER)}, arg:/POINTER")
+    raise ValueError(f"{quote(text)} is none of {', '.join(PER)}, claim:NAME, arg:/POINTER")
 
 
 def parse_zone(text: str) -> str:
@@ -96,9 +100,10 @@ class LimitSettings(msgspec.Struct, frozen=True):
         Setting(
             Listed(Scalar("a word of the following", parse_per), "words"),
             "What has a bucket of its own: `principal` (human or service, with its agent), `subject` (with any agent), "
-            "`agent`, `tenant`, `role`, `group`, `endpoint`, `server`, `tool`, `arg:/POINTER` (the value of an "
-            "argument), and any combination. With `global` all tenants share; otherwise each has its own. A caller "
-            "with several roles or groups counts in the bucket of each.",
+            "`agent`, `tenant`, `team` (of `teams`), `project` (of the endpoint), `role`, `group`, `claim:NAME` (of "
+            "the caller's token), `endpoint`, `server`, `tool`, `arg:/POINTER` (the value of an argument), and any "
+            "combination. With `global` all tenants share; otherwise each has its own. A caller with several roles, "
+            "groups or values of a claim counts in the bucket of each.",
             default="one bucket a tenant",
         ),
     ] = ()

@@ -38,6 +38,7 @@ from narthex.config.schema.prices import PRICES, PriceSettings
 from narthex.config.schema.runs import RUNS, RunSettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
+from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.types import Address, Network, SecretSource
 
 
@@ -141,6 +142,13 @@ class Settings(msgspec.Struct, frozen=True):
     runs: Annotated[RunSettings | None, RUNS] = None
     policy: Annotated[PolicySettings | None, POLICY] = None
     approvals: Annotated[ApprovalSettings, APPROVALS] = ApprovalSettings()
+    teams: Annotated[
+        dict[str, AnybodySettings],
+        Setting(
+            Mapped(WORD, ANYBODY, "teams"),
+            "Who belongs to which team: the first that fits. `limits` count per team, costs are put down to it.",
+        ),
+    ] = {}
     limits: Annotated[tuple[LimitSettings, ...], LIMITS] = ()
     prices: Annotated[tuple[PriceSettings, ...], PRICES] = ()
     screens: Annotated[None, later("Checks of what is said.")] = None

@@ -86,6 +86,8 @@ class Metering:
 
     def apply(self, snapshot: Snapshot) -> bool:
         """Count by this configuration from now on. Is there anything to count by?"""
+        self.limiter.teams = snapshot.teams
+        self.limiter.projects = {name: one.project for name, one in snapshot.endpoints.items() if one.project}
         self.limiter.apply(snapshot.quotas, snapshot.prices)
         self.limiter.set_ahead(self.ahead)
         return bool(snapshot.quotas or snapshot.prices)

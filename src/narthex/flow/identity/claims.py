@@ -74,10 +74,22 @@ def principal_of(
         method=method,
         authenticated_at=seconds(claims, "auth_time") or seconds(claims, "iat") or 0.0,
         expires_at=seconds(claims, "exp") or 0.0,
+        claims=tuple((name, counted(look(claims, path))) for name, path in rules.kept),
     )
 
 
 # --- values
+
+
+def counted(value: Any) -> tuple[str, ...]:
+    """The values of a claim that limits count by: a text, a number, or a list of them. Others give none.
+
+    Raises:
+        TokenRefused: As `texts`.
+    """
+    values = value if isinstance(value, list) else [value]
+    plain = [str(one).lower() if isinstance(one, (bool, int, float)) else one for one in values]
+    return _kept(tuple(sorted(texts(plain))))
 
 
 def look(claims: Claims, path: ClaimPath) -> Any:

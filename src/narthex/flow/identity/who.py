@@ -8,6 +8,11 @@ from __future__ import annotations
 from narthex.types import Principal, Who
 
 
+def includes(who: Who, principal: Principal) -> bool:
+    """The same of rows that also name those who call without a credential, whom `anonymous: true` alone means."""
+    return (not who.anonymous or principal.method == "anonymous") and fits(who, principal)
+
+
 def fits(who: Who, principal: Principal) -> bool:
     """Everything that is given must fit, each by one of its values; nothing given fits everybody."""
     return (

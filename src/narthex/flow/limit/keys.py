@@ -19,7 +19,7 @@ from narthex.types import Principal
 SIZE = 15
 """Bytes: an object of 48 in memory, where 16 would take 64."""
 MOST_VALUES = 64
-"""Buckets of one limit that one call counts in, by roles and groups; a caller with more is counted in the first."""
+"""Buckets of one limit that one call counts in, by roles, groups and claims; of more the first count."""
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 Shown = tuple[tuple[str, str], ...]
@@ -33,6 +33,8 @@ class Subject(msgspec.Struct, frozen=True):
     endpoint: str
     server: str
     name: str
+    team: str = ""
+    project: str = ""
 
 
 def digest(parts: object) -> bytes:
@@ -41,7 +43,7 @@ def digest(parts: object) -> bytes:
 
 
 def values_of(word: str, subject: Subject) -> tuple[Any, ...]:
-    """What one word of `per` stands for in a call: one value, or several of roles and groups; none gives `(None,)`."""
+    """What a word of `per` stands for in a call: one value, or several of roles, groups, claims; none: `(None,)`."""
     principal = subject.principal
     if word == "principal":
         return ((principal.issuer, principal.subject, principal.client),)
@@ -53,6 +55,12 @@ def values_of(word: str, subject: Subject) -> tuple[Any, ...]:
         return tuple(sorted(principal.roles)) or (None,)
     if word == "group":
         return tuple(sorted(principal.groups)) or (None,)
+    if word.startswith("claim:"):
+        return dict(principal.claims).get(word[6:]) or (None,)
+    if word == "team":
+        return (subject.team or None,)
+    if word == "project":
+        return (subject.project or None,)
     if word == "endpoint":
         return (subject.endpoint,)
     if word == "server":

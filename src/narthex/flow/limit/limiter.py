@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from narthex.errors import BudgetExhausted, GatewayError, RateLimited
-from narthex.flow.identity.who import fits
+from narthex.flow.identity.who import includes
 from narthex.flow.limit.alerts import Alert, Shares
 from narthex.flow.limit.algorithms import NEVER, Algorithm, Concurrent, Periodic, Sliding, TokenBucket
 from narthex.flow.limit.buckets import Buckets, Shard
@@ -25,7 +25,7 @@ from narthex.flow.limit.spending import Use
 from narthex.flow.limit.state import State
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
-from narthex.types import Kind, LimitRule, LimitUnit, PriceRule, Principal
+from narthex.types import Kind, LimitRule, LimitUnit, PriceRule, Principal, Who
 
 MOST_BINDINGS = 8192
 """Callers with what they call that are remembered with their keys; the oldest is forgotten."""
@@ -87,16 +87,14 @@ class Limit:
 
     def covers(self, kind: Kind, subject: Subject) -> bool:
         """Does a call count here? Patterns of one kind leave out the others."""
-        rule, principal = self.rule, subject.principal
-        if rule.who.anonymous and principal.method != "anonymous":
-            return False
+        rule = self.rule
         if rule.endpoints and subject.endpoint not in rule.endpoints:
             return False
         if rule.tools or rule.prompts or rule.resources:
             patterns: tuple[str, ...] = getattr(rule, PATTERNS[kind]) if kind in PATTERNS else ()
             if not compile_globs(patterns)(canonical(subject.server, subject.name)):
                 return False
-        return fits(rule.who, principal)
+        return includes(rule.who, subject.principal)
 
 
 def counter_of(rule: LimitRule) -> bytes:
@@ -178,6 +176,9 @@ class Limiter:
 
     def __init__(self, rules: Sequence[LimitRule], clock: Callable[[], int], prices: Sequence[PriceRule] = ()) -> None:
         self.clock = clock
+        self.teams: Sequence[tuple[str, Who]] = ()
+        self.projects: Mapping[str, str] = {}
+        """What an endpoint's calls are made for."""
         self.limits: tuple[Limit, ...] = ()
         self.prices: tuple[Price, ...] = ()
         self._bindings: dict[tuple[Any, ...], Binding] = {}
@@ -197,7 +198,8 @@ class Limiter:
         known = self._bindings.get(key)
         if known is not None and known.subject.principal is principal:
             return known
-        subject = Subject(principal, endpoint, server, name)
+        team = next((team for team, who in self.teams if includes(who, principal)), "")
+        subject = Subject(principal, endpoint, server, name, team, self.projects.get(endpoint, ""))
         places: list[Place] = []
         shown: list[Shown] = []
         for limit in self.limits:

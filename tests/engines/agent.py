@@ -30,12 +30,20 @@ class Agent:
     raw: bytes | None = None
     """Answered instead, where it is set."""
     hangs: bool = False
+    is_well: bool = False
+    """Whether `/health` answers all the same."""
     enterprise: bool = False
     revision: str = "r1"
     asked: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.app = Starlette(routes=[Route("/v1/{path:path}", self._answer, methods=["POST"])])
+        routes = [Route("/v1/{path:path}", self._answer, methods=["POST"]), Route("/health", self._health)]
+        self.app = Starlette(routes=routes)
+
+    async def _health(self, request: Request) -> Response:
+        while self.hangs and not self.is_well and not await request.is_disconnected():
+            await asyncio.sleep(0.02)
+        return JSONResponse({}, 200 if self.is_well else self.status)
 
     async def _answer(self, request: Request) -> Response:
         path, said = request.path_params["path"], await request.json()

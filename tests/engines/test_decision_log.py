@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import itertools
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from starlette.routing import Route
 
 from narthex.authority.fetch import Fetcher
 from narthex.engines.counts import Counts
-from narthex.engines.decision_log import BATCH, DecisionLog
+from narthex.engines.decision_log import BATCH, DecisionLog, decoded_size, size_of
 from narthex.engines.logged import Logged
 from narthex.errors import SecretMissing
 from narthex.flow.codec.jsonrpc import Raw
@@ -156,7 +157,7 @@ def test_a_full_buffer_loses_the_oldest_and_counts_them() -> None:
         assert await log.flush()
         assert [one["input"]["mcp"]["arguments"]["amount"] for one in service.events] == list(range(10, 20))
 
-    with_service(service, case, mask=(), max_buffer=10 * (1024 + 2))
+    with_service(service, case, mask=(), max_buffer=10 * size_of(document(amount=1)))
 
 
 def test_what_else_a_request_holds_takes_room_too() -> None:
@@ -168,6 +169,35 @@ def test_what_else_a_request_holds_takes_room_too() -> None:
         assert log.counts.lost == 7
 
     with_service(Service(), case, max_buffer=3 * 12_000)
+
+
+HOSTILE = {
+    "lists in lists": b"[" * 500 + b"]" * 500,
+    "many empty lists": b"[" + b",".join([b"[]"] * 10_000) + b"]",
+    "many empty objects": b"[" + b",".join([b"{}"] * 10_000) + b"]",
+    "objects in objects": b'{"a":' * 500 + b"1" + b"}" * 500,
+    "many members": b"{%s}" % b",".join(b'"%d":1' % one for one in range(4000)),
+    "numbers": b"[" + b",".join([b"999"] * 10_000) + b"]",
+    "short texts": b"[" + b",".join([b'"ab"'] * 10_000) + b"]",
+    "a wide text": ('"' + "x" * 50_000 + '\N{GRINNING FACE}"').encode(),
+    "ordinary": b'{"amount": 5, "to": "c-17", "note": "for the broken lamp"}',
+}
+
+
+@pytest.mark.parametrize("raw", HOSTILE.values(), ids=HOSTILE)
+def test_a_buffer_holds_no_more_than_it_says(raw: bytes) -> None:
+    def held(value: Any) -> int:
+        size, waiting, seen = 0, [value], set()
+        while waiting:
+            one = waiting.pop()
+            if id(one) in seen or (isinstance(one, int) and one < 257):  # CPython has one of each
+                continue
+            seen.add(id(one))
+            size += sys.getsizeof(one)
+            waiting += one if isinstance(one, list) else [*one, *one.values()] if isinstance(one, dict) else ()
+        return size
+
+    assert decoded_size(raw) >= held(msgspec.json.decode(raw))
 
 
 def copy_of(one: Document, *, params: dict[str, Raw]) -> Document:

@@ -189,6 +189,22 @@ def test_the_switch_opens_only_while_the_agent_is_away(
     run(agent, case, on_error="allow", **({"deadline_s": 0.3} if agent.hangs else {}))
 
 
+@pytest.mark.parametrize(
+    "spoil", [pytest.param(spoil(hangs=True), id="slow"), pytest.param(spoil(status=429), id="busy")]
+)
+def test_who_asks_what_takes_long_does_not_open_the_switch(spoil: Callable[[Agent], None]) -> None:
+    agent = Agent(is_well=True)
+    spoil(agent)
+
+    async def case(engine: RemoteOpa) -> None:
+        found = await asyncio.gather(*(engine.decide(document()) for _ in range(20)))
+        assert {one.effect for one in found} == {"deny"} and "is there" in found[0].detail
+        assert {one.effect for one in await engine.decide_all(listed("a", "b"))} == {"deny"}
+        assert engine.counts.opened == 0 and engine.counts.undecided == 22
+
+    run(agent, case, on_error="allow", deadline_s=0.3, list_deadline_s=0.3, max_in_flight=4)
+
+
 def test_nobody_there_denies() -> None:
     async def case(engine: RemoteOpa) -> None:
         assert said(await engine.decide(document())) == ("deny", "policy_failed")

@@ -38,7 +38,8 @@ TIMEOUT_S = 10.0
 LAST_S = 2.0
 """How long the end of the process waits for the last batch."""
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 300.0
-_Entry = tuple[Document, Decision, float]
+_Entry = tuple[Document, Decision, float, int]
+"""With when it was taken, and the bytes that it holds."""
 
 
 class DecisionLog:
@@ -80,7 +81,7 @@ class DecisionLog:
 
     def add(self, document: Document, decision: Decision) -> None:
         """Log a decision that was just taken."""
-        self._put([(document, decision, self._now())])
+        self._put([(document, decision, self._now(), size_of(document))])
 
     async def close(self) -> None:
         """Send what is left, if that goes quickly."""
@@ -112,7 +113,7 @@ class DecisionLog:
     async def flush(self) -> bool:
         """Send one batch. False: it could not be, and waits again."""
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-        self._size -= sum(map(_size, batch))
+        self._size -= sum(size for *_, size in batch)
         try:
             lines = await self._lines(batch)
             await (self._post(lines) if self.spec.url else asyncio.to_thread(_append, self.spec.file, lines))
@@ -130,7 +131,7 @@ class DecisionLog:
 
     async def _lines(self, batch: Sequence[_Entry]) -> list[bytes]:
         lines = []
-        for number, (document, decision, at) in enumerate(batch, 1):
+        for number, (document, decision, at, _) in enumerate(batch, 1):
             event = event_of(document, decision, at=at, id_=self._new_id(), labels=self._labels, path=self.path)
             lines.append(msgspec.json.encode(erased(event, self.spec.mask)))
             if number % SLICE == 0:
@@ -152,9 +153,9 @@ class DecisionLog:
     def _put(self, entries: Iterable[_Entry]) -> None:
         for entry in entries:
             self._waiting.append(entry)
-            self._size += _size(entry)
+            self._size += entry[3]
         while self._size > self.spec.max_buffer and self._waiting:
-            self._size -= _size(self._waiting.popleft())
+            self._size -= self._waiting.popleft()[3]
             self.counts.lost += 1
 
     def _put_back(self, batch: Sequence[_Entry]) -> None:
@@ -171,11 +172,20 @@ class DecisionLog:
         self._failures += 1
 
 
-def _size(entry: _Entry) -> int:
-    """What it holds: its call with the whole request, beside the arguments as they were decoded."""
-    document = entry[0]
-    request = sum(map(len, document.call.params.values())) if document.call is not None else 0
-    return document.size + request + OVERHEAD
+def size_of(document: Document) -> int:
+    """What it holds: its call with the whole request, and the arguments as they were decoded."""
+    if document.call is None:
+        return OVERHEAD
+    params = document.call.params
+    decoded = decoded_size(bytes(params.get("arguments", b""))) if document.arguments is not None else 0
+    return sum(map(len, params.values())) + decoded + OVERHEAD
+
+
+def decoded_size(raw: bytes) -> int:
+    """At least the memory that JSON takes once it is decoded, told by its punctuation: a caller makes seventy bytes of
+    one with `[[[[`. As CPython lays objects out."""
+    count = raw.count
+    return 96 + 4 * len(raw) + 240 * count(b"{") + 88 * count(b"[") + 64 * (count(b",") + count(b":"))
 
 
 def _append(path: str, lines: Sequence[bytes]) -> None:

@@ -2,7 +2,8 @@
 
 In: documents. Out: decisions; whatever goes wrong is a denial with its own reason. The operator may have calls let
 through while the agent is away (`on_error: allow`), and each one that is gets logged, counted and a reason of its own;
-an agent that answers, and fails at the policy, denies all the same, because what is asked may be why.
+an agent that answers, and fails at the policy, denies all the same, because what is asked may be why. So may it be of
+one that is too slow: whether it is away is asked of its `/health`, which no caller has a say in.
 Does I/O by a `Fetch`. Cases: `tests/engines/test_opa.py`; with the real one: `tests/counterparts/test_opa.py`.
 Source: Open Policy Agent, REST API; design §5.
 """
@@ -99,6 +100,7 @@ class RemoteOpa:
         self._has_batches = True
         self._token = ""
         self._room = asyncio.Semaphore(spec.max_in_flight)
+        self._looking: asyncio.Task[bool] | None = None
         self._kept: dict[bytes, tuple[float, Decision]] = {}
 
     @property
@@ -141,7 +143,7 @@ class RemoteOpa:
                 if self._has_batches and (answer := await self._post_batch(documents)) is not None:
                     return self._batched(read_batch(answer, count))
         except _Undecided as undecided:
-            return [self._without(undecided, count)] * count
+            return [self._without(await self._made_sure(undecided), count)] * count
         return await asyncio.gather(*(self._decide(document, spec.list_deadline_s) for document in documents))
 
     async def _decide(self, document: Document, deadline_s: float) -> Decision:
@@ -150,7 +152,7 @@ class RemoteOpa:
             async with self._within(deadline_s):
                 found = read_one(await self._post(self._one, body_of(document), headers, MAX_ANSWER))
         except _Undecided as undecided:
-            return self._without(undecided)
+            return self._without(await self._made_sure(undecided))
         self._learn(found.bundle)
         return found
 
@@ -202,6 +204,32 @@ class RemoteOpa:
             raise _Undecided(POLICY_FAILED, error.detail or error.public, away=away) from None
         except Nonsense as error:
             raise _Undecided(BAD_POLICY_RESULT, str(error), away=False) from None
+
+    async def _made_sure(self, undecided: _Undecided) -> _Undecided:
+        """Is the agent away, where that would let something through? One that is there, and was too slow, or too busy,
+        was made so by what is asked."""
+        if not undecided.away or self.spec.on_error == "deny":
+            return undecided
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._is_there())
+            self._looking.add_done_callback(self._looked)
+        if not await asyncio.shield(self._looking):
+            return undecided
+        return _Undecided(undecided.reason, f"{undecided.detail}; the agent is there", away=False)
+
+    def _looked(self, task: asyncio.Task[bool]) -> None:
+        self._looking = None
+
+    async def _is_there(self) -> bool:
+        """Does it answer at all, within the time that a decision has? Beside those that wait for their turn."""
+        try:
+            async with asyncio.timeout(self.spec.deadline_s):
+                answer = await self._fetch(
+                    f"{self.spec.url}/health", headers=self._shown(), timeout_s=2 * self.spec.deadline_s, learnt=False
+                )
+        except (TimeoutError, AuthorityUnavailable, SecretMissing) as error:
+            return isinstance(error, AuthorityUnavailable) and error.answered
+        return answer.status not in AWAY
 
     def _without(self, undecided: _Undecided, count: int = 1) -> Decision:
         """What is said where nothing was decided."""

@@ -46,9 +46,9 @@ class OpaSettings(msgspec.Struct, frozen=True):
         Literal["deny", "allow"],
         Setting(
             Choice(("deny", "allow")),
-            "`allow` lets calls through while the agent is away (not reached, too late, HTTP 429, 502 to 504). Each is"
-            " logged, counted (`narthex_policy_opened_total`) and has the reason `allowed_without_policy`. An agent"
-            " that answers with an error or with nonsense denies all the same.",
+            "`allow` lets calls through while the agent is away (not reached, too late, HTTP 429, 502 to 504, and no"
+            " answer of its `/health`). Each is logged, counted (`narthex_policy_opened_total`) and has the reason"
+            " `allowed_without_policy`. An agent that answers with an error or with nonsense denies all the same.",
         ),
     ] = "deny"
     arguments: Annotated[bool, Setting(Flag(), "Whether it is told the arguments of a call.")] = True

@@ -21,6 +21,7 @@ RANK = {
     "narthex": 0,
     "narthex.call": 0,
     "narthex.compiled": 0,
+    "narthex.policies": 0,
     "narthex.quotas": 0,
     "narthex.secret": 0,
     "narthex.types": 0,

@@ -28,8 +28,8 @@ class OpaServer:
     def start(self) -> None:
         """Serve. Another process may take the port between our look and its: then it tries another."""
         for _ in range(5):
-            address = self.url.removeprefix("http://") or f"127.0.0.1:{_free_port()}"
-            options = ("--addr", address, "--skip-version-check", "--shutdown-grace-period", "0")
+            address = self.url.removeprefix("http://") or f"127.0.0.1:{free_port()}"
+            options = ("--addr", f"http://{address}", "--skip-version-check", "--shutdown-grace-period", "0")
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [self._program, "run", "--server", *options, *self._arguments],
@@ -83,7 +83,7 @@ def served(program: str, folder: Path, *arguments: str) -> Iterator[OpaServer]:
         server.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +15,12 @@ from tests.e2e.harness import wait_for
 
 
 @contextlib.contextmanager
-def served(app: Any, tls: Pair | None = None) -> Iterator[str]:
-    """Serve `app` as long as the block runs; with `tls` over HTTPS. Yields its base URL."""
-    files = {"ssl_certfile": tls.cert, "ssl_keyfile": tls.key} if tls else {}
+def served(app: Any, tls: Pair | None = None, clients: str = "") -> Iterator[str]:
+    """Serve `app` as long as the block runs; with `tls` over HTTPS, and with `clients` to those alone whom the
+    authorities in that file have signed. Yields its base URL."""
+    files: dict[str, Any] = {"ssl_certfile": tls.cert, "ssl_keyfile": tls.key} if tls else {}
+    if clients:
+        files |= {"ssl_ca_certs": clients, "ssl_cert_reqs": ssl.CERT_REQUIRED}
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", **files)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

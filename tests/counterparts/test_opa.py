@@ -17,9 +17,10 @@ from narthex.engines.counts import Counts
 from narthex.engines.opa import RemoteOpa
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.document import Document
-from narthex.types import Egress, OpaSpec, Principal
+from narthex.types import Egress, OpaSpec, PeerTls, Principal
 from tests.conftest import StartGateway
-from tests.counterparts.opa_server import OpaServer, served
+from tests.counterparts.opa_server import OpaServer, free_port, served
+from tests.e2e.certificates import Authority
 from tests.e2e.harness import check_error, text, wait_for
 from tests.engines.test_opa import TRACE, document, listed
 
@@ -197,3 +198,30 @@ def test_a_gateway_that_asks(
     assert said[:4] == ["allowed_by_policy", "policy_undefined", "policy_undefined", "policy_failed"]
     assert said[-1] == "allowed_by_policy" and logged[-1]["erased"] == ["/input/subject"]
     assert logged[0]["input"]["mcp"]["arguments"] == {"timezone": "UTC"}
+
+
+# --- over TLS, shown who we are
+
+
+def test_it_is_asked_over_tls_with_our_certificate(opa: str, tmp_path: Path) -> None:
+    servers, clients = Authority(tmp_path, "servers"), Authority(tmp_path, "clients")
+    theirs, mine, port = servers.issue("opa"), clients.issue("gateway"), free_port()
+    strange = Authority(tmp_path, "strangers").issue("stranger")
+    files = ("--tls-cert-file", theirs.cert, "--tls-private-key-file", theirs.key, "--tls-ca-cert-file", clients.file)
+    url = f"https://127.0.0.1:{port}"
+
+    async def decides(engine: RemoteOpa) -> None:
+        assert said(await engine.decide(document())) == ("allow", "allowed_by_policy")
+        assert [one.effect for one in await engine.decide_all(listed("a", "b"))] == ["allow", "allow"]
+
+    async def denies(engine: RemoteOpa) -> None:
+        assert said(await engine.decide(document())) == ("deny", "policy_failed")
+        assert {one.effect for one in await engine.decide_all(listed("a", "b"))} == {"deny"}
+
+    with served(opa, tmp_path, "--addr", url, "--authentication", "tls", *files) as server:
+        server.put_policy("p", "package narthex\n\ndecision := true\n")
+        asking(url, decides, tls=PeerTls(servers.file, mine.cert, mine.key))
+        asking(url, denies, tls=PeerTls(servers.file))
+        asking(url, denies, tls=PeerTls(servers.file, strange.cert, strange.key))
+        asking(url, denies, tls=PeerTls(clients.file, mine.cert, mine.key))
+        asking(url, denies)

@@ -14,9 +14,10 @@ import pytest
 from narthex.authority.fetch import Fetcher
 from narthex.engines.ruling import Ruling
 from narthex.errors import ConfigError
-from narthex.types import Egress, RegoSpec, SecretName, SecretText, SigningKey, SigningSpec
+from narthex.types import Egress, PeerTls, RegoSpec, SecretName, SecretText, SigningKey, SigningSpec
 from tests.counterparts.bundle_server import BundleServer, packed
 from tests.counterparts.serving import served
+from tests.e2e.certificates import Authority, Pair
 from tests.engines.policies import HEAD, document
 from tests.flow.policy.bundles.test_signatures import SECRET, signed
 
@@ -29,10 +30,10 @@ def policy(decision: str, revision: str) -> dict[str, bytes]:
     return {"policy.rego": text.encode(), ".manifest": b'{"revision": "%b"}' % revision.encode()}
 
 
-def run(server: BundleServer, case: Case, **spec: Any) -> None:
+def run(server: BundleServer, case: Case, *, pair: Pair | None = None, clients: str = "", **spec: Any) -> None:
     async def main() -> None:
         fetcher, changes = Fetcher(Egress()), list[str]()
-        with served(server.app) as url:
+        with served(server.app, pair, clients) as url:
             wanted = RegoSpec(f"{url}/bundle.tar.gz", "narthex/decision", "inline", every_s=1.0)
             ruling = Ruling(
                 msgspec.structs.replace(wanted, **spec), lambda: changes.append(said(ruling)[2]), fetch=fetcher.fetch,
@@ -132,3 +133,18 @@ def test_one_that_stands_here_and_is_bad_refuses_the_start(tmp_path: Path) -> No
             await ruling.start()
 
     run(BundleServer(), case, bundle=str(tmp_path))
+
+
+@pytest.mark.parametrize("shows", ["our certificate", "nothing"])
+def test_a_bundle_server_that_asks_for_a_certificate(tmp_path: Path, shows: str) -> None:
+    servers, clients = Authority(tmp_path, "servers"), Authority(tmp_path, "clients")
+    mine = clients.issue("gateway")
+    tls = PeerTls(servers.file, mine.cert, mine.key) if shows == "our certificate" else PeerTls(servers.file)
+
+    async def case(ruling: Ruling, changes: list[str]) -> None:
+        await ruling.start()
+        known = shows == "our certificate"
+        assert said(ruling) == (("allow", "allowed_by_policy", "r1") if known else ("deny", "policy_absent", ""))
+
+    server = BundleServer(packed(policy("true", "r1")))
+    run(server, case, pair=servers.issue("bundles"), clients=clients.file, tls=tls)

@@ -27,6 +27,7 @@ from narthex.errors import AuthorityUnavailable, SecretMissing
 from narthex.flow.policy.bundles.bundle import Bundle, BundleRefused, read_bundle, read_tarball
 from narthex.flow.policy.bundles.signatures import MANIFEST, SIGNATURES, Trust
 from narthex.flow.policy.bundles.tarball import MOST_BYTES, MOST_FILES
+from narthex.types import PeerTls
 
 _log = logging.getLogger("narthex.policy")
 LOOK_S = 1.0
@@ -51,6 +52,7 @@ class BundleSpec(msgspec.Struct, frozen=True):
     kept_in: str = ""
     """The folder where the last good one that came over HTTP is kept; empty: nowhere."""
     max_bytes: int = MOST_BYTES
+    tls: PeerTls | None = None
 
 
 Take = Callable[[Bundle], Awaitable[None]]
@@ -155,8 +157,9 @@ class BundleKeeper:
             if self._etag and self.bundle is not None:
                 headers = (*headers, ("If-None-Match", self._etag))
             answer = await self._fetch(
-                spec.url, headers=headers, max_bytes=spec.max_bytes, timeout_s=TIMEOUT_S + long, learnt=False
-            )
+                spec.url, headers=headers, max_bytes=spec.max_bytes, timeout_s=TIMEOUT_S + long, learnt=False,
+                tls=spec.tls,
+            )  # fmt: skip
             if answer.status == 304 and self.bundle is not None:
                 self._well()
             elif answer.status == 200:

@@ -20,12 +20,13 @@ from urllib.parse import SplitResult, urljoin
 import msgspec
 
 from narthex.authority.addresses import Allowed, Refused, check_address, check_learnt, split
+from narthex.authority.peer import Peer, Peers
 from narthex.errors import AuthorityUnavailable, UpstreamUnavailable
 from narthex.flow.upstream.connection import TOO_LARGE, Answer, HttpPool, ask
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.dns import Address, Lookup, system_lookup
 from narthex.flow.upstream.proxy import is_loopback
-from narthex.types import Egress, HttpTarget, ServerSpec
+from narthex.types import Egress, HttpTarget, PeerTls, ServerSpec
 
 TIMEOUT_S = 10.0
 MAX_BYTES = 1024 * 1024
@@ -35,7 +36,7 @@ MOST_ORIGINS = 256
 _FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e]*")
 
 Headers = tuple[tuple[str, str], ...]
-Origin = tuple[str, str, int, bool]
+Origin = tuple[str, str, int, bool, Peer | None]
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -60,6 +61,7 @@ class Fetch(Protocol):
         max_bytes: int = MAX_BYTES,
         timeout_s: float = TIMEOUT_S,
         learnt: bool = True,
+        tls: PeerTls | None = None,
     ) -> Fetched: ...
 
 
@@ -84,7 +86,9 @@ class Fetcher:
         self.egress = egress
         self.allowed = Allowed(egress.allow_private, egress.allow_http)
         self._clock = clock
-        self._dialer = Dialer(egress, environ=os.environ if environ is None else environ, lookup=lookup, clock=clock)
+        environ = os.environ if environ is None else environ
+        self._dialer = Dialer(egress, environ=environ, lookup=lookup, clock=clock)
+        self._peers = Peers(egress, environ=environ, lookup=lookup, clock=clock)
         self._pools: dict[Origin, HttpPool] = {}
 
     async def fetch(
@@ -97,15 +101,17 @@ class Fetcher:
         max_bytes: int = MAX_BYTES,
         timeout_s: float = TIMEOUT_S,
         learnt: bool = True,
+        tls: PeerTls | None = None,
     ) -> Fetched:
         """Ask, and read the whole answer, whatever its status.
 
         Args:
             url: http or https; without TLS only to loopback, or to a host that `egress.allow_http` names.
-            method: A GET follows redirects, at most three; to another origin `headers` are not sent along.
+            method: A GET follows redirects, at most three; to another origin neither `headers` nor `tls` go along.
             headers: Beside those of HTTP itself; they may hold secrets.
             max_bytes, timeout_s: For the body of an answer; for all of it, redirects included.
             learnt: False only for an address that the operator wrote, which may be private.
+            tls: What we show there, and whom to trust.
         Raises:
             AuthorityUnavailable: No answer, too large, too late; `refused` where the address is one to stay away from.
         """
@@ -116,14 +122,17 @@ class Fetcher:
                     parts, host, port = split(url)
                     where = f"{parts.scheme}://{parts.netloc}"
                     self._check(parts, host, port, learnt)
-                    answer = await self._ask(parts, host, port, method, headers, body, max_bytes, timeout_s, learnt)
+                    peer = await self._peers.of(tls) if tls is not None else None
+                    answer = await self._ask(
+                        parts, host, port, method, headers, body, max_bytes, timeout_s, learnt, peer
+                    )
                     location = answer.headers.get(b"location")
                     if method != "GET" or answer.status not in (301, 302, 303, 307, 308) or location is None:
                         return _fetched(answer, url)
                     url, old = urljoin(url, location.decode("latin-1").strip()), (parts.scheme, host, port)
                     parts, host, port = split(url)
                     if (parts.scheme, host, port) != old:
-                        learnt, headers = True, ()
+                        learnt, headers, tls = True, (), None
                 reason, refused = "it redirects without end", False
         except TimeoutError:
             reason, refused = f"no answer within {timeout_s:g} s", False
@@ -152,6 +161,7 @@ class Fetcher:
         max_bytes: int,
         timeout_s: float,
         learnt: bool,
+        peer: Peer | None,
     ) -> Answer:
         target = HttpTarget(
             url="",
@@ -162,18 +172,20 @@ class Fetcher:
         )
         if learnt:
             await self._dialer.check_proxied(target, self._address_check(host, port))
-        pool = self._pool(target, learnt, timeout_s)
+        pool = self._pool(target, learnt, timeout_s, peer)
         data = request_bytes(target, pool.dialer, method, headers, body)
         return await ask(pool, data, max_answer=max_bytes, events=False)
 
-    def _pool(self, target: HttpTarget, learnt: bool, timeout_s: float) -> HttpPool:
-        """The connections of an origin. Those that were checked are kept apart from those that were not."""
-        origin = (target.scheme, target.host, target.port, learnt)
+    def _pool(self, target: HttpTarget, learnt: bool, timeout_s: float, peer: Peer | None) -> HttpPool:
+        """The connections of an origin. Those that were checked are kept apart from those that were not, and so are
+        those on which we have shown something."""
+        origin = (target.scheme, target.host, target.port, learnt, peer)
         pool = self._pools.pop(origin, None)
         if pool is None:
             spec = ServerSpec(target.host, target, "http", connect_timeout_s=timeout_s)
             check = self._address_check(target.host, target.port) if learnt else None
-            pool = HttpPool(spec, target, self._dialer, self._clock, check=check)
+            dialer, certificate = (self._dialer, None) if peer is None else (peer.dialer, peer.certificate)
+            pool = HttpPool(spec, target, dialer, self._clock, check=check, certificate=certificate)
         self._pools[origin] = pool
         if len(self._pools) > MOST_ORIGINS:
             self._pools.pop(next(iter(self._pools))).close()

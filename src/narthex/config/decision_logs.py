@@ -12,6 +12,7 @@ from pathlib import Path
 from narthex.authority.addresses import Allowed
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Reading
+from narthex.config.peer import compile_peer
 from narthex.config.schema.policy import PolicySettings
 from narthex.config.urls import check_https
 from narthex.types import DecisionLogSpec
@@ -30,10 +31,13 @@ def compile_decision_logs(
         said = "needs `url` or `file`" if settings.url is None else "has both `url` and `file`; keep one"
         reading.fault(HERE, f"policy.decision_logs: {said}")
         return None
-    file = ""
+    file, tls = "", None
     if settings.url is not None:
         check_https((*HERE, "url"), settings.url, allowed, reading)
+        tls = compile_peer(settings.tls, HERE, settings.url, reading, resolve)
     elif settings.file is not None:
+        if settings.tls is not None:
+            reading.fault((*HERE, "tls"), "tls: goes with `url`")
         path = resolve(settings.file)
         file = str(path)
         if not path.parent.is_dir():
@@ -42,6 +46,7 @@ def compile_decision_logs(
         url=settings.url or "",
         file=file,
         token=settings.token.text if settings.token is not None else None,
+        tls=tls,
         mask=settings.mask,
         labels=settings.labels,
         every_s=settings.every,

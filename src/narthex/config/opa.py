@@ -5,9 +5,13 @@ In: its settings. Out: an `OpaSpec`; or a fault at the place it stands at. Cases
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from narthex.authority.addresses import Allowed
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Reading
+from narthex.config.peer import compile_peer
 from narthex.config.schema.opa import OpaSettings
 from narthex.config.urls import check_https
 from narthex.types import OpaSpec
@@ -15,7 +19,9 @@ from narthex.types import OpaSpec
 HERE: KeyPath = ("policy", "opa")
 
 
-def compile_opa(settings: OpaSettings, allowed: Allowed, reading: Reading) -> OpaSpec | None:
+def compile_opa(
+    settings: OpaSettings, allowed: Allowed, reading: Reading, resolve: Callable[[str], Path]
+) -> OpaSpec | None:
     """None where something is missing, which `reading` then says."""
     if settings.url is None:
         reading.fault(HERE, "opa: 'url' is missing: where the agent serves its API")
@@ -32,5 +38,6 @@ def compile_opa(settings: OpaSettings, allowed: Allowed, reading: Reading) -> Op
         visible_s=settings.visible_for,
         visible_by=settings.visible_by,
         token=settings.token.text if settings.token is not None else None,
+        tls=compile_peer(settings.tls, HERE, settings.url, reading, resolve),
         max_in_flight=settings.max_in_flight,
     )

@@ -31,7 +31,7 @@ def compile_policy(
         reading.fault(("policy", "opa"), "policy: has both `rego` and `opa`; keep one")
         return None
     if policy.opa is not None:
-        return compile_opa(policy.opa, allowed, reading)
+        return compile_opa(policy.opa, allowed, reading, resolve)
     if policy.rego is not None:
         return compile_rego(policy.rego, allowed, reading, resolve, state_dir)
     if not reading.problems:

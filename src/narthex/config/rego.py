@@ -16,6 +16,7 @@ from narthex.authority.addresses import Allowed
 from narthex.authority.bundle_keys import read_key, read_trust
 from narthex.config.document import Mark, Problem, Reading, suggest
 from narthex.config.document import Path as KeyPath
+from narthex.config.peer import compile_peer
 from narthex.config.schema.rego import RegoSettings, SigningSettings
 from narthex.config.urls import check_https
 from narthex.flow.policy.bundles.signatures import SHARED
@@ -44,8 +45,8 @@ def compile_rego(
     )
     if spec.is_fetched:
         check_https((*HERE, "bundle"), spec.bundle, allowed, reading)
-        return spec
-    for key in ("token", "every", "long_poll"):
+        return replace(spec, tls=compile_peer(rego.tls, HERE, spec.bundle, reading, resolve))
+    for key in ("token", "tls", "every", "long_poll"):
         if (*HERE, key) in reading.marks:
             reading.fault((*HERE, key), f"{key}: goes with a bundle that is fetched")
     path = resolve(rego.bundle)

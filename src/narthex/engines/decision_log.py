@@ -145,8 +145,9 @@ class DecisionLog:
             headers = (*headers, ("Authorization", f"Bearer {self.spec.token.fill(self._secrets)}"))
         body = await asyncio.to_thread(gzip.compress, b"[" + b",".join(lines) + b"]", 6)
         answer = await self._fetch(
-            self.spec.url, method="POST", headers=headers, body=body, timeout_s=TIMEOUT_S, learnt=False
-        )
+            self.spec.url, method="POST", headers=headers, body=body, timeout_s=TIMEOUT_S, learnt=False,
+            tls=self.spec.tls,
+        )  # fmt: skip
         if not 200 <= answer.status < 300:
             raise AuthorityUnavailable(detail=f"{self.spec.url}: HTTP {answer.status}")
 

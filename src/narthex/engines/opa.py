@@ -178,6 +178,7 @@ class RemoteOpa:
             answer = await self._fetch(
                 url, method="POST", headers=(("Content-Type", "application/json"), *headers, *self._shown()),
                 body=body, max_bytes=max_bytes, timeout_s=2 * self.spec.list_deadline_s, learnt=False,
+                tls=self.spec.tls,
             )  # fmt: skip
         return answer.status, answer.body
 
@@ -225,8 +226,9 @@ class RemoteOpa:
         try:
             async with asyncio.timeout(self.spec.deadline_s):
                 answer = await self._fetch(
-                    f"{self.spec.url}/health", headers=self._shown(), timeout_s=2 * self.spec.deadline_s, learnt=False
-                )
+                    f"{self.spec.url}/health", headers=self._shown(), timeout_s=2 * self.spec.deadline_s, learnt=False,
+                    tls=self.spec.tls,
+                )  # fmt: skip
         except (TimeoutError, AuthorityUnavailable, SecretMissing) as error:
             return isinstance(error, AuthorityUnavailable) and error.answered
         return answer.status not in AWAY

@@ -34,7 +34,9 @@ def source_of(spec: RegoSpec) -> BundleSpec:
     if not spec.is_fetched:
         return BundleSpec(path=spec.bundle)
     every_s = (spec.every_s, 2 * spec.every_s)
-    return BundleSpec(url=spec.bundle, every_s=every_s, long_poll_s=spec.long_poll_s, kept_in=spec.kept_in)
+    return BundleSpec(
+        url=spec.bundle, every_s=every_s, long_poll_s=spec.long_poll_s, kept_in=spec.kept_in, tls=spec.tls
+    )
 
 
 class Ruling:

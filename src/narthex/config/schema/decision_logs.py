@@ -21,6 +21,7 @@ from narthex.config.kinds import (
     duration,
     size,
 )
+from narthex.config.schema.peer import PEER_TLS, PeerTlsSettings
 from narthex.flow.policy.engines.decision_events import ARGUMENTS, Steps, show_steps, steps_of
 
 MASK = Listed(Scalar("a JSON pointer", steps_of, show_steps, {"pattern": "^/(input|result)/"}), "JSON pointers")
@@ -40,6 +41,7 @@ class DecisionLogSettings(msgspec.Struct, frozen=True):
     token: Annotated[
         Expanded | None, Setting(SECRET_TEXT, "Sent as a bearer token: `${secret:NAME}`.", secret=True)
     ] = None
+    tls: Annotated[PeerTlsSettings | None, PEER_TLS] = None
     mask: Annotated[
         tuple[Steps, ...],
         Setting(

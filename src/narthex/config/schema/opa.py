@@ -9,6 +9,7 @@ import msgspec
 
 from narthex.config.expand import Expanded
 from narthex.config.kinds import BASE_URL, SECRET_TEXT, Choice, Count, Flag, Group, Listed, Scalar, Setting, duration
+from narthex.config.schema.peer import PEER_TLS, PeerTlsSettings
 from narthex.config.values import parse_claim_path, show_claim_path
 from narthex.types import ClaimPath
 
@@ -66,6 +67,7 @@ class OpaSettings(msgspec.Struct, frozen=True):
     token: Annotated[
         Expanded | None, Setting(SECRET_TEXT, "Sent as a bearer token: `${secret:NAME}`.", secret=True)
     ] = None
+    tls: Annotated[PeerTlsSettings | None, PEER_TLS] = None
     max_in_flight: Annotated[
         int, Setting(Count(1, 1024), "Requests to it at the same time; further ones wait for their turn.")
     ] = 64

@@ -10,6 +10,7 @@ import msgspec
 from narthex.config import values
 from narthex.config.expand import Expanded
 from narthex.config.kinds import FILE, SECRET_TEXT, WORD, Choice, Group, Mapped, Scalar, Setting, duration
+from narthex.config.schema.peer import PEER_TLS, PeerTlsSettings
 from narthex.flow.policy.bundles.signatures import ALGORITHMS
 
 
@@ -69,6 +70,7 @@ class RegoSettings(msgspec.Struct, frozen=True):
         Expanded | None,
         Setting(SECRET_TEXT, "Sent to the bundle server as a bearer token: `${secret:NAME}`.", secret=True),
     ] = None
+    tls: Annotated[PeerTlsSettings | None, PEER_TLS] = None
     every: Annotated[
         float, Setting(duration("1s", "1d"), "The bundle server is asked this often, up to twice as seldom by chance.")
     ] = 60.0

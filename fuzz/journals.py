@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from narthex.telemetry.audit.checkpoints import Signer
 from narthex.telemetry.audit.formats import FORMATS
-from narthex.telemetry.audit.reading import Search, Wanted
+from narthex.telemetry.audit.matching import Wanted
+from narthex.telemetry.audit.reading import Search
 from narthex.telemetry.audit.segments import Segments
 from narthex.telemetry.audit.verify import verify
 

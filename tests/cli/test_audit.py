@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from click.testing import CliRunner, Result
 
-from narthex.cli.audit import EVENTS
+from narthex.cli.audit_search import EVENTS
 from narthex.cli.main import cli
 from narthex.telemetry.audit.checkpoints import load_signer
 from narthex.telemetry.audit.segments import Segments

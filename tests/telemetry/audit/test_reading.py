@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from narthex.telemetry.audit.reading import Search, Wanted, moment, what_of
+from narthex.telemetry.audit.matching import Wanted, what_of
+from narthex.telemetry.audit.reading import Search, moment
 from narthex.telemetry.audit.segments import Segments
 from tests.telemetry.audit.writing import AT, journal, write
 

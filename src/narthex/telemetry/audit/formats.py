@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from narthex.telemetry.audit.reading import what_of
+from narthex.telemetry.audit.matching import what_of
 
 Record = dict[str, Any]
 _encode = msgspec.json.Encoder().encode

@@ -1,0 +1,270 @@
+"""`narthex audit search` and `export`: what is in the record of calls, by who, what and when.
+
+In: a folder of a journal, read line by line; or a configuration, whose journal has an index. Out: records; exit 0 where
+something was found, else 1; 2 misused. Cases: `tests/cli/test_audit.py`, `tests/cli/test_audit_search.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from narthex.cli.client import one_line
+from narthex.cli.kept import config_option, find_file, json_option, say, table
+from narthex.telemetry.accounts import OUTCOMES
+
+if TYPE_CHECKING:
+    from narthex.telemetry.audit.index.find import Finder
+    from narthex.telemetry.audit.matching import Wanted
+    from narthex.types import Snapshot
+
+SEARCHED = 100
+"""Records that a search shows, unless told otherwise."""
+EVENTS = ("call", "begin", "refused", "admin", "approval", "lost")
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class Moment(click.ParamType[str]):
+    """A time, as records have it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from narthex.telemetry.audit.reading import moment
+
+        try:
+            return moment(str(value))
+        except ValueError:
+            self.fail(f"'{value}' is no time such as 2026-11-27 or 2026-11-27T09:30:00+01:00", param, ctx)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+_SELECTION = (
+    click.option(
+        "--since",
+        type=Moment(),
+        metavar="TIME",
+        help="From this time on: RFC 3339 or its beginning (2026-11-27T09), in UTC where no offset stands behind it.",
+    ),
+    click.option("--until", type=Moment(), metavar="TIME", help="Before this time."),
+    click.option("--principal", default="", metavar="SUBJECT", help="Of this human or service."),
+    click.option("--client", default="", help="By this agent."),
+    click.option("--tenant", default="", help="Of this tenant."),
+    click.option("--endpoint", default="", help="At this endpoint."),
+    click.option("--server", default="", help="On this server."),
+    click.option("--tool", "tools", multiple=True, metavar="PATTERN", help="Of these tools: <server>__<name>, with *."),
+    click.option("--text", default="", help="With this in the name or address of what was called, in any case."),
+    click.option("--method", default="", help="With this method, tools/call say, or this action of an admin."),
+    click.option("--decision", type=click.Choice(("allow", "deny", "hold")), help="Decided so."),
+    click.option(
+        "--outcome", type=click.Choice(OUTCOMES), metavar="OUTCOME", help="Ended so: ok, tool_error, denied …"
+    ),
+    click.option("--event", type=click.Choice(EVENTS), help="Of this kind."),
+    click.option("--rule", default="", help="Decided by this rule."),
+    click.option("--run", default="", metavar="ID", help="Of this run."),
+    click.option("--trace", default="", metavar="ID", help="Of this trace."),
+    click.option("--session", default="", metavar="ID", help="Of this legacy session."),
+    click.option("--approval", default="", metavar="ID", help="Of this held call."),
+    click.option("--id", default="", help="With this id, or this decisionId."),
+)
+
+
+def _selection(command: F) -> F:
+    for option in reversed(_SELECTION):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", required=False, type=FOLDER)
+@_selection
+@click.option("--limit", type=click.IntRange(1), default=SEARCHED, show_default=True, help="The latest so many.")
+@click.option("--cursor", default="", help="Older ones: what the page before has said.")
+@config_option
+@json_option
+@click.pass_context
+def search(
+    ctx: click.Context,
+    /,
+    folder: Path | None,
+    config: Path | None,
+    limit: int,
+    cursor: str,
+    as_json: bool,
+    **wanted: Any,
+) -> None:
+    """Find records by who, what and when.
+
+    DIR is the folder of a journal, which is read line by line; without it, they are looked up in the index of the one
+    that the configuration names, which is brought up to date before. Exits 0 where something was found, else 1. That
+    the records are whole is what `narthex audit verify` says.
+
+    With --json: {"records": [as they stand in the journal, oldest first], "found", "unread", "next"}. `next` is the
+    cursor of older ones; not there where there are none, or DIR was given.
+    """
+    looking_for = _wanted(wanted)
+    if folder is not None:
+        if cursor:
+            ctx.fail("--cursor goes on in the index: it needs no DIR")
+        found = _by_reading(folder, looking_for, limit)
+    else:
+        found = _by_index(ctx, _snapshot(find_file(ctx, config)), looking_for, limit, cursor)
+    if as_json:
+        say({name: value for name, value in found.items() if name != "next" or value})
+    else:
+        records, count = found["records"], found["found"]
+        rows = [("time", "event", "who", "what", "decision", "outcome", "id"), *map(_row, records)]
+        table(rows if records else rows[:1])
+        latest = f", the latest {len(records)} are shown" if count > len(records) and not cursor else ""
+        click.echo(f"{count} found{latest}", err=True)
+        if found["next"]:
+            click.echo(f"older ones: --cursor {found['next']}", err=True)
+        _say_unread(found["unread"])
+    ctx.exit(0 if found["found"] else 1)
+
+
+def _by_reading(folder: Path, wanted: Wanted, limit: int) -> dict[str, Any]:
+    from narthex.telemetry.audit.reading import Search
+
+    looking = Search(folder, wanted)
+    kept: deque[dict[str, Any]] = deque(maxlen=limit)
+    count = 0
+    for record in looking:
+        count += 1
+        kept.append(record)
+    return {"records": list(kept), "found": count, "unread": looking.unread, "next": ""}
+
+
+def _by_index(ctx: click.Context, snapshot: Snapshot, wanted: Wanted, limit: int, cursor: str) -> dict[str, Any]:
+    from narthex.telemetry.audit.index.cursors import read_cursor, show_cursor
+
+    try:
+        before = read_cursor(wanted, cursor) if cursor else 0
+    except ValueError as error:
+        ctx.fail(f"--cursor: {error}")
+    with finder_of(snapshot) as finder:
+        page = finder.page(wanted, before=before, limit=limit)
+        records, unread = page.records, page.unread
+        while page.next and len(records) < limit:  # a page looks at so many places, and no further
+            page = finder.page(wanted, before=page.next, limit=limit - len(records))
+            records, unread = records + page.records, unread + page.unread
+        count = finder.count(wanted)
+    return {"records": records[::-1], "found": count, "unread": unread, "next": show_cursor(wanted, page.next)}
+
+
+@contextmanager
+def finder_of(snapshot: Snapshot) -> Iterator[Finder]:
+    """The index of the journal that a configuration names, up to date. Raises StoreError."""
+    from narthex.telemetry.audit.index.file import index_of
+    from narthex.telemetry.audit.index.find import Finder
+    from narthex.telemetry.audit.index.follow import Follower
+
+    folder, path = _recorded(snapshot), index_of(snapshot.store)
+    follower = Follower(folder, path)
+    try:
+        follower.catch_up()
+        yield Finder(folder, path, follower.connection)
+    finally:
+        follower.close()
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", required=False, type=FOLDER)
+@click.option(
+    "--format", "form", type=click.Choice(("jsonl", "csv", "ocsf", "cef")), default="jsonl", show_default=True
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file, for this user alone where it is new; standard output without it.",
+)
+@_selection
+@config_option
+@click.pass_context
+def export(
+    ctx: click.Context, /, folder: Path | None, form: str, out: Path | None, config: Path | None, **wanted: Any
+) -> None:
+    """Write records out, one a line, as others read them.
+
+    DIR is the folder of a journal; without it, where the configuration records. `jsonl` are the records as they stand,
+    `csv` a table with a heading, `cef` ArcSight's Common Event Format, `ocsf` events of OCSF 1.9, class API Activity.
+    """
+    from narthex.telemetry.audit.formats import COLUMNS, FORMATS
+    from narthex.telemetry.audit.reading import Search
+
+    folder = folder or _recorded(_snapshot(find_file(ctx, config)))
+    looking, write = Search(folder, _wanted(wanted)), FORMATS[form]
+    with (
+        open(out, "w", encoding="utf-8", newline="", opener=_private) if out is not None else nullcontext(sys.stdout)
+    ) as stream:
+        if form == "csv":
+            stream.write(",".join(COLUMNS) + "\n")
+        for record in looking:
+            stream.write(write(record) + "\n")
+    _say_unread(looking.unread)
+
+
+def _wanted(given: dict[str, Any]) -> Wanted:
+    from narthex.telemetry.audit.matching import Wanted
+
+    return Wanted(**{name: value for name, value in given.items() if value})
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that is for this user alone where it is a new one: records say who did what."""
+    return os.open(path, flags, 0o600)
+
+
+def _event(record: dict[str, Any]) -> str:
+    """What kind of record it is; of an approval which step, and whose; how many were lost."""
+    text = str(record.get("event") or "")
+    more = record.get("step") or record.get("count")
+    by = f" by {record['by']}" if record.get("by") else ""
+    return f"{text}: {more}{by}" if more else text
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    from narthex.telemetry.audit.matching import what_of
+
+    who = record.get("principal")
+    who = who if isinstance(who, dict) else {}
+    caller = " by ".join(str(who[name]) for name in ("subject", "client") if who.get(name))
+    what = what_of(record) or record.get("method")
+    ends = (record.get(name) for name in ("decision", "outcome", "id"))
+    cells = (record.get("time"), _event(record), caller, what, *ends)
+    return tuple(one_line(str(cell)) if cell else "-" for cell in cells)
+
+
+def _say_unread(count: int) -> None:
+    if count:
+        click.echo(f"{count} lines could not be read: narthex audit verify says which", err=True)
+
+
+def configured(config: Path, places: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    """Where a configuration records, and where it puts checkpoints. Raises ClickException: nowhere."""
+    snapshot = _snapshot(config)
+    folder, second = _recorded(snapshot), Path(snapshot.audit_checkpoints)
+    return folder, (*places, second) if snapshot.audit_checkpoints and second.is_dir() else places
+
+
+def _snapshot(config: Path) -> Snapshot:
+    from narthex.config.compile import load_snapshot
+
+    return load_snapshot(config, env=os.environ)
+
+
+def _recorded(snapshot: Snapshot) -> Path:
+    """The folder of its journal. Raises ClickException: there is none yet."""
+    from narthex.cli.records import folder_of
+
+    folder = folder_of(snapshot)
+    if not folder.is_dir():
+        raise click.ClickException(f"nothing is recorded yet in {folder}")
+    return folder

@@ -1,0 +1,83 @@
+"""`narthex audit search` by the index: what a configuration records is found page by page, at once and later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from narthex.cli.main import cli
+from narthex.telemetry.audit.segments import Segments
+from narthex.telemetry.record import stamp
+from tests.telemetry.audit.writing import AT, write
+
+COUNT = 25
+
+
+def add(one: Segments, number: int) -> None:
+    record = {
+        "id": f"r{number}", "event": "call", "time": stamp(AT + number), "server": "git", "method": "tools/call",
+        "principal": {"subject": ("ada", "bob")[number % 2]}, "name": f"get_{number}", "outcome": "ok",
+        "decision": "allow",
+    }  # fmt: skip
+    one.add(json.dumps(record, separators=(",", ":")).encode())
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    write(tmp_path / "audit", COUNT, step=add)
+    path = tmp_path / "narthex.yaml"
+    path.write_text("version: 1\naudit: {dir: audit}\n")
+    return path
+
+
+def search(config: Path, *words: str) -> Result:
+    return CliRunner().invoke(cli, ["audit", "search", "--config", str(config), *words])
+
+
+def test_pages_of_the_index(config: Path) -> None:
+    seen, cursor = [], ""
+    for _ in range(5):
+        words = ["--principal", "ada", "--limit", "3", "--json", *(["--cursor", cursor] if cursor else [])]
+        found = search(config, *words)
+        assert found.exit_code == 0, found.output
+        document = json.loads(found.stdout)
+        assert document["found"] == 13 and document["unread"] == 0
+        seen = [one["id"] for one in document["records"]] + seen
+        cursor = document.get("next", "")
+        if not cursor:
+            break
+    assert seen == [f"r{number}" for number in range(0, COUNT, 2)]
+    assert (config.parent / ".narthex" / "narthex.audit.db").is_file()
+
+
+def test_for_people(config: Path) -> None:
+    found = search(config, "--text", "GET_2", "--limit", "2")
+    assert found.exit_code == 0 and "6 found, the latest 2 are shown" in found.stderr
+    assert "older ones: --cursor " in found.stderr
+    assert found.stdout.splitlines()[-1].endswith("r24")
+    assert search(config, "--run", "none").exit_code == 1
+
+
+def test_what_is_written_meanwhile_is_found(config: Path) -> None:
+    assert json.loads(search(config, "--server", "git", "--json").stdout)["found"] == COUNT
+    write(config.parent / "audit", 1, boot="b2", at=AT + 60, step=lambda one, _: add(one, 60))
+    document = json.loads(search(config, "--server", "git", "--json").stdout)
+    assert document["found"] == COUNT + 1 and document["records"][-1]["id"] == "r60"
+
+
+def test_a_cursor_of_another_question_is_refused(config: Path) -> None:
+    cursor = json.loads(search(config, "--limit", "1", "--json").stdout)["next"]
+    for words in (["--principal", "ada", "--cursor", cursor], ["--cursor", "x"]):
+        found = search(config, *words)
+        assert found.exit_code == 2 and "--cursor" in found.stderr and not found.stdout
+    assert search(config, str(config.parent / "audit"), "--cursor", cursor).exit_code == 2
+
+
+def test_it_is_said_where_nothing_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text("version: 1\naudit: {dir: audit}\n")
+    found = search(path)
+    assert found.exit_code == 1 and "nothing is recorded yet" in found.stderr

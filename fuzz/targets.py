@@ -23,6 +23,7 @@ from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuz
 from fuzz.journals import fuzz_export, fuzz_journal
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
 from fuzz.limits import fuzz_limits
+from fuzz.payloads import fuzz_payload, fuzz_redaction
 from fuzz.policies import fuzz_policy
 from fuzz.records import fuzz_recorded
 from fuzz.runs import fuzz_run_id
@@ -290,7 +291,9 @@ TARGETS: dict[str, Target] = {
     "param_headers": fuzz_param_headers,
     "export": fuzz_export,
     "journal": fuzz_journal,
+    "payload": fuzz_payload,
     "policy": fuzz_policy,
+    "redaction": fuzz_redaction,
     "recorded": fuzz_recorded,
     "run_id": fuzz_run_id,
     "seal": fuzz_seal,

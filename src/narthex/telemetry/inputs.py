@@ -38,10 +38,16 @@ def input_of(check: Check, call: Call, *, full: bool) -> dict[str, Any] | None:
 
 
 def one_line(raw: bytes) -> Raw | None:
+    """`as_one_line`, to be put into a record."""
+    found = as_one_line(raw)
+    return Raw(found) if found is not None else None
+
+
+def as_one_line(raw: bytes) -> bytes | None:
     """JSON as it came, without its line ends: in JSON they stand between values only, and are worth a space each. None
     for what is no text."""
     try:
         raw.decode()
     except UnicodeDecodeError:
         return None
-    return Raw(raw.replace(b"\n", b" ").replace(b"\r", b" "))
+    return raw.replace(b"\n", b" ").replace(b"\r", b" ")

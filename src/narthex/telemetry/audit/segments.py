@@ -182,7 +182,7 @@ class Segments:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         at_ms = int(now * 1000)
         while True:
-            path = self.folder / f"{SEGMENT}{_compact(at_ms)}-{self._slot}{SUFFIX}"
+            path = self.folder / f"{SEGMENT}{time_stamp(at_ms)}-{self._slot}{SUFFIX}"
             points = path.with_name(CHECKPOINTS + path.name.removeprefix(SEGMENT))
             try:
                 file = os.open(path, flags, 0o600)
@@ -197,7 +197,7 @@ class Segments:
                 os.close(file)
                 path.unlink()
                 raise
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             return file, other, path
 
     def _is_there(self) -> bool:
@@ -242,7 +242,7 @@ def predecessor(folder: Path, slot: int, sync: Callable[[int], None] = sync_file
     return None, 0
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """The name of a new file is on the disk only when its folder is."""
     file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -255,5 +255,6 @@ def day_of(now: float) -> str:
     return time.strftime("%Y%m%d", time.gmtime(now))
 
 
-def _compact(at_ms: int) -> str:
+def time_stamp(at_ms: int) -> str:
+    """A moment as names of files have it: UTC, milliseconds."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(at_ms // 1000)) + f"{at_ms % 1000:03d}"

@@ -1,0 +1,132 @@
+"""What is kept of a payload: the JSON of arguments, of a result or an error, without what nobody is to read in it.
+
+In: JSON as it was relayed. Out: JSON in one line, and what was taken out. Pointers and names of members look at the
+structure, detectors at every text and number; a text that is JSON itself, as tools like to answer, is looked into.
+Cases: `tests/telemetry/payloads/test_redacting.py`; fuzz target `redaction`. Source: RFC 6901 (JSON pointer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from narthex.flow.codec.jsonrpc import BAD_JSON
+from narthex.telemetry.payloads.detectors import DETECTORS, masked, names_a_secret
+
+Part = Literal["arguments", "result", "error"]
+POINTER, NAME = "pointer", "name"
+"""What else than a detector takes something out."""
+_DEEPEST = 32
+"""So deep JSON stands in texts of JSON."""
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class Unreadable(ValueError):
+    """It is no JSON, or nested too deeply: nothing of it can be kept."""
+
+
+class Redactor:
+    """Takes out what the operator names.
+
+    Args:
+        pointers: `/arguments/…`, `/result/…`, `/error/…`; `*` is every member or element.
+        detectors: Of `detectors.DETECTORS`.
+    """
+
+    def __init__(self, pointers: Iterable[str] = (), detectors: Sequence[str] = DETECTORS) -> None:
+        self._steps = [_steps(one) for one in pointers]
+        self._detectors = tuple(detectors)
+        self._by_name = "secrets" in self._detectors
+
+    def applied(self, raw: bytes, part: Part) -> tuple[bytes, tuple[str, ...]]:
+        """The same without it, and what has taken out something: kinds of detectors, `pointer`, `name`.
+
+        Raises:
+            Unreadable.
+        """
+        found: set[str] = set()
+        try:
+            value = _decode(raw)
+            for steps in self._steps:
+                if steps[:1] == [part]:
+                    value = self._pointed(value, steps[1:], found)
+            return _encode(self._looked(value, found, 0)), tuple(sorted(found))
+        except (*BAD_JSON, RecursionError):
+            raise Unreadable from None
+
+    def _pointed(self, value: Any, steps: list[str], found: set[str]) -> Any:
+        """Without what a pointer leads to; what a tool says in `structuredContent` it may say again in its texts."""
+        again = steps[1:] if steps[:1] == ["structuredContent"] else None
+        value = _taken_out(value, steps, found)
+        content = value.get("content") if again is not None and isinstance(value, dict) else None
+        if again is None or not isinstance(content, list):
+            return value
+        return {**value, "content": [self._in_block(one, again, found) for one in content]}
+
+    def _in_block(self, block: Any, steps: list[str], found: set[str]) -> Any:
+        inner = _json_in(block.get("text")) if isinstance(block, dict) else None
+        if inner is None:
+            return block
+        return {**block, "text": _encode(_taken_out(inner, steps, found)).decode()}
+
+    def _looked(self, value: Any, found: set[str], depth: int) -> Any:
+        """Every text and number of a value, and the names of members."""
+        if isinstance(value, str):
+            return self._text(value, found, depth)
+        if isinstance(value, dict):
+            return {
+                self._text(name, found, _DEEPEST): self._member(name, one, found, depth) for name, one in value.items()
+            }
+        if isinstance(value, list):
+            return [self._looked(one, found, depth) for one in value]
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            text, kinds = masked(str(value), self._detectors)
+            found.update(kinds)
+            return text if kinds else value
+        return value
+
+    def _member(self, name: str, value: Any, found: set[str], depth: int) -> Any:
+        said = value is not None and value != "" and not isinstance(value, bool)
+        if said and self._by_name and names_a_secret(name):
+            found.add(NAME)
+            return f"[redacted: {NAME}]"
+        return self._looked(value, found, depth)
+
+    def _text(self, text: str, found: set[str], depth: int) -> str:
+        inner = _json_in(text) if depth < _DEEPEST else None
+        if inner is not None:
+            kept = self._looked(inner, found, depth + 1)
+            return text if kept == inner else _encode(kept).decode()
+        text, kinds = masked(text, self._detectors)
+        found.update(kinds)
+        return text
+
+
+def _steps(pointer: str) -> list[str]:
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+
+
+def _json_in(text: Any) -> Any:
+    """The object or array that a text is; None for any other text."""
+    if not isinstance(text, str) or text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        value = _decode(text)
+    except BAD_JSON:
+        return None
+    return value if isinstance(value, (dict, list)) else None
+
+
+def _taken_out(value: Any, steps: list[str], found: set[str]) -> Any:
+    if not steps:
+        found.add(POINTER)
+        return f"[redacted: {POINTER}]"
+    step, rest = steps[0], steps[1:]
+    if isinstance(value, dict):
+        return {key: _taken_out(one, rest, found) if step in ("*", key) else one for key, one in value.items()}
+    if isinstance(value, list):
+        return [_taken_out(one, rest, found) if step in ("*", str(at)) else one for at, one in enumerate(value)]
+    return value

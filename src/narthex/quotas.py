@@ -23,6 +23,13 @@ class Who(msgspec.Struct, frozen=True):
     """Those who call without a credential, and nobody else."""
 
 
+class CostsKept(msgspec.Struct, frozen=True):
+    """How long it is kept what calls have cost: by the hour and the run, and by the day."""
+
+    hours: int = 35 * 24
+    days: int = 5 * 366
+
+
 LimitUnit = Literal[
     "calls", "concurrent", "bytes", "bytes_in", "bytes_out", "tokens", "tokens_in", "tokens_out", "money"
 ]
@@ -64,8 +71,10 @@ class PriceRule(msgspec.Struct, frozen=True):
     """What a call costs, in millionths of `currency` (design §6): `per_call`, and what it has of the rest.
 
     `units` and `amount` are JSON pointers into the result: a number that `per_unit` is taken times, or the cost itself;
-    `expected` is reserved as long as none was seen. Patterns are globs on canonical names; none of any kind covers
-    everything. `when` is a condition in CEL, empty for none.
+    `expected` is reserved as long as none was seen. `tokens_in` and `tokens_out` are pointers to how many tokens it has
+    taken. `model` is a name, or `arg:` or `result:` and a pointer to one: its tokens cost what the list of models says;
+    `per_million_tokens_…` where it has none. `formula` is in CEL, in whole `currency`. Patterns are globs on canonical
+    names; none of any kind covers everything. `when` is a condition in CEL, empty for none.
     """
 
     currency: str
@@ -82,3 +91,7 @@ class PriceRule(msgspec.Struct, frozen=True):
     prompts: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     when: str = ""
+    formula: str = ""
+    model: str = ""
+    tokens_in: str = ""
+    tokens_out: str = ""

@@ -23,6 +23,7 @@ from narthex.policies import RegoSpec as RegoSpec
 from narthex.policies import SigningKey as SigningKey
 from narthex.policies import SigningSpec as SigningSpec
 from narthex.policies import Webhook as Webhook
+from narthex.quotas import CostsKept as CostsKept
 from narthex.quotas import LimitRule as LimitRule
 from narthex.quotas import LimitUnit as LimitUnit
 from narthex.quotas import Period as Period
@@ -595,6 +596,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     teams: tuple[tuple[str, Who], ...] = ()
     """Who belongs to which team: the first that fits."""
     prices: tuple[PriceRule, ...] = ()
+    costs: CostsKept = CostsKept()
+    models: Mapping[str, tuple[int, int]] = {}
+    """What a million tokens of a model cost, in and out, in millionths; only where a price is a model's."""
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""
     audit_checkpoints: str = ""

@@ -12,7 +12,7 @@ from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.spending import Spent, Use
 from narthex.store.costs import added_up
 from narthex.store.ledger import HOUR, Ledger, read_costs, read_uses
-from narthex.types import Principal
+from narthex.types import CostsKept, Principal
 
 ADA = Subject(Principal("acme", "https://idp", "ada", "bot"), "default", "git", "log")
 BOB = Subject(Principal("acme", "https://idp", "bob", "bot"), "default", "git", "log")
@@ -98,3 +98,51 @@ def test_rows_are_added_up_by_what_is_asked_for(tmp_path: Path) -> None:
         {"day": "2027-01-16", "server": "git", "calls": 1, "amount": "0.05", "currency": "USD"},
     ]
     assert added_up([], ("day",)) == {"total": [], "rows": []}
+
+
+def test_costs_are_put_down_to_team_project_model_and_run(tmp_path: Path) -> None:
+    path, who = tmp_path / "s.db", Principal("acme", "https://idp", "ada", "bot")
+    ledger = Ledger(path)
+    of = Subject(who, "default", "git", "log", "payments", "atlas")
+    ledger.add(Spent(NOW, of, "USD", 5, model="gpt-4o", run="r-1"))
+    ledger.add(Spent(NOW, of, "USD", 7, model="gpt-4o", run="r-2"))
+    ledger.add(Spent(NOW, of, "USD", 2, model="gpt-4o", run="r-2", calls=0))
+    ledger.close()
+    document = added_up(read_costs(path, 0, NOW // HOUR + 1), ("team", "project", "model", "run", "hour"))
+    assert [(one["team"], one["project"], one["model"], one["run"], one["calls"], one["amount"], one["hour"])
+            for one in document["rows"]] == [
+        ("payments", "atlas", "gpt-4o", "r-1", 1, "0.000005", "2027-01-15T08Z"),
+        ("payments", "atlas", "gpt-4o", "r-2", 1, "0.000009", "2027-01-15T08Z"),
+    ]  # fmt: skip
+
+
+def test_runs_that_an_agent_makes_up_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("narthex.store.ledger.MOST_RUNS", 3)
+    ledger = Ledger(tmp_path / "s.db")
+    for number in range(10):
+        ledger.add(Spent(NOW, ADA, "USD", 1, run=f"r-{number}"))
+    ledger.close()
+    runs = {one.run: one.calls for one in read_costs(tmp_path / "s.db", 0, NOW // HOUR + 1)}
+    assert runs == {"r-0": 1, "r-1": 1, "r-2": 1, "others": 7}
+
+
+def test_old_hours_become_days_and_old_days_go_and_no_sum_changes(tmp_path: Path) -> None:
+    path, day = tmp_path / "s.db", 24 * HOUR
+    ledger = Ledger(path, kept=CostsKept(hours=48, days=10))
+    first = NOW // day * day
+    for hour in range(24 * 4):
+        ledger.add(Spent(first + hour * HOUR, ADA if hour % 2 else BOB, "USD", hour, run=f"r-{hour % 5}"))
+    ledger.add(Spent(first - 20 * day, ADA, "USD", 1_000_000))
+    ledger.close()
+    for _ in range(6):  # a day with each group
+        ledger = Ledger(path, kept=CostsKept(hours=48, days=10))
+        ledger.add(Spent(first + 95 * HOUR, ADA, "USD", 0, calls=0))
+        ledger.close()
+    costs = read_costs(path, 0, first // HOUR + 1000)
+    assert sum(one.amount for one in costs) == sum(range(96)) and sum(one.calls for one in costs) == 96
+    old = [one for one in costs if one.hour < first // HOUR + 24]
+    assert {(one.hour, one.subject, one.run, one.calls) for one in old} == {
+        (first // HOUR, "ada", "", 12),
+        (first // HOUR, "bob", "", 12),
+    }
+    assert len({one.hour for one in costs if one.hour >= first // HOUR + 48}) == 48, "what is not old stays by the hour"

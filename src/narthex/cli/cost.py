@@ -14,8 +14,7 @@ import click
 
 from narthex.cli.client import one_line
 from narthex.cli.kept import config_option, find_file, json_option, say, table
-
-COLUMNS = ("day", "tenant", "subject", "client", "endpoint", "server", "name")
+from narthex.store.costs import COLUMNS
 
 
 class Day(click.ParamType[datetime]):

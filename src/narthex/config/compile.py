@@ -34,7 +34,7 @@ from narthex.config.limits import compile_limits, compile_teams, counted_claims
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
-from narthex.config.prices import compile_prices
+from narthex.config.prices import compile_models, compile_prices
 from narthex.config.runs import check_conditions, compile_runs
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.grants import GrantSettings, PatternSettings
@@ -46,6 +46,7 @@ from narthex.errors import ConfigError
 from narthex.flow.policy.admin import admin_grants, is_for_calls
 from narthex.types import (
     Address,
+    CostsKept,
     Credential,
     Egress,
     EndpointSpec,
@@ -218,6 +219,8 @@ class _Compiler:
             quotas=quotas,
             teams=compile_teams(settings.teams, settings.limits, self.reading),
             prices=compile_prices(settings.prices, servers, quotas, self.reading),
+            models=compile_models(settings.models, settings.prices, self.reading),
+            costs=CostsKept(int(settings.costs.hours) // 3600, int(settings.costs.days) // 86_400),
             approvals=approvals,
         )
 

@@ -7,6 +7,7 @@ that takes down what calls spend. Nothing of this is on the path of a call. Case
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ class Books:
         from narthex.store.ledger import Ledger, read_uses  # SQLite: only where something is kept
 
         opened = before is None or before.path != path
-        ledger = await asyncio.to_thread(Ledger, path) if opened else before
+        ledger = await asyncio.to_thread(partial(Ledger, path, kept=snapshot.costs)) if opened else before
         fresh = lasting if opened else lasting - self._counters
         try:
             uses = await asyncio.to_thread(read_uses, path, metering.time() + metering.ahead) if fresh else []
@@ -55,6 +56,8 @@ class Books:
                 await asyncio.to_thread(ledger.close)
             raise
         self._uses = [use for use in uses if use.counter in fresh]
+        if ledger is not None:
+            ledger.kept = snapshot.costs
         if opened and ledger is not None:
             self._ledger, metering.book = ledger, ledger.add
             if before is not None:

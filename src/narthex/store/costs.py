@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from narthex.store.ledger import Cost
 
 
+COLUMNS = (
+    "day", "hour", "tenant", "subject", "client", "team", "project", "endpoint", "server", "name", "model", "run",
+)  # fmt: skip
+"""What costs can be added up by. Days and hours are those of UTC."""
+
+
 def added_up(costs: Iterable[Cost], columns: Sequence[str]) -> dict[str, Any]:
     """One row for each combination of `columns` (`day`, UTC, or a member of `Cost`) and currency, in their order."""
     rows: dict[tuple[str, ...], list[int]] = {}
     total: dict[str, int] = {}
     for cost in costs:
-        values = [_day(cost.hour) if column == "day" else str(getattr(cost, column)) for column in columns]
+        values = [_value(cost, column) for column in columns]
         row = rows.setdefault((*values, cost.currency), [0, 0])
         row[0] += cost.calls
         row[1] += cost.amount
@@ -40,5 +46,8 @@ def added_up(costs: Iterable[Cost], columns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _day(hour: int) -> str:
-    return datetime.fromtimestamp(hour * 3600, UTC).date().isoformat()
+def _value(cost: Cost, column: str) -> str:
+    if column not in ("day", "hour"):
+        return str(getattr(cost, column))
+    at = datetime.fromtimestamp(cost.hour * 3600, UTC)
+    return at.date().isoformat() if column == "day" else at.strftime("%Y-%m-%dT%HZ")

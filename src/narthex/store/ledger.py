@@ -21,33 +21,48 @@ import msgspec
 from narthex.errors import StoreError
 from narthex.flow.limit.spending import Spent, Use
 from narthex.store.file import explained, open_file, transaction
+from narthex.types import CostsKept
 
 FLUSH_S = 0.05
 """Calls of this time share a transaction: what a killed process can lose."""
 RETRY_S = 1.0
 HOUR = 3_600_000_000
+MOST_RUNS = 10_000
+"""Of one hour whose costs are apart; beyond, they are those of `OTHERS`."""
+OTHERS = "others"
+KEPT = CostsKept()
 _log = logging.getLogger("narthex.ledger")
 
-_COST = """INSERT INTO costs (hour, tenant, issuer, subject, client, endpoint, server, name, currency, amount, calls)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET amount = amount + excluded.amount, calls = calls + excluded.calls"""
+_ROW = "hour, tenant, issuer, subject, client, team, project, endpoint, server, name, model, run, currency"
+_ADD = "ON CONFLICT DO UPDATE SET amount = amount + excluded.amount, calls = calls + excluded.calls"
+_COST = f"INSERT INTO costs ({_ROW}, amount, calls) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_ADD}"
+_FINE = "hour >= ? AND hour < ? AND (hour % 24 != 0 OR run != '')"
+_DAY = _ROW.replace("hour", "hour / 24 * 24").replace("run", "''")
+_ROLL_UP = f"""INSERT INTO costs ({_ROW}, amount, calls)
+    SELECT {_DAY}, sum(amount), sum(calls) FROM costs WHERE {_FINE}
+    GROUP BY tenant, issuer, subject, client, team, project, endpoint, server, name, model, currency {_ADD}"""
 _USE = """INSERT INTO uses (counter, key, slot, at, ends, amount) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET amount = amount + excluded.amount, at = max(at, excluded.at)"""
 
-CostKey = tuple[int, str, str, str, str, str, str, str, str]
+CostKey = tuple[int, str, str, str, str, str, str, str, str, str, str, str, str]
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What was spent in one hour (Unix hours) by one caller on one thing; `amount` in millionths of `currency`."""
+    """What was spent in one hour (Unix hours) by one caller on one thing; `amount` in millionths of `currency`. Of a
+    day that is long ago the first hour has all of it, and no `run`."""
 
     hour: int
     tenant: str
     issuer: str
     subject: str
     client: str
+    team: str
+    project: str
     endpoint: str
     server: str
     name: str
+    model: str
+    run: str
     currency: str
     amount: int
     calls: int
@@ -60,14 +75,16 @@ class Ledger:
         StoreError: The file cannot be opened or brought to this version's form.
     """
 
-    def __init__(self, path: Path, *, busy_s: float = 5.0) -> None:
+    def __init__(self, path: Path, *, busy_s: float = 5.0, kept: CostsKept = KEPT) -> None:
         self.path = path
+        self.kept = kept
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
         self._busy_s = busy_s
         self._queue: deque[Spent] = deque()
         self._costs: dict[CostKey, list[int]] = {}
         self._uses: dict[tuple[bytes, bytes, int], list[int]] = {}
+        self._runs: tuple[int, set[str]] = (0, set())
         self._pruned = 0
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -109,17 +126,29 @@ class Ledger:
             spent = self._queue.popleft()
             who = spent.subject.principal
             if spent.currency:
+                hour, of = spent.at // HOUR, spent.subject
                 key = (
-                    spent.at // HOUR, who.tenant, who.issuer, who.subject, who.client, spent.subject.endpoint,
-                    spent.subject.server, spent.subject.name, spent.currency,
+                    hour, who.tenant, who.issuer, who.subject, who.client, of.team, of.project, of.endpoint, of.server,
+                    of.name, spent.model, self._run(hour, spent.run), spent.currency,
                 )  # fmt: skip
                 cost = self._costs.setdefault(key, [0, 0])
                 cost[0] += spent.amount
-                cost[1] += 1
+                cost[1] += spent.calls
             for one in spent.uses:
                 use = self._uses.setdefault((one.counter, one.key, one.slot), [0, one.ends, 0])
                 use[0] = max(use[0], one.at)
                 use[2] += one.amount
+
+    def _run(self, hour: int, run: str) -> str:
+        """The run under its own name, as long as there are not too many: agents make their names up."""
+        if self._runs[0] != hour:
+            self._runs = (hour, set())
+        known = self._runs[1]
+        if run and run not in known:
+            if len(known) >= MOST_RUNS:
+                return OTHERS
+            known.add(run)
+        return run
 
     def _write(self) -> bool:
         """One transaction of all that was added up. False where the disk did not take it: it is kept for the next."""
@@ -148,11 +177,22 @@ class Ledger:
         return True
 
     def _prune(self, connection: sqlite3.Connection) -> None:
-        """Once an hour: uses that count no more."""
-        now = max(use[0] for use in self._uses.values()) if self._uses else 0
-        if now >= self._pruned + HOUR:
-            self._pruned = now
-            connection.execute("DELETE FROM uses WHERE ends < ?", (now,))
+        """Once an hour: uses that count no more, costs that are not kept any longer; and the days whose hours are not,
+        one with each group, so that none takes long."""
+        now = max([use[0] for use in self._uses.values()] + [key[0] * HOUR for key in self._costs], default=0)
+        if now < self._pruned + HOUR:
+            return
+        hour = now // HOUR
+        fine = (hour - self.kept.hours) // 24 * 24
+        (oldest,) = connection.execute(f"SELECT min(hour) FROM costs WHERE {_FINE}", (0, fine)).fetchone()
+        if oldest is not None:
+            span = (oldest // 24 * 24, oldest // 24 * 24 + 24)
+            connection.execute(_ROLL_UP, span)
+            connection.execute(f"DELETE FROM costs WHERE {_FINE}", span)
+            return
+        self._pruned = now
+        connection.execute("DELETE FROM uses WHERE ends < ?", (now,))
+        connection.execute("DELETE FROM costs WHERE hour < ?", (hour - self.kept.days * 24,))
 
 
 def read_uses(path: Path, since: int) -> list[Use]:

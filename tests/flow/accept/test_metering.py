@@ -332,6 +332,31 @@ def test_who_has_spent_it_all_makes_no_call_that_may_cost_something() -> None:
     run(main)
 
 
+def test_tokens_that_the_server_reports_count_and_cost_by_the_model_that_the_call_names() -> None:
+    async def main() -> None:
+        book: list[Spent] = []
+        price = PriceRule(
+            "USD", model="arg:/model", tokens_in="/structuredContent/in", tokens_out="/structuredContent/out",
+            per_million_tokens_in=1,
+        )  # fmt: skip
+        tokens = LimitRule("tokens", "tokens", 10**9, window=MINUTE)
+        done = {"content": [], "structuredContent": {"in": 3000, "out": 400}}
+        async with (
+            FakeServer(tools=TOOLS, answers={"echo": done}) as server,
+            priced(server, price, tokens, book=book) as gateway,
+        ):
+            gateway.front.metering.limiter.models = {"small": (1_000_000, 10_000_000)}
+            gateway.front.metering.limiter.apply((tokens,), (price,))
+            client = await gateway.client()
+            asked = {**CALL, "arguments": {"model": "Small"}}
+            assert (await client.modern("tools/call", asked, meta={"io.narthex/run": "night-7"})).result
+            assert used(gateway)["tokens"] == 3400
+            (spent,) = book
+            assert (spent.amount, spent.model, spent.run) == (7000, "small", "night-7")
+
+    run(main)
+
+
 @pytest.mark.parametrize(("cancelled", "cost"), [("full", 40), ("nothing", 0)])
 def test_a_call_that_is_cancelled_costs_what_its_price_says(cancelled: Any, cost: int) -> None:
     async def main() -> None:

@@ -43,6 +43,48 @@ def test_a_cost(rule: PriceRule, size: int, result: Any, cost: int | None) -> No
     assert Price(rule).cost(used, result) == cost
 
 
+MODELS = {"small": (1_000_000, 2_000_000), "large": (10_000_000, 20_000_000)}
+
+
+def test_tokens_cost_what_the_model_does_that_the_call_names() -> None:
+    price = Price(PriceRule("USD", model="arg:/model", per_million_tokens_in=99_000_000), MODELS)
+    used = {"bytes": 1, "tokens_in": 1000, "tokens_out": 1000}
+    assert price.reads_arguments and price.counts_tokens and not price.reads
+    for model, cost in (("small", 3000), ("openai/large-2026-01-01", 30_000), ("unknown", 99_000), (7, 99_000)):
+        facts = price.facts("tools", SUBJECT, {"model": model})
+        assert price.cost(used, None, facts) == price.expected(used, None, facts) == cost
+    assert price.model({"model": "Small"}) == "small"
+    said = Price(PriceRule("USD", model="result:/m", per_million_tokens_in=99_000_000), MODELS)
+    assert said.reads and said.model({}, {"m": "small"}) == "small"
+    assert said.cost(used, {"m": "small"}) == 3000
+    assert Price(PriceRule("USD", model="small"), MODELS).cost(used, None) == 3000
+
+
+@pytest.mark.parametrize(
+    ("result", "found"),
+    [
+        pytest.param({"u": {"in": 5, "out": 7}}, {"tokens_in": 5, "tokens_out": 7}, id="both"),
+        pytest.param({"u": {"in": 5}}, {"tokens_in": 5}, id="one"),
+        pytest.param({"u": {"in": "5", "out": -1}}, {}, id="no numbers of tokens"),
+        pytest.param(None, {}, id="no result"),
+    ],
+)
+def test_tokens_that_the_result_reports(result: Any, found: dict[str, int]) -> None:
+    assert Price(PriceRule("USD", tokens_in="/u/in", tokens_out="/u/out")).reported(result) == found
+
+
+def test_a_formula_is_added_and_may_have_no_value() -> None:
+    price = Price(PriceRule("USD", per_call=5, formula="args.n * 0.001", expected=77))
+    used = {"bytes": 1}
+    assert price.cost(used, None, price.facts("tools", SUBJECT, {"n": 2})) == 2005
+    nothing = price.facts("tools", SUBJECT, {})
+    assert price.cost(used, None, nothing) is None
+    assert price.expected(used, None, nothing) == 77, "nobody gets it cheaper by leaving an argument out"
+    later = Price(PriceRule("USD", formula="result.pages * 0.01", expected=50))
+    assert later.reads and later.expected(used, None) == 50 and later.expected(used, 20) == 20
+    assert later.cost(used, {"pages": 3}) == 30_000
+
+
 def test_what_is_expected() -> None:
     assert Price(PriceRule("USD", per_call=5)).expected({"bytes": 10}, 99) == 5
     unknown = Price(PriceRule("USD", per_call=5, per_unit=1, units="/n", expected=20))

@@ -9,8 +9,10 @@ import msgspec
 
 from narthex.config import values
 from narthex.config.document import quote
-from narthex.config.kinds import GLOBS, Choice, Group, Listed, Scalar, Setting, later
+from narthex.config.kinds import GLOBS, Choice, Group, Listed, Mapped, Scalar, Setting, duration
+from narthex.flow.limit.models import name_of
 from narthex.flow.limit.money import parse_money, show_money
+from narthex.types import CostsKept
 
 
 class Money(msgspec.Struct, frozen=True):
@@ -39,6 +41,15 @@ def _parse_pointer(text: str) -> str:
 
 
 POINTER = Scalar("a JSON pointer", _parse_pointer)
+
+
+def _parse_model(text: str) -> str:
+    where, colon, pointer = text.partition(":")
+    if colon and where in ("arg", "result"):
+        return f"{where}:{_parse_pointer(pointer)}"
+    if not (name := name_of(text)):
+        raise ValueError(f"{quote(text)} is no name of a model, such as gpt-4o, nor arg:/POINTER")
+    return name
 
 
 def _parse_currency(text: str) -> str:
@@ -90,11 +101,69 @@ class PriceSettings(msgspec.Struct, frozen=True):
     cancelled: Annotated[
         str, Setting(Choice(("full", "nothing")), "What a call costs that was sent and then cancelled.")
     ] = "full"
-    formula: Annotated[None, later("What a call costs, as an expression in CEL.")] = None
-    model: Annotated[None, later("The price of a model, from the list that comes with Narthex.")] = None
+    formula: Annotated[
+        str,
+        Setting(
+            Scalar("a formula in CEL", values.parse_text),
+            "What a call costs, in whole `currency`, added to the rest: `0.01 + 0.002 * double(size(args.pages))`. Of "
+            "`args`, `principal`, `resource`, `used` (`bytes_in`, `bytes_out`, `tokens_in`, `tokens_out`) and "
+            "`result`. Where it has no value the call costs `expected`.",
+            default="none",
+        ),
+    ] = ""
+    model: Annotated[
+        str,
+        Setting(
+            Scalar("a name, or `arg:/POINTER` or `result:/POINTER`", _parse_model),
+            "Tokens cost what this model's do, by `models` and the list that comes with Narthex; costs are put down to "
+            "it. A pointer says where the arguments or the result name it.",
+            default="none",
+        ),
+    ] = ""
+    tokens_in: Annotated[
+        str,
+        Setting(POINTER, "Where the result says how many tokens went in; otherwise those of the arguments, estimated.",
+                default="nowhere"),
+    ] = ""  # fmt: skip
+    tokens_out: Annotated[
+        str,
+        Setting(POINTER, "Where it says how many came out; otherwise those of the answer, estimated.",
+                default="nowhere"),
+    ] = ""  # fmt: skip
 
 
 PRICES = Setting(
     Listed(Group(PriceSettings, "a map with the settings of a price"), "prices"),
     "What calls cost. `limits` of money count by them.",
 )
+
+
+class ModelSettings(msgspec.Struct, frozen=True):
+    """What the tokens of one model cost."""
+
+    per_million_tokens_in: Annotated[Money | None, Setting(MONEY, "A million tokens in.", default="nothing")] = None
+    per_million_tokens_out: Annotated[Money | None, Setting(MONEY, "A million tokens out.", default="nothing")] = None
+
+
+MODELS = Setting(
+    Mapped(
+        Scalar("a name", _parse_model),
+        Group(ModelSettings, "a map `{per_million_tokens_in, per_million_tokens_out}`"),
+        "models",
+    ),
+    "What tokens of models cost, in the place of what the list says that comes with Narthex, and of those it lacks.",
+)
+KEPT = CostsKept()
+
+
+class CostSettings(msgspec.Struct, frozen=True):
+    """How long it is kept who spent what on what."""
+
+    hours: Annotated[
+        float,
+        Setting(duration("1d", "400d"), "So long by the hour and the run; then by the day, all runs of it together."),
+    ] = KEPT.hours * 3600.0
+    days: Annotated[float, Setting(duration("1d", "3660d"), "So long by the day.")] = KEPT.days * 86_400.0
+
+
+COSTS = Setting(Group(CostSettings, "a map `{hours, days}`"), "How long it is kept what calls have cost.")

@@ -9,7 +9,7 @@ Cases: `tests/flow/accept/test_metering.py`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from narthex.errors import GatewayError, InvalidParams, UpstreamUnavailable
@@ -18,13 +18,14 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.limiter import Binding, Limiter, Reservation
-from narthex.flow.limit.prices import Price, first_fitting, result_in
+from narthex.flow.limit.prices import NO_FACTS, Price, first_fitting, result_in
 from narthex.flow.limit.spending import Spent
 from narthex.flow.limit.tokens import estimate, estimate_size
 from narthex.flow.policy.conditions import read_arguments, sent
+from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.route.index import Target
 from narthex.telemetry.log import clean
-from narthex.types import Call, Kind, Snapshot
+from narthex.types import Call, Kind, RunSpec, Snapshot
 
 _log: Final = logging.getLogger("narthex.limits")
 COUNTED: Final[dict[str, Kind]] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
@@ -73,6 +74,8 @@ class Metering:
         """How far the wall clock is ahead of `time`, in microseconds."""
         self.limiter = Limiter((), self.time)
         self.sizes, self.tokens, self.costs = Usual(), Usual(), Usual()
+        self.run_id = RunSpec().run_id
+        """The member of `_meta` in which an agent says which run a call is part of."""
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
 
@@ -86,7 +89,8 @@ class Metering:
 
     def apply(self, snapshot: Snapshot) -> bool:
         """Count by this configuration from now on. Is there anything to count by?"""
-        self.limiter.teams = snapshot.teams
+        self.run_id = (snapshot.runs or RunSpec()).run_id
+        self.limiter.teams, self.limiter.models = snapshot.teams, snapshot.models
         self.limiter.projects = {name: one.project for name, one in snapshot.endpoints.items() if one.project}
         self.limiter.apply(snapshot.quotas, snapshot.prices)
         self.limiter.set_ahead(self.ahead)
@@ -111,7 +115,10 @@ class Metering:
 class Metered:
     """What one call has reserved. Each way of its end is told once; the first counts."""
 
-    __slots__ = ("_demand", "_expected", "_given_back", "_held", "_metering", "_price", "_size_in", "reads")
+    __slots__ = (
+        "_demand", "_expected", "_facts", "_given_back", "_held", "_meta", "_metering", "_model", "_price", "_size_in",
+        "reads",
+    )  # fmt: skip
 
     def __init__(self, metering: Metering, size_in: int) -> None:
         self._metering = metering
@@ -119,6 +126,9 @@ class Metered:
         self._held: Reservation | None = None
         self._price: Price | None = None
         self._demand: dict[str, int] = {}
+        self._facts: Mapping[str, Any] = NO_FACTS
+        self._meta: RawMap = {}
+        self._model = ""
         self._expected = 0
         self._given_back = False
         self.reads = False
@@ -144,9 +154,11 @@ class Metered:
         demand = self._demand = self._expect(binding, params)
         price = self._price = first_fitting(binding.prices, binding.kind, binding.subject, arguments)
         if price is not None:
-            self._expected = price.expected(demand, self._metering.costs.of(binding.subject))
+            self._meta, self._facts = call.meta, price.facts(binding.kind, binding.subject, arguments)
+            self._model = price.model(arguments)
+            self._expected = price.expected(demand, self._metering.costs.of(binding.subject), self._facts)
             demand[price.rule.currency] = self._expected
-            self.reads = bool(price.pointer)
+            self.reads = price.reads
         self._held = limiter.reserve(binding, demand, arguments)
         return params
 
@@ -165,7 +177,8 @@ class Metered:
     def cost(self) -> tuple[int, str] | None:
         """What was spent, and the currency; None where it was not sent, or has no price."""
         sent = self._held is not None and not self._held.open and not self._given_back
-        return (self._expected, self._price.rule.currency) if sent and self._price is not None else None
+        priced = self._price is not None and self._price.rule.currency
+        return (self._expected, priced) if sent and priced else None
 
     def lines(self) -> bytes:
         """Header lines for the answer: which limits there are, and what is left of them."""
@@ -187,20 +200,26 @@ class Metered:
         """What the call has used, by unit; what it is to be remembered by for the next."""
         metering, subject, price = self._metering, binding.subject, self._price
         metering.sizes.was(subject, size)
-        used = {"bytes_out": size, "bytes": self._size_in + size}
+        used = {"bytes_in": self._size_in, "bytes_out": size, "bytes": self._size_in + size}
         body = b"".join(parts) if binding.counts_tokens or self.reads else b""
+        result = result_in(body) if self.reads else None
         if binding.counts_tokens:
-            used["tokens_in"] = self._demand["tokens_in"]
-            used["tokens_out"] = tokens = estimate(body) if body else estimate_size(size)
+            said = price.reported(result) if price is not None else NO_FACTS
+            used["tokens_in"] = said.get("tokens_in", self._demand["tokens_in"])
+            tokens = said.get("tokens_out")
+            used["tokens_out"] = tokens = (
+                (estimate(body) if body else estimate_size(size)) if tokens is None else tokens
+            )
             used["tokens"] = used["tokens_in"] + tokens
             metering.tokens.was(subject, tokens)
         if price is None:
             return used
-        cost = price.cost(used, result_in(body) if self.reads else None)
+        cost = price.cost(used, result, self._facts)
         if cost is not None:
             self._expected = cost
             if self.reads:
                 metering.costs.was(subject, cost)
+                self._model = price.model(self._facts.get("args"), result)
         used[price.rule.currency] = self._expected
         return used
 
@@ -237,7 +256,10 @@ class Metered:
             return
         currency = price.rule.currency if price is not None else ""
         uses = metering.limiter.uses(held, used, metering.ahead) if binding.lasting else ()
-        metering.book(Spent(held.at + metering.ahead, binding.subject, currency, self._expected, uses))
+        run = id_in(self._meta, metering.run_id)
+        metering.book(
+            Spent(held.at + metering.ahead, binding.subject, currency, self._expected, uses, self._model, run)
+        )
 
 
 def _is_ours(error: GatewayError | None) -> bool:

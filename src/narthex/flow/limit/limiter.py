@@ -129,7 +129,7 @@ class Binding:
         self.ones = (1,) * len(places)
         self.prices = tuple(prices)
         self.reads_arguments = any(limit.per_arguments for *_, limit in places) or any(
-            price.condition is not None for price in prices
+            price.reads_arguments for price in prices
         )
         self.lasting = any(limit.lasting for *_, limit in places)
         rules = [limit.rule for *_, limit in places]
@@ -177,6 +177,7 @@ class Limiter:
     def __init__(self, rules: Sequence[LimitRule], clock: Callable[[], int], prices: Sequence[PriceRule] = ()) -> None:
         self.clock = clock
         self.teams: Sequence[tuple[str, Who]] = ()
+        self.models: Mapping[str, tuple[int, int]] = {}
         self.projects: Mapping[str, str] = {}
         """What an endpoint's calls are made for."""
         self.limits: tuple[Limit, ...] = ()
@@ -188,7 +189,7 @@ class Limiter:
     def apply(self, rules: Sequence[LimitRule], prices: Sequence[PriceRule] = ()) -> None:
         """Count by these rules from now on; counters of what is counted as before stay."""
         kept = {_counting(limit.rule): limit.buckets for limit in self.limits}
-        self.prices = tuple(map(Price, prices))
+        self.prices = tuple(Price(rule, self.models) for rule in prices)
         self.limits = tuple(Limit(rule, kept.get(_counting(rule)) or Buckets()) for rule in rules)
         self._bindings.clear()
 

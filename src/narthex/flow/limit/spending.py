@@ -20,10 +20,13 @@ class Use(msgspec.Struct, frozen=True):
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """`amount` is millionths of `currency`; without one nothing was to be paid."""
+    """`amount` is millionths of `currency`; without one nothing was to be paid. `run`: as the agent calls it."""
 
     at: int
     subject: Subject
     currency: str
     amount: int
     uses: tuple[Use, ...] = ()
+    model: str = ""
+    run: str = ""
+    calls: int = 1

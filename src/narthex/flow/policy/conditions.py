@@ -23,6 +23,8 @@ ENGINE_MOST_ARGUMENTS = 64 * 1024
 """Bytes of arguments that the engine walks through: a comprehension over more would hold up other calls."""
 ROOTS = ("args", "principal", "resource", "context", "run")
 """What a condition can speak of. All are maps. `run` is among the facts only where a condition names it."""
+OF_COSTS = ("used", "result")
+"""What formulas of prices can speak of besides."""
 _MIN, _MAX = -(1 << 63), (1 << 63) - 1
 
 Facts = Mapping[str, Any]
@@ -111,9 +113,9 @@ def compile_condition(text: str) -> Condition:
     tree = engine.tree
     if _nesting(tree) > 1:
         raise BadCondition("comprehensions (all, exists, map, filter) may not stand inside each other")
-    reads, reads_run = _names(tree, "args"), _names(tree, "run")
+    reads, reads_run = names(tree, "args"), names(tree, "run")
     try:
-        closure = _closure(tree)
+        closure = closure_of(tree)
     except NeedsEngine:
         return Condition(text, reads, engine.met, compiled=False, reads_run=reads_run)
     return Condition(text, reads, lambda facts: _boolean(closure(facts)), compiled=True, reads_run=reads_run)
@@ -162,13 +164,13 @@ def _engine_condition(text: str) -> _Engine:
     try:
         expression = _environment().compile(text)
     except Exception as error:
-        raise _explained(str(error)) from None
+        raise explained(str(error)) from None
     if expression.return_type().name() not in ("bool", "BOOL", "dyn", "DYN"):
         raise BadCondition("not a condition: it is neither true nor false")
     return _Engine(read_checked(expression.serialize()), expression)
 
 
-def _explained(said: str) -> BadCondition:
+def explained(said: str) -> BadCondition:
     """The engine's first complaint: `INVALID_ARGUMENT: ERROR: <input>:1:14: Syntax error: …`."""
     first = said.split("\n", 1)[0].removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ")
     place, _, rest = first.partition(" expecting {")[0].partition(": ")
@@ -183,8 +185,9 @@ def _nesting(expr: Expr) -> int:
     return inside + (isinstance(expr, Other) and expr.what == "comprehension")
 
 
-def _names(expr: Expr, name: str) -> bool:
-    return (isinstance(expr, Ident) and expr.name == name) or any(_names(one, name) for one in _children(expr))
+def names(expr: Expr, name: str) -> bool:
+    """Does it speak of this?"""
+    return (isinstance(expr, Ident) and expr.name == name) or any(names(one, name) for one in _children(expr))
 
 
 def _children(expr: Expr) -> tuple[Expr, ...]:
@@ -200,19 +203,19 @@ def _children(expr: Expr) -> tuple[Expr, ...]:
 # --- closures
 
 
-def _closure(expr: Expr) -> Closure:
-    """Raises NeedsEngine."""
+def closure_of(expr: Expr) -> Closure:
+    """What an expression asks, true or false. Raises NeedsEngine."""
     if isinstance(expr, Select) and expr.tested:
-        return _has(_value(expr.operand), expr.field)
+        return _has(value_of(expr.operand), expr.field)
     if isinstance(expr, CallExpr):
         make = _FORMS.get((expr.function, expr.target is not None, len(expr.args)))
         if make is None:
             raise NeedsEngine
         return make(expr)
-    return _value(expr)
+    return value_of(expr)
 
 
-def _value(expr: Expr) -> Closure:
+def value_of(expr: Expr) -> Closure:
     """A fact: a root, a member of a map by its name, an element of a list by its number. Raises NeedsEngine."""
     if isinstance(expr, Const):
         if isinstance(expr.value, bytes):
@@ -220,16 +223,16 @@ def _value(expr: Expr) -> Closure:
         constant = expr.value
         return lambda facts: constant
     if isinstance(expr, Ident):
-        if expr.name not in ROOTS:
+        if expr.name not in ROOTS and expr.name not in OF_COSTS:
             raise NeedsEngine
         root = expr.name
         return lambda facts: facts[root]
     if isinstance(expr, Select) and not expr.tested:
-        return _member(_value(expr.operand), expr.field)
+        return _member(value_of(expr.operand), expr.field)
     if isinstance(expr, CallExpr) and expr.function == "_[_]":
         of, key = expr.args
         if isinstance(key, Const) and type(key.value) is str:
-            return _member(_value(of), key.value)
+            return _member(value_of(of), key.value)
     raise NeedsEngine
 
 
@@ -263,7 +266,7 @@ def _boolean(value: Any) -> bool:
 
 
 def _and(expr: CallExpr) -> Closure:
-    left, right = (_closure(one) for one in expr.args)
+    left, right = (closure_of(one) for one in expr.args)
 
     def both(facts: Facts) -> bool:
         try:
@@ -279,7 +282,7 @@ def _and(expr: CallExpr) -> Closure:
 
 
 def _or(expr: CallExpr) -> Closure:
-    left, right = (_closure(one) for one in expr.args)
+    left, right = (closure_of(one) for one in expr.args)
 
     def either(facts: Facts) -> bool:
         try:
@@ -295,7 +298,7 @@ def _or(expr: CallExpr) -> Closure:
 
 
 def _not(expr: CallExpr) -> Closure:
-    inner = _closure(expr.args[0])
+    inner = closure_of(expr.args[0])
     return lambda facts: not _boolean(inner(facts))
 
 
@@ -304,7 +307,7 @@ def _sides(expr: CallExpr) -> tuple[Closure, Closure]:
     left, right = expr.args
     if not (isinstance(left, Const) or isinstance(right, Const)):
         raise NeedsEngine
-    return _value(left), _value(right)
+    return value_of(left), value_of(right)
 
 
 def same(left: Any, right: Any) -> bool:
@@ -342,7 +345,7 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[CallExpr], Closur
 
 def _in(expr: CallExpr) -> Closure:
     what, among = expr.args
-    value = _value(what)
+    value = value_of(what)
     if isinstance(among, ListExpr):
         constants = [one.value for one in among.elements if isinstance(one, Const)]
         if len(constants) != len(among.elements) or any(isinstance(one, bytes) for one in constants):
@@ -350,7 +353,7 @@ def _in(expr: CallExpr) -> Closure:
         return lambda facts: _is_one_of(value(facts), constants)
     if not (isinstance(what, Const) and type(what.value) is str):
         raise NeedsEngine
-    text, container = what.value, _value(among)
+    text, container = what.value, value_of(among)
 
     def within(facts: Facts) -> bool:
         found = container(facts)
@@ -372,7 +375,7 @@ def _text(test: Callable[[str, str], bool]) -> Callable[[CallExpr], Closure]:
         (argument,) = expr.args
         if expr.target is None or not (isinstance(argument, Const) and type(argument.value) is str):
             raise NeedsEngine
-        value, wanted = _value(expr.target), argument.value
+        value, wanted = value_of(expr.target), argument.value
 
         def tested(facts: Facts) -> bool:
             found = value(facts)
@@ -398,7 +401,7 @@ _FORMS: Mapping[tuple[str, bool, int], Callable[[CallExpr], Closure]] = {
     ("_>_", False, 2): _ordered(lambda a, b: a > b),
     ("_>=_", False, 2): _ordered(lambda a, b: a >= b),
     ("@in", False, 2): _in,
-    ("_[_]", False, 2): _value,
+    ("_[_]", False, 2): value_of,
     ("startsWith", True, 1): _text(str.startswith),
     ("endsWith", True, 1): _text(str.endswith),
     ("contains", True, 1): _text(lambda value, wanted: wanted in value),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from narthex.store.migrations import m0001_keys_and_secrets, m0002_approvals, m0003_costs
+from narthex.store.migrations import m0001_keys_and_secrets, m0002_approvals, m0003_costs, m0004_costs_of_teams
 
 
 class Migration(Protocol):
@@ -16,5 +16,5 @@ class Migration(Protocol):
     def UP(self) -> Sequence[str]: ...
 
 
-MIGRATIONS: tuple[Migration, ...] = (m0001_keys_and_secrets, m0002_approvals, m0003_costs)
+MIGRATIONS: tuple[Migration, ...] = (m0001_keys_and_secrets, m0002_approvals, m0003_costs, m0004_costs_of_teams)
 """The number of a file's last migration is its `user_version`."""

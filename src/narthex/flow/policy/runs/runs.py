@@ -45,6 +45,21 @@ UNWATCHED: Mapping[str, Any] = {"labels": [], "calls": {}}
 _read_text = msgspec.json.Decoder(str).decode
 
 
+def id_in(meta: RawMap, name: str) -> str:
+    """The id of a run that this member of `_meta` gives; empty where there is none that can be used."""
+    raw = meta.get(name)
+    if raw is None:
+        return ""
+    try:
+        text = _read_text(raw)
+    except BAD_JSON:
+        return ""
+    if name == "traceparent":  # W3C Trace Context §3.2: version, trace, parent, flags
+        parts = text.split("-")
+        text = parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
+    return text if len(text) <= LONGEST_ID else ""
+
+
 class Recent:
     """How often something was, lately: calls under way, and when the last of those that have ended did."""
 
@@ -217,18 +232,7 @@ class Runs:
     def id_of(self, meta: RawMap) -> str:
         """The id that `_meta` gives; empty where there is none that can be used: then the call is part of the run of
         all that give none."""
-        name = self.rules.spec.run_id
-        raw = meta.get(name)
-        if raw is None:
-            return ""
-        try:
-            text = _read_text(raw)
-        except BAD_JSON:
-            return ""
-        if name == "traceparent":  # W3C Trace Context §3.2: version, trace, parent, flags
-            parts = text.split("-")
-            text = parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
-        return text if len(text) <= LONGEST_ID else ""
+        return id_in(meta, self.rules.spec.run_id)
 
     def admit(
         self, key: RunKey, plan: Plan, name: str, *, tallied: bool = True

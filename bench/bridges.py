@@ -26,7 +26,7 @@ from rooms import Call, Pipe, piped, quick_body, quick_reply, rooms, zero_first
 from steps import Timed, least
 
 from narthex.flow import walk
-from narthex.flow.accept import exchange
+from narthex.flow.accept import hearing
 from narthex.flow.codec.jsonrpc import Answered, Raw, decode_map, encode
 from narthex.flow.upstream.stdio import StdioChannel
 
@@ -55,7 +55,7 @@ served: set[str] = set()
 """The eras of calls that the replaced functions have served."""
 
 
-OF_ONE_ERA = ((walk, "outgoing_body", own_era_body), (exchange, "response_parts", own_era_parts))
+OF_ONE_ERA = ((walk, "outgoing_body", own_era_body), (hearing, "response_parts", own_era_parts))
 
 
 def measured(one: Call, harness: Callable[[], Any], repeats: int, *, plain: bool) -> tuple[float, float | None]:

@@ -34,7 +34,7 @@ from watched import watched
 from narthex.authority.accounts import Means
 from narthex.authority.credentials import StaticAccount
 from narthex.flow import walk
-from narthex.flow.accept import exchange, front
+from narthex.flow.accept import front, hearing, posting
 from narthex.flow.accept.exchange import Exchange
 from narthex.flow.accept.front import Front
 from narthex.flow.accept.listener import Connection
@@ -117,7 +117,7 @@ def in_place(r: Rooms, repeats: int) -> list[Line]:
     cuts = [
         Timed("", "", reset),
         Timed("accept", "read the request: llhttp, bounds", whole, ((gateway.shared, "handle"),)),
-        Timed("accept", "Host and Origin, path", whole, ((Front, "_post"),)),
+        Timed("accept", "Host and Origin, path", whole, ((front, "post"),)),
         Timed(
             "codec", "decode, era, session, parameters, routing headers; the exchange", whole, ((Exchange, "start"),)
         ),
@@ -125,7 +125,7 @@ def in_place(r: Rooms, repeats: int) -> list[Line]:
         Timed("upstream", "take a connection, write the request", silent),
         Timed("upstream", "read the answer: llhttp, pool", whole, ((HttpCall, "whole"),)),
         Timed("codec", "decode the answer", whole, over),
-        Timed("codec", "the answer with the client's id", whole, ((Exchange, "finished"), (Exchange, "_respond"))),
+        Timed("codec", "the answer with the client's id", whole, ((Exchange, "finished"), (Exchange, "respond"))),
         Timed("accept", "write the answer", whole, ((Exchange, "finished"), (Front, "account"))),
         Timed("telemetry", "account", whole, ((Exchange, "finished"),)),
         Timed("walk", "end the walk and the exchange", whole),
@@ -141,15 +141,15 @@ def in_place(r: Rooms, repeats: int) -> list[Line]:
 
 ALONE: tuple[tuple[str, Any, str], ...] = (
     ("codec", RequestReader, "read"),
-    ("codec", front, "decode_request"),
-    ("codec", front, "read_params"),
+    ("codec", posting, "decode_request"),
+    ("codec", posting, "read_params"),
     ("accept", Sessions, "find"),
     ("route", Fleet, "viewer"),
     ("route", Fleet, "find_now"),
     ("walk", walk, "outgoing_body"),
     ("codec", AnswerReader, "read"),
     ("codec", http, "decode_incoming"),
-    ("codec", exchange, "response_parts"),
+    ("codec", hearing, "response_parts"),
     ("accept", Connection, "respond"),
     ("telemetry", Counter, "add"),
 )

@@ -1,7 +1,8 @@
 """The way of a call through the rooms and back, as plain generators: no I/O, no clock.
 
 A walk yields what it needs (`Find`, `Question`, `Begin`, `Open`, `Send`) and is sent the answer. The driver in
-`accept/exchange.py` answers from memory at once, or parks the walk and resumes it later; a test feeds it from a table.
+`accept/exchange.py` answers from memory at once (`accept/needs.py`), or parks it and resumes it later; a test feeds it
+from a table.
 A time-out or a failure is thrown in at the yield; a call that is given up is closed.
 Cases: `tests/flow/test_walk.py`.
 """
@@ -155,46 +156,70 @@ def exchange(
             if check.pending:
                 params = yield from decided(check, call, KIND_OF[call.method], found, params)
         target, params = found, {**params, key: Raw(found.name_json)}
-    sent_name = target.name if call.method in NAMED_BY else None
     if said is not None and call.era == "modern":
         check_param_headers(target.params, said.headers, said.repeated, call.params.get("arguments"))
     if limited is not None:
         params = yield Reserve(limited, call, target, params)
     if durable:
         yield Begin(target)
-    lines = b""
-    lost, rounds = False, 0
-    asked: InputRequired | None = None
-    answers: RawMap = {}
+    rounds = Rounds(target.server)
     while True:
         if channel is None:
             channel = yield Open(target.server)
             assert channel is not None
-        if call.method in _OF_SKILLS:
-            _check_skills(call, channel)
-        id_ = channel.next_id()
-        dialect, told = channel.dialect, params
-        if dialect.era != call.era:
-            told = with_round(params, asked, answers) if dialect.era == "modern" else with_round(params)
-        body = outgoing_body(call, told, id_, dialect)
-        if said is not None:
-            lines = _lines(call, target, params, channel, said)
-        ending = yield Send(channel, Outgoing(id_, call.method, body, sent_name, False, lines), target)
+        ending = yield Send(channel, _outgoing(call, target, params, channel, said, rounds), target)
         if ending is None:
             return
-        if ending is not LOST:
-            rounds += 1
-            if rounds > MOST_ROUNDS:
-                raise UpstreamUnavailable(f"server {target.server} asks again and again", sent=True)
-            asked = ending
-            answers = yield Ask(asked)
-            if channel.alive:
-                continue
-        elif lost:
-            raise UpstreamUnavailable(f"server {target.server} lost its session twice")
-        else:
-            lost = True
-        channel = None
+        ask = rounds.turn(ending)
+        if ask is not None:
+            rounds.answers = yield ask
+        if ask is None or not channel.alive:
+            channel = None
+
+
+class Rounds:
+    """How often a server has had the call without answering it, and what it has asked meanwhile."""
+
+    __slots__ = ("answers", "asked", "count", "lost", "server")
+
+    def __init__(self, server: str) -> None:
+        self.server: Final = server
+        self.asked: InputRequired | None = None
+        self.answers: RawMap = {}
+        self.count = 0
+        self.lost = False
+
+    def turn(self, ending: Any) -> Ask | None:
+        """What comes before the call is sent once more: a question, or None where the server has lost our session.
+
+        Raises:
+            UpstreamUnavailable: It has asked too often, or lost its session twice.
+        """
+        if ending is LOST:
+            if self.lost:
+                raise UpstreamUnavailable(f"server {self.server} lost its session twice")
+            self.lost = True
+            return None
+        self.count += 1
+        if self.count > MOST_ROUNDS:
+            raise UpstreamUnavailable(f"server {self.server} asks again and again", sent=True)
+        self.asked = ending
+        return Ask(ending)
+
+
+def _outgoing(
+    call: Call, target: Target, params: RawMap, channel: Channel, said: Said | None, rounds: Rounds
+) -> Outgoing:
+    """The request as the server of `channel` gets it. Raises MethodNotFound: it must not be asked this."""
+    if call.method in _OF_SKILLS:
+        _check_skills(call, channel)
+    id_, dialect, told = channel.next_id(), channel.dialect, params
+    if dialect.era != call.era:
+        told = with_round(params, rounds.asked, rounds.answers) if dialect.era == "modern" else with_round(params)
+    body = outgoing_body(call, told, id_, dialect)
+    lines = _lines(call, target, params, channel, said) if said is not None else b""
+    name = target.name if call.method in NAMED_BY else None
+    return Outgoing(id_, call.method, body, name, False, lines)
 
 
 def _check_skills(call: Call, channel: Channel) -> None:

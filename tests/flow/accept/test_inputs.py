@@ -152,7 +152,7 @@ def test_questions_asked_while_a_modern_client_is_away_are_told_when_it_is_back(
             client, live, got = await held(upstream, gateway)
             live.push("form")
             live.push("sampling")
-            await until(lambda: len(exchange_of(gateway)._inputs._open) == 3)
+            await until(lambda: len(exchange_of(gateway).inputs._open) == 3)
             got = await ask_modern(client, retry_of(MANUAL, got))
             asked = [kind_of(**one) for one in got.result["inputRequests"].values()]
             assert asked == ["form", "sampling"]

@@ -290,7 +290,7 @@ def test_a_server_that_asks_without_end_is_bounded() -> None:
             refused = 2 * MOST_OPEN + 1
             await until(lambda: sum(map(len, live.answers.values())) >= min(refused, MOST_OPEN))
             assert len(gateway.front.calls.pushes) == MOST_OPEN
-            assert len(exchange_of(gateway)._inputs._open) == MOST_OPEN
+            assert len(exchange_of(gateway).inputs._open) == MOST_OPEN
             gateway.pass_time(HOLD_S + 2)
             assert nothing_left(gateway)
             client.close()
@@ -304,7 +304,7 @@ def test_questions_that_are_large_together_are_refused() -> None:
             client, live, _ = await held(upstream, gateway)
             ids = [live.push("form", message="x" * 400_000) for _ in range(4)]
             await until(lambda: sum(bool(live.answers[id_]) for id_ in ids) == 2)
-            assert sum(len(one.params) for one in exchange_of(gateway)._inputs._open.values()) < 1_100_000
+            assert sum(len(one.params) for one in exchange_of(gateway).inputs._open.values()) < 1_100_000
             client.close()
 
     run(main)

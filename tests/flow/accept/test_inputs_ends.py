@@ -246,7 +246,7 @@ def test_a_server_that_takes_its_question_back(client: str) -> None:
             else:
                 one, live, got = await held(upstream, gateway)
             live.send({"method": "notifications/cancelled", "params": {"requestId": "q1", "reason": "never mind"}})
-            await until(lambda: not exchange_of(gateway)._inputs._open)
+            await until(lambda: not exchange_of(gateway).inputs._open)
             assert not gateway.front.calls.pushes
             if client == "legacy":
                 told = await event(one)
@@ -299,7 +299,7 @@ def test_a_server_that_ends_while_a_modern_client_is_away(ends: Ending, code: in
     async def main() -> None:
         async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
             client, live, got = await held(upstream, gateway)
-            inputs = exchange_of(gateway)._inputs
+            inputs = exchange_of(gateway).inputs
             ends(live)
             await until(lambda: inputs._response is not None or inputs._ended)
             final = await ask_modern(client, retry_of(MANUAL, got, None if answered else {}))
@@ -319,7 +319,7 @@ def test_of_all_that_a_server_says_while_nobody_listens_one_answer_is_kept() -> 
     async def main() -> None:
         async with Asker(eras="legacy") as upstream, over(upstream) as gateway:
             client, live, got = await held(upstream, gateway)
-            inputs = exchange_of(gateway)._inputs
+            inputs = exchange_of(gateway).inputs
             for number in range(100):
                 live.send({"id": live.id, "result": {"content": [{"type": "text", "text": str(number)}]}})
                 live.send({"method": "notifications/message", "params": {"level": "info", "data": "x" * 1000}})

@@ -205,13 +205,13 @@ class InputsMachine(RuleBasedStateMachine):
 
     def inputs_of(self, live: Live) -> Inputs:
         held = self.gateway.front.calls.held.values()
-        (inputs,) = [one._inputs for one in held if one._out is not None and one._out.id == live.id]
+        (inputs,) = [one.inputs for one in held if one.out is not None and one.out.id == live.id]
         assert inputs is not None
         return inputs
 
     async def known(self, count: int) -> None:
         """The gateway has as many open questions for one of its held calls."""
-        inputs = [one._inputs for one in self.gateway.front.calls.held.values()]
+        inputs = [one.inputs for one in self.gateway.front.calls.held.values()]
         await until(lambda: any(one is not None and len(one._open) == count for one in inputs))
 
     def check_told(self, talk: Talk) -> None:

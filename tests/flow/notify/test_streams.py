@@ -329,7 +329,7 @@ def test_a_call_goes_on_without_its_client_and_is_read_later() -> None:
             progress(server, 1)
             assert (await hearing.message())["params"] == {"progressToken": 1, "progress": 1}
             client.close()
-            await until(lambda: all(one._connection is None for one in gateway.front.calls.active))
+            await until(lambda: all(one.response.connection is None for one in gateway.front.calls.active))
             progress(server, 2)
             answer(server)
             await until(gateway.settled)
@@ -389,7 +389,7 @@ def test_a_call_that_fails_without_its_client_tells_it_later() -> None:
             client = await gateway.client(session=True)
             hearing = await begun(client, server)
             client.close()
-            await until(lambda: all(one._connection is None for one in gateway.front.calls.active))
+            await until(lambda: all(one.response.connection is None for one in gateway.front.calls.active))
             server.calls[-1][1].close()
             await until(gateway.settled)
             rest = await get(gateway, client.session, Last_Event_ID=hearing.last_id)

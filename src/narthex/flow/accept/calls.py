@@ -102,5 +102,5 @@ class Calls:
         """Once a second: end what is past its deadline, keep streams alive that were silent for so long."""
         for one in [one for one in self.active if one.deadline < now]:
             one.expire()
-        for one in [one for one in self.streams if now - one.sse_at >= quiet_s]:
+        for one in [one for one in self.streams if now - one.response.quiet_since >= quiet_s]:
             one.comment(now)

@@ -8,7 +8,7 @@ Source: MCP 2026-07-28 and 2025-11-25, Streamable HTTP transport ("Sending Messa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from narthex.flow.accept.replying import Replying
@@ -105,47 +105,6 @@ class Splice:
             connection.end_body(tail[:-2] + self.extra + tail[-2:] + self.tail[len(tail) :])
         else:
             connection.abort()  # it ends as no response does: the client must not take it for a whole one
-
-
-def answer(
-    connection: Replying | None,
-    events: Events | None,
-    status: int,
-    parts: Sequence[Any],
-    size: int,
-    lines: bytes,
-    clock: Callable[[], float],
-) -> None:
-    """Write a whole answer, in the form that has been begun. `connection` None: a legacy client has gone; its call went
-    on, and what it is told is kept for it."""
-    if connection is None:
-        if events is not None:
-            events.keep(b"".join(parts), clock())
-    elif events is None:
-        connection.respond(status, JSON, parts, size, lines)
-    else:
-        events.respond(connection, status, parts, size, clock())
-
-
-def answer_error(
-    connection: Replying | None,
-    events: Events | None,
-    spliced: Splice | None,
-    status: int,
-    body: bytes,
-    lines: bytes,
-    now: float,
-) -> None:
-    """Write an error, in the form that has been begun."""
-    if connection is None:
-        if events is not None:
-            events.keep(body, now)
-    elif events is not None and events.begun:
-        events.respond(connection, 200, (body,), len(body), now)
-    elif spliced is not None:
-        connection.abort()  # a length was promised: the client must see that it was not kept
-    else:
-        connection.respond(status, JSON, (body,), len(body), lines)
 
 
 def splice(call: Call, id_: int, era: Era, head: bytes) -> tuple[bytes, Splice] | None:

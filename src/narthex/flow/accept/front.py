@@ -1,7 +1,7 @@
 """The public side of the gateway: a whole HTTP request in, the right thing done with it.
 
-Checks in this order, cheapest first: who may talk to us at all (Host, Origin), which endpoint, which method, what the
-body says, which era it speaks, which session; then a local answer, a list, or an `Exchange`.
+Checks in this order, cheapest first: who may talk to us at all (Host, Origin), which endpoint, who calls, which method;
+then what the body says (`posting.py`).
 Cases: `tests/flow/accept/test_front.py`, `tests/e2e/test_requests.py`.
 Source: MCP 2026-07-28 and 2025-11-25, Streamable HTTP transport; design §5 and §6.
 """
@@ -9,7 +9,6 @@ Source: MCP 2026-07-28 and 2025-11-25, Streamable HTTP transport; design §5 and
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -19,65 +18,40 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from narthex.errors import (
-    ClaimsRequired,
     CodecError,
     GatewayError,
-    HeaderMismatch,
     HttpRefusal,
-    InvalidParams,
-    MethodNotFound,
-    MissingCapability,
-    Overloaded,
     Unauthorized,
 )
 from narthex.flow.accept.asgi import AsgiBridge
-from narthex.flow.accept.batches import Batch
 from narthex.flow.accept.calls import Calls
 from narthex.flow.accept.exchange import Exchange
 from narthex.flow.accept.forms import JSON
-from narthex.flow.accept.greeting import Discovering, Initializing
 from narthex.flow.accept.holding import Keeper
 from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.leniency import Leniency
 from narthex.flow.accept.listener import Connection
-from narthex.flow.accept.listing import Listing
-from narthex.flow.accept.metering import COUNTED, Metered, Metering
+from narthex.flow.accept.metering import Metering
+from narthex.flow.accept.posting import post, takes
 from narthex.flow.accept.rates import Rates, rates_of
 from narthex.flow.accept.recording import Turned, entry_of, entry_of_turned
+from narthex.flow.accept.refusals import error_lines, status_of
 from narthex.flow.accept.replying import Replying
-from narthex.flow.accept.retrying import Retrying
 from narthex.flow.accept.sessions import Sessions
-from narthex.flow.accept.tasking import Tasking, TaskListing
-from narthex.flow.accept.unanswered import take_unanswered
-from narthex.flow.accept.unfinished import remember, retried
-from narthex.flow.codec.batch import REVISION, is_batch, split_batch
-from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.failures import for_era
-from narthex.flow.codec.handles import Handles, HeldCall, RequestState, owner_of
-from narthex.flow.codec.inbound import read_params
-from narthex.flow.codec.inputs import origin_of, read_answers, read_state
+from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.jsonrpc import (
-    UNSET,
     Id,
-    RawMap,
     Request,
-    decode_request,
-    encode,
     encode_error,
-    encode_result,
 )
 from narthex.flow.codec.revisions import (
-    ERA_OF_HEADER,
-    META_LOG_LEVEL,
     era_of,
 )
-from narthex.flow.codec.tasks import ABOUT_A_TASK
-from narthex.flow.identity.challenge import challenge_line
 from narthex.flow.identity.scopes import Scopes
 from narthex.flow.notify.hub import Hub
 from narthex.flow.notify.levels import Levels
-from narthex.flow.notify.settings import SETTINGS, Setting
-from narthex.flow.notify.streams import Listen, open_standalone
+from narthex.flow.notify.streams import open_standalone
 from narthex.flow.policy.admission import Admission
 from narthex.flow.policy.admissions import Admissions
 from narthex.flow.policy.check import Check
@@ -90,13 +64,12 @@ from narthex.flow.policy.runs.runs import Runs
 from narthex.flow.policy.site import Site
 from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
-from narthex.flow.upstream.fleet import Fleet, Viewer
-from narthex.flow.walk import LISTS, SERVED
+from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
 from narthex.telemetry.log import Logs
 from narthex.telemetry.record import Entry
-from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Session, Snapshot
+from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Snapshot
 
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
@@ -104,7 +77,6 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("narthex.front")
 _OK: Final = OUTCOME["ok"]
-_TAKES: Final[dict[bytes | None, tuple[bool, bool]]] = {None: (True, True)}
 
 
 class Front:
@@ -171,12 +143,12 @@ class Front:
             raise ValueError("a snapshot and another one's identity or policy")
         self.snapshot = snapshot
         self._log_calls = snapshot.log_calls
-        self._max_calls = snapshot.limits.max_calls
+        self.max_calls = snapshot.limits.max_calls
         self.calls.most_waiting = snapshot.limits.max_waiting
         self.sessions.stateful = self.fleet.by_session
-        self._call_s = max((one.call_timeout_s for one in snapshot.servers.values()), default=60.0)
+        self.call_s = max((one.call_timeout_s for one in snapshot.servers.values()), default=60.0)
         self._hosts = HostCheck(snapshot)
-        self._leniency = Leniency()
+        self.leniency = Leniency()
         self._paths: dict[bytes, EndpointSpec] = {}
         for name, endpoint in snapshot.endpoints.items():
             for path in (f"/mcp/{name}", *(["/mcp"] if name == "default" else [])):
@@ -200,7 +172,7 @@ class Front:
         self._admissions = self.admissions or (
             admissions if snapshot.audit_inputs != "none" or snapshot.trial else None
         )
-        self._limited = self.metering.apply(snapshot)
+        self.limited = self.metering.apply(snapshot)
         self.durability = durability_of(snapshot)
         """Which calls wait for their records; None: none."""
         self._rates = rates_of(snapshot.limits, self._rates)
@@ -247,7 +219,7 @@ class Front:
                     return
                 principal = known
         except Exception as error:
-            self._failed(connection, error, "modern")
+            self.failed(connection, error, "modern")
         else:
             self.serve(connection, request, endpoint, principal)
 
@@ -255,16 +227,16 @@ class Front:
         """Answer a request whose principal is known. Never raises."""
         try:
             if self._rates is not None:
-                self._rates.count_principal(principal, self.clock())
+                self.count(principal)
             if request.method == b"POST":
-                self._post(connection, request, endpoint, principal)
+                post(self, connection, request, endpoint, principal)
             else:
                 self._get_or_delete(connection, request, endpoint, principal)
         except Exception as error:
             turned = None
             if request.method == b"POST":
                 turned = Turned(principal, endpoint.name, connection.peer[0], len(request.body))
-            self._failed(connection, error, "modern", turned)
+            self.failed(connection, error, "modern", turned)
 
     def _identify(
         self, gate: Gate, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, path: bytes
@@ -286,14 +258,14 @@ class Front:
         """Refuse a request because of its credential, or the lack of one, with what to come back with."""
         gate = self.gate
         if gate is None or not isinstance(error, Unauthorized):
-            self._failed(connection, error, "modern")
+            self.failed(connection, error, "modern")
             return
         _log.debug("not let in: %s %s", error.public, error.detail)
         if not error.scopes:
             error.scopes = endpoint.base_scopes
         self.refuse(connection, None, error, "modern", gate.metadata_url(connection, request, path))
 
-    def _failed(self, connection: Replying, error: Exception, era: Era, turned: Turned | None = None) -> None:
+    def failed(self, connection: Replying, error: Exception, era: Era, turned: Turned | None = None) -> None:
         """Refuse a request of which no more is known than that it went wrong, and by whom it was."""
         if not isinstance(error, GatewayError):
             _log.error("a request failed in the gateway", exc_info=error)
@@ -306,8 +278,7 @@ class Front:
         if request.method == b"DELETE":
             self._delete(connection, request, endpoint, principal)
         elif request.method == b"GET":
-            accept = request.headers.get(b"accept")
-            _, takes_events = _TAKES.get(accept) or takes(accept)
+            _, takes_events = takes(request.headers.get(b"accept"))
             open_standalone(self, connection, request, endpoint, principal, takes_events=takes_events)
         else:
             raise HttpRefusal(405, "method_not_allowed", "POST here", headers=(("Allow", "GET, POST, DELETE"),))
@@ -324,132 +295,12 @@ class Front:
         self.hub.end_session(session.id)
         connection.respond_empty(204)
 
-    def _post(self, connection: Replying, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
-        headers = request.headers
-        kind = headers.get(b"content-type", b"")
-        if kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
-            raise HttpRefusal(415, "unsupported_media_type", "the body must be application/json")
-        if b"content-encoding" in headers:
-            raise HttpRefusal(415, "unsupported_encoding", "the body must not be compressed")
-        accept = headers.get(b"accept")
-        takes_json, takes_events = _TAKES.get(accept) or takes(accept)
-        if not takes_json:
-            raise HttpRefusal(406, "not_acceptable", "accept application/json and text/event-stream")
-        try:
-            message = decode_request(request.body)
-        except CodecError:
-            if not is_batch(request.body):
-                raise
-            self._batch(connection, request, endpoint, principal)
-            return
-        method, params = message.method, message.params
-        id_ = None if message.id is UNSET else message.id
-        era: Era = "modern"
-        version = name = ""
-        session: Session | None = None
-        check: Check | None = None
-        try:
-            said = ERA_OF_HEADER.get(headers.get(b"mcp-protocol-version"))
-            version, era = (
-                said
-                if said is not None and method != "initialize"
-                else era_of(headers.get(b"mcp-protocol-version"), message, request.body)
-            )
-            if era == "legacy" and b"mcp-session-id" in headers and method != "initialize":
-                session = self.sessions.find(headers[b"mcp-session-id"], principal, endpoint.name)
-                version = session.version
-            if id_ is None or not method:
-                take_unanswered(self, message, session, era, endpoint, principal)
-                connection.respond_empty(202)
-                return
-            try:
-                meta, name = read_params(message, version, era, headers, request.repeated)
-            except HeaderMismatch as mismatch:
-                meta, name = self._leniency.read(message, version, request, endpoint, mismatch)
-            id_json = b"%d" % id_ if id_.__class__ is int else encode(id_)
-            call = Call(method, params, meta, id_json, era, version, principal, endpoint.name, name, session)
-            make: type[Exchange] = Exchange
-            if method not in SERVED:
-                if method not in ABOUT_A_TASK:
-                    if method == "subscriptions/listen" and not takes_events:
-                        raise HttpRefusal(406, "not_acceptable", "accept text/event-stream")
-                    self._answer(connection, call, endpoint)
-                    return
-                make = Tasking
-            elif "task" in params and method == "tools/call":
-                make = Tasking
-            check = self._check(call, connection, request)
-            state: RequestState | None = None
-            answers: RawMap = {}
-            if era == "modern" and "requestState" in params and method in SERVED:
-                answers = read_answers(params)  # first: a call that is held is not lost by answers that cannot be read
-                call, state = self._retried(call)
-                if isinstance(state, HeldCall):
-                    Retrying(self, connection, call, state, takes_events, answers, len(request.body)).start(
-                        request, check
-                    )
-                    return
-            active = self.calls.active
-            if len(active) >= self._max_calls:
-                raise Overloaded("the gateway has too many calls")
-            bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
-            viewer = self.fleet.viewer(endpoint, principal, session, bits)
-            if (session is not None and session.id in self.hub.live.by_id) or META_LOG_LEVEL in meta:
-                call = call.but(log_level=self.hub.level(call))
-            now = self.clock()
-            one = make(self, connection, call, viewer, len(request.body), takes_events, now, now + self._call_s)
-            if state is not None:
-                one.only_server = state.server
-                remember(one, state, answers)
-            if self.record is not None:
-                one.source = connection.peer[0]
-            if check is not None:
-                one.check = check
-                if self.gate is not None and (check.admission.scopes is not None or check.is_judged):
-                    one.metadata_url = self.gate.metadata_url(connection, request, request.path)
-            if self._limited and method in COUNTED:
-                one.metered = Metered(self.metering, len(request.body))
-            connection.exchange = one
-            active.add(one)
-            if session is not None:
-                self.calls.cancellable[session.id, id_json] = one
-            one.start(request)
-        except GatewayError as error:
-            url, gate = "", self.gate
-            if isinstance(error, Unauthorized) and gate is not None:
-                url = gate.metadata_url(connection, request, request.path)
-            turned = None
-            if self.record is not None:
-                peer, size, id_json = connection.peer[0], len(request.body), encode(id_) if id_ is not None else b""
-                in_session = session.id if session is not None else ""
-                turned = Turned(principal, endpoint.name, peer, size, method, name, id_json, version, in_session, check)
-            self.refuse(connection, id_, error, era, url, turned=turned)
+    def count(self, principal: Principal) -> None:
+        """One more request of this principal. Raises RateLimited."""
+        if self._rates is not None:
+            self._rates.count_principal(principal, self.clock())
 
-    def _batch(self, connection: Replying, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
-        """Several messages in one body: each takes the way of a request of its own, with the headers of this one."""
-        headers = request.headers
-        version, era = era_of(headers.get(b"mcp-protocol-version"), Request("2.0"), b"")
-        if era == "legacy" and b"mcp-session-id" in headers:
-            version = self.sessions.find(headers[b"mcp-session-id"], principal, endpoint.name).version
-        if version != REVISION:
-            raise CodecError("batches are not part of this revision")
-        headers = {**headers, b"accept": JSON}
-        messages = split_batch(request.body)
-        first = messages[0]  # it was counted as the request
-
-        def take(slot: Replying, message: bytes) -> None:
-            one = HttpRequest(b"POST", request.path, b"", headers, request.repeated, message)
-            try:
-                if self._rates is not None and message is not first:
-                    self._rates.count_principal(principal, self.clock())
-                self._post(slot, one, endpoint, principal)
-            except Exception as error:
-                self._failed(slot, error, "legacy", Turned(principal, endpoint.name, connection.peer[0], len(message)))
-
-        connection.exchange = batch = Batch(connection, messages, take, self.new_id)
-        batch.start()
-
-    def _check(self, call: Call, connection: Replying, request: HttpRequest) -> Check | None:
+    def check(self, call: Call, connection: Replying, request: HttpRequest) -> Check | None:
         """What a call is checked by; None where whoever was let in may everything, and nobody wants to know of what."""
         if self._admissions is None:
             return None
@@ -461,44 +312,9 @@ class Front:
         admission = self.admission(principal, endpoint)
         return admission.shown(index) if admission is not None else None
 
-    # --- answered here
-
-    def _answer(self, connection: Replying, call: Call, endpoint: EndpointSpec) -> None:
-        if call.method in LISTS:
-            Listing(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
-        elif call.method == "initialize":
-            viewer = self.fleet.viewer(endpoint, call.principal, None)
-            Initializing(self, connection, call, viewer, self.clock()).start()
-        elif call.method == "server/discover":
-            Discovering(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
-        elif call.method == "subscriptions/listen":
-            Listen(self, connection, call)
-        elif call.method == "tasks/list":
-            TaskListing(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
-        elif call.method in SETTINGS:
-            Setting(self, connection, call, self._viewer(call, endpoint), self.clock()).start()
-        else:
-            body = encode_result(self.decode_id(call.id_json), {})
-            connection.respond(200, JSON, (body,), len(body))
-            self.accounts.counter(endpoint.name, "", call.method).add(_OK, 0.0, 0, len(body))
-
     def admission(self, principal: Principal, endpoint: str) -> Admission | None:
         """What a principal may at an endpoint; None: everything."""
         return self.admissions.of(principal, endpoint) if self.admissions is not None else None
-
-    def _viewer(self, call: Call, endpoint: EndpointSpec) -> Viewer:
-        bits = client_bits(call) if endpoint.name in self.fleet.by_session else 0
-        return self.fleet.viewer(endpoint, call.principal, call.session, bits)
-
-    def _retried(self, call: Call) -> tuple[Call, RequestState]:
-        """A modern client's retry of a call that asked for input: the call as it goes on, and what its state says.
-
-        Raises:
-            SealError: Its state is none of ours, another's, expired, or of another request.
-        """
-        owner = owner_of(call.principal, call.endpoint)
-        state = self.handles.open_state(read_state(call.params), owner, origin_of(call))
-        return (call if isinstance(state, HeldCall) else retried(call, state)), state
 
     # --- for exchanges
 
@@ -534,21 +350,6 @@ class Front:
 
     # --- refusals
 
-    @staticmethod
-    def status_of(error: GatewayError, era: Era) -> int:
-        """The HTTP status of an error whose request's id is known: a legacy client drops the body of other statuses."""
-        if era == "legacy" and isinstance(error, (MethodNotFound, InvalidParams, MissingCapability)):
-            return 200
-        return error.status
-
-    @staticmethod
-    def error_lines(error: GatewayError, status: int, metadata_url: str = "") -> bytes:
-        """Header lines of a refusal by status: when to come again (RFC 9110 §10.2.3), or what with (RFC 6750 §3)."""
-        if isinstance(error, (Unauthorized, ClaimsRequired)):
-            return challenge_line(error, metadata_url)
-        seconds = (error.data or {}).get("retryAfterSeconds")
-        return b"Retry-After: %d\r\n" % math.ceil(seconds) if seconds is not None and status >= 400 else b""
-
     def refuse(
         self,
         connection: Replying,
@@ -564,11 +365,8 @@ class Front:
         """
         decision_id = self.new_id()
         body = encode_error(id_, for_era(error, era), decision_id)
-        status = self.status_of(error, era)
-        extra = self.error_lines(error, status, metadata_url)
-        if isinstance(error, HttpRefusal):
-            extra += "".join(f"{name}: {value}\r\n" for name, value in error.headers).encode()
-        connection.respond(status, JSON, (body,), len(body), extra)
+        status = status_of(error, era)
+        connection.respond(status, JSON, (body,), len(body), error_lines(error, status, metadata_url))
         self.accounts.counter("", "", "refused").add(outcome_of(error), 0.0, 0, len(body))
         if turned is not None and self.record is not None:
             self.record(entry_of_turned(turned, self.snapshot.revision, error, decision_id, len(body)))
@@ -594,18 +392,3 @@ class Front:
     def sweep_limits(self) -> float:
         """A step of the limits' upkeep. Returns seconds until the next."""
         return self.metering.sweep()
-
-
-def takes(accept: bytes | None) -> tuple[bool, bool]:
-    """Whether a client accepts JSON, and event streams. Parameters and order are nobody's business here."""
-    if accept is None:
-        return True, True
-    kinds = {part.partition(b";")[0].strip().lower() for part in accept.split(b",")}
-    anything = b"*/*" in kinds
-    known = (
-        anything or bool(kinds & {b"application/json", b"application/*"}),
-        anything or bool(kinds & {b"text/event-stream", b"text/*"}),
-    )
-    if len(_TAKES) < 256:
-        _TAKES[accept] = known
-    return known

@@ -18,6 +18,7 @@ from narthex.errors import GatewayError, InvalidParams, MethodNotFound, Upstream
 from narthex.flow.accept.exchange import Exchange
 from narthex.flow.accept.lasting import lasting_of
 from narthex.flow.accept.listing import CURSOR_S, Answering
+from narthex.flow.accept.needs import found
 from narthex.flow.codec.bridge import error_code
 from narthex.flow.codec.handles import Task, owner_of
 from narthex.flow.codec.jsonrpc import Incoming, Raw, encode, read_string
@@ -75,13 +76,13 @@ class Tasking(Exchange):
 
     def _way(self, request: HttpRequest) -> Walk:
         call, fleet, viewer = self.call, self.front.fleet, self.viewer
-        found = self._found("tools", call.name) if call.method == "tools/call" else None
-        self.lasting = lasting_of(self, found)
+        target = found(self, "tools", call.name) if call.method == "tools/call" else None
+        self.lasting = lasting_of(self, target)
         alone = session_servers(fleet, viewer)
         if call.method == "tools/call":
             said = Said(request.headers, request.repeated, request.params)
             return as_task(
-                call, found, said, alone, self.check,
+                call, target, said, alone, self.check,
                 offered=self._was_offered(alone), limited=self.metered, durable=self.lasting is not None,
             )  # fmt: skip
         check_speaks(call)
@@ -122,20 +123,20 @@ class Tasking(Exchange):
         try:
             message = self._shown(message)
         except GatewayError as error:
-            self._end(error)
+            self.turn_back(error)
         else:
             super().message(message)
 
     def _is_anothers(self, message: Incoming) -> bool:
         """Progress of a task names the call that began it, also on the stream of one that waits for its end."""
-        server, channel, out = self._server, self._channel, self._out
+        server, channel, out = self.server, self.channel, self.out
         if server is None or channel is None or out is None or read_progress(message) in (None, out.id):
             return False
         server.pushed(self.viewer.scopes[self.server_name], channel, message)
         return True
 
     def _shown(self, message: Incoming) -> Incoming:
-        channel = self._channel
+        channel = self.channel
         assert channel is not None
         if message.method:
             return msgspec.structs.replace(message, params=related(message.params, self.known_as))
@@ -150,9 +151,9 @@ class Tasking(Exchange):
         """What the client calls a task of this server."""
         if self.about is not None and id_ == self.about.id:
             return self.handle
-        if self.about is None and self._out is not None:
+        if self.about is None and self.out is not None:
             scope = self.viewer.scopes[self.server_name]
-            self.front.hub.beside.began(self.call, self.server_name, scope, self._out.id)
+            self.front.hub.beside.began(self.call, self.server_name, scope, self.out.id)
         tool = self.about.tool if self.about is not None else self.target_name
         return self.front.hub.beside.task_name(self.call, self.server_name, id_, tool)
 

@@ -250,19 +250,19 @@ class Gateway:
                 return
             self._hook.close()
         self._hook = None
+        self.approvals.listen(None)
         if spec is not None:
             self._hook = Hook(
                 spec, fetch=self._fetch, fill=lambda text: text.fill(self.upkeep.secrets.get),
-                parameters=self.approvals.parameters, now=time.time, chance=random.random,
+                parameters=self.approvals.parameters, done=self.approvals.was_told, now=time.time, chance=random.random,
             )  # fmt: skip
+            self.approvals.listen(self._hook)
 
     def _tell(self, approval: Approval, step: Step) -> None:
-        """A step of a held call: for the log, the record, and whoever is told."""
+        """A step of a held call: for the log and the record."""
         _log.info("%s", words_of(approval, step))
         if self.journal is not None:
             self.journal.add_step(ApprovalEntry(approval, step))
-        if self._hook is not None:
-            self._hook.tell(approval, step)
 
     def _master_keys(self) -> Sequence[MasterKey]:
         return load_keys(Path(self.snapshot.state_dir), os.environ)
@@ -535,9 +535,9 @@ class Gateway:
         self.credentials.close()
         if self.identity is not None:
             self.identity.close()
-        await self.upkeep.close()
         if self._hook is not None:
             self._hook.close()
+        await self.upkeep.close()
         self.fetcher.close()
         self.policies.close()
         if self.journal is not None:

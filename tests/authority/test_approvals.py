@@ -213,6 +213,131 @@ def test_what_expired_while_nobody_ran_is_told(run: Run) -> None:
     run(case)
 
 
+class Listener:
+    """Who is told of steps; `tell` needs room."""
+
+    def __init__(self, outside: Outside, most: int = 1000) -> None:
+        self.got: list[tuple[Approval, Step, int]] = []
+        self.most = most
+        self._approvals = outside.inside
+        outside.inside.listen(self)
+
+    @property
+    def room(self) -> int:
+        return self.most - len(self.got)
+
+    def tell(self, approval: Approval, step: Step, number: int) -> None:
+        self.got.append((approval, step, number))
+
+    def took(self, count: int) -> None:
+        for approval, _, number in self.got[:count]:
+            self._approvals.was_told(approval, number)
+
+    @property
+    def steps(self) -> list[str]:
+        return [f"{approval.id} {step[0]}" for approval, step, _ in self.got]
+
+
+async def restarted(outside: Outside) -> Outside:
+    await outside.inside.close()
+    await outside.store.close()
+    again = Outside(outside.path.parent)
+    again.clock.advance(outside.clock() - again.clock())
+    await again.start()
+    outside.store = again.store
+    return again
+
+
+def test_what_was_not_told_before_a_restart_is_told_after_it(run: Run) -> None:
+    async def case(outside: Outside) -> None:
+        inside, listener = outside.inside, Listener(outside)
+        await inside.ask(CALL)
+        await inside.look()
+        await inside.decide("a1", "bob", yes=True)
+        assert (await inside.ask(CALL))[0] == "passes"
+        await inside.look()
+        await inside.look()
+        assert listener.steps == ["a1 asked", "a1 approved", "a1 used"], "each is given once"
+        listener.took(2)
+        outside.clock.advance(3600)
+        await inside.look()
+        again = await restarted(outside)
+        listener = Listener(again)
+        for _ in range(3):
+            await again.inside.look()
+        assert listener.steps == ["a1 used"] and again.steps == [], "it is in the record already"
+        listener.took(1)
+        await again.inside.look()
+        last = await restarted(again)
+        listener = Listener(last)
+        await last.inside.look()
+        assert listener.steps == []
+        outside.store = last.store
+
+    run(case)
+
+
+def test_a_crash_tells_twice_rather_than_never(run: Run) -> None:
+    async def case(outside: Outside) -> None:
+        inside, listener = outside.inside, Listener(outside)
+        await inside.ask(CALL)
+        await inside.look()
+        listener.took(1)  # and before the store knows of it, the process is gone
+        await outside.store.close()
+        again = Outside(outside.path.parent)
+        await again.start()
+        outside.store = again.store
+        listener = Listener(again)
+        await again.inside.look()
+        assert listener.steps == ["a1 asked"]
+
+    run(case)
+
+
+def test_who_is_named_later_is_not_told_what_was_before(run: Run) -> None:
+    async def case(outside: Outside) -> None:
+        await outside.inside.ask(CALL)
+        for _ in range(2):
+            await outside.inside.look()
+        listener = Listener(outside)
+        await outside.inside.look()
+        assert listener.steps == []
+        await outside.inside.decide("a1", "bob", yes=False)
+        await outside.inside.look()
+        assert listener.steps == ["a1 denied"]
+
+    run(case)
+
+
+def test_another_one_is_told_what_the_first_one_was_not(run: Run) -> None:
+    async def case(outside: Outside) -> None:
+        Listener(outside)
+        await outside.inside.ask(CALL)
+        await outside.inside.look()
+        listener = Listener(outside)
+        await outside.inside.look()
+        assert listener.steps == ["a1 asked"]
+
+    run(case)
+
+
+def test_what_finds_no_room_comes_again_in_order(run: Run) -> None:
+    async def case(outside: Outside) -> None:
+        inside, listener = outside.inside, Listener(outside, most=2)
+        others = [replace(CALL, name=name) for name in ("refund", "pay", "move")]
+        for one in others:
+            await inside.ask(one)
+        for _ in range(2):
+            await inside.look()
+        assert listener.steps == ["a1 asked", "a2 asked"]
+        listener.most = 10
+        await inside.decide("a1", "bob", yes=True)
+        await inside.look()
+        assert listener.steps[2:] == ["a3 asked", "a1 approved"]
+
+    run(case)
+
+
 def test_who_asks_in_a_loop_costs_no_disk(run: Run) -> None:
     async def case(outside: Outside) -> None:
         await outside.inside.ask(CALL)

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from narthex.authority.fetch import Fetcher
-from narthex.authority.webhook import MOST_WAITING, TRIES, Hook, key_of, signature
+from narthex.authority.webhook import LATEST_S, LONGEST_PAUSE_S, MOST_WAITING, TRIES, Hook, key_of, signature
 from narthex.errors import SecretMissing
 from narthex.types import Egress, SecretName, SecretText, Webhook
 from tests.flow.policy.approvals.test_approval import USED, WAITS
@@ -70,19 +70,23 @@ async def parameters(approval: Any) -> Any:
 
 class Told(Hook):
     pauses: list[float]
+    done: list[tuple[str, int]]
 
 
 def hook(spec: Webhook, fetcher: Fetcher, **more: Any) -> Told:
     pauses: list[float] = []
+    done: list[tuple[str, int]] = []
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
+        await asyncio.sleep(0)
 
     made = Told(
-        spec, fetch=fetcher.fetch, fill=more.pop("fill", fill), parameters=parameters, now=lambda: 1000.9,
-        chance=lambda: 0.5, sleep=sleep,
+        spec, fetch=fetcher.fetch, fill=more.pop("fill", fill), parameters=parameters,
+        done=lambda approval, number: done.append((approval.id, number)),
+        now=lambda: 1000.9 + sum(pauses), chance=lambda: 0.5, sleep=sleep,
     )  # fmt: skip
-    made.pauses = pauses
+    made.pauses, made.done = pauses, done
     return made
 
 
@@ -105,8 +109,8 @@ def test_each_step_is_told_signed_and_in_order() -> None:
     async def case(fetcher: Fetcher) -> None:
         async with Receiver() as receiver:
             one = hook(Webhook(receiver.url, SECRET), fetcher)
-            one.tell(WAITS, ASKED)
-            one.tell(USED, APPROVED)
+            one.tell(WAITS, ASKED, 1)
+            one.tell(USED, APPROVED, 2)
             await receiver.until(2)
             (headers, body), (_, second) = receiver.got
             assert (headers["webhook-id"], headers["webhook-timestamp"]) == ("a-1.asked", "1000")
@@ -126,7 +130,7 @@ def test_each_step_is_told_signed_and_in_order() -> None:
 def test_arguments_are_told_where_the_operator_says_so() -> None:
     async def case(fetcher: Fetcher) -> None:
         async with Receiver() as receiver:
-            hook(Webhook(receiver.url, arguments=True), fetcher).tell(WAITS, ASKED)
+            hook(Webhook(receiver.url, arguments=True), fetcher).tell(WAITS, ASKED, 1)
             await receiver.until(1)
             headers, body = receiver.got[0]
             assert json.loads(body)["data"]["arguments"] == {"amount": 500}
@@ -147,7 +151,7 @@ def test_what_was_not_taken_is_told_again_with_the_same_id(status: int) -> None:
     async def case(fetcher: Fetcher) -> None:
         async with Receiver(status, status) as receiver:
             one = hook(Webhook(receiver.url, SECRET), fetcher)
-            one.tell(WAITS, ASKED)
+            one.tell(WAITS, ASKED, 1)
             await receiver.until(3)
             assert {headers["webhook-id"] for headers, _ in receiver.got} == {"a-1.asked"}
             assert one.pauses == [1.0, 2.0]
@@ -156,32 +160,59 @@ def test_what_was_not_taken_is_told_again_with_the_same_id(status: int) -> None:
     run(case)
 
 
-def test_in_the_end_it_is_given_up_and_the_next_one_told() -> None:
+@pytest.mark.parametrize("status", [400, 410, 422])
+def test_what_is_refused_is_given_up_in_the_end_and_the_next_one_told(status: int) -> None:
     async def case(fetcher: Fetcher) -> None:
-        async with Receiver(*[503] * TRIES) as receiver:
+        async with Receiver(503, *[status] * TRIES) as receiver:
             one = hook(Webhook(receiver.url), fetcher)
-            one.tell(WAITS, ASKED)
-            one.tell(USED, APPROVED)
-            await receiver.until(TRIES + 1)
-            assert one.lost == 1 and len(one.pauses) == TRIES - 1
-            assert sum(one.pauses) < 130
+            one.tell(WAITS, ASKED, 1)
+            one.tell(USED, APPROVED, 2)
+            await receiver.until(TRIES + 2)
+            assert one.lost == 1 and len(one.pauses) == TRIES
             assert receiver.got[-1][0]["webhook-id"] == "a-1.approved"
+            await until(lambda: one.done == [("a-1", 1), ("a-1", 2)])
 
     run(case)
 
 
+@pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
+def test_a_receiver_that_is_away_for_hours_gets_everything_in_order(status: int) -> None:
+    async def case(fetcher: Fetcher) -> None:
+        async with Receiver(*[status] * 40) as receiver:
+            one = hook(Webhook(receiver.url), fetcher)
+            one.tell(WAITS, ASKED, 1)
+            one.tell(USED, APPROVED, 2)
+            await until(lambda: len(one.done) == 2)
+            assert [headers["webhook-id"] for headers, _ in receiver.got] == ["a-1.asked"] * 41 + ["a-1.approved"]
+            assert one.lost == 0 and max(one.pauses) == LONGEST_PAUSE_S and sum(one.pauses) > 2 * 3600
+            assert one.problem == ""
+
+    run(case)
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0)
+
+
 def test_nothing_is_sent_without_the_secret_it_is_signed_with() -> None:
+    known: dict[str, str] = {}
+
     def missing(text: SecretText) -> str:
+        if known:
+            return "value"
         raise SecretMissing("hook", "it is not in the store")
 
     async def case(fetcher: Fetcher) -> None:
         async with Receiver() as receiver:
             one = hook(Webhook(receiver.url, SECRET), fetcher, fill=missing)
-            one.tell(WAITS, ASKED)
-            async with asyncio.timeout(10):
-                while not one.lost:
-                    await asyncio.sleep(0)
-            assert receiver.got == []
+            one.tell(WAITS, ASKED, 1)
+            await until(lambda: len(one.pauses) > 5)
+            assert receiver.got == [] and "secret" in one.problem
+            known["hook"] = "there"
+            await until(lambda: one.done)
+            assert len(receiver.got) == 1
 
     run(case)
 
@@ -189,20 +220,31 @@ def test_nothing_is_sent_without_the_secret_it_is_signed_with() -> None:
 def test_without_tls_only_on_loopback() -> None:
     async def case(fetcher: Fetcher) -> None:
         one = hook(Webhook("http://hooks.example.com/x"), fetcher)
-        one.tell(WAITS, ASKED)
-        async with asyncio.timeout(10):
-            while not one.lost:
-                await asyncio.sleep(0)
+        one.tell(WAITS, ASKED, 1)
+        await until(lambda: one.problem)
+        assert "https" in one.problem
+        one.close()
 
     run(case)
 
 
-def test_of_too_many_the_oldest_are_given_up() -> None:
+def test_what_is_a_day_old_is_given_up() -> None:
     async def case(fetcher: Fetcher) -> None:
         one = hook(Webhook("http://127.0.0.1:1/"), fetcher)
-        for number in range(MOST_WAITING + 5):
-            one.tell(replace(WAITS, id=f"a{number}"), ASKED)
-        assert one.lost == 5
+        one.tell(WAITS, ASKED, 1)
+        await until(lambda: one.done)
+        assert one.lost == 1 and sum(one.pauses) >= LATEST_S - 1000
+
+    run(case)
+
+
+def test_so_many_wait_in_memory() -> None:
+    async def case(fetcher: Fetcher) -> None:
+        one = hook(Webhook("http://127.0.0.1:1/"), fetcher)
+        for number in range(MOST_WAITING):
+            assert one.room == MOST_WAITING - number
+            one.tell(replace(WAITS, id=f"a{number}"), ASKED, 1)
+        assert one.room == 0
         one.close()
 
     run(case)

@@ -120,13 +120,16 @@ def test_of_what_has_ended_the_oldest_goes_first(run: Run, monkeypatch: pytest.M
 def test_what_is_awaited_comes_without_its_parameters(run: Run) -> None:
     async def case(store: Store) -> None:
         await store.ask_approval(new(1, ends_at=150), **PLENTY)
-        await store.ask_approval(new(2, ends_at=150, told=2), **PLENTY)
-        await store.ask_approval(new(3, ends_at=150, told=2, approved_at=120), **PLENTY)
+        await store.ask_approval(new(2, ends_at=150, told=2, sent=2), **PLENTY)
+        await store.ask_approval(new(3, ends_at=150, told=2, sent=2, approved_at=120), **PLENTY)
         await store.ask_approval(new(4), **PLENTY)
         awaited = await store.approvals(awaited_at=200)
         assert [(one.id, one.params) for one in awaited] == [("n1", b""), ("n3", b""), ("n4", b"")]
-        await store.told_approvals({"n1": 2, "n3": 3, "nobody": 1})
-        await store.told_approvals({"n1": 1})
+        await store.told_approvals({"n1": 2, "n3": 3, "nobody": 1}, {"n3": 3})
+        await store.told_approvals({"n1": 1}, {})
+        assert [one.id for one in await store.approvals(awaited_at=200)] == ["n1", "n4"], "n1 is not told"
+        await store.told_approvals({}, {"n1": 2, "nobody": 1})
+        await store.told_approvals({}, {"n1": 1})
         assert [one.id for one in await store.approvals(awaited_at=200)] == ["n4"]
 
     run(case)
@@ -154,7 +157,7 @@ def test_what_others_decide_is_seen(tmp_path: Path) -> None:
         async with sqlite(tmp_path) as ours, sqlite(tmp_path) as theirs:
             await ours.ask_approval(WAITS, **PLENTY)
             before = await ours.version()
-            await ours.told_approvals({WAITS.id: 1})
+            await ours.told_approvals({WAITS.id: 1}, {WAITS.id: 1})
             assert await ours.version() == before, "one's own steps are no news"
             await theirs.change_approval(WAITS.id, lambda found: approve(found, "bob", 110))
             assert await ours.version() != before
@@ -196,6 +199,7 @@ STEPS = st.one_of(
     st.tuples(st.just("approve"), st.integers(0, 9), st.integers(0, 90)),
     st.tuples(st.just("deny"), st.integers(0, 9), st.integers(0, 90)),
     st.tuples(st.just("told"), st.integers(0, 9), st.integers(0, 3)),
+    st.tuples(st.just("sent"), st.integers(0, 9), st.integers(0, 3)),
     st.tuples(st.just("sweep"), st.integers(0, 0), st.integers(0, 90)),
 )
 
@@ -207,7 +211,9 @@ async def step(store: Store, at: int, name: str, which: int, value: int) -> Any:
             asked = new(at, digest=b"%d" % which, asked_at=now, ends_at=now + 30, use_within=20)
             return await store.ask_approval(asked, most=4, most_each=3)
         if name == "told":
-            return await store.told_approvals({f"n{which}": value})
+            return await store.told_approvals({f"n{which}": value}, {})
+        if name == "sent":
+            return await store.told_approvals({}, {f"n{which}": value})
         if name == "sweep":
             return await store.sweep_approvals(100 + value)
         change = partial(approve if name == "approve" else deny, by="bob", now=100 + value)

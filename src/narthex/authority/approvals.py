@@ -1,9 +1,9 @@
 """Held calls of a gateway: asked for, decided, used; what the store has of them, at hand.
 
 In: held calls, answers of people, what other processes did with the store. Out: what becomes of a call, and each step
-that was taken, once, to whoever records it. A call that is made again while it waits is answered from memory: whoever
-asks in a loop costs no disk. That it passes once, the store decides. Parameters are sealed at rest, for this
-installation's master keys, and gone when the approval has ended.
+that was taken: once to whoever records it, at least once to whoever is told, over restarts. A call that is made again
+while it waits is answered from memory: whoever asks in a loop costs no disk. That it passes once, the store decides.
+Parameters are sealed at rest, for this installation's master keys, and gone when the approval has ended.
 Cases: `tests/authority/test_approvals.py`.
 """
 
@@ -13,7 +13,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from operator import itemgetter
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -44,6 +45,17 @@ SLICE = 20
 """Calls whose parameters are opened between two pauses."""
 USER = "the caller's user"
 _log = logging.getLogger("narthex.approvals")
+
+
+class Telling(Protocol):
+    """Who tells somebody of steps, and calls `was_told` then."""
+
+    @property
+    def room(self) -> int:
+        """So many more of them at present."""
+
+    def tell(self, approval: Approval, step: Step, number: int) -> None:
+        """Take one, the `number`-th of its approval."""
 
 
 class OwnCall(Exception):
@@ -79,6 +91,9 @@ class Approvals:
         self._known: dict[str, Approval] = {}
         self._by_digest: dict[bytes, Approval] = {}
         self._meanwhile: dict[str, Approval] = {}  # what has happened since the store was last read
+        self._hook: Telling | None = None
+        self._handed: dict[str, int] = {}  # steps that it has, or has had
+        self._sent: dict[str, int] = {}  # steps that it has told, and the store does not know yet
         self._swept_at = 0.0
 
     # --- calls
@@ -205,24 +220,36 @@ class Approvals:
         self._store, self.spec = store, spec
         await self.load()
 
+    def listen(self, hook: Telling | None) -> None:
+        """Who is told of the steps that were not told yet; `was_told` says when that has been done. None: nobody."""
+        self._hook, self._handed = hook, {}
+
+    def was_told(self, approval: Approval, number: int) -> None:
+        """So many steps of it need not be told again."""
+        self._sent[approval.id] = max(number, self._sent.get(approval.id, 0))
+
     async def load(self) -> None:
         """Others have changed the store."""
         self._meanwhile = {}
         rows = await self._store.approvals(awaited_at=int(self.now())) if self._store is not None else []
         self._known = {one.id: one for one in rows} | self._meanwhile
         self._by_digest = {one.digest: one for one in self._known.values()}
+        self._handed = {id_: number for id_, number in self._handed.items() if id_ in self._known}
 
     async def look(self) -> None:
         """Twice a second: tell what has happened, and forget what is over."""
         if self._store is None:
             return
         now = self.now()
-        told = {one.id: self._tell(one, now) for one in list(self._known.values()) if not one.is_told(now)}
-        if told:
-            await self._store.told_approvals(told)
+        told = {one.id: self._tell(one, now) for one in list(self._known.values()) if one.told < one.count(now)}
+        if self._hook is None:
+            self._sent |= told
+        await self._write(told)
+        self._hand_on(now)
         for one in list(self._known.values()):
-            if now >= one.ends_at:
+            if now >= one.ends_at and one.is_told(now):
                 del self._known[one.id]
+                self._handed.pop(one.id, None)
                 self._meanwhile.pop(one.id, None)
                 if self._by_digest.get(one.digest) is one:
                     del self._by_digest[one.digest]
@@ -237,9 +264,43 @@ class Approvals:
         self._keep(replace(one, told=len(steps)))
         return len(steps)
 
+    async def _write(self, told: Mapping[str, int]) -> None:
+        """Have the store know what is in the record, and what was told."""
+        sent, self._sent = self._sent, {}
+        if not (told or sent) or self._store is None:
+            return
+        try:
+            await self._store.told_approvals(told, sent)
+        except StoreError:
+            self._sent = sent | self._sent
+            raise
+        for id_, number in sent.items():
+            if (one := self._known.get(id_)) is not None:
+                self._keep(replace(one, sent=max(one.sent, number)))
+
+    def _hand_on(self, now: float) -> None:
+        """Give the hook the steps that it was not given, in the order in which they happened."""
+        hook = self._hook
+        if hook is None or not (room := hook.room):
+            return
+        waiting: list[tuple[int, int, Approval, Step]] = []
+        for one in self._known.values():
+            begun = max(one.sent, self._handed.get(one.id, 0))
+            if begun < one.count(now):
+                steps = enumerate(one.steps(now)[begun:], begun + 1)
+                waiting += [(step[1], number, one, step) for number, step in steps]
+        for _, number, one, step in sorted(waiting, key=itemgetter(0, 1))[:room]:
+            hook.tell(one, step, number)
+            self._handed[one.id] = number
+
+    async def close(self) -> None:
+        """Have the store know what was told, before it is let go."""
+        await self._write({})
+
     def _keep(self, one: Approval) -> None:
         known = self._known.get(one.id)
-        one = replace(one, params=b"", told=max(one.told, known.told if known is not None else 0))
+        told, sent = (known.told, known.sent) if known is not None else (0, 0)
+        one = replace(one, params=b"", told=max(one.told, told), sent=max(one.sent, sent))
         self._known[one.id] = self._meanwhile[one.id] = self._by_digest[one.digest] = one
 
     def _opened(self) -> Store:

@@ -132,6 +132,8 @@ class Upkeep:
             if self._store is not None:
                 with suppress(StoreError):
                     await self._write_used()
+                    if self._approvals is not None:
+                        await self._approvals.close()
                 await self._store.close()
                 self._store = None
 

@@ -94,10 +94,12 @@ class MemoryStore:
         self._approvals[id_] = change(self._approvals[id_])
         return self._approvals[id_]
 
-    async def told_approvals(self, told: Mapping[str, int]) -> None:
-        for id_, number in told.items():
+    async def told_approvals(self, told: Mapping[str, int], sent: Mapping[str, int]) -> None:
+        for id_ in told.keys() | sent.keys():
             if (one := self._approvals.get(id_)) is not None:
-                self._approvals[id_] = replace(one, told=max(one.told, number))
+                self._approvals[id_] = replace(
+                    one, told=max(one.told, told.get(id_, 0)), sent=max(one.sent, sent.get(id_, 0))
+                )
 
     async def sweep_approvals(self, now: int) -> None:
         kept = {id_: one for id_, one in self._approvals.items() if one.ends_at > now - KEPT_S}

@@ -107,7 +107,7 @@ class Store(Protocol):
 
     async def approvals(self, *, awaited_at: int | None = None) -> list[Approval]:
         """Held calls, the oldest first: all; or, without their parameters, those that are awaited at a time, because
-        it has not ended then or a step of it is not in the record."""
+        it has not ended then, or a step of it is not in the record, or not told."""
 
     async def approval(self, id_: str) -> Approval | None:
         """One of them."""
@@ -129,8 +129,9 @@ class Store(Protocol):
         What `change` raises goes through, and nothing is changed.
         """
 
-    async def told_approvals(self, told: Mapping[str, int]) -> None:
-        """How many steps of approvals are in the record, by id; a number never goes back."""
+    async def told_approvals(self, told: Mapping[str, int], sent: Mapping[str, int]) -> None:
+        """How many steps of approvals are in the record, by id, and how many the webhook has taken; a number never goes
+        back."""
 
     async def sweep_approvals(self, now: int) -> None:
         """Forget the parameters of those that have ended, and those that ended `KEPT_S` ago altogether."""

@@ -127,7 +127,9 @@ class SqliteStore:
             return await self._read(f"SELECT {_APPROVAL} FROM approvals ORDER BY asked_at, rowid", Approval)
         columns = _APPROVAL.replace('"params"', "x''")
         steps = "2 + (approved_at IS NOT NULL)"  # of one that has ended
-        awaited = f"SELECT {columns} FROM approvals WHERE ends_at > ? OR told < {steps} ORDER BY asked_at, rowid"
+        awaited = (
+            f"SELECT {columns} FROM approvals WHERE ends_at > ? OR min(told, sent) < {steps} ORDER BY asked_at, rowid"
+        )
         return await self._read(awaited, Approval, (awaited_at,))
 
     async def approval(self, id_: str) -> Approval | None:
@@ -176,13 +178,10 @@ class SqliteStore:
 
         return await self._write(work, counts=False)
 
-    async def told_approvals(self, told: Mapping[str, int]) -> None:
-        await self._write(
-            lambda connection: connection.executemany(
-                "UPDATE approvals SET told = max(told, ?) WHERE id = ?", [(number, id_) for id_, number in told.items()]
-            ),
-            counts=False,
-        )
+    async def told_approvals(self, told: Mapping[str, int], sent: Mapping[str, int]) -> None:
+        rows = [(told.get(id_, 0), sent.get(id_, 0), id_) for id_ in told.keys() | sent.keys()]
+        update = "UPDATE approvals SET told = max(told, ?), sent = max(sent, ?) WHERE id = ?"
+        await self._write(lambda connection: connection.executemany(update, rows), counts=False)
 
     async def sweep_approvals(self, now: int) -> None:
         def work(connection: sqlite3.Connection) -> None:

@@ -6,7 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from narthex.store.migrations import m0001_keys_and_secrets, m0002_approvals, m0003_costs, m0004_costs_of_teams
+from narthex.store.migrations import (
+    m0001_keys_and_secrets,
+    m0002_approvals,
+    m0003_costs,
+    m0004_costs_of_teams,
+    m0005_told_steps,
+)
 
 
 class Migration(Protocol):
@@ -16,5 +22,11 @@ class Migration(Protocol):
     def UP(self) -> Sequence[str]: ...
 
 
-MIGRATIONS: tuple[Migration, ...] = (m0001_keys_and_secrets, m0002_approvals, m0003_costs, m0004_costs_of_teams)
+MIGRATIONS: tuple[Migration, ...] = (
+    m0001_keys_and_secrets,
+    m0002_approvals,
+    m0003_costs,
+    m0004_costs_of_teams,
+    m0005_told_steps,
+)
 """The number of a file's last migration is its `user_version`."""

@@ -79,6 +79,8 @@ class Approval(msgspec.Struct, frozen=True):
     """How often it has let the call pass: more than once where the server has asked something, and the call went on."""
     told: int = 0
     """How many of its steps are in the record."""
+    sent: int = 0
+    """How many of them the webhook has taken; as many as are in the record where nobody is told."""
 
     def state(self, now: float) -> State:
         """What it is at this moment."""
@@ -95,9 +97,13 @@ class Approval(msgspec.Struct, frozen=True):
         return self.state(now) in ("pending", "approved")
 
     def is_told(self, now: float) -> bool:
-        """Is every step of it in the record?"""
+        """Is every step of it in the record, and told to whoever is told?"""
+        return min(self.told, self.sent) >= self.count(now)
+
+    def count(self, now: float) -> int:
+        """How many steps it has had so far."""
         ended = self.used_at is not None or self.denied_at is not None or now >= self.ends_at
-        return self.told >= 1 + (self.approved_at is not None) + ended
+        return 1 + (self.approved_at is not None) + ended
 
     def steps(self, now: float) -> list[Step]:
         """All that has happened so far, in order."""

@@ -19,6 +19,7 @@ GUARDS = {"src": 700, "tools": 400, "bench": 700, "fuzz": 400, "tests": 1000}
 # A file may import what ranks lower or the same; the longest name that fits decides.
 RANK = {
     "narthex": 0,
+    "narthex.caches": 0,
     "narthex.call": 0,
     "narthex.compiled": 0,
     "narthex.policies": 0,
@@ -28,6 +29,7 @@ RANK = {
     "narthex.errors": 0,
     "narthex.flow": 1,
     "narthex.flow.held": 1,
+    "narthex.flow.cache": 1,
     "narthex.flow.codec": 1,
     "narthex.flow.identity": 1,
     "narthex.flow.limit": 1,

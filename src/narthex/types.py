@@ -13,6 +13,9 @@ from typing import Literal
 
 import msgspec
 
+from narthex.caches import CacheRule as CacheRule
+from narthex.caches import CacheSpec as CacheSpec
+from narthex.caches import ClearRule as ClearRule
 from narthex.call import Call as Call
 from narthex.policies import ApprovalSpec as ApprovalSpec
 from narthex.policies import DecisionLogSpec as DecisionLogSpec
@@ -481,6 +484,8 @@ class ServerSpec(msgspec.Struct, frozen=True):
     """Globs on the tool's own name: calls that may be sent again when a connection dies under them."""
     accounts: tuple[Use, ...] = ()
     """Who uses which account there: the first row that fits. No table: nobody shows anything."""
+    trusts_annotations: bool = False
+    """Does the operator believe what its tools say of themselves?"""
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -599,6 +604,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     costs: CostsKept = CostsKept()
     models: Mapping[str, tuple[int, int]] = {}
     """What a million tokens of a model cost, in and out, in millionths; only where a price is a model's."""
+    cache: CacheSpec | None = None
+    """Which answers are kept and given again; None: none."""
     audit_dir: str = ""
     """Where calls are recorded; empty for nowhere."""
     audit_checkpoints: str = ""

@@ -85,11 +85,11 @@ def keys_of(per: tuple[str, ...], subject: Subject) -> list[tuple[bytes, Shown]]
 
 def with_arguments(key: bytes, per: tuple[str, ...], arguments: Any) -> bytes:
     """The bucket of a key for these decoded arguments. What is missing is a value of its own: it counts together."""
-    said = [_plain(at_pointer(arguments, word[4:])) for word in per if word.startswith("arg:")]
+    said = [plain(at_pointer(arguments, word[4:])) for word in per if word.startswith("arg:")]
     return digest([key.hex(), *said])
 
 
-def _plain(value: Any) -> str | None:
+def plain(value: Any) -> str | None:
     """One text for what a server may take for the same: 1, 1.0 and "1" count together."""
     if value is None or isinstance(value, str):
         return value

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from narthex.flow.codec.param_headers import Plan
+
+if TYPE_CHECKING:
+    from narthex.flow.cache.plans import Plan as CachePlan
 
 
 class Target:
     """Where a shown name leads: the server, and the name as that server gives it (also as JSON).
 
     `params` are the arguments of a tool that go into headers, too. `mirrored`: the server gets such headers, if modern.
+    `caching`: what the cache does for calls of it; None: nothing.
     """
 
-    __slots__ = ("mirrored", "name", "name_json", "params", "server")
+    __slots__ = ("caching", "mirrored", "name", "name_json", "params", "server")
 
-    def __init__(self, server: str, name: str, name_json: bytes, params: Plan = (), mirrored: bool = True) -> None:
+    def __init__(
+        self,
+        server: str,
+        name: str,
+        name_json: bytes,
+        params: Plan = (),
+        mirrored: bool = True,
+        caching: CachePlan | None = None,
+    ) -> None:
         self.server: Final = server
         self.name: Final = name
         self.name_json: Final = name_json
         self.params: Final = params
         self.mirrored: Final = mirrored
+        self.caching: Final = caching

@@ -1,0 +1,81 @@
+"""The moments of a call's walk at which the cache has a say, as needs that its driver answers. Pure.
+
+    admitted, by the rules of now ── Recall ──> kept     ── reserve, Give ──> over
+                                          ├───> joined   ── reserve, Wait ──> kept, or on to the server
+                                          └───> none     ── reserve ────────> on to the server
+
+In: a call that every rule has let through. Out: whether it is answered, and the parameters that go on.
+Cases: `tests/flow/cache/test_recall.py`, `tests/flow/test_walk.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final, Literal, Protocol
+
+from narthex.flow.cache.shelves import Kept
+from narthex.flow.codec.jsonrpc import RawMap
+from narthex.flow.limit.reserving import Reserve, Reserving
+from narthex.flow.policy.deciding import Question
+from narthex.flow.route.target import Target
+from narthex.types import Call
+
+Found = Kept | Literal["joined", "none"]
+
+
+class Recalling(Protocol):
+    """What one call asks of the cache."""
+
+    def look(self, call: Call, target: Target, params: RawMap, *, plain: bool) -> tuple[Found, RawMap]:
+        """What is kept for it, that it has joined an equal call under way, or neither; and the parameters that go on:
+        those of which the key was made.
+
+        Args:
+            plain: Nothing but the parameters says what is asked: no headers of the client go to the server.
+        """
+
+    def counts(self, kept: Kept) -> bool:
+        """Does an answer from memory count in limits?"""
+
+    async def wait(self) -> Kept | None:
+        """The answer of the call that was joined; None: it goes itself."""
+
+    def give(self, kept: Kept) -> None:
+        """Answer with what is kept."""
+
+
+class _Wait(Question):
+    """Needs the answer of the call that was joined."""
+
+    __slots__ = ("recalling",)
+
+    def __init__(self, recalling: Recalling) -> None:
+        self.recalling: Final = recalling
+
+    def now(self) -> None:
+        return None
+
+    async def later(self) -> Kept | None:
+        return await self.recalling.wait()
+
+
+def recalled(
+    recalling: Recalling, call: Call, target: Target, params: RawMap, limited: Reserving | None, *, plain: bool
+) -> Generator[Question, Any, RawMap | None]:
+    """Answer a call from memory, or join an equal one. Takes what it needs of the limits in any case.
+
+    Returns:
+        The parameters that go on to the server; None: it is answered.
+    Raises:
+        RateLimited, BudgetExhausted, InvalidParams: as `Reserve`.
+    """
+    found, params = recalling.look(call, target, params, plain=plain)
+    kept = found if isinstance(found, Kept) else None
+    if limited is not None and (kept is None or recalling.counts(kept)):
+        params = yield Reserve(limited, call, target, params)
+    if found == "joined":
+        kept = yield _Wait(recalling)
+    if kept is None:
+        return params
+    recalling.give(kept)
+    return None

@@ -1,0 +1,109 @@
+"""Which calls are equal: the key that a kept answer stands under, and which calls have none.
+
+In: a call as it goes on after every rule has looked at it, where it goes, by whose account. Out: its `Wanted`; None
+where it asks for more than its name and arguments say: a task, an answer to a question, log messages, headers and
+members of `_meta` that nobody here knows. Then it goes to its server as if there were no cache.
+
+What is compared is what is sent: the arguments as canonical JSON (RFC 8785, but for numbers, which stand as they came:
+1.0 and 1.00 are two). So no spelling of one call, no name that stands twice, is taken for another's.
+Cases: `tests/flow/cache/test_requests.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Set
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+from narthex.errors import GatewayError
+from narthex.flow.cache.plans import Plan
+from narthex.flow.codec.bridge import client_capabilities
+from narthex.flow.codec.crowds import refuse_crowd
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
+from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_VERSION
+from narthex.types import Call, Principal
+
+MOST_ARGUMENTS: Final = 64 * 1024
+"""Bytes. Larger ones are hardly ever asked for twice, and take long to be looked at."""
+_PLAIN: Final[dict[str, frozenset[str]]] = {
+    "tools/call": frozenset({"name", "arguments", "_meta"}),
+    "prompts/get": frozenset({"name", "arguments", "_meta"}),
+    "resources/read": frozenset({"uri", "_meta"}),
+}
+"""Parameters that say nothing but what is asked for."""
+PASSES: Final = frozenset({META_VERSION, META_CAPABILITIES, META_CLIENT, "progressToken", "traceparent", "tracestate"})
+"""Members of `_meta` that change no answer: who the client is, what it speaks, how its trace goes on."""
+_decode: Final = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode())).decode
+_read: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Wanted:
+    """A call whose answer may be kept: its key, and the parameters that go on, of which the key is made."""
+
+    __slots__ = ("endpoint", "key", "params", "plan", "tenant")
+
+    def __init__(self, plan: Plan, key: Hashable, params: RawMap, tenant: str, endpoint: str) -> None:
+        self.plan: Final = plan
+        self.key: Final = key
+        self.params: Final = params
+        self.tenant: Final = tenant
+        self.endpoint: Final = endpoint
+
+    @property
+    def arguments(self) -> Any:
+        """Decoded, for what clearing rules compare."""
+        raw = self.params.get("arguments")
+        return _read(raw) if raw is not None else None
+
+    @property
+    def lots(self) -> tuple[Hashable, ...]:
+        """Names of the lots that its answer belongs to."""
+        return self.plan.lots(self.tenant, self.arguments if self.plan.clears else None)
+
+
+def canonical_arguments(raw: Raw) -> bytes | None:
+    """The one text of equal arguments; None where there is none, or it takes too long to find."""
+    if len(raw) > MOST_ARGUMENTS:
+        return None
+    try:
+        refuse_crowd(raw)
+        return _encode(_decode(raw))
+    except (*BAD_JSON, GatewayError, OverflowError, ValueError):
+        return None
+
+
+def wanted(plan: Plan, call: Call, params: RawMap, scope: tuple[str, ...], passes: Set[str] = PASSES) -> Wanted | None:
+    """The key of a call; None where its answer is its own.
+
+    Args:
+        params: As they go on, `_meta` and all.
+        scope: Who shares the session with the server: its tenant and account first.
+        passes: Members of `_meta` that change no answer.
+    """
+    if plan.rule is None or not _PLAIN[call.method].issuperset(params) or call.log_level:
+        return None
+    if not call.meta.keys() <= passes:
+        return None
+    digest = b""
+    if "arguments" in params:
+        text = canonical_arguments(params["arguments"])
+        if text is None:
+            return None
+        params, digest = {**params, "arguments": Raw(text)}, sha256(text).digest()
+    tenant, account = scope[:2]
+    who: tuple[Hashable, ...] = (tenant, account) if plan.shared else (*scope, *rights_of(call.principal))
+    able = bytes(client_capabilities(call))
+    key = (plan.shared, who, call.endpoint, plan.server, call.method, plan.name, plan.definition, digest, able)
+    return Wanted(plan, key, params, tenant, call.endpoint)
+
+
+def rights_of(principal: Principal) -> tuple[Hashable, ...]:
+    """Whose answer it is: the principal with all that its proof says it may, so that of one who may more or less than
+    before nothing is kept."""
+    return (
+        *principal.key, principal.roles, principal.groups, principal.scopes, principal.kind, principal.actors,
+        principal.method,
+    )  # fmt: skip

@@ -134,7 +134,12 @@ def test_roles_times_and_another_revision_do_not_matter(run: Run) -> None:
 def test_nobody_approves_their_own_call(run: Run) -> None:
     async def case(outside: Outside) -> None:
         await outside.inside.ask(CALL)
-        for who in (ANN, replace(ANN, client="console"), Principal("default", "https://other", "svc")):
+        for who in (
+            ANN,
+            replace(ANN, client="console"),
+            Principal("default", "https://other", "svc"),
+            replace(BOB, client="bot"),
+        ):
             with pytest.raises(OwnCall):
                 await outside.inside.decide("a1", who.subject, yes=True, principal=who)
         assert (await outside.inside.ask(CALL))[0] == "pending"

@@ -221,7 +221,11 @@ def test_a_user_decides_what_is_left_to_them() -> None:
         pytest.param(Principal("default", "https://idp", "ann", "bot"), True, id="the caller"),
         pytest.param(Principal("default", "https://idp", "ann", "console"), True, id="by another client"),
         pytest.param(Principal("acme", "https://idp", "ann"), True, id="in another tenant"),
-        pytest.param(Principal("default", "https://idp", "bob", "bot"), False, id="another, by the same client"),
+        pytest.param(Principal("default", "https://idp", "bob", "bot"), True, id="another's token in the same agent"),
+        pytest.param(
+            Principal("default", "https://other", "bob", "bot"), False, id="another issuer's agent of that name"
+        ),
+        pytest.param(Principal("default", "https://idp", "bob", "console"), False, id="another, by another client"),
         pytest.param(Principal("default", "https://other", "ann"), False, id="another issuer's of the same name"),
         pytest.param(Principal("default", "https://other", "svc"), True, id="one who acts for the caller"),
         pytest.param(
@@ -235,3 +239,7 @@ def test_a_user_decides_what_is_left_to_them() -> None:
 )
 def test_whose_call_it_is(who: Principal, own: bool) -> None:
     assert is_own(replace(WAITS, actors=("svc",)), who) is own
+
+
+def test_callers_without_a_client_are_not_one_client() -> None:
+    assert not is_own(replace(WAITS, client=""), Principal("default", "https://idp", "bob"))

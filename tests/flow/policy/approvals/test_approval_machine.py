@@ -70,8 +70,10 @@ class Machine(RuleBasedStateMachine):
                 assert not over.is_open(self.now), "of the same call one at most is open"
             for one in rows:
                 steps = one.steps(self.now)
-                assert replace(one, told=len(steps)).is_told(self.now)
-                assert not replace(one, told=len(steps) - 1).is_told(self.now)
+                assert one.count(self.now) == len(steps)
+                assert replace(one, told=len(steps), sent=len(steps)).is_told(self.now)
+                assert not replace(one, told=len(steps) - 1, sent=len(steps)).is_told(self.now)
+                assert not replace(one, told=len(steps), sent=len(steps) - 1).is_told(self.now)
                 assert [at for _, at, _ in steps] == sorted(at for _, at, _ in steps)
                 assert steps[-1][0] == ("asked" if one.state(self.now) == "pending" else one.state(self.now))
 

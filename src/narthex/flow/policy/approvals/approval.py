@@ -272,7 +272,8 @@ def user_says(found: Approval, digest: bytes, by: str, now: int, *, yes: bool) -
 
 def is_own(found: Approval, principal: Principal) -> bool:
     """Is this the one whose call it is, by whatever client, or one who acts for them in it; or does one of these act
-    for somebody else now?"""
+    for somebody else now? Or is it the very agent that made the call, with somebody else's token: it holds both."""
     same = (found.issuer, found.subject) == (principal.issuer, principal.subject)
+    agent = bool(found.client) and (found.issuer, found.client) == (principal.issuer, principal.client)
     acting = {found.subject, *found.actors}
-    return same or principal.subject in found.actors or not acting.isdisjoint(principal.actors)
+    return same or agent or principal.subject in found.actors or not acting.isdisjoint(principal.actors)

@@ -132,9 +132,31 @@ def test_what_is_given_back_to_a_bucket_at_once_was_never_taken(steps: list[tupl
         now += gap
         taken = bucket.take(shard, KEY, amount, now)
         if back and taken:
-            bucket.correct(shard, KEY, -amount, now, now)
+            bucket.correct(shard, KEY, -amount, bucket.receipt(shard, KEY, now), now)
         elif not back:
             assert bucket.take(other, KEY, amount, now) is taken
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, BURST), st.integers(0, 3)), max_size=60))
+def test_a_bucket_never_gives_more_than_its_burst_at_once_however_late_something_is_given_back(
+    steps: list[tuple[int, int, int]],
+) -> None:
+    """The model keeps what was given back out of its sums from the beginning: it was never taken."""
+    bucket, shard, now = TokenBucket(MOST, WINDOW, BURST), dict[bytes, Any](), 10**15
+    taken: list[tuple[int, int, int]] = []
+    kept: list[tuple[int, int]] = []
+    for gap, amount, late in steps:
+        now += gap
+        while late and taken:
+            at, receipt, back = taken.pop(0)
+            bucket.correct(shard, KEY, -back, receipt, now)
+            kept.remove((at, back))
+            late -= 1
+        if bucket.take(shard, KEY, amount, now):
+            taken.append((now, bucket.receipt(shard, KEY, now), amount))
+            kept.append((now, amount))
+        for first, (since, _) in enumerate(kept):
+            assert (sum(one for _, one in kept[first:]) - BURST) * WINDOW <= (now - since) * MOST
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=400), st.integers(SLOTS, 200))

@@ -33,8 +33,12 @@ class Algorithm(Protocol):
     def wait(self, shard: Shard, key: bytes, amount: int, now: int) -> int:
         """How long until an amount can be taken if nobody takes any meanwhile: 0 for now, `NEVER`."""
 
+    def receipt(self, shard: Shard, key: bytes, now: int) -> int:
+        """What `correct` is to be told of what was just taken: when that was; of a token bucket, its state."""
+
     def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
-        """What was taken at `at` was more (or, below 0, less) by so much. It may go beyond what there is room for."""
+        """What was taken with the receipt `at` was more (or, below 0, less) by so much. It may go beyond what there is
+        room for."""
 
     def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
         """What is used, and how long until some of it is free again (0 where nothing is used)."""
@@ -67,7 +71,7 @@ class Sliding:
         if not amount:
             return True
         one = shard.get(key)
-        if one is None or one.at <= now - self.window:
+        if one is None or one.at <= now - self.window or not one.level:
             if amount > self.most:
                 return False
             shard[key] = Window(amount, now, amount)
@@ -117,6 +121,9 @@ class Sliding:
             freed, less = next(entries)
             lacking -= less
         return freed + self.window - now
+
+    def receipt(self, shard: Shard, key: bytes, now: int) -> int:
+        return now
 
     def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
         if at <= now - self.window:
@@ -201,11 +208,16 @@ class TokenBucket:
         late = max(shard.get(key, 0), moment) + amount * self.window - moment - self.depth
         return max(0, int(-(-late // self.rate)))
 
+    def receipt(self, shard: Shard, key: bytes, now: int) -> int:
+        """When it is full again, in its own units: so little lacks since, whatever others take."""
+        return int(shard.get(key, 0))
+
     def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
-        full = shard.get(key, 0)
+        full, moment = shard.get(key, 0), now * self.rate
         if change > 0:
-            full = max(full, now * self.rate)
-        shard[key] = full + change * self.window
+            shard[key] = max(full, moment) + change * self.window
+        else:  # what has come back meanwhile cannot be given back, too: it may have run over
+            shard[key] = full - min(-change * self.window, max(0, at - moment))
 
     def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
         behind = max(0, shard.get(key, 0) - now * self.rate)
@@ -276,6 +288,9 @@ class Periodic:
         one = self._current(shard, key, now)
         return self.end - now if one.used + amount > self.most else 0
 
+    def receipt(self, shard: Shard, key: bytes, now: int) -> int:
+        return now
+
     def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
         one = self._current(shard, key, now)
         if at + self.ahead >= one.start:
@@ -314,6 +329,9 @@ class Concurrent:
         if amount > self.most:
             return NEVER
         return 1_000_000 if shard.get(key, 0) + amount > self.most else 0
+
+    def receipt(self, shard: Shard, key: bytes, now: int) -> int:
+        return now
 
     def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
         held = shard.get(key, 0) + change

@@ -115,8 +115,8 @@ class Binding:
     """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
 
     __slots__ = (
-        "alerts", "counts_tokens", "groups", "held", "kind", "lasting", "ones", "places", "plain", "policy", "prices",
-        "reads_arguments", "shown", "subject", "template",
+        "alerts", "counts_tokens", "groups", "has_buckets", "held", "kind", "lasting", "ones", "places", "plain", "policy",
+        "prices", "reads_arguments", "shown", "subject", "template",
     )  # fmt: skip
 
     def __init__(
@@ -132,6 +132,7 @@ class Binding:
             price.reads_arguments for price in prices
         )
         self.lasting = any(limit.lasting for *_, limit in places)
+        self.has_buckets = any(limit.rule.algorithm == "bucket" for *_, limit in places)
         rules = [limit.rule for *_, limit in places]
         self.plain = not prices and not any(
             limit.per_arguments or limit.rule.unit not in ("calls", "concurrent") for *_, limit in places
@@ -155,15 +156,23 @@ class Binding:
 
 
 class Reservation:
-    """What a call has taken. It is settled once; what comes later changes nothing."""
+    """What a call has taken. It is settled once; what comes later changes nothing.
 
-    __slots__ = ("amounts", "at", "binding", "open", "places")
+    `receipts` says for each place what `correct` is to be told of it. `left`: what is used of each place, and until
+    when, as it was when it was taken, where only another process knows it.
+    """
 
-    def __init__(self, binding: Binding, places: tuple[Place, ...], amounts: tuple[int, ...], at: int) -> None:
+    __slots__ = ("amounts", "at", "binding", "left", "open", "places", "receipts")
+
+    def __init__(
+        self, binding: Binding, places: tuple[Place, ...], amounts: tuple[int, ...], at: int, receipts: Sequence[int]
+    ) -> None:
         self.binding = binding
         self.places = places
         self.amounts = amounts
         self.at = at
+        self.receipts = receipts
+        self.left: Sequence[tuple[int, int]] | None = None
         self.open = True
 
 
@@ -224,11 +233,12 @@ class Limiter:
         Raises:
             RateLimited, BudgetExhausted: By the limit that stands longest in the way.
         """
-        places, amounts, now = binding.places, binding.ones, self.clock()
-        if demand is not None:
-            places = tuple(map(partial(_placed, arguments), places))
-            amounts = tuple([_amount(limit, demand) for *_, limit in places])
-        taken = 0
+        places, amounts = wanted(binding, demand, arguments)
+        return self.take(binding, places, amounts)
+
+    def take(self, binding: Binding, places: tuple[Place, ...], amounts: tuple[int, ...]) -> Reservation:
+        """Take these amounts of these places, or nothing. Raises as `reserve`."""
+        now, taken = self.clock(), 0
         for algorithm, shard, key, limit in places:
             if not algorithm.take(shard, key, amounts[taken], now):
                 if not limit.rule.soft:
@@ -236,10 +246,12 @@ class Limiter:
                 algorithm.correct(shard, key, amounts[taken], now, now)
             taken += 1
         else:
-            return Reservation(binding, places, amounts, now)
-        for (algorithm, shard, key, _), amount in zip(places[:taken], amounts, strict=False):
+            receipts = _receipts(places, now) if binding.has_buckets else (now,) * len(places)
+            return Reservation(binding, places, amounts, now, receipts)
+        back = places[:taken]
+        for (algorithm, shard, key, _), amount, at in zip(back, amounts, _receipts(back, now), strict=False):
             if amount:
-                algorithm.correct(shard, key, -amount, now, now)
+                algorithm.correct(shard, key, -amount, at, now)
         raise self._refusal(places, amounts, now)
 
     @staticmethod
@@ -264,13 +276,13 @@ class Limiter:
         now = self.clock()
         for at in held.binding.held:
             algorithm, shard, key, _ = held.places[at]
-            algorithm.correct(shard, key, -held.amounts[at], held.at, now)
+            algorithm.correct(shard, key, -held.amounts[at], held.receipts[at], now)
         if used is None:
             return
-        for (algorithm, shard, key, limit), amount in zip(held.places, held.amounts, strict=True):
+        for (algorithm, shard, key, limit), amount, at in zip(held.places, held.amounts, held.receipts, strict=True):
             change = used.get(limit.measure, amount) - amount
             if change:
-                algorithm.correct(shard, key, change, held.at, now)
+                algorithm.correct(shard, key, change, at, now)
 
     def give_back(self, held: Reservation) -> None:
         """The call never went out: it used nothing."""
@@ -278,9 +290,9 @@ class Limiter:
             return
         held.open = False
         now = self.clock()
-        for (algorithm, shard, key, _), amount in zip(held.places, held.amounts, strict=True):
+        for (algorithm, shard, key, _), amount, at in zip(held.places, held.amounts, held.receipts, strict=True):
             if amount:
-                algorithm.correct(shard, key, -amount, held.at, now)
+                algorithm.correct(shard, key, -amount, at, now)
 
     def alerts(self, held: Reservation) -> list[Alert]:
         """The shares that a settled call was the first to reach."""
@@ -324,7 +336,7 @@ class Limiter:
             least = wait = 0
             for number, at in enumerate(group):
                 algorithm, shard, key, _ = held.places[at]
-                used, until = algorithm.used(shard, key, now)
+                used, until = algorithm.used(shard, key, now) if held.left is None else held.left[at]
                 if not number or algorithm.most - used < least:
                     least, wait = algorithm.most - used, until
             values += (least if least > 0 else 0, -(-wait // SECOND))
@@ -362,6 +374,20 @@ class Limiter:
                 told.add((rule.name, key))
                 used, resets = algorithm.used(shard, key, now)
                 yield State(rule.name, rule.unit, dict(words), used, algorithm.most, resets / SECOND, rule.currency)
+
+
+def wanted(
+    binding: Binding, demand: Mapping[str, int] | None, arguments: Any
+) -> tuple[tuple[Place, ...], tuple[int, ...]]:
+    """The places that a call counts in, and how much it takes of each."""
+    if demand is None:
+        return binding.places, binding.ones
+    places = tuple(map(partial(_placed, arguments), binding.places))
+    return places, tuple([_amount(limit, demand) for *_, limit in places])
+
+
+def _receipts(places: Sequence[Place], now: int) -> list[int]:
+    return [algorithm.receipt(shard, key, now) for algorithm, shard, key, _ in places]
 
 
 def _amount(limit: Limit, demand: Mapping[str, int]) -> int:

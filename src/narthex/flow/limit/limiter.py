@@ -115,8 +115,8 @@ class Binding:
     """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
 
     __slots__ = (
-        "alerts", "counts_tokens", "groups", "has_buckets", "held", "kind", "lasting", "ones", "places", "plain", "policy",
-        "prices", "reads_arguments", "shown", "subject", "template",
+        "alerts", "counts_tokens", "groups", "has_buckets", "held", "kind", "lasting", "ones", "places", "plain",
+        "policy", "prices", "reads_arguments", "shown", "subject", "template",
     )  # fmt: skip
 
     def __init__(

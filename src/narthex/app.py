@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from narthex import FORM, __version__
 from narthex.admin.view import CredentialProblem, Health, ServerStatus
 from narthex.authority.accounts import Means
+from narthex.authority.alerts import AlertHooks
 from narthex.authority.approvals import Approvals, words_of
 from narthex.authority.credentials import Credentials
 from narthex.authority.fetch import Fetched, Fetcher
 from narthex.authority.files import mark_of
 from narthex.authority.subjects import Subjects
 from narthex.authority.upkeep import Upkeep
-from narthex.authority.webhook import Hook
+from narthex.authority.webhook import Hook, Sender
 from narthex.config.compile import Overrides, endpoint_url
 from narthex.config.reload import Reloader, ReloadOutcome
 from narthex.config.values import is_loopback
@@ -44,6 +45,7 @@ from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing, MasterKey
 from narthex.flow.held import Held
 from narthex.flow.identity.certificates import NO_PROOF
+from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.state import State
 from narthex.flow.outbox import Outbox
 from narthex.flow.policy.admin import AdminRules, admins_of
@@ -57,6 +59,7 @@ from narthex.keys import load_keys
 from narthex.store.books import Books
 from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.log import Logs, start_line
 from narthex.types import Address, Principal, Snapshot, TlsFiles
@@ -111,6 +114,10 @@ class Gateway:
             master_keys=self._master_keys, now=time.time, random=os.urandom, new_id=new_id, say=self._tell
         )
         self._hook: Hook | None = None
+        self._alerts = AlertHooks(
+            lambda spec: Sender(spec, **self._hook_means()), time.time,
+            lambda alert: self.front.metering.limiter.told_nobody(alert),
+        )  # fmt: skip
         self.upkeep = Upkeep(
             env=os.environ, master_keys=self._master_keys, fetch=self._fetch, approvals=self.approvals, now=time.time,
             random=os.urandom,
@@ -166,7 +173,7 @@ class Gateway:
         )
         self._record(snapshot)
         self._tell_to(snapshot)
-        self.front.approvals = self.approvals
+        self.front.approvals, self.front.metering.tell = self.approvals, self._tell_alert
         await self.books.prepare(snapshot, self.front.metering)
         self.books.restore(self.front.metering)
         if snapshot.tls is not None:
@@ -219,6 +226,8 @@ class Gateway:
         register("narthex_approvals_open", "Held calls that may still pass.", lambda: self.approvals.open)
         register("narthex_approvals_untold_total", "Steps of held calls that the webhook was not told.",
                  lambda: self._hook.lost if self._hook is not None else 0, "counter")  # fmt: skip
+        register("narthex_alerts_untold_total", "Alerts of limits that a webhook was not told.",
+                 lambda: self._alerts.lost, "counter")  # fmt: skip
         register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
 
     def _record(self, snapshot: Snapshot) -> None:
@@ -242,8 +251,13 @@ class Gateway:
         if before is not None:
             before.close()
 
+    def _hook_means(self) -> dict[str, Any]:
+        fill = lambda text: text.fill(self.upkeep.secrets.get)  # noqa: E731
+        return {"fetch": self._fetch, "fill": fill, "now": time.time, "chance": random.random}
+
     def _tell_to(self, snapshot: Snapshot) -> None:
-        """Tell of held calls whom the configuration names."""
+        """Tell of alerts and held calls whom the configuration names."""
+        self._alerts.apply(snapshot.alert_hooks)
         spec = snapshot.approvals.webhook
         if self._hook is not None:
             if self._hook.spec == spec:
@@ -253,9 +267,8 @@ class Gateway:
         self.approvals.listen(None)
         if spec is not None:
             self._hook = Hook(
-                spec, fetch=self._fetch, fill=lambda text: text.fill(self.upkeep.secrets.get),
-                parameters=self.approvals.parameters, done=self.approvals.was_told, now=time.time, chance=random.random,
-            )  # fmt: skip
+                spec, parameters=self.approvals.parameters, done=self.approvals.was_told, **self._hook_means()
+            )
             self.approvals.listen(self._hook)
 
     def _tell(self, approval: Approval, step: Step) -> None:
@@ -263,6 +276,12 @@ class Gateway:
         _log.info("%s", words_of(approval, step))
         if self.journal is not None:
             self.journal.add_step(ApprovalEntry(approval, step))
+
+    def _tell_alert(self, alert: Alert) -> None:
+        """A share of a limit that is reached: for the record, and whoever is told."""
+        if self.journal is not None:
+            self.journal.add_step(AlertEntry(alert, self.snapshot.revision))
+        self._alerts.tell(alert)
 
     def _master_keys(self) -> Sequence[MasterKey]:
         return load_keys(Path(self.snapshot.state_dir), os.environ)
@@ -537,6 +556,7 @@ class Gateway:
             self.identity.close()
         if self._hook is not None:
             self._hook.close()
+        self._alerts.close()
         await self.upkeep.close()
         self.fetcher.close()
         self.policies.close()

@@ -598,6 +598,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     vault: VaultSpec | None = None
     quotas: tuple[LimitRule, ...] = ()
     """How much may be used. (`limits` are those of the process.)"""
+    alert_hooks: Mapping[str, Webhook] = {}
+    """Who is told of which limit's alerts."""
     teams: tuple[tuple[str, Who], ...] = ()
     """Who belongs to which team: the first that fits."""
     prices: tuple[PriceRule, ...] = ()

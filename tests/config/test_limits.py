@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from narthex.config.compile import Examined, examine
-from narthex.types import LimitRule, Who
+from narthex.types import LimitRule, SecretName, SecretText, Webhook, Who
 
 HEAD = """version: 1
 servers: {git: {url: "http://localhost:2/"}}
@@ -102,6 +102,16 @@ def test_a_limit(tmp_path: Path, text: str, limit: LimitRule) -> None:
         ),
         pytest.param("{name: a, per: [user], calls: 1, window: 1m}", "is none of principal", id="per what"),
         pytest.param("{name: a, per: [team], calls: 1, window: 1m}", "wants `teams`", id="teams, and none"),
+        pytest.param(
+            '{name: a, calls: 1, window: 1m, webhook: {url: "http://localhost/"}}',
+            "goes with `alerts`",
+            id="told of nothing",
+        ),
+        pytest.param(
+            '{name: a, calls: 1, window: 1m, alerts: ["50%"], webhook: {secret: x}}',
+            "'url' is missing",
+            id="nobody is told",
+        ),
         pytest.param('{name: a, per: ["claim:"], calls: 1, window: 1m}', "is not a claim", id="no claim"),
         pytest.param('{name: a, per: ["arg:id"], calls: 1, window: 1m}', "a JSON pointer", id="no pointer"),
         pytest.param("{name: a, calls: 1, window: 1m, endpoints: [x]}", "no endpoint 'x'", id="no such endpoint"),
@@ -139,3 +149,12 @@ def test_teams_and_claims_are_what_a_limit_can_be_per(tmp_path: Path) -> None:
     assert snapshot.teams == (("payments", Who(role=("pay",))), ("guests", Who(anonymous=True)))
     assert snapshot.endpoints["default"].project == "atlas"
     assert snapshot.identity.issuers["corp"].claims.kept == (("org.unit", ("org", "unit")),)
+
+
+def test_who_is_told_of_alerts(tmp_path: Path) -> None:
+    hook = "webhook: {url: 'https://ops.example.com/hook', secret: '${secret:hook}'}"
+    snapshot = examined(tmp_path, f"{{name: a, calls: 9, window: 1m, alerts: ['80%'], {hook}}}").snapshot
+    assert snapshot is not None
+    secret = SecretText((SecretName("hook"),))
+    assert snapshot.alert_hooks == {"a": Webhook("https://ops.example.com/hook", secret)}
+    assert snapshot.secret_names == ("hook",)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SEARCHED = 100
 """Records that a search shows, unless told otherwise."""
-EVENTS = ("call", "begin", "refused", "admin", "approval", "lost")
+EVENTS = ("call", "begin", "refused", "admin", "approval", "alert", "lost")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 

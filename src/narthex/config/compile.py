@@ -30,7 +30,7 @@ from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
 from narthex.config.grants import compile_approvals, compile_grants
 from narthex.config.identity import IdentityCompiler
-from narthex.config.limits import compile_limits, compile_teams, counted_claims
+from narthex.config.limits import compile_hooks, compile_limits, compile_teams, counted_claims
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
@@ -217,6 +217,7 @@ class _Compiler:
             policy=compile_policy(settings.policy, allowed, self.reading, self._resolve, places.state_dir),
             decision_log=compile_decision_logs(settings.policy, allowed, self.reading, self._resolve),
             quotas=quotas,
+            alert_hooks=compile_hooks(settings.limits, self.reading),
             teams=compile_teams(settings.teams, settings.limits, self.reading),
             prices=compile_prices(settings.prices, servers, quotas, self.reading),
             models=compile_models(settings.models, settings.prices, self.reading),

@@ -16,7 +16,7 @@ from narthex.config.schema.limits import LimitSettings
 from narthex.config.schema.prices import Money
 from narthex.config.schema.who import AnybodySettings
 from narthex.config.values import parse_claim_path
-from narthex.types import ClaimPath, LimitRule, LimitUnit, Who
+from narthex.types import ClaimPath, LimitRule, LimitUnit, Webhook, Who
 
 UNITS: tuple[LimitUnit, ...] = get_args(LimitUnit)
 
@@ -52,6 +52,26 @@ def compile_teams(
         if "team" in one.per and not teams:
             reading.fault(("limits", str(number), "per"), "per: `team` wants `teams`, which say who belongs to which")
     return tuple((name, compile_who(who, ("teams", name), reading)) for name, who in teams.items())
+
+
+def compile_hooks(limits: Sequence[LimitSettings], reading: Reading) -> dict[str, Webhook]:
+    """Who is told of which limit's alerts."""
+    found = {}
+    for number, one in enumerate(limits):
+        at: KeyPath = ("limits", str(number), "webhook")
+        hook = one.webhook
+        if hook is None:
+            continue
+        if not one.alerts:
+            reading.fault(at, "webhook: goes with `alerts`, the shares that it is told of")
+        if hook.url is None:
+            if (*at, "url") not in reading.marks:
+                reading.fault(at, "webhook: 'url' is missing: who is told?")
+            continue
+        if hook.secret is None:
+            reading.warn(at, f"limit '{one.name}': without a 'secret' nothing is signed")
+        found[one.name] = Webhook(hook.url.value, hook.secret.text if hook.secret is not None else None)
+    return found
 
 
 def counted_claims(limits: Sequence[LimitSettings]) -> tuple[tuple[str, ClaimPath], ...]:

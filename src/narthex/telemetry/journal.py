@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from narthex.errors import ConfigError
+from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.audit.checkpoints import Signer
 from narthex.telemetry.audit.elsewhere import Elsewhere
@@ -76,7 +77,7 @@ class Journal:
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
         self._now, self._random, self._capacity, self._on_loop = now, random, capacity, on_loop
-        self._entries: deque[Entry | ApprovalEntry] = deque()
+        self._entries: deque[Entry | ApprovalEntry | AlertEntry] = deque()
         self._at_ms = self._number = 0
         self._told = 0
         self._kept = self._let_go = 0  # bytes; the one is the loop's, the other the thread's
@@ -109,8 +110,8 @@ class Journal:
         """Is there no room for another record?"""
         return len(self._entries) >= self._capacity
 
-    def add_step(self, step: ApprovalEntry) -> None:
-        """Queue the record of a step of a held call. Never waits, never raises."""
+    def add_step(self, step: ApprovalEntry | AlertEntry) -> None:
+        """Queue the record of a step of a held call, or of a share of a limit. Never waits, never raises."""
         if self.is_full:
             self.lost += 1
             return
@@ -133,7 +134,7 @@ class Journal:
             entry.check.params = {}  # or they would wait for the disk
         self._put(entry)
 
-    def _put(self, entry: Entry | ApprovalEntry) -> None:
+    def _put(self, entry: Entry | ApprovalEntry | AlertEntry) -> None:
         entry.at = self._now()
         self._entries.append(entry)
         if entry.done is not None and not self._hurry.is_set():

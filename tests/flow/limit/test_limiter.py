@@ -55,6 +55,20 @@ class Rig:
         return found
 
 
+def test_the_same_share_of_the_same_bucket_has_one_id_and_can_be_told_again() -> None:
+    rig = Rig((LimitRule("spend", "calls", 4, ("principal",), algorithm="calendar", period="day", alerts=(50,)),))
+    held = [rig.take() for _ in range(3)]
+    assert [len(rig.limiter.alerts(one)) for one in held[:1]] == [1]
+    (limit,) = rig.limiter.limits
+    assert rig.limiter.alerts(held[1]) == []
+    other = Rig(rig.rules, rig.clock)
+    (first,) = other.limiter.alerts([other.take() for _ in range(2)][1])
+    other.limiter.told_nobody(first)
+    (again,) = other.limiter.alerts(other.take())
+    assert (first.id, first.per) == (again.id, again.per) and limit.rule.name == again.limit
+    assert first.words == "tenant acme, principal https://idp ada bot"
+
+
 def test_a_team_is_the_first_that_fits_and_has_its_bucket() -> None:
     rig = Rig((LimitRule("team", "calls", 1, ("team",), window=MINUTE),))
     rig.limiter.teams = (("payments", Who(role=("pay",))), ("rest", Who()))

@@ -10,7 +10,22 @@ import msgspec
 
 from narthex.config import values
 from narthex.config.document import quote
-from narthex.config.kinds import GLOBS, NAME, Choice, Count, Flag, Group, Listed, Scalar, Setting, later, size
+from narthex.config.expand import Expanded
+from narthex.config.kinds import (
+    GLOBS,
+    NAME,
+    SECRET_TEXT,
+    URL,
+    Choice,
+    Count,
+    Flag,
+    Group,
+    Listed,
+    Scalar,
+    Setting,
+    later,
+    size,
+)
 from narthex.config.schema.prices import MONEY, Money
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.types import Period
@@ -81,6 +96,23 @@ def _bytes(help: str) -> Any:
 
 
 PATTERNS_HELP = " With patterns of any kind, only what they cover counts."
+
+
+class AlertHookSettings(msgspec.Struct, frozen=True):
+    """Who is told of alerts: a POST of JSON for each, in the form of Standard Webhooks."""
+
+    url: Annotated[
+        Expanded | None, Setting(URL, "Where to. Without TLS on loopback only.", default="required", secret=True)
+    ] = None
+    secret: Annotated[
+        Expanded | None,
+        Setting(
+            SECRET_TEXT,
+            "What the header `webhook-signature` is made with (HMAC-SHA256): `whsec_` and base64, or any text.",
+            default="nothing is signed",
+            secret=True,
+        ),
+    ] = None
 
 
 class LimitSettings(msgspec.Struct, frozen=True):
@@ -163,7 +195,10 @@ class LimitSettings(msgspec.Struct, frozen=True):
             default="none",
         ),
     ] = ()
-    webhook: Annotated[None, later("Where alerts are sent.")] = None
+    webhook: Annotated[
+        AlertHookSettings | None,
+        Setting(Group(AlertHookSettings, "a map `{url, secret}`"), "Who is told of `alerts`, too.", nullable=True),
+    ] = None
     when_spent: Annotated[None, later("What becomes of calls once it is spent.")] = None
 
 

@@ -76,16 +76,19 @@ class Metering:
         self.sizes, self.tokens, self.costs = Usual(), Usual(), Usual()
         self.run_id = RunSpec().run_id
         """The member of `_meta` in which an agent says which run a call is part of."""
+        self.tell: Callable[[Alert], None] | None = None
+        """Hears of shares that are reached, beside the log."""
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
 
-    @staticmethod
-    def alert(alert: Alert) -> None:
+    def alert(self, alert: Alert) -> None:
         """A share of a limit is reached: rare, and worth a line."""
         _log.warning(
             "limit '%s': %d%% used (%d of %d %s) by %s",
-            alert.limit, alert.share, alert.used, alert.most, alert.unit, clean(alert.per, 256),
+            alert.limit, alert.share, alert.used, alert.most, alert.currency or alert.unit, clean(alert.words, 256),
         )  # fmt: skip
+        if self.tell is not None:
+            self.tell(alert)
 
     def apply(self, snapshot: Snapshot) -> bool:
         """Count by this configuration from now on. Is there anything to count by?"""

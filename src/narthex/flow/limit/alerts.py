@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import msgspec
 
+from narthex.flow.limit.keys import Shown
+
 MOST = 10_000
 """Buckets of one limit whose share is remembered; the oldest is forgotten, and may be told of again."""
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """`share` in hundredths of `most` is used by what the bucket is for."""
+    """`share` in hundredths of `most` is used by what the bucket is for, which `per` says for people. `id` is the same
+    whenever the same share of the same bucket is told of in the same window; `key` is the bucket's."""
 
+    id: str
     limit: str
     share: int
     used: int
     most: int
     unit: str
-    per: str
+    per: Shown
+    key: bytes
+    currency: str = ""
+    soft: bool = False
+
+    @property
+    def words(self) -> str:
+        """Whom the bucket is for."""
+        return ", ".join(f"{word} {value}" for word, value in self.per)
 
 
 class Shares:
@@ -48,3 +60,7 @@ class Shares:
             del self._told[next(iter(self._told))]
         self._told[key] = share
         return share if share > told else 0
+
+    def forget(self, key: bytes) -> None:
+        """Nobody could be told of what was reached: it is new again."""
+        self._told.pop(key, None)

@@ -302,10 +302,29 @@ class Limiter:
             used, _ = algorithm.used(shard, key, now)
             share = limit.shares.reached(key, used, algorithm.most) if limit.shares is not None else 0
             if share:
-                rule, words = limit.rule, held.binding.shown[at]
-                per = ", ".join(f"{word} {value}" for word, value in words)
-                found.append(Alert(rule.name, share, used, algorithm.most, rule.currency or rule.unit, per))
+                rule, slot = limit.rule, algorithm.lasts(held.at, 0)[0] if limit.lasting else held.at
+                id_ = digest([limit.counter.hex(), key.hex(), slot, share]).hex()
+                found.append(
+                    Alert(
+                        id_,
+                        rule.name,
+                        share,
+                        used,
+                        algorithm.most,
+                        rule.unit,
+                        held.binding.shown[at],
+                        key,
+                        rule.currency,
+                        rule.soft,
+                    )  # fmt: skip
+                )
         return found
+
+    def told_nobody(self, alert: Alert) -> None:
+        """The alert was given up: the next call beyond that share tells of it again."""
+        for limit in self.limits:
+            if limit.rule.name == alert.limit and limit.shares is not None:
+                limit.shares.forget(alert.key)
 
     def uses(self, held: Reservation, used: Mapping[str, int], ahead: int) -> tuple[Use, ...]:
         """What a settled call has used of lasting limits, for the books."""

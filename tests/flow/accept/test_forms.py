@@ -38,7 +38,9 @@ class Wire:
         self.data += before
         self.ends += 1
 
-    def respond(self, status: int, content_type: bytes, parts: tuple[bytes, ...], size: int) -> None:
+    def respond(
+        self, status: int, content_type: bytes, parts: tuple[bytes, ...], size: int, extra: bytes = b""
+    ) -> None:
         self.data += b"%d %b" % (status, b"".join(parts))
         self.ends += 1
 

@@ -54,10 +54,27 @@ def test_beyond_the_limit_a_call_is_refused_and_never_sent(modern: bool) -> None
             data = got.error["data"]
             assert (data["reason"], data["limit"]) == ("rate_limited", "calls")
             assert 1 <= data["retryAfterSeconds"] <= 60
+            assert got.headers["retry-after"] == str(data["retryAfterSeconds"])
+            assert got.headers["ratelimit"].startswith('"calls";r=0;t=')
             assert len(server.requests("tools/call")) == 2
             assert gateway.counted("tools/call", "") | gateway.counted("tools/call", "echo")
             gateway.pass_time(60)
             assert (await ask("tools/call", CALL)).result
+
+    run(main)
+
+
+@ERAS
+def test_the_head_of_an_event_stream_tells_what_is_left(modern: bool) -> None:
+    async def main() -> None:
+        says = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}}
+        async with FakeServer(tools=TOOLS, stream=True, events=[says]) as server, limited(server, CALLS) as gateway:
+            client = await gateway.client(session=not modern)
+            ask = client.modern if modern else client.legacy
+            got = await ask("tools/call", CALL, meta={"progressToken": 1})
+            assert got.headers["content-type"] == "text/event-stream"
+            assert got.headers["ratelimit"].startswith('"calls";r=1;t=')
+            assert got.headers["ratelimit-policy"] == '"calls";q=2;w=60'
 
     run(main)
 

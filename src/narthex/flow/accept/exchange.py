@@ -266,7 +266,9 @@ class Exchange:
         """Send one message (empty: only the head) to the client, beginning the stream with the first. Where the client
         has gone, it is kept for it."""
         first = b""
-        if self.response.stream():
+        if (begins := self.response.stream()) is not None:
+            if self.metered is not None:
+                begins.lines = self.metered.lines()
             self.front.calls.streams.add(self)
             first = self.front.hub.keep(self)
         if not self.response.say(message, first):

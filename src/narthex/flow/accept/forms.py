@@ -31,12 +31,14 @@ class Events:
     Attributes:
         begun: Its head is written; until then it may still become one JSON body.
         log: What is sent is kept here, for a client that lost its connection; None for clients that cannot come back.
+        lines: More header lines of its head, such as what is left of limits.
     """
 
-    __slots__ = ("begun", "log")
+    __slots__ = ("begun", "lines", "log")
 
     def __init__(self, begun: bool = False, log: Stream | None = None) -> None:
         self.begun = begun
+        self.lines = b""
         self.log = log
 
     def head(self, connection: Replying) -> bytes:
@@ -44,7 +46,7 @@ class Events:
         if self.begun:
             return b""
         self.begun = True
-        return connection.begin_body(200, SSE, None, SSE_HEADERS)
+        return connection.begin_body(200, SSE, None, SSE_HEADERS + self.lines)
 
     def event(self, message: bytes, now: float) -> bytes:
         """The event of one message. `now`: seconds, for the log."""
@@ -58,7 +60,7 @@ class Events:
     def respond(self, connection: Replying, status: int, parts: Sequence[Any], size: int, now: float) -> None:
         """Write the response, which ends the stream; as one JSON body where its HTTP status can still be said."""
         if status != 200 and not self.begun:
-            connection.respond(status, JSON, parts, size)
+            connection.respond(status, JSON, parts, size, self.lines)
             return
         if self.log is not None or b"\n" in (body := b"".join(parts)) or b"\r" in body:
             event = self.event(b"".join(parts), now)

@@ -1,7 +1,7 @@
 """A refusal as HTTP says it: its status, and the header lines that tell a client what to do about it.
 
-Cases: `tests/flow/accept/test_front.py`, `tests/flow/accept/test_gate.py`. Source: RFC 9110 §10.2.3, RFC 6750 §3;
-design §5.
+Cases: `tests/flow/accept/test_front.py`, `tests/flow/accept/test_gate.py`. Source: RFC 9110 §10.2.3, RFC 6750 §3,
+draft-ietf-httpapi-ratelimit-headers-10; design §5.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from narthex.errors import (
     InvalidParams,
     MethodNotFound,
     MissingCapability,
+    RateLimited,
     Unauthorized,
 )
 from narthex.flow.identity.challenge import challenge_line
@@ -35,8 +36,11 @@ def error_lines(error: GatewayError, status: int, metadata_url: str = "") -> byt
     """
     if isinstance(error, (Unauthorized, ClaimsRequired)):
         return challenge_line(error, metadata_url)
-    seconds = (error.data or {}).get("retryAfterSeconds")
-    lines = b"Retry-After: %d\r\n" % math.ceil(seconds) if seconds is not None and status >= 400 else b""
+    seconds, limited = (error.data or {}).get("retryAfterSeconds"), isinstance(error, RateLimited)
+    told = seconds is not None and (status >= 400 or limited)
+    lines = b"Retry-After: %d\r\n" % math.ceil(seconds or 0) if told else b""
+    if isinstance(error, RateLimited):
+        return lines + error.lines
     if isinstance(error, HttpRefusal):
         lines += "".join(f"{name}: {value}\r\n" for name, value in error.headers).encode()
     return lines

@@ -62,6 +62,7 @@ class Response:
         elif events is None:
             connection.respond(self.status, JSON, parts, size, lines)
         else:
+            events.lines = lines
             events.respond(connection, self.status, parts, size, self._clock())
 
     def write_error(self, status: int, body: bytes, lines: bytes) -> None:
@@ -79,13 +80,13 @@ class Response:
 
     # --- as an event stream
 
-    def stream(self) -> bool:
-        """Be an event stream from now on. Is its head still to be written, and can it be?"""
+    def stream(self) -> Events | None:
+        """Be an event stream from now on. Returns it where its head is still to be written, and can be."""
         if self.events is None:
             if self.connection is None:
-                return False
+                return None
             self.events = Events()
-        return self.connection is not None and not self.events.begun
+        return self.events if self.connection is not None and not self.events.begun else None
 
     def say(self, message: bytes, first: bytes = b"") -> bool:
         """Write one message (empty: none) as an event, `first` ahead of it; where the client has gone, keep it.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from narthex.errors import BudgetExhausted, GatewayError, RateLimited
+from narthex.errors import BudgetExhausted, RateLimited
 from narthex.flow.identity.who import includes
 from narthex.flow.limit.alerts import Alert, Shares
 from narthex.flow.limit.algorithms import NEVER, Algorithm, Concurrent, Periodic, Sliding, TokenBucket
@@ -252,10 +252,12 @@ class Limiter:
         for (algorithm, shard, key, _), amount, at in zip(back, amounts, _receipts(back, now), strict=False):
             if amount:
                 algorithm.correct(shard, key, -amount, at, now)
-        raise self._refusal(places, amounts, now)
+        refusal = self._refusal(places, amounts, now)
+        refusal.lines = self.left(Reservation(binding, places, amounts, now, ()))
+        raise refusal
 
     @staticmethod
-    def _refusal(places: Sequence[Place], amounts: Sequence[int], now: int) -> GatewayError:
+    def _refusal(places: Sequence[Place], amounts: Sequence[int], now: int) -> RateLimited:
         longest, by = 0, places[0][3].rule
         for (algorithm, shard, key, limit), amount in zip(places, amounts, strict=True):
             wait = 0 if limit.rule.soft else algorithm.wait(shard, key, amount, now)

@@ -37,10 +37,12 @@ from narthex.config.values import is_loopback
 from narthex.engines.policies import Policies
 from narthex.errors import ConfigError
 from narthex.flow.accept.asgi import AsgiBridge
+from narthex.flow.accept.caching import cache_gauges
 from narthex.flow.accept.front import Front
 from narthex.flow.accept.listener import Shared
 from narthex.flow.accept.public import public_app
 from narthex.flow.accept.sessions import Sessions
+from narthex.flow.cache.cache import Report
 from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing, MasterKey
 from narthex.flow.held import Held
@@ -223,6 +225,7 @@ class Gateway:
                  lambda: counts.lost, "counter")  # fmt: skip
         register("narthex_policy_opened_total", "Let through without a decision, by on_error: allow.",
                  lambda: counts.opened, "counter")  # fmt: skip
+        cache_gauges(register, self.front)
         register("narthex_approvals_open", "Held calls that may still pass.", lambda: self.approvals.open)
         register("narthex_approvals_untold_total", "Steps of held calls that the webhook was not told.",
                  lambda: self._hook.lost if self._hook is not None else 0, "counter")  # fmt: skip
@@ -381,6 +384,15 @@ class Gateway:
     def limit_states(self, subject: str) -> Iterator[State]:
         """What is used of each limit, by callers that were here lately."""
         return self.front.metering.limiter.states(subject)
+
+    def cached(self, tenant: str | None) -> Report | None:
+        """What answers are kept."""
+        cache = self.front.cache
+        return cache.report(time.monotonic(), tenant) if cache is not None else None
+
+    def clear_cache(self, pattern: str, tenant: str | None) -> int:
+        """End kept answers by a glob on canonical names. How many were there?"""
+        return self.front.cache.clear(pattern, tenant) if self.front.cache is not None else 0
 
     async def watch(self) -> None:
         """Reload when the file changes, until cancelled."""

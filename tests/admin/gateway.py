@@ -18,6 +18,7 @@ from narthex.admin.token import FILE_NAME
 from narthex.admin.view import ServerStatus
 from narthex.authority.approvals import Approvals
 from narthex.config.reload import ReloadOutcome
+from narthex.flow.cache.cache import Cache, Report
 from narthex.flow.codec.seal import MasterKey
 from narthex.flow.limit.state import State
 from narthex.flow.policy.admin import admins_of
@@ -86,11 +87,18 @@ class Gateway:
             master_keys=lambda: [MasterKey(b"k" * 32)], now=lambda: 1000.0, random=lambda size: b"r" * size,
             new_id=lambda: "a1", say=lambda *_: None,
         )  # fmt: skip
+        self.cache: Cache | None = None
         self.statuses = [ServerStatus("web", "ok", era="modern"), ServerStatus("local", "idle")]
 
     def limit_states(self, subject: str) -> list[State]:
         states = [State("calls", "calls", {"tenant": "default", "subject": name}, 1, 5, 9.5) for name in ("ada", "bob")]
         return [one for one in states if not subject or one.per["subject"] == subject]
+
+    def cached(self, tenant: str | None) -> Report | None:
+        return self.cache.report(1000.0, tenant) if self.cache is not None else None
+
+    def clear_cache(self, pattern: str, tenant: str | None) -> int:
+        return self.cache.clear(pattern, tenant) if self.cache is not None else 0
 
     def silent_issuers(self) -> list[str]:
         return self.silent

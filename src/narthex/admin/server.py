@@ -36,6 +36,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
     from starlette.exceptions import HTTPException
 
     from narthex.admin.approvals import approval_routes
+    from narthex.admin.cache import cache_routes
     from narthex.admin.config import config_routes
     from narthex.admin.costs import cost_routes
     from narthex.admin.endpoints import endpoint_routes
@@ -51,6 +52,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
         *endpoint_routes(gateway),
         *config_routes(gateway),
         *limit_routes(gateway),
+        *cache_routes(gateway),
         *approval_routes(gateway),
         *cost_routes(gateway),
     ]

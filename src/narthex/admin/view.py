@@ -9,6 +9,7 @@ import msgspec
 
 from narthex.authority.approvals import Approvals
 from narthex.config.reload import ReloadOutcome
+from narthex.flow.cache.cache import Report
 from narthex.flow.limit.state import State
 from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import Accounts
@@ -116,6 +117,12 @@ class GatewayView(Protocol):
 
     def limit_states(self, subject: str) -> Iterable[State]:
         """What is used of each limit, by callers that were here lately; of one human or service, where it is named."""
+
+    def cached(self, tenant: str | None) -> Report | None:
+        """What answers are kept, of one tenant or of all; None where none are."""
+
+    def clear_cache(self, pattern: str, tenant: str | None) -> int:
+        """End kept answers by a glob on canonical names, of one tenant or of all. How many were there?"""
 
     async def reload(self, reason: str) -> ReloadOutcome | None:
         """Read the configuration again; None where it comes from no file. Never raises for what the file says."""

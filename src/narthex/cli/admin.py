@@ -25,13 +25,16 @@ class Unreachable(Exception):
     """No gateway answers there, or not with what was asked for; the text says where, and why."""
 
 
-def ask(snapshot: Snapshot, base: str, path: str, **query: str) -> dict[str, Any]:
-    """`GET` of an `/api/v1` path. `base` is where the admin side is; empty: as configured. Raises Unreachable."""
+def ask(snapshot: Snapshot, base: str, path: str, *, verb: str = "GET", **query: str) -> dict[str, Any]:
+    """`GET`, or another `verb`, of an `/api/v1` path. `base` is where the admin side is; empty: as configured.
+
+    Raises Unreachable.
+    """
     host, port = snapshot.admin_listen
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     base = base.rstrip("/") or f"{'https' if snapshot.admin_tls else 'http'}://{show_address((host, port))}"
     given = {name: value for name, value in query.items() if value}
-    request = urllib.request.Request(f"{base}{path}{'?' if given else ''}{urlencode(given)}")
+    request = urllib.request.Request(f"{base}{path}{'?' if given else ''}{urlencode(given)}", method=verb)
     try:
         token = (Path(snapshot.state_dir) / FILE_NAME).read_text(encoding="ascii").strip()
         request.add_header("Authorization", f"Bearer {token}")

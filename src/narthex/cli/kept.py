@@ -96,7 +96,15 @@ def stamp(at: int | None) -> str | None:
 
 def table(rows: list[tuple[str, ...]]) -> None:
     """Columns as wide as they need to be; the first row is the heading."""
+    for line in table_lines(rows):
+        click.echo(line)
+
+
+def table_lines(rows: list[tuple[str, ...]]) -> list[str]:
+    """The same as lines."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    found = []
     for number, row in enumerate(rows):
         line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        click.echo(click.style(line, bold=True) if number == 0 else line)
+        found.append(click.style(line, bold=True) if number == 0 else line)
+    return found

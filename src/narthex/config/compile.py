@@ -21,6 +21,7 @@ import msgspec
 
 from narthex.authority.addresses import Allowed
 from narthex.config import values
+from narthex.config.cache import compile_cache
 from narthex.config.client import workspace_of
 from narthex.config.credentials import compile_credentials, compile_table
 from narthex.config.data import check_asked, check_environment, compile_data
@@ -223,6 +224,7 @@ class _Compiler:
             models=compile_models(settings.models, settings.prices, self.reading),
             costs=CostsKept(int(settings.costs.hours) // 3600, int(settings.costs.days) // 86_400),
             approvals=approvals,
+            cache=compile_cache(settings.cache, servers, endpoints, self.reading),
         )
 
     # -- addresses and files -------------------------------------------------------------------------------------
@@ -360,6 +362,7 @@ class _Compiler:
             max_answer=server.max_answer,
             max_in_flight=server.max_in_flight,
             idempotent=server.idempotent,
+            trusts_annotations=server.annotations == "trusted",
         )
         table = compile_table(server.credential, spec, credentials, self.settings.credentials, self.reading)
         return msgspec.structs.replace(spec, accounts=table)

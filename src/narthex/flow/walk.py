@@ -15,6 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from narthex.errors import InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
+from narthex.flow.cache.recall import Recalls, recalled
+from narthex.flow.cache.requests import RECALLED
 from narthex.flow.codec.bridge import outgoing_body
 from narthex.flow.codec.completion import completed
 from narthex.flow.codec.crowds import refuse_crowd
@@ -124,6 +126,7 @@ def exchange(
     *,
     limited: Reserving | None = None,
     durable: bool = False,
+    recalls: Recalls | None = None,
 ) -> Walk:
     """Take one call to its server and its answer back.
 
@@ -135,6 +138,7 @@ def exchange(
         limited: What counts for it in limits; None: it counts in none. What is refused before counts nowhere; however
             often a server asks, or loses its session, it is one call.
         durable: Whether it is recorded before anything is sent.
+        recalls: Who asks the cache for calls that it has a plan for; None: nobody.
     Raises:
         NotVisible: No such tool, prompt or resource here, for this caller.
         Denied, InsufficientScope: The caller sees it, and may not make this call of it.
@@ -158,7 +162,13 @@ def exchange(
         target, params = found, {**params, key: Raw(found.name_json)}
     if said is not None and call.era == "modern":
         check_param_headers(target.params, said.headers, said.repeated, call.params.get("arguments"))
-    if limited is not None:
+    if target.caching is not None and recalls is not None and call.method in RECALLED:
+        plain = said is None or call.era == "legacy" or not forwarded_lines(target.params, said)
+        going = yield from recalled(recalls.recalling(), call, target, params, limited, plain=plain)
+        if going is None:
+            return
+        params = going
+    elif limited is not None:
         params = yield Reserve(limited, call, target, params)
     if durable:
         yield Begin(target)
@@ -283,6 +293,7 @@ def as_task(
     offered: bool,
     limited: Reserving | None = None,
     durable: bool = False,
+    recalls: Recalls | None = None,
 ) -> Walk:
     """Take a call that is to run as a task (`params.task`) to its server.
 
@@ -309,7 +320,7 @@ def as_task(
             raise MethodNotFound("this tool does not run as a task")
         if call.era == "legacy" or channel.dialect.era == "legacy":
             call = call.but(params=without_task(call.params))
-    yield from exchange(call, found, channel, said, limited=limited, durable=durable)
+    yield from exchange(call, found, channel, said, limited=limited, durable=durable, recalls=recalls)
 
 
 def _lines(call: Call, target: Target, params: RawMap, channel: Channel, said: Said) -> bytes:

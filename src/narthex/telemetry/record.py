@@ -68,6 +68,8 @@ class Entry(msgspec.Struct):
     limit: str = ""
     approval: str = ""
     cost: tuple[int, str] | None = None
+    cache: str = ""
+    age: float = 0.0
     arguments_digest: str = ""
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
@@ -150,6 +152,10 @@ class Record(msgspec.Struct, omit_defaults=True):
     """The one that refused it."""
     approval: str = ""
     cost: str = ""
+    cache: str = ""
+    """What the cache did: `hit`, `stale`, `joined`, `miss`, `renewal`; empty: nothing."""
+    age: float | None = None
+    """Of an answer from memory: seconds since its server gave it."""
     arguments_digest: str = ""
     """`sha256:` and the hexadecimal digits of what the client sent, byte for byte."""
     policy: Said | None = None
@@ -210,6 +216,8 @@ def line_of(entry: Entry, id_: str) -> bytes:
         limit=entry.limit,
         approval=entry.approval,
         cost=show_money(*entry.cost) if entry.cost is not None else "",
+        cache=entry.cache,
+        age=round(entry.age, 3) if entry.cache in ("hit", "stale") else None,
         arguments_digest=entry.arguments_digest,
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),

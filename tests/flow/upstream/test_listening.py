@@ -54,6 +54,8 @@ class Hearer:
         self.progress: list[int] = []
         self.opened: list[Hashable] = []
 
+    def on_stale(self, server: str, kind: ListKind, uri: str = "") -> None: ...
+
     def on_list_changed(self, server: str, kind: ListKind) -> None:
         self.lists.append(kind)
 

@@ -24,6 +24,7 @@ from narthex.config.kinds import (
 )
 from narthex.config.schema.approvals import APPROVALS, ApprovalSettings
 from narthex.config.schema.audit import AUDIT, AuditSettings
+from narthex.config.schema.cache import CACHE, CacheSettings
 from narthex.config.schema.credentials import CREDENTIALS, CredentialSettings
 from narthex.config.schema.data import DATA, DataSettings
 from narthex.config.schema.egress import EgressSettings
@@ -153,6 +154,7 @@ class Settings(msgspec.Struct, frozen=True):
     prices: Annotated[tuple[PriceSettings, ...], PRICES] = ()
     models: Annotated[dict[str, ModelSettings], MODELS] = {}
     costs: Annotated[CostSettings, COSTS] = CostSettings()
+    cache: Annotated[CacheSettings | None, CACHE] = None
     screens: Annotated[None, later("Checks of what is said.")] = None
     audit: Annotated[AuditSettings | None, AUDIT] = None
     telemetry: Annotated[None, later("Traces and metrics sent out.")] = None

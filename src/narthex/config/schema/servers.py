@@ -131,6 +131,14 @@ class ServerSettings(msgspec.Struct, frozen=True):
         tuple[str, ...],
         Setting(GLOBS, "Patterns on the tool's own name: such a call is sent again when its connection dies."),
     ] = ()
+    annotations: Annotated[
+        Literal["untrusted", "trusted"],
+        Setting(
+            Choice(("untrusted", "trusted")),
+            "Whether what its tools say of themselves (`readOnlyHint`, `idempotentHint`) is believed, by rules "
+            "of `cache` that ask for it.",
+        ),
+    ] = "untrusted"
     credential: Annotated[
         tuple[UseSettings, ...],
         Setting(TABLE, "What the server is shown of the gateway: one credential for everybody, or by who calls."),

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from narthex.errors import ContentBlocked, GatewayError, Overloaded, UpstreamTimeout, UpstreamUnavailable
+from narthex.flow.accept.caching import Caching
 from narthex.flow.accept.hearing import hear, result
 from narthex.flow.accept.inputs import Inputs
 from narthex.flow.accept.keeping import Keeping
@@ -29,6 +30,7 @@ from narthex.flow.codec.param_headers import Said
 from narthex.flow.notify.resumability import Stream
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.runs.runs import End
+from narthex.flow.route.target import Target
 from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.upstream.port import Channel, Flight, Outgoing, SessionLost
 from narthex.flow.upstream.server import Server
@@ -55,10 +57,10 @@ class Exchange:
     """A call that goes to a server. `only_server` is the one whose state a retry brings."""
 
     __slots__ = (
-        "_ending", "_sending", "_task", "_walk", "answered", "began_at", "call", "channel", "check", "code", "deadline",
-        "flight", "front", "inputs", "lasting", "metadata_url", "metered", "only_server", "out", "outcome", "over",
-        "passed", "response", "server", "server_name", "size_in", "source", "takes_events", "target_name", "unheard",
-        "viewer", "word",
+        "_ending", "_sending", "_task", "_walk", "answered", "began_at", "caching", "call", "channel", "check", "code",
+        "deadline", "flight", "front", "inputs", "lasting", "metadata_url", "metered", "only_server", "out", "outcome",
+        "over", "passed", "response", "server", "server_name", "size_in", "source", "takes_events", "target_name",
+        "unheard", "viewer", "word",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +101,7 @@ class Exchange:
         self.word: tuple[str, RawMap] | None = None  # and what a modern client's user has said of one
         self.check: Check | None = None  # whether the caller may; None where whoever was let in may
         self.metered: Metered | None = None  # what it takes of the limits; None where it counts in none
+        self.caching: Caching | None = None  # what the cache does for it; None: nothing
         self.lasting: Lasting | None = None  # its records wait for the disk; None where they do not
         self.metadata_url = ""  # for the challenge of one that lacks scopes
 
@@ -111,16 +114,32 @@ class Exchange:
             target = found(self, KIND_OF[call.method], call.name) if call.name else None
             if self.front.durability is not None:
                 self.lasting = lasting_of(self, target)
-            if target is not None:
+            if target is not None and target.caching is None:  # what is answered from memory asks no server
                 channel = reach(self, target.server)
         except GatewayError as error:
             self.fail(error)
         else:
             if request.params or target is None or target.params:
                 said = Said(request.headers, request.repeated, request.params)
-            walk = exchange(call, target, channel, said, self.check, limited=self.metered, durable=bool(self.lasting))
+            recalls = self if self.front.cache is not None else None
+            walk = exchange(
+                call, target, channel, said, self.check,
+                limited=self.metered, durable=bool(self.lasting), recalls=recalls,
+            )  # fmt: skip
             self._walk = walk
             self._step(walk, walk.send, None)
+
+    def renew(self, target: Target) -> None:
+        """Run as a call that no client waits for: what it is answered is kept."""
+        walk = self._walk = exchange(self.call, target, durable=bool(self.lasting))
+        self._step(walk, walk.send, None)
+
+    def recalling(self) -> Caching:
+        """What this call asks of the cache."""
+        cache = self.front.cache
+        assert cache is not None
+        self.caching = Caching(self, cache)
+        return self.caching
 
     def _step(self, walk: Walk, move: Callable[[Any], Need], answer: Any) -> None:
         try:
@@ -310,6 +329,10 @@ class Exchange:
             self.metered is not None and self.metered.reads
         ):
             return False
+        if self.caching is not None:
+            if self.caching.leads:
+                return False
+            self.caching.begins_to_answer()
         lines = self.metered.lines() if self.metered is not None else b""
         return self.response.splice(self.call, out.id, channel.dialect.era, head, total, lines)
 
@@ -379,6 +402,8 @@ class Exchange:
         self.close()
 
     def pause(self) -> None:
+        if self.caching is not None and self.caching.leads:
+            return  # others wait for the answer; it is held whole in any case
         if self.flight is not None and not self.answered:  # what is answered is read to its end
             self.flight.pause()
 
@@ -452,6 +477,8 @@ class Exchange:
             self.metered.ended(sent=self.out is not None, error=error)
         if self.check is not None:
             self.check.end("failed" if self.out is not None else "unsent")
+        if self.caching is not None:
+            self.caching.settled(error)
 
     def close(self) -> None:
         if self.over:

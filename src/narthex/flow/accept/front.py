@@ -24,6 +24,7 @@ from narthex.errors import (
     Unauthorized,
 )
 from narthex.flow.accept.asgi import AsgiBridge
+from narthex.flow.accept.caching import cache_of
 from narthex.flow.accept.calls import Calls
 from narthex.flow.accept.exchange import Exchange
 from narthex.flow.accept.forms import JSON
@@ -38,6 +39,7 @@ from narthex.flow.accept.recording import Turned, entry_of, entry_of_turned
 from narthex.flow.accept.refusals import error_lines, status_of
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.sessions import Sessions
+from narthex.flow.cache.cache import Cache
 from narthex.flow.codec.failures import for_era
 from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.jsonrpc import (
@@ -127,6 +129,8 @@ class Front:
         self.metering = Metering(self.clock, self.now)
         self._rates: Rates | None = None
         self.gate: Gate | None = None
+        self.cache: Cache | None = None
+        """Answers that are kept; None where none are."""
         self.runs: Runs | None = None
         """What is watched over several calls; None: nothing."""
         self.identifying: set[Identifying] = set()
@@ -141,6 +145,7 @@ class Front:
         """
         if (snapshot.identity is None) != (identity is None) or (snapshot.policy is None) != (engine is None):
             raise ValueError("a snapshot and another one's identity or policy")
+        self.cache = cache_of(self.cache, self.snapshot, snapshot)
         self.snapshot = snapshot
         self._log_calls = snapshot.log_calls
         self.max_calls = snapshot.limits.max_calls
@@ -388,6 +393,13 @@ class Front:
             self._rates.sweep(now)
         if self.runs is not None:
             self.runs.sweep()
+        if self.cache is not None:
+            self.cache.shelves.sweep(now)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Are as many calls under way as may be?"""
+        return len(self.calls.active) >= self.max_calls
 
     def sweep_limits(self) -> float:
         """A step of the limits' upkeep. Returns seconds until the next."""

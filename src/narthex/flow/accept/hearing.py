@@ -59,6 +59,8 @@ def hear(one: Exchange, message: Incoming) -> None:
         one.outcome = _RPC_ERROR
         one.code = error_code(message.error)
         _note_error(one, one.code, channel)
+    if one.caching is not None:
+        one.caching.answered(message, channel.dialect.era)
     one.respond(parts)
 
 
@@ -79,6 +81,8 @@ def _note_error(one: Exchange, code: int, channel: Channel) -> None:
 def _notified(one: Exchange, message: Incoming) -> None:
     channel, server = one.channel, one.server
     assert channel is not None and server is not None
+    if one.caching is not None:
+        one.caching.heard(message)
     if is_request(message):
         _asked(one, message)
         return
@@ -111,6 +115,8 @@ def _asked(one: Exchange, message: Incoming) -> None:
 
 def _unfinished(one: Exchange, need: NeedsInput | GoesOn) -> None:
     """A modern server's result asks: a modern client gets it as it is, a legacy one is asked. Or it is a task."""
+    if one.caching is not None:
+        one.caching.spoil()
     try:
         if (told := unfinished(one, need)) is not None:
             one.respond(result(one, told[0]), told[1])

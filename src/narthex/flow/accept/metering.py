@@ -120,7 +120,7 @@ class Metered:
 
     __slots__ = (
         "_demand", "_expected", "_facts", "_given_back", "_held", "_meta", "_metering", "_model", "_price", "_size_in",
-        "reads",
+        "reads", "share",
     )  # fmt: skip
 
     def __init__(self, metering: Metering, size_in: int) -> None:
@@ -136,6 +136,8 @@ class Metered:
         self._given_back = False
         self.reads = False
         """Does the answer say what it cost? Then it is looked at whole."""
+        self.share = 100
+        """Hundredths of its price that the call costs: less where its answer comes from memory."""
 
     def reserve(self, call: Call, target: Target, params: RawMap) -> RawMap:
         """Take it. Returns the parameters that go on: where the arguments were looked at, exactly what was seen, for a
@@ -159,7 +161,7 @@ class Metered:
         if price is not None:
             self._meta, self._facts = call.meta, price.facts(binding.kind, binding.subject, arguments)
             self._model = price.model(arguments)
-            self._expected = price.expected(demand, self._metering.costs.of(binding.subject), self._facts)
+            self._expected = self._part(price.expected(demand, self._metering.costs.of(binding.subject), self._facts))
             demand[price.rule.currency] = self._expected
             self.reads = price.reads
         self._held = limiter.reserve(binding, demand, arguments)
@@ -219,12 +221,16 @@ class Metered:
             return used
         cost = price.cost(used, result, self._facts)
         if cost is not None:
-            self._expected = cost
+            self._expected = self._part(cost)
             if self.reads:
                 metering.costs.was(subject, cost)
                 self._model = price.model(self._facts.get("args"), result)
         used[price.rule.currency] = self._expected
         return used
+
+    def _part(self, cost: int) -> int:
+        """The share of a cost that counts, rounded up to a millionth."""
+        return cost if self.share == 100 else -(-cost * self.share // 100)
 
     def ended(self, *, sent: bool, error: GatewayError | None = None) -> None:
         """It ended without an answer. What was sent is used, as was expected, unless the fault is ours."""

@@ -153,8 +153,7 @@ def _begin(
         if isinstance(state, HeldCall):
             Retrying(front, connection, call, state, takes_events, answers, size).start(request, check)
             return
-    active = front.calls.active
-    if len(active) >= front.max_calls:
+    if front.is_crowded:
         raise Overloaded("the gateway has too many calls")
     viewer = _viewer(front, call, endpoint)
     if (session is not None and session.id in front.hub.live.by_id) or META_LOG_LEVEL in call.meta:
@@ -175,7 +174,7 @@ def _begin(
     if front.limited and method in COUNTED:
         one.metered = Metered(front.metering, size)
     connection.exchange = one
-    active.add(one)
+    front.calls.active.add(one)
     if session is not None:
         front.calls.cancellable[session.id, call.id_json] = one
     one.start(request)

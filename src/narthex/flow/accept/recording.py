@@ -70,6 +70,8 @@ def entry_of(
         trial=trial,
         limit=error.limit if isinstance(error, RateLimited) else "",
         cost=one.metered.cost if one.metered is not None else None,
+        cache=one.caching.word if one.caching is not None else "",
+        age=one.caching.age_s if one.caching is not None else 0.0,
         arguments_digest=f"sha256:{sha256(arguments).hexdigest()}" if arguments is not None else "",
     )
 

@@ -84,6 +84,7 @@ class Tasking(Exchange):
             return as_task(
                 call, target, said, alone, self.check,
                 offered=self._was_offered(alone), limited=self.metered, durable=self.lasting is not None,
+                recalls=self if self.front.cache is not None else None,
             )  # fmt: skip
         check_speaks(call)
         self.handle = call.name or read_string(call.params, "taskId")

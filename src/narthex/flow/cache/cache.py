@@ -6,17 +6,18 @@ answer from memory, or a call to wait for. Pure. Cases: `tests/flow/cache/test_c
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from typing import Final
 
 import msgspec
 
 from narthex.flow.cache.flights import Flight, Flights
 from narthex.flow.cache.lots import Lots
-from narthex.flow.cache.requests import Wanted
+from narthex.flow.cache.requests import PASSES, Wanted
 from narthex.flow.cache.results import Result, terms_of
 from narthex.flow.cache.shelves import Kept, Marks, Shelves
 from narthex.flow.route.names import canonical
+from narthex.flow.route.patterns import compile_globs
 from narthex.types import CacheSpec, Kind, ServerSpec
 
 KINDS: Final[tuple[Kind, ...]] = ("tools", "prompts", "resources")
@@ -45,19 +46,32 @@ class Row(msgspec.Struct):
     oldest: float = 0.0
 
 
+class Report(msgspec.Struct):
+    """The cache for people. `asked` is empty where it would tell of others."""
+
+    entries: int
+    bytes: int
+    most_entries: int
+    most_bytes: int
+    asked: dict[str, int]
+    rows: list[Row]
+
+
 class Cache:
     """Lives while the configuration of the cache is the same."""
 
     def __init__(self, spec: CacheSpec, counts: Counts) -> None:
         self.spec: Final = spec
         self.counts: Final = counts
+        self.passes: Set[str] = PASSES
+        """Members of `_meta` that change no answer."""
         self.lots: Final = Lots()
         self.shelves: Final = Shelves(spec.most_bytes, spec.most_entries, spec.tenant_share, self.lots)
         self.flights: Final = Flights(self.lots)
 
     def begin(self, wanted: Wanted) -> Flight:
         """The caller goes to the server, for all who ask the same meanwhile."""
-        return self.flights.begin(wanted.key, wanted.lots)
+        return self.flights.begin(wanted.key, wanted.lots, wanted.tenant, _marks(wanted))
 
     def keep(self, wanted: Wanted, flight: Flight, result: Result, now: float, most_s: float | None) -> Kept | None:
         """Keep the answer of a call. It is given to those who wait in any case; kept only if nothing that it belongs
@@ -75,9 +89,8 @@ class Cache:
         if terms is None or (result.private and plan.shared):
             return None
         lots = self.lots.enter(lot.name for lot in flight.lots)
-        marks = (wanted.endpoint, canonical(plan.server, plan.name), plan.kind, rule.name)
-        kept = Kept(wanted.key, wanted.tenant, result, lots, now, terms.fresh_until, terms.ends_at, marks)
-        if result.size > rule.most or not all(lot.alive for lot in flight.lots):
+        kept = Kept(wanted.key, wanted.tenant, result, lots, now, terms.fresh_until, terms.ends_at, flight.marks)
+        if result.size > rule.most or not flight.counts:
             self.lots.leave(lots)
         elif self.shelves.put(kept):
             self.counts.kept += 1
@@ -111,6 +124,16 @@ class Cache:
 
     # --- for people
 
+    def clear(self, pattern: str = "*", tenant: str | None = None) -> int:
+        """End by hand what a glob on canonical names covers, of one tenant or of all. How many were there?"""
+        covers = compile_globs((pattern,))
+
+        def fits(one: Kept | Flight) -> bool:
+            return (tenant is None or one.tenant == tenant) and covers(one.marks[1])
+
+        self.flights.forget(fits)
+        return self.shelves.clear(fits)
+
     def rows(self, now: float, tenant: str | None = None) -> list[Row]:
         """What is kept, by what it is of; the most bytes first. `tenant`: of this one alone."""
         rows: dict[tuple[str, *Marks], Row] = {}
@@ -122,5 +145,23 @@ class Cache:
             row.oldest = max(row.oldest, now - kept.at)
         return sorted(rows.values(), key=lambda row: (-row.bytes, row.tenant, row.endpoint, row.name))
 
+    def report(self, now: float, tenant: str | None = None) -> Report:
+        """The same with what is known of the whole; to a tenant, of what is its own alone."""
+        found = list(self._of(tenant))
+        counts = self.counts if tenant is None else None
+        asked = {} if counts is None else {name: getattr(counts, name) for name in Counts.__slots__}
+        size = sum(kept.size for kept in found)
+        return Report(len(found), size, self.spec.most_entries, self.spec.most_bytes, asked, self.rows(now, tenant))
+
     def _of(self, tenant: str | None) -> Iterator[Kept]:
         return (kept for kept in self.shelves if tenant is None or kept.tenant == tenant)
+
+
+def _marks(wanted: Wanted) -> Marks:
+    plan = wanted.plan
+    return (
+        wanted.endpoint,
+        canonical(plan.server, plan.name),
+        plan.kind,
+        plan.rule.name if plan.rule is not None else "",
+    )

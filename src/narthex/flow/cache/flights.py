@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from narthex.flow.cache.lots import Lot, Lots, alive
-from narthex.flow.cache.shelves import Kept
+from narthex.flow.cache.shelves import NO_MARKS, Kept, Marks
 
 
 class GaveUp:
@@ -28,15 +28,24 @@ Landed = Kept | GaveUp | Alone
 
 
 class Flight:
-    """One call that goes, and who waits for it. `lots`: what ends its answer before it is there."""
+    """One call that goes, and who waits for it. `lots`: what ends its answer before it is there; `forgotten`: it was
+    ended by hand. `tenant` and `marks` are as of the answer that it would be."""
 
-    __slots__ = ("key", "lots", "over", "waiting")
+    __slots__ = ("forgotten", "key", "lots", "marks", "over", "tenant", "waiting")
 
-    def __init__(self, key: Hashable, lots: tuple[Lot, ...]) -> None:
+    def __init__(self, key: Hashable, lots: tuple[Lot, ...], tenant: str, marks: Marks) -> None:
         self.key: Final = key
         self.lots: Final = lots
+        self.tenant: Final = tenant
+        self.marks: Final = marks
+        self.forgotten = False
         self.waiting: list[Callable[[Landed], None]] = []
         self.over = False
+
+    @property
+    def counts(self) -> bool:
+        """Is what it will be answered still to be given to those who come now?"""
+        return not self.forgotten and alive(self.lots)
 
 
 class Flights:
@@ -52,12 +61,18 @@ class Flights:
     def get(self, key: Hashable) -> Flight | None:
         """The one that can be joined."""
         flight = self._known.get(key)
-        return flight if flight is not None and alive(flight.lots) else None
+        return flight if flight is not None and flight.counts else None
 
-    def begin(self, key: Hashable, names: tuple[Hashable, ...]) -> Flight:
+    def begin(self, key: Hashable, names: tuple[Hashable, ...], tenant: str = "", marks: Marks = NO_MARKS) -> Flight:
         """Whoever begins it ends it, once, with `land`. `names`: of the lots that its answer belongs to."""
-        flight = self._known[key] = Flight(key, self._lots.enter(names))
+        flight = self._known[key] = Flight(key, self._lots.enter(names), tenant, marks)
         return flight
+
+    def forget(self, fits: Callable[[Flight], bool]) -> None:
+        """Nobody joins these any more, and what they are answered is not kept."""
+        for flight in self._known.values():
+            if fits(flight):
+                flight.forgotten = True
 
     def land(self, flight: Flight, landed: Landed) -> None:
         """It is over. Who waits is told in the order of coming; the second time says nothing."""

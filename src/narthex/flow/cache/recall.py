@@ -23,6 +23,13 @@ from narthex.types import Call
 Found = Kept | Literal["joined", "none"]
 
 
+class Recalls(Protocol):
+    """Whoever drives a call that the cache may have a say in."""
+
+    def recalling(self) -> Recalling:
+        """What it asks of the cache; only for calls of what the cache has a plan for."""
+
+
 class Recalling(Protocol):
     """What one call asks of the cache."""
 
@@ -59,6 +66,20 @@ class _Wait(Question):
         return await self.recalling.wait()
 
 
+class _Give(Question):
+    """Needs the call answered with what is kept. Answer: True."""
+
+    __slots__ = ("kept", "recalling")
+
+    def __init__(self, recalling: Recalling, kept: Kept) -> None:
+        self.recalling: Final = recalling
+        self.kept: Final = kept
+
+    def now(self) -> bool:
+        self.recalling.give(self.kept)
+        return True
+
+
 def recalled(
     recalling: Recalling, call: Call, target: Target, params: RawMap, limited: Reserving | None, *, plain: bool
 ) -> Generator[Question, Any, RawMap | None]:
@@ -77,5 +98,5 @@ def recalled(
         kept = yield _Wait(recalling)
     if kept is None:
         return params
-    recalling.give(kept)
+    yield _Give(recalling, kept)
     return None

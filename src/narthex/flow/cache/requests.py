@@ -33,6 +33,8 @@ _PLAIN: Final[dict[str, frozenset[str]]] = {
     "resources/read": frozenset({"uri", "_meta"}),
 }
 """Parameters that say nothing but what is asked for."""
+RECALLED: Final = frozenset(_PLAIN)
+"""Methods whose answers may be kept, and which may end kept ones."""
 PASSES: Final = frozenset({META_VERSION, META_CAPABILITIES, META_CLIENT, "progressToken", "traceparent", "tracestate"})
 """Members of `_meta` that change no answer: who the client is, what it speaks, how its trace goes on."""
 _decode: Final = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode())).decode

@@ -344,11 +344,20 @@ class Hub:
 
     # --- Hears: what servers tell
 
+    def on_stale(self, server: str, kind: ListKind, uri: str = "") -> None:
+        if (cache := self.front.cache) is None:
+            return
+        if uri:
+            cache.updated(server, uri)
+        else:
+            cache.list_changed(server, kind)
+
     def on_list_changed(self, server: str, kind: ListKind) -> None:
         marking = self.interests.list_changed(server, kind, now=self.front.clock(), chance=self._chance)
         self.spawn(self._in_slices(marking))
 
     def on_updated(self, server: str, scope: Hashable, uri: str) -> None:
+        self.on_stale(server, "resources", uri)
         self.wake(self.interests.updated(server, scope, uri))
 
     def on_task(self, server: str, scope: Hashable, task_id: str, params: bytes | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Generator, Mapping, Sequence
 
 import msgspec
 
+from narthex.flow.cache.plans import Plan as CachePlan
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, decode_map, encode
 from narthex.flow.codec.param_headers import BadAnnotation, Plan, is_annotated, read_plan
 from narthex.flow.route.fragments import PAGE, Fragments, PageBound, Preparing
@@ -109,6 +110,7 @@ def merge(
     missing: Sequence[Missing],
     bound: PageBound = PAGE,
     stdio: Container[str] = (),
+    caching: Callable[[str, str, Raw], CachePlan | None] | None = None,
 ) -> Generator[None, None, Index]:
     """Merge in the order of `lists` (the endpoint's order of servers, so the result is deterministic).
 
@@ -118,6 +120,7 @@ def merge(
         bound: Of the pages that the list is shown in.
         stdio: Servers that get no headers. A tool of any other one is left out where its `x-mcp-header` is not valid
             (2026-07-28, Streamable HTTP transport, "Schema Extension": clients MUST).
+        caching: What the cache does for calls of a server's thing, by its name and bytes; None: nothing for any.
     """
     select = selector_of(spec, kind)
     targets: dict[str, Target] = {}
@@ -155,7 +158,8 @@ def merge(
             if page and apps.setdefault(page, Target(one.server, page, encode(page))).server != one.server:
                 hidden.append((one.server, page))
                 raw = _without_app(raw)
-            targets[shown] = Target(one.server, name, encode(name), params, mirrored)
+            plan = caching(one.server, name, raw) if caching is not None else None
+            targets[shown] = Target(one.server, name, encode(name), params, mirrored, plan)
             prepared.add(shown, raw if shown == name else _renamed(raw, key, shown))
     templates: tuple[tuple[Template, Target], ...] = ()
     if kind == "templates":

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from narthex.authority.mapping import account_of, told_apart
 from narthex.errors import ClaimsRequired, GatewayError, MethodNotFound, UpstreamUnavailable
+from narthex.flow.cache.plans import Plans
 from narthex.flow.codec.offers import has_skills
 from narthex.flow.held import Held
 from narthex.flow.outbox import Outbox
@@ -73,6 +74,7 @@ class Fleet:
         """Endpoints with a server whose table of accounts tells callers apart by more than their key."""
         self._background: set[asyncio.Task[Any]] = set()
         self._pages = Bodies()
+        self._plans: Plans | None = None
         self._egress = snapshot.egress
         self._dialer = Dialer(snapshot.egress, outbox=self._outbox)
         self.apply(snapshot)
@@ -89,6 +91,7 @@ class Fleet:
         kept = {name: one for name, one in self.servers.items() if one not in retired}
         self.servers = {name: kept.get(name) or self._server(spec) for name, spec in snapshot.servers.items()}
         self._accounts.apply(snapshot.servers.values())
+        self._plans = Plans(snapshot.cache, snapshot.servers) if snapshot.cache is not None else None
         self._changed()
         self._viewers.clear()
         by_session = {name for name, one in snapshot.servers.items() if one.sharing == "session"}
@@ -219,7 +222,7 @@ class Fleet:
             self._rebuild(viewer, kind)
         target = view.index.targets.get(name)
         if kind == "resources" and (target is None or name.startswith(APP)):
-            return find_resource(viewer.spec, _indexes(viewer), name)
+            return self._planned(viewer, find_resource(viewer.spec, _indexes(viewer), name))
         if kind == "skills" and target is None:
             return find_skill(viewer.spec, view.index, name)
         return target
@@ -248,7 +251,7 @@ class Fleet:
         view = await self._rechecked(viewer, kind, only)
         if kind == "resources":
             await self._beside(viewer, name)
-            target = find_resource(spec, _indexes(viewer), name)
+            target = self._planned(viewer, find_resource(spec, _indexes(viewer), name))
         elif kind == "skills":
             self.check_skills(viewer, view, check.admission if check is not None else None)
             target = find_skill(spec, view.index, name) or self._only_with_skills(viewer, name)
@@ -266,6 +269,13 @@ class Fleet:
                     server = self.servers.get(one.server)  # None: a reload has removed it meanwhile
                     raise server.unavailable() if server is not None else UpstreamUnavailable(one.reason)
         return target
+
+    def _planned(self, viewer: Viewer, target: Target | None) -> Target | None:
+        """A resource with what the cache does for it, where it is in no list that would say so."""
+        if self._plans is None or target is None or target.caching is not None:
+            return target
+        plan = self._plans.of("resources", viewer.spec.name, target.server, target.name)
+        return target if plan is None else Target(target.server, target.name, target.name_json, caching=plan)
 
     async def _beside(self, viewer: Viewer, uri: str) -> None:
         """Have what says whose an unlisted resource is: templates, and what extensions name."""
@@ -359,7 +369,9 @@ class Fleet:
             index = before.index
         else:
             stdio = {one.spec.name for one, _ in known if one.pool is None}
-            index = await _merged(merge(viewer.spec, kind, lists, missing, stdio=stdio))
+            plans, endpoint = self._plans, viewer.spec.name
+            caching = partial(plans.of, kind, endpoint) if plans is not None else None
+            index = await _merged(merge(viewer.spec, kind, lists, missing, stdio=stdio, caching=caching))
         listed = [at for one, scope in known if (at := one.listed(scope, kind)) is not None]
         fresh_until = self._clock() + MISSING_TTL_S
         if not missing:

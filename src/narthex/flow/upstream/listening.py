@@ -38,6 +38,9 @@ _log = logging.getLogger("narthex.upstream")
 class Hears(Protocol):
     """Who is told of changes. Called on the event loop, perhaps often: whoever hears coalesces, and returns at once."""
 
+    def on_stale(self, server: str, kind: ListKind, uri: str = "") -> None:
+        """What is known of this list, or of this resource, may not be so any more: said at once, each time."""
+
     def on_list_changed(self, server: str, kind: ListKind) -> None:
         """A list may be another one: at most once in `CHANGES_S` for each kind."""
 

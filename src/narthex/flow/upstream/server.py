@@ -383,6 +383,8 @@ class Server:
 
     def heard(self, scope: Hashable, what: Notification) -> None:
         """The server says that something has changed."""
+        if isinstance(what, Updated) and self.hears is not None:
+            self.hears.on_stale(self.spec.name, "resources", what.uri)
         if isinstance(what, ListChanged):
             self.list_changed(what.kind)
         elif (listening := self.listenings.get(scope)) is not None:
@@ -393,7 +395,10 @@ class Server:
         changes within `CHANGES_S` once more when it is over."""
         if self._lists.stale(kind):
             self._on_change()
-        if self.hears is None or kind in self._to_tell:
+        if self.hears is None:
+            return
+        self.hears.on_stale(self.spec.name, kind)
+        if kind in self._to_tell:
             return
         wait_s = self._told_at.get(kind, -math.inf) + CHANGES_S - self.clock()
         if wait_s > 0:

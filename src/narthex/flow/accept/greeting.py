@@ -8,19 +8,26 @@ Source: MCP 2025-11-25, lifecycle; MCP 2026-07-28, server/discover and caching.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
+from narthex.errors import GatewayError
 from narthex.flow.accept.listing import TTL_MS, Answering
 from narthex.flow.accept.tasking import session_servers
 from narthex.flow.codec.capabilities import bits_of
 from narthex.flow.codec.jsonrpc import encode, read_string
 from narthex.flow.codec.offers import SERVER_INFO, instructions, offered
 from narthex.flow.codec.revisions import LATEST_LEGACY, LEGACY, META_SERVER, MODERN
+from narthex.flow.policy.admission import Admission
+from narthex.flow.upstream.naming import may_name
 from narthex.flow.upstream.port import Dialect
+from narthex.types import Kind
 
 WAIT_S = 2.0
 """Clients give up soon on a server that does not greet them."""
+_LISTED: Final[tuple[Kind, ...]] = ("tools", "prompts", "resources")
 Known = Sequence[tuple[str, Dialect | None]]
 
 
@@ -29,15 +36,50 @@ class Greeting(Answering[Known]):
 
     def known(self) -> Known | None:
         dialects = self.front.fleet.dialects(self.viewer)
-        return dialects if all(dialect is not None for _, dialect in dialects) else None
+        admission = self._admission
+        if any(dialect is None or self._is_new(admission, name, dialect) for name, dialect in dialects):
+            return None
+        return dialects
 
     async def ask(self) -> Known:
-        return await self.front.fleet.introduced(self.viewer, WAIT_S)
+        found = await self.front.fleet.introduced(self.viewer, WAIT_S)
+        admission = self._admission
+        if admission is not None and (new := [name for name, one in found if self._is_new(admission, name, one)]):
+            with suppress(TimeoutError):  # then nobody says more of them than what they offer
+                async with asyncio.timeout(WAIT_S):
+                    await self._introduce(admission, new)
+        return found
+
+    @property
+    def _admission(self) -> Admission | None:
+        return self.front.admission(self.call.principal, self.call.endpoint)
+
+    @staticmethod
+    def _is_new(admission: Admission | None, server: str, dialect: Dialect | None) -> bool:
+        """Does it say something of itself, and it is not known whether it exists for the caller?"""
+        if admission is None or dialect is None or not dialect.instructions:
+            return False
+        return admission.engine is not None and admission.knows_of(server) and not admission.names(server)
+
+    async def _introduce(self, admission: Admission, new: Sequence[str]) -> None:
+        """Find out which servers the engine shows something of: by their lists, which every client asks for next."""
+        fleet, viewer = self.front.fleet, self.viewer
+        for kind in _LISTED:
+            if fleet.fresh(viewer, kind) is None:
+                with suppress(GatewayError):
+                    await fleet.listing(viewer, kind)
+            if all([await may_name(fleet, viewer, one, admission) for one in new]):
+                return
 
     def visible(self, found: Known) -> Known:
         """The servers of which the caller could see anything: the others do not exist for them."""
-        admission = self.front.admission(self.call.principal, self.call.endpoint)
+        admission = self._admission
         return found if admission is None else [one for one in found if admission.knows_of(one[0])]
+
+    def named(self, found: Known) -> Known:
+        """Those of them whose words are for the caller."""
+        admission = self._admission
+        return found if admission is None else [one for one in found if admission.names(one[0])]
 
     def offers(self, found: Known) -> dict[str, Any]:
         """The members of the result that come from the servers."""
@@ -45,7 +87,7 @@ class Greeting(Answering[Known]):
         alone = session_servers(self.front.fleet, self.viewer)
         dialects, of_sessions = [one for _, one in found], [one for name, one in found if name in alone]
         offers: dict[str, Any] = {"capabilities": offered(self.call.era, dialects, of_sessions, skills=plain)}
-        if (text := instructions(found)) is not None:
+        if (text := instructions(self.named(found))) is not None:
             offers["instructions"] = text
         return offers
 

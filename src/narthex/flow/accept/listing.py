@@ -19,6 +19,7 @@ from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.jsonrpc import read_string
 from narthex.flow.policy.admission import Admission
 from narthex.flow.route.caching import list_head, ms_left
+from narthex.flow.upstream.naming import may_name
 from narthex.flow.upstream.viewers import View, Viewer
 from narthex.flow.walk import LISTS
 from narthex.telemetry.accounts import OUTCOME
@@ -115,13 +116,18 @@ class Listing(Answering[View]):
             cursor, owner = read_string(call.params, "cursor"), owner_of(call.principal, call.endpoint)
             self.after = self.front.handles.open_cursor(cursor, owner, kind, _VIEW)
         view, admission = self.front.fleet.fresh(self.viewer, kind), self._admission
-        return view if view is None or admission is None or admission.looked_through(view.index) else None
+        if view is None or admission is None:
+            return view
+        known = admission.looked_through(view.index) and (admission.engine is None or not view.index.missing)
+        return view if known else None
 
     async def ask(self) -> View:
         kind, fleet = LISTS[self.call.method], self.front.fleet
         view = fleet.fresh(self.viewer, kind) or await fleet.listing(self.viewer, kind)
         if (admission := self._admission) is not None:
             await admission.look_through(view.index)
+            for one in view.index.missing:
+                await may_name(fleet, self.viewer, one.server, admission)
         return view
 
     @property
@@ -136,7 +142,9 @@ class Listing(Answering[View]):
         body, last = found.page(admission.shown(index) if admission is not None else None, after)
         missing = index.missing
         if missing and admission is not None:
-            missing = tuple(one for one in missing if admission.knows(index.kind, one.server))
+            missing = tuple(
+                one for one in missing if admission.knows(index.kind, one.server) and admission.names(one.server)
+            )
         cursor = None
         if last is not None:
             owner = owner_of(call.principal, call.endpoint)

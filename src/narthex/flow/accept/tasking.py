@@ -40,6 +40,7 @@ from narthex.flow.codec.tasks import (
     unknown,
 )
 from narthex.flow.upstream.fleet import Fleet, Viewer
+from narthex.flow.upstream.naming import may_name
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.server import Server
 from narthex.flow.walk import Send, Walk, about_task, as_task
@@ -190,7 +191,10 @@ class TaskListing(Answering[tuple[list[Raw], bytes | None]]):
         fleet = self.front.fleet
         admission = self.front.admission(self.call.principal, self.call.endpoint)
         names = [
-            name for name in session_servers(fleet, self.viewer) if admission is None or admission.knows("tools", name)
+            name
+            for name in session_servers(fleet, self.viewer)
+            if admission is None
+            or (admission.knows("tools", name) and await may_name(fleet, self.viewer, name, admission))
         ]
         opened = await asyncio.gather(*(self._open(fleet.servers[name]) for name in names))
         channels = {name: one for name, one in zip(names, opened, strict=True) if one is not None}

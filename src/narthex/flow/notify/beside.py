@@ -28,6 +28,7 @@ from narthex.flow.codec.tasks import RELATED, related
 from narthex.flow.notify.interests import Source, Subscriber
 from narthex.flow.notify.log_lines import MOST_BYTES, Batch, LogLines, left_out
 from narthex.flow.notify.task_names import TaskNames
+from narthex.flow.upstream.naming import may_name
 from narthex.flow.upstream.port import Channel
 from narthex.types import Call
 
@@ -65,13 +66,18 @@ class Beside:
 
     async def _tell_all(self, server: str, scope: Hashable, batch: Batch) -> None:
         for count, (subscriber, listener) in enumerate(self._hub.listening(server, scope), 1):
-            admission = self._hub.admission(listener)
-            if admission is not None and not admission.knows_of(server):
+            if not await self._may_hear(listener, server):
                 continue
             if listener.stream is not None and (level := self._level(listener)):
                 self._tell(subscriber, listener, server, batch, level)
             if count % SLICE == 0:
                 await asyncio.sleep(0)
+
+    async def _may_hear(self, listener: Listener, server: str) -> bool:
+        admission, viewer = self._hub.admission(listener), self._hub.viewer(listener)
+        if admission is None or admission.names(server):
+            return True
+        return viewer is not None and await may_name(self._hub.front.fleet, viewer, server, admission)
 
     def _tell(self, subscriber: Subscriber, listener: Listener, server: str, batch: Batch, level: str) -> None:
         """Messages for one client. What it has no room for is counted, and the number said."""

@@ -88,6 +88,12 @@ class Admission:
         if self.engine is not None and self.sight is not None:
             await self.sight.look(self.engine, self.principal, self.endpoint, things, self.now())
 
+    async def look_in_vain(self, kind: Kind, server: str, name: str) -> None:
+        """Ask the engine about what is not there: no clock tells it from what is hidden."""
+        if self.engine is not None and self.sight is not None:
+            thing = (kind, server, name)
+            await self.sight.look_in_vain(self.engine, self.principal, self.endpoint, thing, self.now())
+
     def looked_at(self, kind: Kind, server: str, name: str) -> bool:
         """Is it decided whether this is visible? What an engine failed at is not."""
         sight = self.sight
@@ -130,9 +136,15 @@ class Admission:
         """Is there anything at all that the principal could see of a server? Else it does not exist for them."""
         return any(self.knows(kind, server) for kind in ("tools", "prompts", "resources"))
 
+    def names(self, server: str) -> bool:
+        """May the principal be told of this server: by its name, by what it says of itself, by what it logs? With an
+        engine, where something of it is visible, as far as that is known (`upstream.naming.may_name` finds out)."""
+        sight = self.sight
+        return self.knows_of(server) and (sight is None or server in sight.servers or server in sight.before)
+
     def sees_call_of(self, server: str, tool: str) -> bool:
         """Is the tool visible whose call made a task? `tool` is empty where that is not known."""
-        return self.sees("tools", server, tool) if tool else self.knows("tools", server)
+        return self.sees("tools", server, tool) if tool else self.knows("tools", server) and self.names(server)
 
     def reads_arguments(self, kind: Kind, server: str, name: str) -> bool:
         """Does anything that decides about a call of this look at its arguments?"""

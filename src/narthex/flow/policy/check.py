@@ -92,6 +92,14 @@ class Check:
         if self.admission.grants(kind, target.server, target.name):
             await self.admission.look([(kind, target.server, target.name)])
 
+    async def look_in_vain(self, kind: Kind, name: str) -> None:
+        """Have the engine asked about a name that leads nowhere, or to what the grants hide."""
+        await self.admission.look_in_vain(kind, "", name)
+
+    def grants(self, kind: Kind, target: Target) -> bool:
+        """Would it be visible but for an engine?"""
+        return self.admission.grants(kind, target.server, target.name)
+
     def knows(self, kind: Kind, server: str) -> bool:
         """Can the caller see anything of this kind of the server? Else the server does not exist for them."""
         return self.admission.knows(kind, server)

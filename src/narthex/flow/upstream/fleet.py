@@ -27,6 +27,7 @@ from narthex.flow.route.resources import APP, allowed, find_resource, find_skill
 from narthex.flow.route.uri_templates import MAX_URI
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.era import KeepsEras
+from narthex.flow.upstream.naming import may_name
 from narthex.flow.upstream.port import Accounts, Dialect, NoAccounts
 from narthex.flow.upstream.server import RECHECK_S, Server
 from narthex.flow.upstream.viewers import Scope, View, Viewers, declared, scope_of
@@ -242,7 +243,9 @@ class Fleet:
         only: str | None = None
         if kind in ("tools", "prompts") and spec.naming == "prefix":
             only = split_prefix(name)
-            if only is None or only not in viewer.scopes or (check is not None and not check.knows(kind, only)):
+            if only is None or not await self._serves(viewer, kind, only, check):
+                if check is not None:
+                    await check.look_in_vain(kind, name)
                 return None
         if check is not None and check.is_judged and (known := self.find_now(viewer, kind, name)) is not None:
             await check.look(kind, known)
@@ -260,10 +263,12 @@ class Fleet:
         if check is not None:
             if target is not None and check.is_judged:
                 await check.look(kind, target)
+            if check.is_judged and (target is None or not check.grants(kind, target)):
+                await check.look_in_vain(kind, name)
             target = check.visible(kind, target)
         if target is None:
             for one in view.index.missing:
-                if (only is None or one.server == only) and (check is None or check.knows(kind, one.server)):
+                if (only is None or one.server == only) and await self._misses(viewer, kind, one.server, check):
                     if one.claims:
                         raise ClaimsRequired(one.claims)
                     server = self.servers.get(one.server)  # None: a reload has removed it meanwhile
@@ -276,6 +281,23 @@ class Fleet:
             return target
         plan = self._plans.of("resources", viewer.spec.name, target.server, target.name)
         return target if plan is None else Target(target.server, target.name, target.name_json, caching=plan)
+
+    async def _serves(self, viewer: Viewer, kind: Kind, server: str, check: Check | None) -> bool:
+        """Is there such a server here, for this caller? With an engine: of one that has listed nothing yet it has shown
+        nothing, so the servers are asked first."""
+        if server not in viewer.scopes or (check is not None and not check.knows(kind, server)):
+            return False
+        if check is None or not check.is_judged:
+            return True
+        if viewer.views.get(kind) is None:
+            await self._rechecked(viewer, kind, None)
+        return await may_name(self, viewer, server, check.admission)
+
+    async def _misses(self, viewer: Viewer, kind: Kind, server: str, check: Check | None) -> bool:
+        """Is a server that is not there one that the caller could have something of?"""
+        if check is None:
+            return True
+        return check.knows(kind, server) and await may_name(self, viewer, server, check.admission)
 
     async def _beside(self, viewer: Viewer, uri: str) -> None:
         """Have what says whose an unlisted resource is: templates, and what extensions name."""
@@ -297,7 +319,7 @@ class Fleet:
             if any(has_skills(dialect) for _, dialect in self.dialects(viewer)):
                 return
             for one in view.index.missing:
-                if admission is None or admission.knows("skills", one.server):
+                if admission is None or (admission.knows("skills", one.server) and admission.names(one.server)):
                     raise UpstreamUnavailable(one.reason)
         raise MethodNotFound("no server here has skills")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 
 from narthex.flow.policy.decision import UNANSWERED, Decision
@@ -25,23 +26,29 @@ MOST_THINGS = 50_000
 MOST_TEXT = 4 * 1024 * 1024
 """Characters of their names: a client makes up URIs as it likes, where a template shows them."""
 MOST_LISTS = 16
+MOST_MISSING = 4096
+"""Names that lead nowhere whose question is not put again."""
 
 
 class Sight:
     """What all see of whom the policy reads the same. `until`: Unix seconds, when that may change by itself.
 
-    `trouble`: what came instead, the last time that something was not decided.
+    `trouble`: what came instead, the last time that something was not decided. `servers`: of which something is
+    visible, as far as was asked; `before`: the same a period ago.
     """
 
-    __slots__ = ("_shown", "_site", "_text", "known", "trouble", "until")
+    __slots__ = ("_missing", "_shown", "_site", "_text", "before", "known", "servers", "trouble", "until")
 
-    def __init__(self, until: float, site: Site = NOWHERE) -> None:
+    def __init__(self, until: float, site: Site = NOWHERE, before: frozenset[str] = frozenset()) -> None:
         self.until = until
         self._site = site
         self.known: dict[Thing, bool] = {}
         self.trouble: Decision | None = None
+        self.servers: set[str] = set()
+        self.before = before
         self._text = 0
         self._shown: list[tuple[Index, int, bool]] = []
+        self._missing: set[Thing] = set()
 
     def shown(self, index: Index) -> int:
         """Which items of a list are visible, as bits in its order: none before `look_through`."""
@@ -70,8 +77,21 @@ class Sight:
             for one, decision in zip(batch, said, strict=False):
                 if decision.reason in UNANSWERED:
                     self.trouble = decision
+                elif decision.effect != "deny":
+                    self.known[one] = True
+                    self.servers.add(one[1])
                 else:
-                    self.known[one] = decision.effect != "deny"
+                    self.known[one] = False
+
+    async def look_in_vain(self, engine: Engine, principal: Principal, endpoint: str, thing: Thing, now: float) -> None:
+        """Ask about what is not there, as about what is hidden: once, and whatever is said."""
+        if thing in self._missing or thing in self.known:
+            return
+        if len(self._missing) >= MOST_MISSING:
+            self._missing.clear()
+        with suppress(Exception):
+            await engine.decide_all([Document(principal, endpoint, *thing, now, site=self._site)])
+            self._missing.add(thing)
 
     async def look_through(self, engine: Engine, principal: Principal, endpoint: str, index: Index, now: float) -> None:
         """The same for a whole list."""
@@ -107,7 +127,8 @@ class Sights:
             return known
         if len(self._of) >= MOST_SIGHTS:
             del self._of[next(iter(self._of))]
-        made = self._of[key] = Sight(self.until(now), self._site)
+        before = frozenset(known.servers) if known is not None else frozenset[str]()
+        made = self._of[key] = Sight(self.until(now), self._site, before)
         return made
 
     def until(self, now: float) -> float:

@@ -46,7 +46,7 @@ from narthex.flow.identity.tokens import (
     looks_like_jwt,
     parse,
 )
-from narthex.flow.identity.verified import Known, Verified
+from narthex.flow.identity.verified import Known, Shown, Verified
 from narthex.types import ANONYMOUS, EndpointSpec, IdentitySpec, IssuerSpec, Principal, Proof
 
 NOBODY_ASKED = "an opaque token, and no issuer is asked about such (`introspection`)"
@@ -57,6 +57,11 @@ _IN_QUERY = frozenset({b"access_token", b"id_token", b"token", b"api_key", b"api
 Found = Principal | Coroutine[Any, Any, Principal]
 """At once, or what is to be awaited."""
 _log = logging.getLogger("narthex.identity")
+
+
+def is_key(header: bytes) -> bool:
+    """Is this value of `Authorization` one of our own API keys?"""
+    return header.startswith(_KEY)
 
 
 class Presented(msgspec.Struct, frozen=True):
@@ -111,6 +116,8 @@ class Identity:
         self.scopes = {name: Scopes(endpoint) for name, endpoint in endpoints.items()}
         self._fetch: Fetch = fetch
         self.now = now
+        self.mark = object()
+        """Stands for this configuration, in what may outlive it."""
         self._base = {name: one.base for name, one in self.scopes.items() if one.base}
         kept = before.issuers if before is not None and before._fetch == fetch else {}
         same = before is not None and before.spec.scope_includes == spec.scope_includes
@@ -144,17 +151,26 @@ class Identity:
 
     def known(self, header: bytes, endpoint: str) -> Principal | None:
         """The principal of a key, or of a token that was seen before and needs no second look; None: `identify`."""
-        if header.startswith(_KEY):
+        if is_key(header):
             principal = self.keys.find(header[7:]) if self.keys is not None else None
-            if principal is None:
-                return None
-        else:
-            known = self.verified.get(header, self.now())
-            if known is None or known.bound or (known.endpoint and known.endpoint != endpoint):
-                return None
-            principal = known.principal
+            return principal if principal is not None and self._has_base(principal, endpoint) else None
+        shown = self.shown(header, endpoint)
+        return shown.principal(header, endpoint, self.mark, self.now()) if shown is not None else None
+
+    def shown(self, header: bytes, endpoint: str) -> Shown | None:
+        """The same of a token, for the connection that it came on; None for a key. It counts as long as `mark` does."""
+        known = self.verified.get(header, self.now()) if not is_key(header) else None
+        if known is None or known.bound or known.endpoint not in ("", endpoint):
+            return None
+        return (
+            Shown(header, known, self.verified, endpoint, self.mark)
+            if self._has_base(known.principal, endpoint)
+            else None
+        )
+
+    def _has_base(self, principal: Principal, endpoint: str) -> bool:
         base = self._base.get(endpoint)
-        return principal if base is None or base <= principal.scopes else None
+        return base is None or base <= principal.scopes
 
     def identify(self, presented: Presented, endpoint: EndpointSpec) -> Found:
         """Who this is.

@@ -112,6 +112,6 @@ def check_conditions(grants: Sequence[Grant], runs: RunSpec | None, reading: Rea
 
 def _speaks_of_runs(when: str) -> bool:
     try:
-        return compile_condition(when).reads_run
+        return "run" in compile_condition(when).reads
     except BadCondition:  # told where it stands
         return False

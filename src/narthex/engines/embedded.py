@@ -18,8 +18,8 @@ from narthex.engines.counts import Counts
 from narthex.engines.frames import Source
 from narthex.engines.helper import probe
 from narthex.engines.helpers import Helpers, TookTooLong
+from narthex.flow.policy.arguments import LONG_NUMBER, fits_64_bits
 from narthex.flow.policy.bundles.bundle import Bundle
-from narthex.flow.policy.conditions import LONG_NUMBER, fits_64_bits
 from narthex.flow.policy.decision import BAD_POLICY_RESULT, POLICY_FAILED, POLICY_TIMEOUT, UNANSWERED, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engines.engine import failed

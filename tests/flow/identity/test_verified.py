@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from narthex.flow.identity.verified import Known, Verified, Vouch
+from narthex.flow.identity.verified import Known, Shown, Verified, Vouch
 from narthex.types import Principal
 
 ALICE, BOB = Principal("t", "i", "alice"), Principal("t", "i", "bob")
@@ -38,3 +38,32 @@ def test_bounded_the_oldest_goes_first_and_a_renewed_one_is_young() -> None:
         cache.put(name, Known(ALICE, 100.0, vouch))
     assert len(cache) == 3
     assert [name for name in (b"a", b"b", b"c", b"d") if cache.get(name, 0)] == [b"a", b"c", b"d"]
+
+
+class TestShown:
+    """A connection that has shown a credential is known by the same one, and by nothing that has changed since."""
+
+    def one(self, until: float = 100.0) -> tuple[Verified, Vouch, Shown, object]:
+        cache, vouch, mark = Verified(), Vouch(), object()
+        known = Known(ALICE, until, vouch)
+        cache.put(b"Bearer t", known)
+        return cache, vouch, Shown(b"Bearer t", known, cache, "default", mark), mark
+
+    def test_the_same_again(self) -> None:
+        _, _, shown, mark = self.one()
+        assert shown.principal(b"Bearer " + b"t", "default", mark, 99.0) is ALICE
+
+    def test_another_is_looked_up(self) -> None:
+        _, _, shown, mark = self.one()
+        assert shown.principal(b"Bearer u", "default", mark, 99.0) is None
+        assert shown.principal(b"Bearer t", "other", mark, 99.0) is None, "an endpoint may ask for more"
+        assert shown.principal(b"Bearer t", "default", object(), 99.0) is None, "a reload may, too"
+
+    def test_what_has_ended_proves_nobody(self) -> None:
+        cache, vouch, shown, mark = self.one()
+        assert shown.principal(b"Bearer t", "default", mark, 100.0) is None, "it has expired"
+        cache.forget(lambda known: False)
+        assert shown.principal(b"Bearer t", "default", mark, 99.0) is None, "something was revoked since"
+        _, vouch, shown, mark = self.one()
+        vouch.valid = False
+        assert shown.principal(b"Bearer t", "default", mark, 99.0) is None, "the keys of its issuer are others"

@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from narthex.flow.policy import conditions
+from narthex.flow.policy.arguments import read_arguments, sent
 from narthex.flow.policy.conditions import (
     ENGINE_MOST_ARGUMENTS,
     MOST_TEXT,
     BadCondition,
     ConditionFailed,
     compile_condition,
-    read_arguments,
-    sent,
 )
 
 FAILED = "failed"
@@ -98,9 +97,9 @@ def test_what_is_no_condition_says_where(text: str, says: str, column: int | Non
 
 
 def test_arguments_are_read_only_where_a_condition_speaks_of_them() -> None:
-    assert compile_condition("args.a == 1").reads_arguments
-    assert compile_condition("principal.roles.exists(r, r in args.roles)").reads_arguments
-    assert not compile_condition("'eu' in principal.roles && context.endpoint == 'x'").reads_arguments
+    assert compile_condition("args.a == 1").reads == {"args"}
+    assert compile_condition("principal.roles.exists(r, r in args.roles)").reads == {"principal", "args"}
+    assert compile_condition("'eu' in principal.roles && context.endpoint == 'x'").reads == {"principal", "context"}
 
 
 def test_the_engine_does_not_walk_through_large_arguments() -> None:

@@ -217,8 +217,11 @@ class Front:
             if self._rates is not None:
                 self._rates.count_address(self._hosts.client(connection.peer[0], request), self.clock())
             if gate is not None:
-                header = headers.get(b"authorization")
-                known = gate.known(header, endpoint.name) if header is not None and not request.query else None
+                header, known, shown = headers.get(b"authorization"), None, connection.shown
+                if header is not None and not request.query:
+                    if shown is not None:
+                        known = shown.principal(header, endpoint.name, gate.mark, self.now())
+                    known = known or gate.known(connection, header, endpoint.name)
                 if known is None:
                     self._identify(gate, connection, request, endpoint, path)
                     return

@@ -15,7 +15,7 @@ from functools import lru_cache
 from ssl import cert_time_to_seconds
 from typing import TYPE_CHECKING, Any
 
-from narthex.authority.identify import Found, Identity, Presented
+from narthex.authority.identify import Found, Identity, Presented, is_key
 from narthex.errors import GatewayError, HttpRefusal, Overloaded
 from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.hosts import HostCheck, is_trusted
@@ -46,7 +46,7 @@ class Gate:
         self, identity: Identity, snapshot: Snapshot, hosts: HostCheck, paths: Mapping[bytes, EndpointSpec]
     ) -> None:
         self.identity = identity
-        self.known = identity.known
+        self.mark = identity.mark
         self.scoped = {name: one for name, one in identity.scopes.items() if one.by_tool}
         """The endpoints where single tools need scopes."""
         spec = identity.spec
@@ -59,6 +59,14 @@ class Gate:
         self._forms: dict[str, list[str]] = {}
         for path, endpoint in paths.items():
             self._forms.setdefault(endpoint.name, []).append(path.decode())
+
+    def known(self, connection: Connection, header: bytes, endpoint: str) -> Principal | None:
+        """The principal of a credential that was seen before; None: `identify`. A connection remembers its last."""
+        identity = self.identity
+        connection.shown = shown = identity.shown(header, endpoint)
+        if shown is None:
+            return identity.known(header, endpoint) if is_key(header) else None
+        return shown.principal(header, endpoint, self.mark, identity.now())
 
     def identify(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec) -> Found:
         """Who this is. Raises Unauthorized, InsufficientScope, AuthorityUnavailable, HttpRefusal."""

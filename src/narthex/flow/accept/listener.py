@@ -21,6 +21,7 @@ from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.held import Held
 from narthex.flow.identity.certificates import Certificate
+from narthex.flow.identity.verified import Shown
 from narthex.flow.outbox import Outbox
 from narthex.flow.whole import MOST, HttpRequest, RequestReader
 from narthex.types import Limits
@@ -96,7 +97,7 @@ class Connection(Replying):
     __slots__ = (
         "_chunked", "_head_only", "_keep_alive", "_kept", "_old", "_plain", "_queue", "_reading", "_refusal",
         "_refused", "_shared", "_waiters",
-        "busy", "certificate", "closing", "deadline", "fresh", "transport", "under_way",
+        "busy", "certificate", "closing", "deadline", "fresh", "shown", "transport", "under_way",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -120,6 +121,8 @@ class Connection(Replying):
         self.under_way = False
         self.fresh = True
         self.certificate: Certificate | None = None
+        self.shown: Shown | None = None
+        """The credential that it has shown last, where that was a token."""
         """Of the TLS peer, once somebody has asked for it."""
         self.deadline = 0.0
 

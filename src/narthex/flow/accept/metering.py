@@ -21,7 +21,7 @@ from narthex.flow.limit.limiter import Binding, Limiter, Reservation
 from narthex.flow.limit.prices import NO_FACTS, Price, first_fitting, result_in
 from narthex.flow.limit.spending import Spent
 from narthex.flow.limit.tokens import estimate, estimate_size
-from narthex.flow.policy.conditions import read_arguments, sent
+from narthex.flow.policy.arguments import read_arguments, sent
 from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.route.index import Target
 from narthex.telemetry.log import clean

@@ -1,7 +1,8 @@
 """Credentials that have been checked: the SHA-256 of what came -> who it is, until it expires or is revoked.
 
-A call whose token was seen before costs one hash and one look-up. Bounded, the oldest entry goes first; principals
-share their roles, groups and scopes wherever they are equal. The time is handed in.
+A call whose token was seen before costs one hash and one look-up; where its connection has just shown the same, a
+comparison (`Shown`). Bounded, the oldest entry goes first; principals share their roles, groups and scopes wherever
+they are equal. The time is handed in.
 Cases: `tests/flow/identity/test_verified.py`; what it weighs: `bench/memory.py`.
 """
 
@@ -9,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-
-import msgspec
+from typing import Final
 
 from narthex.types import Principal
 
-MOST = 50_000
+MOST: Final = 50_000
 
 
 class Vouch:
@@ -26,7 +26,7 @@ class Vouch:
         self.valid = True
 
 
-class Known(msgspec.Struct, frozen=True, gc=False):
+class Known:
     """One checked credential.
 
     Args:
@@ -35,21 +35,29 @@ class Known(msgspec.Struct, frozen=True, gc=False):
         endpoint: The only endpoint that it counts at; empty for all.
     """
 
-    principal: Principal
-    until: float
-    vouch: Vouch
-    bound: str = ""
-    endpoint: str = ""
+    __slots__ = ("bound", "endpoint", "principal", "until", "vouch")
+
+    def __init__(self, principal: Principal, until: float, vouch: Vouch, bound: str = "", endpoint: str = "") -> None:
+        self.principal: Final = principal
+        self.until: Final = until
+        self.vouch: Final = vouch
+        self.bound: Final = bound
+        self.endpoint: Final = endpoint
+
+    def holds(self, now: float) -> bool:
+        return now < self.until and self.vouch.valid
 
 
 class Verified:
     """The cache. Not thread-safe: it belongs to the loop."""
 
-    __slots__ = ("_known", "_most")
+    __slots__ = ("_known", "_most", "revoked")
 
     def __init__(self, most: int = MOST) -> None:
         self._known: dict[bytes, Known] = {}
         self._most = most
+        self.revoked = 0
+        """How often something was: what was found before that may be gone."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -57,7 +65,7 @@ class Verified:
     def get(self, header: bytes, now: float) -> Known | None:
         """What is known of this value of `Authorization`, if it still holds."""
         known = self._known.get(sha256(header).digest())
-        return known if known is not None and now < known.until and known.vouch.valid else None
+        return known if known is not None and known.holds(now) else None
 
     def put(self, header: bytes, known: Known) -> None:
         """Keep it; when full, the oldest goes."""
@@ -69,7 +77,36 @@ class Verified:
 
     def forget(self, which: Callable[[Known], bool]) -> int:
         """Drop what was revoked, one by one (some milliseconds when full). Returns how many went."""
+        self.revoked += 1
         gone = [digest for digest, known in self._known.items() if which(known)]
         for digest in gone:
             del self._known[digest]
         return len(gone)
+
+
+class Shown:
+    """The credential that a connection has shown last, and whom it proves at one endpoint by one configuration.
+
+    It lives as long as its connection, and holds what came on that: no other connection is known by it. Compared first
+    is Python's hash, which is keyed by chance: how long it takes says nothing of what is held.
+    """
+
+    __slots__ = ("_by", "_endpoint", "_header", "_known", "_revoked", "_verified")
+
+    def __init__(self, header: bytes, known: Known, verified: Verified, endpoint: str, by: object) -> None:
+        self._header = header
+        self._known = known
+        self._verified = verified
+        self._revoked = verified.revoked
+        self._endpoint = endpoint
+        self._by = by
+
+    def principal(self, header: bytes, endpoint: str, by: object, now: float) -> Principal | None:
+        """The same again, if all of this is the same, and what was found still holds; None: it is to be looked up.
+
+        `by`: stands for the configuration; after a reload it is another.
+        """
+        if self._by is not by or self._endpoint != endpoint or self._revoked != self._verified.revoked:
+            return None
+        same = hash(header) == hash(self._header) and header == self._header
+        return self._known.principal if same and self._known.holds(now) else None

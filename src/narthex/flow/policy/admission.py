@@ -17,7 +17,7 @@ from narthex.errors import Denied, InvalidParams
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.identity.scopes import Scopes
-from narthex.flow.policy.conditions import read_arguments, sent
+from narthex.flow.policy.arguments import read_arguments, sent
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.engines.engine import Engine
 from narthex.flow.policy.engines.visibility import Sight, Thing
@@ -186,46 +186,54 @@ class Admission:
         checks = self.rights.checks(kind, canonical(server, name))
         if checks.plain is not None:
             return checks.plain, params
-        facts = facts_of(self, kind, (server, name), params if checks.reads_arguments else {}, context)
-        if checks.reads_run:
+        raw = params.get("arguments") if checks.reads_arguments else None
+        facts: dict[str, Any] = {"principal": self.facts, "context": self._context(raw, context)}
+        if "resource" in checks.reads:
+            facts["resource"] = checks.resource = checks.resource or resource_of(self.site, kind, server, name)
+        if "run" in checks.reads:
             facts["run"] = run()
-        if checks.reads_arguments and "arguments" in params:
-            params = {**params, "arguments": Raw(sent(facts["args"]))}
+        facts["args"] = arguments = read(raw) if raw is not None else {}
+        if raw is not None:
+            params = {**params, "arguments": Raw(sent(arguments))}
         return checks.decide(facts), params
 
+    def _context(self, raw: Raw | None, more: Mapping[str, Any]) -> dict[str, Any]:
+        size = len(raw) if raw is not None else 0
+        return {"endpoint": self.endpoint, "environment": self.site.environment, "arguments_size": size, **more}
 
-def facts_of(
-    admission: Admission, kind: Kind, target: tuple[str, str], params: RawMap, context: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What conditions speak of, but for the run. Raises InvalidParams: the arguments cannot be read."""
-    raw = params.get("arguments")
-    arguments: Any = {}
-    if raw is not None:
-        refuse_crowd(raw)
-        try:
-            arguments = read_arguments(bytes(raw))
-        except BAD_JSON:
-            raise InvalidParams("params.arguments cannot be read") from None
-    server, name = target
+    def facts_of(
+        self, kind: Kind, server: str, name: str, params: RawMap, context: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """All that conditions can speak of, but for the run. Raises InvalidParams: the arguments cannot be read."""
+        raw = params.get("arguments")
+        return {
+            "args": read(raw) if raw is not None else {},
+            "principal": self.facts,
+            "resource": resource_of(self.site, kind, server, name),
+            "context": self._context(raw, context),
+        }
+
+
+def read(raw: Raw) -> Any:
+    """The arguments of a call, as conditions see them. Raises InvalidParams."""
+    refuse_crowd(raw)
+    try:
+        return read_arguments(bytes(raw))
+    except BAD_JSON:
+        raise InvalidParams("params.arguments cannot be read") from None
+
+
+def resource_of(site: Site, kind: Kind, server: str, name: str) -> dict[str, Any]:
+    """What conditions can say of what is called."""
     full = canonical(server, name)
-    data = admission.site.data(kind, full)
+    data = site.data(kind, full)
     return {
-        "args": arguments,
-        "principal": admission.facts,
-        "resource": {
-            "kind": kind,
-            "server": server,
-            "name": name,
-            "canonical": full,
-            "classification": data.classification,
-            "privacy": data.privacy,
-        },
-        "context": {
-            "endpoint": admission.endpoint,
-            "environment": admission.site.environment,
-            "arguments_size": len(raw) if raw is not None else 0,
-            **context,
-        },
+        "kind": kind,
+        "server": server,
+        "name": name,
+        "canonical": full,
+        "classification": data.classification,
+        "privacy": data.privacy,
     }
 
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
-
-import msgspec
+from typing import Any, Final
 
 from narthex.flow.policy.syntax import CallExpr, Const, Expr, Ident, ListExpr, Other, Select, read_checked
 
@@ -25,46 +23,10 @@ ROOTS = ("args", "principal", "resource", "context", "run")
 """What a condition can speak of. All are maps. `run` is among the facts only where a condition names it."""
 OF_COSTS = ("used", "result")
 """What formulas of prices can speak of besides."""
-_MIN, _MAX = -(1 << 63), (1 << 63) - 1
 
 Facts = Mapping[str, Any]
 """One entry for each of `ROOTS`; values are what JSON decodes to."""
 Closure = Callable[[Facts], Any]
-
-
-class Unreadable(list[Any]):
-    """In the place of arguments that conditions cannot speak of: whatever is said of them has no value. It holds the
-    value, so that it can be sent on."""
-
-
-LONG_NUMBER = re.compile(rb"[0-9]{19}").search
-"""Where this finds nothing in JSON, every integer of it fits into 64 bits."""
-
-
-def read_arguments(raw: bytes) -> Any:
-    """Arguments as conditions see them: a dict, or `Unreadable` where they are none, or where an integer does not fit
-    into CEL's 64 bits. Encoded again they are exactly what was looked at (design §3).
-
-    Raises:
-        msgspec.DecodeError: Not JSON.
-    """
-    value = msgspec.json.decode(raw)
-    readable = type(value) is dict and (LONG_NUMBER(raw) is None or fits_64_bits(value))
-    return value if readable else Unreadable([value])
-
-
-def sent(arguments: Any) -> bytes:
-    """The JSON of arguments that `read_arguments` gave."""
-    return msgspec.json.encode(arguments[0] if type(arguments) is Unreadable else arguments)
-
-
-def fits_64_bits(value: Any) -> bool:
-    """Are all integers in it of those that engines know?"""
-    if type(value) is int:
-        return _MIN <= value <= _MAX
-    if type(value) is dict:
-        return all(map(fits_64_bits, value.values()))
-    return type(value) is not list or all(map(fits_64_bits, value))
 
 
 class ConditionFailed(Exception):
@@ -79,22 +41,27 @@ class BadCondition(ValueError):
         self.column = column
 
 
-class Condition(msgspec.Struct, frozen=True):
+class Condition:
     """A compiled condition.
 
     Args:
         text: As written.
-        reads_arguments: Whether `args` is looked at: only then the arguments are decoded.
-        reads_run: Whether `run` is: what was called before.
-        met: See above.
+        reads: Which of `ROOTS` it looks at: only those need to be among the facts, and `context`.
+        value: What it says of some facts: a truth, or anything else, which is none.
         compiled: False where the engine evaluates it.
     """
 
-    text: str
-    reads_arguments: bool
-    met: Callable[[Facts], bool]
-    compiled: bool
-    reads_run: bool = False
+    __slots__ = ("_value", "compiled", "reads", "text")
+
+    def __init__(self, text: str, reads: frozenset[str], value: Closure, *, compiled: bool) -> None:
+        self.text: Final = text
+        self.reads: Final = reads
+        self.compiled: Final = compiled
+        self._value: Final = value
+
+    def met(self, facts: Facts) -> bool:
+        """Does it hold? Raises ConditionFailed."""
+        return _boolean(self._value(facts))
 
 
 class NeedsEngine(Exception):
@@ -113,12 +80,11 @@ def compile_condition(text: str) -> Condition:
     tree = engine.tree
     if _nesting(tree) > 1:
         raise BadCondition("comprehensions (all, exists, map, filter) may not stand inside each other")
-    reads, reads_run = names(tree, "args"), names(tree, "run")
+    reads = frozenset(root for root in ROOTS if names(tree, root))
     try:
-        closure = closure_of(tree)
+        return Condition(text, reads, closure_of(tree), compiled=True)
     except NeedsEngine:
-        return Condition(text, reads, engine.met, compiled=False, reads_run=reads_run)
-    return Condition(text, reads, lambda facts: _boolean(closure(facts)), compiled=True, reads_run=reads_run)
+        return Condition(text, reads, engine.met, compiled=False)
 
 
 # --- the engine

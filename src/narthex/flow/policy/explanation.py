@@ -15,7 +15,7 @@ import msgspec
 from narthex.errors import Denied
 from narthex.flow.codec.jsonrpc import RawMap, encode
 from narthex.flow.identity.who import fits
-from narthex.flow.policy.admission import Admission, facts_of
+from narthex.flow.policy.admission import Admission
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.conditions import ConditionFailed, Facts
 from narthex.flow.policy.decision import DENIED_BY_RULE, HIDDEN, Decision
@@ -68,7 +68,7 @@ def explain(
     rights, site = (grants.rights(principal, endpoint, now), grants.site) if grants is not None else (None, NOWHERE)
     admission = Admission(principal, endpoint, rights, None, site=site, runs=runs)
     check = Check(admission, context.get("address", ""), now)
-    facts = {**facts_of(admission, kind, target, params, context), "run": check.run_facts()}
+    facts = {**admission.facts_of(kind, *target, params, context), "run": check.run_facts()}
     rules = grants.rules if grants is not None else ()
     steps = tuple(_step(rule, site, principal, endpoint, kind, facts, now) for rule in rules)
     if not admission.sees(kind, *target):

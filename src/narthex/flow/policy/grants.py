@@ -14,6 +14,7 @@ from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import groupby, islice
 from operator import itemgetter
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from narthex.flow.identity.who import fits
@@ -135,25 +136,25 @@ def applies_to(grant: Grant, principal: Principal) -> bool:
 class Checks:
     """What applies to one name for one set of rights: denials first, then holds, then what allows, in file order.
 
-    `plain`: the decision where no rule needs to look at the call. `reads_arguments`: whether one does; `reads_run`:
-    whether one speaks of what was called before.
+    `plain`: the decision where no rule needs to look at the call. `reads`: what its rules look at (`conditions.ROOTS`).
+    `resource`: what they are told of it, once somebody has asked.
     """
 
-    __slots__ = ("plain", "reads_arguments", "reads_run", "rules", "visible")
+    __slots__ = ("plain", "reads", "reads_arguments", "resource", "rules", "visible")
 
     def __init__(
         self,
         visible: bool,
         rules: tuple[Rule, ...] = (),
         plain: Decision | None = None,
-        reads_arguments: bool = False,
-        reads_run: bool = False,
+        reads: frozenset[str] = frozenset(),
     ) -> None:
         self.visible = visible
         self.rules = rules
         self.plain = plain
-        self.reads_arguments = reads_arguments
-        self.reads_run = reads_run
+        self.reads = reads
+        self.reads_arguments = "args" in reads
+        self.resource: dict[str, Any] | None = None
 
     def decide(self, facts: Facts) -> Decision:
         """Deny wins, then hold, then allow; what is not allowed is denied, and so is what a rule cannot tell."""
@@ -229,9 +230,8 @@ class Rights:
         plain = rules[0].decision if rules[0].is_plain else None
         if plain is not None:
             return Checks(True, rules, plain)
-        conditions = [one.condition for one in rules if one.condition is not None]
-        reads_arguments = any(one.reads_arguments for one in conditions)
-        return Checks(True, rules, None, reads_arguments, any(one.reads_run for one in conditions))
+        reads = frozenset().union(*(one.condition.reads for one in rules if one.condition is not None))
+        return Checks(True, rules, None, reads)
 
     def known(self, index: Index) -> int | None:
         """Which items of a list are visible, as bits: the i-th for the i-th of its targets. None: `working` it out."""
@@ -281,7 +281,7 @@ class Grants:
     def __init__(self, grants: tuple[Grant, ...], site: Site = NOWHERE) -> None:
         self.rules = tuple(map(compile_rule, grants))
         self.site = site
-        self.reads_run = any(one.condition is not None and one.condition.reads_run for one in self.rules)
+        self.reads_run = any(one.condition is not None and "run" in one.condition.reads for one in self.rules)
         self._ends = sorted(one.expires_at for one in grants if one.expires_at)
         self._windows = any(one.hours is not None for one in grants)
         self._rights: dict[tuple[int, ...], Rights] = {}

@@ -19,8 +19,8 @@ Finder = Callable[[str], Iterable[Span]]
 DETECTORS: Final = ("secrets", "keys", "jwts", "cards", "ibans", "emails", "ssns")
 """`secrets`: what stands behind a name such as `password`, in an Authorization header, in a URL. `keys`: tokens of
 known providers, private keys. `ssns`: numbers of US social security."""
-_SHORTEST: Final = 8
-"""Characters of a text in which something can be found."""
+SHORTEST: Final = {"secrets": 8, "keys": 20, "jwts": 17, "cards": 13, "ibans": 15, "emails": 5, "ssns": 11}
+"""Characters of a text in which such a thing can be found."""
 
 # --- tokens of providers: a mark that must stand in the text, and the whole form
 _TOKENS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
@@ -77,7 +77,9 @@ _VALUE: Final = re.compile(
     r"(?i)(?:(?:bearer|basic|digest|negotiate)\s+)?(?:\"([^\"\r\n]+)|'([^'\r\n]+)|([^\s\"',;&<>{}\[\]]{3,}))"
 )
 _LINE: Final = re.compile(r"[^\r\n]+")
-_SPOKEN: Final = re.compile(rf"(?i)\b(?:{_NAMES})\s(?:is|was)\s([^\s\"',;]{{3,}})")
+_SPOKEN: Final = re.compile(r"\s(?:is|was)\s([^\s\"',;]{3,})")
+_BEFORE: Final = 40
+"""Characters in front of a value in which its name is looked for."""
 _SCHEME: Final = re.compile(r"(?i)\b(?:bearer|basic|digest|negotiate)\s([A-Za-z0-9._~+/=-]{8,})")
 _URL: Final = re.compile(r"://[^\s/:@\"']*:([^\s/@\"']+)@")
 
@@ -117,14 +119,19 @@ def masked(text: str, kinds: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     Args:
         kinds: Of `DETECTORS`, in the order in which they look: what one has masked, the next does not see.
     """
-    if len(text) < _SHORTEST:
-        return text, ()
     found = []
     for kind in kinds:
+        if len(text) < SHORTEST[kind]:
+            continue
         text, more = _without(text, kind, FINDERS[kind])
         if more:
             found.append(kind)
     return text, tuple(found)
+
+
+def likely(text: str, kinds: Iterable[str]) -> tuple[str, ...]:
+    """Those of the kinds that may be found in a part of this text; of the others there is surely none."""
+    return tuple(kind for kind in kinds if _HINTS[kind](text))
 
 
 def names_a_secret(name: str) -> bool:
@@ -167,7 +174,9 @@ def _secrets(text: str) -> Iterable[Span]:
     if any(mark in lower for mark in _NAME_MARKS):
         found += (match.span(2) for match in _QUOTED.finditer(text) if names_a_secret(match[1]))
         found += _assigned(text)
-        found += (match.span(1) for match in _SPOKEN.finditer(text))
+        for match in _SPOKEN.finditer(text):
+            if names_a_secret(text[max(0, match.start() - _BEFORE) : match.start()]):
+                found.append(match.span(1))
     if any(mark in lower for mark in ("bearer ", "basic ", "digest ", "negotiate ")):
         found += (match.span(1) for match in _SCHEME.finditer(text))
     if "://" in text and "@" in text:
@@ -190,13 +199,14 @@ def _assigned(text: str) -> Iterator[Span]:
 def _cards(text: str) -> Iterator[Span]:
     for match in _CARD.finditer(text):
         start, end = match.span(1)
-        if _is_card(match[1]):
+        if is_card(match[1]):
             yield start, end
-        elif match[2] and end - start > 19 and _is_card(match[1][:19]):  # three digits that stand behind one
+        elif match[2] and end - start > 19 and is_card(match[1][:19]):  # three digits that stand behind one
             yield start, start + 19
 
 
-def _is_card(text: str) -> bool:
+def is_card(text: str) -> bool:
+    """Does it begin as cards of its length do, and does its check digit fit?"""
     digits = text.replace(" ", "").replace("-", "")
     fits = any(len(digits) in lengths and start.match(digits) for start, lengths in _BRANDS)
     return fits and luhn(digits) and len(set(digits)) > 1
@@ -237,6 +247,20 @@ def _spans(pattern: re.Pattern[str], mark: str) -> Finder:
     return lambda text: (match.span() for match in pattern.finditer(text)) if mark in text else ()
 
 
+def _hints_at_secrets(text: str) -> bool:
+    lower = text.lower()
+    return any(mark in lower for mark in (*_NAME_MARKS, "bearer", "basic", "digest", "negotiate")) or "@" in text
+
+
+_HINTS: Final[Mapping[str, Callable[[str], object]]] = {
+    "secrets": _hints_at_secrets,
+    "keys": lambda text: any(mark in text for marks, _ in _TOKEN_RULES for mark in marks),
+    "jwts": lambda text: "eyJ" in text,
+    "cards": re.compile(r"\d{4}[ -]?\d{4}").search,
+    "ibans": re.compile(r"[A-Za-z]{2}\d\d ?[A-Za-z0-9]{4}").search,
+    "emails": lambda text: "@" in text,
+    "ssns": re.compile(r"\d{3}-\d\d-\d{4}").search,
+}
 FINDERS: Final[Mapping[str, Finder]] = {
     "secrets": _secrets,
     "keys": _keys,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
-from narthex.telemetry.payloads.detectors import DETECTORS, masked, names_a_secret
+from narthex.telemetry.payloads.detectors import DETECTORS, is_card, likely, masked, names_a_secret
 
 Part = Literal["arguments", "result", "error"]
 POINTER, NAME = "pointer", "name"
@@ -39,7 +39,6 @@ class Redactor:
     def __init__(self, pointers: Iterable[str] = (), detectors: Sequence[str] = DETECTORS) -> None:
         self._steps = [_steps(one) for one in pointers]
         self._detectors = tuple(detectors)
-        self._by_name = "secrets" in self._detectors
 
     def applied(self, raw: bytes, part: Part) -> tuple[bytes, tuple[str, ...]]:
         """The same without it, and what has taken out something: kinds of detectors, `pointer`, `name`.
@@ -53,9 +52,17 @@ class Redactor:
             for steps in self._steps:
                 if steps[:1] == [part]:
                     value = self._pointed(value, steps[1:], found)
-            return _encode(self._looked(value, found, 0)), tuple(sorted(found))
+            whole = _encode(value)
+            if kinds := self._likely(whole.decode()):
+                whole = _encode(_Look(kinds, found).at(value))
+            return whole, tuple(sorted(found))
         except (*BAD_JSON, RecursionError):
             raise Unreadable from None
+
+    def _likely(self, text: str) -> tuple[str, ...]:
+        """Which detectors may find something: mostly none, and then no value is looked at on its own. In JSON that is
+        a text of JSON, characters may stand as their numbers: then all."""
+        return self._detectors if "\\u" in text else likely(text, self._detectors)
 
     def _pointed(self, value: Any, steps: list[str], found: set[str]) -> Any:
         """Without what a pointer leads to; what a tool says in `structuredContent` it may say again in its texts."""
@@ -72,36 +79,46 @@ class Redactor:
             return block
         return {**block, "text": _encode(_taken_out(inner, steps, found)).decode()}
 
-    def _looked(self, value: Any, found: set[str], depth: int) -> Any:
-        """Every text and number of a value, and the names of members."""
+
+class _Look:
+    """One look at all texts, numbers and names of a value. `found` takes what has taken out something."""
+
+    def __init__(self, kinds: tuple[str, ...], found: set[str]) -> None:
+        self._kinds, self._found = kinds, found
+        self._by_name, self._cards = "secrets" in kinds, "cards" in kinds
+        self._names: dict[str, tuple[str, bool]] = {}
+
+    def at(self, value: Any, depth: int = 0) -> Any:
         if isinstance(value, str):
-            return self._text(value, found, depth)
+            return self._text(value, depth)
         if isinstance(value, dict):
-            return {
-                self._text(name, found, _DEEPEST): self._member(name, one, found, depth) for name, one in value.items()
-            }
+            return dict(self._member(name, one, depth) for name, one in value.items())
         if isinstance(value, list):
-            return [self._looked(one, found, depth) for one in value]
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            text, kinds = masked(str(value), self._detectors)
-            found.update(kinds)
-            return text if kinds else value
+            return [self.at(one, depth) for one in value]
+        if self._cards and isinstance(value, int) and value > 10**12:
+            return self._masked(str(value)) if is_card(str(value)) else value
         return value
 
-    def _member(self, name: str, value: Any, found: set[str], depth: int) -> Any:
-        said = value is not None and value != "" and not isinstance(value, bool)
-        if said and self._by_name and names_a_secret(name):
-            found.add(NAME)
-            return f"[redacted: {NAME}]"
-        return self._looked(value, found, depth)
+    def _member(self, name: str, value: Any, depth: int) -> tuple[str, Any]:
+        known = self._names.get(name)
+        if known is None:  # mostly the same few
+            known = self._names[name] = self._masked(name), self._by_name and names_a_secret(name)
+        shown, is_secret = known
+        if is_secret and value is not None and value != "" and not isinstance(value, bool):
+            self._found.add(NAME)
+            return shown, f"[redacted: {NAME}]"
+        return shown, self.at(value, depth)
 
-    def _text(self, text: str, found: set[str], depth: int) -> str:
+    def _text(self, text: str, depth: int) -> str:
         inner = _json_in(text) if depth < _DEEPEST else None
-        if inner is not None:
-            kept = self._looked(inner, found, depth + 1)
-            return text if kept == inner else _encode(kept).decode()
-        text, kinds = masked(text, self._detectors)
-        found.update(kinds)
+        if inner is None:
+            return self._masked(text)
+        kept = self.at(inner, depth + 1)
+        return text if kept == inner else _encode(kept).decode()
+
+    def _masked(self, text: str) -> str:
+        text, kinds = masked(text, self._kinds)
+        self._found.update(kinds)
         return text
 
 

@@ -23,6 +23,7 @@ RANK = {
     "narthex.call": 0,
     "narthex.compiled": 0,
     "narthex.policies": 0,
+    "narthex.kept": 0,
     "narthex.quotas": 0,
     "narthex.secret": 0,
     "narthex.types": 0,

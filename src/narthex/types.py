@@ -17,6 +17,8 @@ from narthex.caches import CacheRule as CacheRule
 from narthex.caches import CacheSpec as CacheSpec
 from narthex.caches import ClearRule as ClearRule
 from narthex.call import Call as Call
+from narthex.kept import PayloadSpec as PayloadSpec
+from narthex.kept import Retention as Retention
 from narthex.policies import ApprovalSpec as ApprovalSpec
 from narthex.policies import DecisionLogSpec as DecisionLogSpec
 from narthex.policies import HoldTerms as HoldTerms
@@ -617,6 +619,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     audit_reads: tuple[str, ...] = ()
     audit_inputs: Literal["none", "digest", "full"] = "none"
     """What is recorded of what a decision was taken on."""
+    audit_payloads: PayloadSpec = PayloadSpec()
+    retention: Retention = Retention()
     policy_admin: bool = False
     """Does the policy decide on the admin side, too?"""
     policy: RegoSpec | OpaSpec | None = None

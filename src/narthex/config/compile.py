@@ -31,6 +31,7 @@ from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
 from narthex.config.grants import compile_approvals, compile_grants
 from narthex.config.identity import IdentityCompiler
+from narthex.config.kept import compile_kept
 from narthex.config.limits import compile_hooks, compile_limits, compile_teams, counted_claims
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
@@ -193,6 +194,7 @@ class _Compiler:
             audit_dir=self._audit_dir(),
             audit_checkpoints=self._audit_checkpoints(),
             **self._audit_rules(),
+            **compile_kept(settings.audit, servers, endpoints, self.reading),
             audit_inputs=self.settings.audit.inputs if self.settings.audit is not None else "none",
             listen=listen,
             admin_listen=admin,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex.telemetry.payloads.detectors import DETECTORS, FINDERS, is_iban, luhn, masked, names_a_secret
+from narthex.kept import DETECTORS
+from narthex.telemetry.payloads.detectors import FINDERS, is_iban, luhn, masked, names_a_secret
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIB\n-----END EC PRIVATE KEY-----"

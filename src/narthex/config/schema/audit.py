@@ -6,8 +6,79 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from narthex.config.kinds import FILE, GLOBS, Choice, Group, Setting
+from narthex.config.kinds import FILE, GLOBS, NAME, Choice, Flag, Group, Listed, Setting, duration
+from narthex.config.schema.data import OF_CLASSIFICATION
+from narthex.config.schema.prices import POINTER
+from narthex.kept import DETECTORS
 from narthex.types import Durable
+
+
+_FOREVER = duration("1h", "36500d")
+
+
+class PayloadSettings(msgspec.Struct, frozen=True):
+    """What is kept of some calls. A rule without patterns is for all of them."""
+
+    keep: Annotated[
+        Literal["full", "redacted", "none"] | None,
+        Setting(
+            Choice(("full", "redacted", "none")),
+            "`redacted`: without what `redact` names; `full`: as it was relayed, secrets included.",
+            default="required",
+        ),
+    ] = None
+    parts: Annotated[
+        tuple[str, ...],
+        Setting(
+            Listed(Choice(("arguments", "result")), "parts"),
+            "Of the call's arguments, of its result (or error), or of both.",
+            default="both",
+        ),
+    ] = ()
+    endpoints: Annotated[tuple[str, ...], Setting(Listed(NAME, "endpoints"), "At these endpoints.", default="all")] = ()
+    servers: Annotated[tuple[str, ...], Setting(Listed(NAME, "servers"), "Of these servers.", default="all")] = ()
+    tools: Annotated[tuple[str, ...], Setting(GLOBS, "Of these tools.", default="all")] = ()
+    prompts: Annotated[tuple[str, ...], Setting(GLOBS, "Of these prompts.", default="all")] = ()
+    resources: Annotated[tuple[str, ...], Setting(GLOBS, "Of these resources.", default="all")] = ()
+    classification: Annotated[
+        tuple[str, ...], Setting(OF_CLASSIFICATION, "Of what is classed so; what is not classed is `restricted`.")
+    ] = ()
+
+
+class RedactSettings(msgspec.Struct, frozen=True):
+    """What nobody is to read in a payload."""
+
+    pointers: Annotated[
+        tuple[str, ...],
+        Setting(
+            Listed(POINTER, "JSON pointers"),
+            "Places: `/arguments/…`, `/result/…` or `/error/…`; `*` stands for every member or element.",
+        ),
+    ] = ()
+    detectors: Annotated[
+        tuple[str, ...],
+        Setting(
+            Listed(Choice(DETECTORS), "detectors"),
+            "What is looked for in every text: `secrets` (behind names such as password or token, in headers, in URLs),"
+            " `keys` (tokens of known providers, private keys), `jwts`, `cards` and `ibans` by their check digits,"
+            " `emails`, `ssns` (US social security).",
+        ),
+    ] = DETECTORS
+
+
+class RetentionSettings(msgspec.Struct, frozen=True):
+    """How long something stays. What is older is removed by the day, and a record says so."""
+
+    records: Annotated[
+        float | None, Setting(_FOREVER, "Segments of the journal.", default="for ever", nullable=True)
+    ] = None
+    payloads: Annotated[float | None, Setting(_FOREVER, "Payloads.", default="for ever", nullable=True)] = None
+    public: Annotated[float | None, Setting(_FOREVER, "Payloads classed so.", default="as `payloads`")] = None
+    internal: Annotated[float | None, Setting(_FOREVER, "Payloads classed so.", default="as `payloads`")] = None
+    confidential: Annotated[float | None, Setting(_FOREVER, "Payloads classed so.", default="as `payloads`")] = None
+    restricted: Annotated[
+        float | None, Setting(_FOREVER, "Payloads classed so, and what is not classed.", default="as `payloads`")
+    ] = None
 
 
 class AuditSettings(msgspec.Struct, frozen=True):
@@ -51,6 +122,42 @@ class AuditSettings(msgspec.Struct, frozen=True):
             " server says of its own tools (`readOnlyHint`) is not believed.",
         ),
     ] = ()
+    payloads: Annotated[
+        tuple[PayloadSettings, ...],
+        Setting(
+            Listed(Group(PayloadSettings, "a map with the settings of a rule"), "rules"),
+            "What is kept of what calls say, in files apart from the records, where it can be erased. The first rule that"
+            " fits counts, for the arguments and for the result; a policy's obligation `log` goes before.",
+        ),
+    ] = ()
+    redact: Annotated[
+        RedactSettings,
+        Setting(
+            Group(RedactSettings, "a map `{pointers, detectors}`"),
+            "What is taken out of payloads that are kept `redacted`, before anything is hashed or written.",
+        ),
+    ] = RedactSettings()
+    seal: Annotated[
+        bool,
+        Setting(Flag(), "Payloads are sealed for the disk, with the master key as secrets are: who has only the files"
+                " cannot read them."),
+    ] = False
+    retention: Annotated[
+        RetentionSettings,
+        Setting(
+            Group(RetentionSettings, "a map of durations"),
+            "How long records and payloads stay; what a legal hold covers stays longer.",
+        ),
+    ] = RetentionSettings()
+    compress_after: Annotated[
+        float | None,
+        Setting(
+            duration("1m", "3650d"),
+            "Files that have been closed for so long are compressed (gzip). All commands read them so, too.",
+            default="never",
+            nullable=True,
+        ),
+    ] = None
     on_failure: Annotated[
         Literal["block", "degrade"],
         Setting(

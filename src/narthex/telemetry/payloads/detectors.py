@@ -16,9 +16,6 @@ from typing import Final
 Span = tuple[int, int]
 Finder = Callable[[str], Iterable[Span]]
 """Finds in the order in which they begin."""
-DETECTORS: Final = ("secrets", "keys", "jwts", "cards", "ibans", "emails", "ssns")
-"""`secrets`: what stands behind a name such as `password`, in an Authorization header, in a URL. `keys`: tokens of
-known providers, private keys. `ssns`: numbers of US social security."""
 SHORTEST: Final = {"secrets": 8, "keys": 20, "jwts": 17, "cards": 13, "ibans": 15, "emails": 5, "ssns": 11}
 """Characters of a text in which such a thing can be found."""
 
@@ -117,7 +114,7 @@ def masked(text: str, kinds: Iterable[str]) -> tuple[str, tuple[str, ...]]:
     """A text with each find as `[redacted: KIND]`, and the kinds that were found.
 
     Args:
-        kinds: Of `DETECTORS`, in the order in which they look: what one has masked, the next does not see.
+        kinds: Of `kept.DETECTORS`, in the order in which they look: what one has masked, the next does not see.
     """
     found = []
     for kind in kinds:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
-from narthex.telemetry.payloads.detectors import DETECTORS, is_card, likely, masked, names_a_secret
+from narthex.kept import DETECTORS
+from narthex.telemetry.payloads.detectors import is_card, likely, masked, names_a_secret
 
 Part = Literal["arguments", "result", "error"]
 POINTER, NAME = "pointer", "name"
@@ -33,7 +34,7 @@ class Redactor:
 
     Args:
         pointers: `/arguments/…`, `/result/…`, `/error/…`; `*` is every member or element.
-        detectors: Of `detectors.DETECTORS`.
+        detectors: Of `kept.DETECTORS`.
     """
 
     def __init__(self, pointers: Iterable[str] = (), detectors: Sequence[str] = DETECTORS) -> None:

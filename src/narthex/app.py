@@ -64,6 +64,7 @@ from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.log import Logs, start_line
+from narthex.telemetry.payloads.using import use_payloads
 from narthex.types import Address, Principal, Snapshot, TlsFiles
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ class Gateway:
         second = Path(snapshot.audit_checkpoints) if snapshot.audit_checkpoints else None
         if before is not None and snapshot.audit_dir and (before.folder, before.second) == (folder, second):
             before.blocks = snapshot.audit_blocks
+            use_payloads(before, snapshot, self._keys)
             return
         self.journal = None
         if snapshot.audit_dir:
@@ -248,6 +250,7 @@ class Gateway:
             on_loop = asyncio.get_running_loop().call_soon_threadsafe
             signer, blocks = load_signer(Path(snapshot.state_dir)), snapshot.audit_blocks
             self.journal = Journal(folder, signer, second=second, blocks=blocks, on_loop=on_loop)
+            use_payloads(self.journal, snapshot, self._keys)
         journal = self.journal
         self.front.record = journal.add if journal is not None else None
         self.front.is_full = (lambda: journal.is_full) if journal is not None else bool
@@ -374,6 +377,8 @@ class Gateway:
             self._keys, ring = keys, KeyRing(keys)
             self.sessions.take_keys(ring)
             self.front.handles.take_keys(ring)
+            if self.journal is not None:
+                use_payloads(self.journal, self.snapshot, self._keys)
             _log.info("the keys have changed: %d are known", len(keys))
 
     def servers(self) -> list[ServerStatus]:

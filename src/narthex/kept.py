@@ -38,8 +38,8 @@ class PayloadSpec(msgspec.Struct, frozen=True):
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """Seconds that records and payloads stay, None for ever. `groups`: payloads by how confidential they are, where that
-    is not as `payloads`. `compress_after_s`: files that are closed are compressed then."""
+    """Seconds that records and payloads stay, None for ever. `groups`: payloads by how confidential they are, where
+    that is not as `payloads`. `compress_after_s`: files that are closed are compressed then."""
 
     records_s: float | None = None
     payloads_s: float | None = None

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from narthex.errors import ConfigError
 from narthex.telemetry.alerts import AlertEntry
@@ -25,7 +25,11 @@ from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.audit.checkpoints import Signer
 from narthex.telemetry.audit.elsewhere import Elsewhere
 from narthex.telemetry.audit.segments import MOST_BYTES, SIGN_RECORDS, SIGN_S, Segments, sync_file
+from narthex.telemetry.payloads.entries import keep_payloads, no_room, notes_of_begin
 from narthex.telemetry.record import Entry, id_of, line_of, line_of_lost
+
+if TYPE_CHECKING:
+    from narthex.telemetry.payloads.writing import Payloads
 
 CAPACITY = 32_768
 """Entries that may wait for the disk: some megabytes."""
@@ -86,8 +90,11 @@ class Journal:
         self._hurry = threading.Event()
         self._closing = threading.Event()
         self._elsewhere = Elsewhere(second) if second is not None else None
+        self.payloads: Payloads | None = None
+        """Where what calls say is kept; None: nowhere."""
+        self._sync = sync
         self._segments = Segments(
-            folder, signer, self._id(now()), new_id=self._id, sync=sync, most_bytes=most_bytes,
+            folder, signer, self._id(now()), new_id=self._id, sync=self._sync_both, most_bytes=most_bytes,
             elsewhere=self._elsewhere.put if self._elsewhere is not None else None,
         )  # fmt: skip
         try:
@@ -124,12 +131,16 @@ class Journal:
             if entry.done is not None:
                 self._deliver([entry.done], FULL)
             return
-        if entry.call is not None:
+        if entry.call is not None or entry.keep is not None:
             if self._kept - self._let_go > MOST_KEPT:
-                entry.call = None
                 self.without_input += 1
+                if entry.keep is not None:
+                    entry.notes = no_room(entry.keep)
+                entry.call = entry.keep = entry.arguments = None
+                entry.answer = ()
             else:
-                self._kept += entry.bytes_in
+                entry.held = entry.bytes_in + (entry.bytes_out if entry.keep is not None else 0)
+                self._kept += entry.held
         if entry.call is None and entry.check is not None and entry.event != "begin":
             entry.check.params = {}  # or they would wait for the disk
         self._put(entry)
@@ -165,10 +176,18 @@ class Journal:
             if self._closing.is_set() and (not done or not self._more):
                 with suppress(OSError):
                     self._segments.close(self._now())
+                if self.payloads is not None:
+                    self.payloads.close()
                 return
             if self._more:
                 self._wake.set()
             self._hurry.wait(FLUSH_S if done else RETRY_S)  # many records share one wake-up of this thread
+
+    def _sync_both(self, file: int) -> None:
+        """No record is on the disk before the payloads that it names."""
+        if self.payloads is not None:
+            self.payloads.commit()
+        self._sync(file)
 
     @property
     def _more(self) -> bool:
@@ -182,6 +201,8 @@ class Journal:
                 if not segments.pending:
                     segments.turn(self._now())
                     self._seal()
+                if self.payloads is not None:
+                    self.payloads.flush()
                 segments.flush()
                 if self._waiting or segments.is_due(self._now()):
                     segments.commit(self._now())
@@ -221,11 +242,16 @@ class Journal:
             count, self._told = self.lost - self._told, self.lost
             segments.add(line_of_lost(count, self._now(), self._id(self._now())))
         for _ in range(min(len(self._entries), max(1, SIGN_RECORDS - segments.unsigned))):
-            entry = self._entries.popleft()
-            if isinstance(entry, Entry) and entry.call is not None:
-                self._let_go += entry.bytes_in
+            entry, id_ = self._entries[0], self._id(self._entries[0].at)
+            if isinstance(entry, Entry):
+                if entry.keep is not None and self.payloads is not None:
+                    id_ = entry.id = entry.id or id_
+                    keep_payloads(entry, entry.keep, self.payloads, self._now())  # of no disk: it is tried again
+                if entry.begun is not None and entry.begun.notes is not None:
+                    entry.notes = {**notes_of_begin(entry.begun), **(entry.notes or {})}
+                self._let_go += entry.held
+            self._entries.popleft()
             try:
-                id_ = self._id(entry.at)
                 record = line_of(entry, id_) if isinstance(entry, Entry) else entry.line(id_)
             except Exception:  # text that is no Unicode, say: one record must not cost all that follow
                 _log.exception("a record of a call cannot be written down")

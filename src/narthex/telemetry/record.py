@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from narthex import __version__
+from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.limit.money import show_money
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.evidence.again import Again, Asked
 from narthex.flow.route.names import canonical
 from narthex.telemetry.accounts import OUTCOMES
 from narthex.telemetry.inputs import input_of
+from narthex.telemetry.payloads.lines import Note
+from narthex.telemetry.payloads.rules import KeptParts
 from narthex.types import Call, Principal
 
 FORM = 1
+Buffer = bytes | memoryview | Raw
 Inputs = Literal["none", "digest", "full"]
 Event = Literal["call", "refused", "begin", "admin"]
 """`refused`: it was turned away before it was known where it leads, a malformed one say; but not before who calls.
@@ -75,6 +79,17 @@ class Entry(msgspec.Struct):
     """Seconds since 1970; set by the journal."""
     begun: Entry | None = None
     """The record that said that it begins, where there is one."""
+    result_digest: str = ""
+    keep: KeptParts | None = None
+    """What is kept of `arguments` and `answer`, the value of the answer's `result` or `error` in pieces, as it was
+    relayed; None: nothing."""
+    arguments: Buffer | None = None
+    answer: Sequence[Buffer] = ()
+    is_error: bool = False
+    held: int = 0
+    """Bytes of the call that wait with it; set by the journal, as `id` and `notes`: what the record says of them."""
+    id: str = ""
+    notes: dict[str, Note] | None = None
     done: Callable[[str], None] | None = None
     """Who waits for the record: told on the event loop that it is on the disk, by an empty text, or why it is not."""
     seq: int = 0
@@ -158,6 +173,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     """Of an answer from memory: seconds since its server gave it."""
     arguments_digest: str = ""
     """`sha256:` and the hexadecimal digits of what the client sent, byte for byte."""
+    result_digest: str = ""
+    """The same of the `result`, or of the server's `error`, as the client got it."""
+    payload: dict[str, Note] | None = None
     policy: Said | None = None
     shadow: Said | None = None
     input: dict[str, Any] | None = None
@@ -219,6 +237,8 @@ def line_of(entry: Entry, id_: str) -> bytes:
         cache=entry.cache,
         age=round(entry.age, 3) if entry.cache in ("hit", "stale") else None,
         arguments_digest=entry.arguments_digest,
+        result_digest=entry.result_digest,
+        payload=entry.notes,
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),
         input=_input(entry),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex.telemetry.payloads.redacting import Part, Redactor, Unreadable
+from narthex.telemetry.payloads.lines import Part
+from narthex.telemetry.payloads.redacting import Redactor, Unreadable
 
 CARD = "4111111111111111"
 

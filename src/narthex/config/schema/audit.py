@@ -12,7 +12,6 @@ from narthex.config.schema.prices import POINTER
 from narthex.kept import DETECTORS
 from narthex.types import Durable
 
-
 _FOREVER = duration("1h", "36500d")
 
 
@@ -41,7 +40,8 @@ class PayloadSettings(msgspec.Struct, frozen=True):
     prompts: Annotated[tuple[str, ...], Setting(GLOBS, "Of these prompts.", default="all")] = ()
     resources: Annotated[tuple[str, ...], Setting(GLOBS, "Of these resources.", default="all")] = ()
     classification: Annotated[
-        tuple[str, ...], Setting(OF_CLASSIFICATION, "Of what is classed so; what is not classed is `restricted`.")
+        tuple[str, ...],
+        Setting(OF_CLASSIFICATION, "Of what is classed so; what is not classed is `restricted`.", default="any"),
     ] = ()
 
 
@@ -126,8 +126,8 @@ class AuditSettings(msgspec.Struct, frozen=True):
         tuple[PayloadSettings, ...],
         Setting(
             Listed(Group(PayloadSettings, "a map with the settings of a rule"), "rules"),
-            "What is kept of what calls say, in files apart from the records, where it can be erased. The first rule that"
-            " fits counts, for the arguments and for the result; a policy's obligation `log` goes before.",
+            "What is kept of what calls say, in files apart from the records, where it can be erased. The first rule"
+            " that fits counts, for the arguments and for the result; a policy's obligation `log` goes before.",
         ),
     ] = ()
     redact: Annotated[
@@ -139,8 +139,11 @@ class AuditSettings(msgspec.Struct, frozen=True):
     ] = RedactSettings()
     seal: Annotated[
         bool,
-        Setting(Flag(), "Payloads are sealed for the disk, with the master key as secrets are: who has only the files"
-                " cannot read them."),
+        Setting(
+            Flag(),
+            "Payloads are sealed for the disk, with the master key as secrets are: who has only the files"
+            " cannot read them.",
+        ),
     ] = False
     retention: Annotated[
         RetentionSettings,

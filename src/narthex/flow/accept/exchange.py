@@ -22,6 +22,7 @@ from narthex.flow.accept.lasting import Lasting, lasting_of, when_recorded
 from narthex.flow.accept.metering import Metered
 from narthex.flow.accept.needs import PARKED, found, meet, reach
 from narthex.flow.accept.refusals import error_lines, status_of
+from narthex.flow.accept.relayed import MOST_KEPT, Relayed
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.response import Response
 from narthex.flow.codec.failures import for_era
@@ -57,10 +58,10 @@ class Exchange:
     """A call that goes to a server. `only_server` is the one whose state a retry brings."""
 
     __slots__ = (
-        "_ending", "_sending", "_task", "_walk", "answered", "began_at", "caching", "call", "channel", "check", "code",
-        "deadline", "flight", "front", "inputs", "lasting", "metadata_url", "metered", "only_server", "out", "outcome",
-        "over", "passed", "response", "server", "server_name", "size_in", "source", "takes_events", "target_name",
-        "unheard", "viewer", "word",
+        "_ending", "_sending", "_task", "_walk", "answer", "answered", "began_at", "caching", "call", "channel",
+        "check", "code", "deadline", "flight", "front", "inputs", "lasting", "metadata_url", "metered", "only_server",
+        "out", "outcome", "over", "passed", "response", "server", "server_name", "size_in", "source", "takes_events",
+        "target_name", "unheard", "viewer", "word",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +104,7 @@ class Exchange:
         self.metered: Metered | None = None  # what it takes of the limits; None where it counts in none
         self.caching: Caching | None = None  # what the cache does for it; None: nothing
         self.lasting: Lasting | None = None  # its records wait for the disk; None where they do not
+        self.answer: Sequence[Any] | Relayed = ()  # what the client is answered, until that is recorded
         self.metadata_url = ""  # for the challenge of one that lacks scopes
 
     # --- driving the walk
@@ -248,6 +250,7 @@ class Exchange:
         self.call, self.size_in, self.takes_events = call, size_in, takes_events
         self.began_at = self.front.clock()
         self.response.attach(connection)
+        self.answer = ()
         connection.exchange = self
         try:
             self.inputs.retried(answers)
@@ -260,7 +263,7 @@ class Exchange:
 
     def end_round(self, members: bytes, outcome: int = _OK) -> None:
         """Answer the client's request with a result that asks, and let go of its connection."""
-        parts = result(self, members)
+        self.answer = parts = result(self, members)
         self.front.calls.streams.discard(self)
         when_recorded(self.lasting, partial(self._end_round, (b"".join(parts),)))
         self.front.account(self, outcome, self.response.size)
@@ -294,7 +297,7 @@ class Exchange:
             self.turn_back(ContentBlocked("the client reads too slowly"))
 
     def respond(self, parts: Sequence[Any], end: End | None = None) -> None:
-        response = self.response
+        response, self.answer = self.response, parts
         self.answered = True
         if self.check is not None:
             self.check.end(end or ("done" if self.outcome == _OK else "failed"))
@@ -334,9 +337,15 @@ class Exchange:
                 return False
             self.caching.begins_to_answer()
         lines = self.metered.lines() if self.metered is not None else b""
-        return self.response.splice(self.call, out.id, channel.dialect.era, head, total, lines)
+        if not self.response.splice(self.call, out.id, channel.dialect.era, head, total, lines):
+            return False
+        if self.front.record is not None and (spliced := self.response.spliced) is not None:
+            self.answer = Relayed(spliced.skip, spliced.extra, keep=total <= MOST_KEPT)
+        return True
 
     def chunk(self, data: bytes) -> None:
+        if isinstance(self.answer, Relayed):
+            self.answer.piece(data)
         self.response.piece(data)
 
     def finished(self) -> None:
@@ -351,8 +360,8 @@ class Exchange:
             if self.metered is not None:
                 self.metered.answered(response.size)
             self.deadline = self.front.tick + 1.0 + LINGER_S
-            if response.connection is not None:
-                response.end_pieces()
+            response.end_pieces()
+            if not self.over:  # a client that has gone, of a call that went on: it was answered none the less
                 self.front.account(self, _OK, response.size)
         if not self.answered:
             self.turn_back(UpstreamUnavailable("the server ended its answer without a response", sent=True))

@@ -70,6 +70,7 @@ from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
 from narthex.telemetry.log import Logs
+from narthex.telemetry.payloads.rules import Rules, keeps_payloads
 from narthex.telemetry.record import Entry
 from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Snapshot
 
@@ -178,6 +179,8 @@ class Front:
             admissions if snapshot.audit_inputs != "none" or snapshot.trial else None
         )
         self.limited = self.metering.apply(snapshot)
+        self.payloads = Rules(snapshot.audit_payloads, site) if keeps_payloads(snapshot) else None
+        """What is kept of what calls say; None: nothing."""
         self.durability = durability_of(snapshot)
         """Which calls wait for their records; None: none."""
         self._rates = rates_of(snapshot.limits, self._rates)

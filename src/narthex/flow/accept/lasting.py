@@ -85,6 +85,8 @@ class Lasting:
     def ended(self, entry: Entry) -> None:
         """The record of the end: whoever waits for it is told."""
         entry.begun = self._begun
+        if self._begun is not None:
+            entry.arguments = None  # they were kept then
         if self._write is not None:
             entry.done = self.recorded
 

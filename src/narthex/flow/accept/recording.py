@@ -6,21 +6,28 @@ Cases: `tests/flow/accept/test_recording.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from narthex.errors import GatewayError, RateLimited
+from narthex.flow.accept.relayed import Relayed, digest_of, value_of
 from narthex.flow.policy.check import Check
+from narthex.flow.policy.engines.obligations import value_of as obligation
 from narthex.flow.policy.evidence.again import Again
 from narthex.flow.upstream.viewers import account_in
+from narthex.flow.walk import KIND_OF
 from narthex.telemetry.accounts import OUTCOME, outcome_of
+from narthex.telemetry.payloads.rules import LOG, KeptParts
 from narthex.telemetry.record import LONGEST, Entry
 from narthex.types import Call, Principal, Snapshot
 
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
+
+_OK = OUTCOME["ok"]
 
 
 def entry_of(
@@ -41,8 +48,18 @@ def entry_of(
         outcome: Index in `accounts.OUTCOMES`. seconds: from request to answer. size: bytes of the answer.
         error: What it was refused with, or failed by; None for an answer of the server.
     """
-    call = one.call
+    call, answer, is_error = one.call, one.answer, False
     arguments = call.params.get("arguments")
+    result_digest = ""
+    pieces: Sequence[Any] = ()
+    if isinstance(answer, Relayed):
+        if outcome == _OK:
+            result_digest, pieces = answer.end()
+    elif answer and error is None:
+        pieces, is_error = value_of(answer)
+        result_digest = digest_of(pieces)
+    one.answer = ()
+    keep = _kept_of(one)
     scope = one.viewer.scopes.get(one.server_name)
     return Entry(
         call.principal,
@@ -73,7 +90,29 @@ def entry_of(
         cache=one.caching.word if one.caching is not None else "",
         age=one.caching.age_s if one.caching is not None else 0.0,
         arguments_digest=f"sha256:{sha256(arguments).hexdigest()}" if arguments is not None else "",
+        result_digest=result_digest,
+        keep=keep,
+        arguments=arguments if keep is not None else None,
+        answer=pieces if keep is not None else (),
+        is_error=is_error,
     )
+
+
+def _kept_of(one: Exchange) -> KeptParts | None:
+    """What is kept of what it says: mostly nothing."""
+    rules, check, call, log = one.front.payloads, one.check, one.call, None
+    if rules is None:
+        return None
+    if check is not None and check.decision is not None and check.decision.obligations:
+        log = obligation(check.decision.obligations, LOG)
+    if log is None and not rules.asks:
+        return None
+    kind, server, name = KIND_OF.get(call.method, "tools"), one.server_name, one.target_name
+    if not name:  # it was not sent, or is not sent yet
+        target = check.target if check is not None else None
+        target = target or one.front.fleet.find_now(one.viewer, kind, call.name)
+        server, name = (target.server, target.name) if target is not None else ("", call.name)
+    return rules.of(call.endpoint, kind, server, name, log)
 
 
 def begin_of(one: Exchange, snapshot: Snapshot) -> Entry:

@@ -17,12 +17,12 @@ from typing import Literal, Protocol
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
-from narthex.telemetry.payloads.redacting import Part
 
 FORM = 1
 PAYLOADS = "payloads-"
 SALT = 16
 """Bytes of chance in a digest."""
+Part = Literal["arguments", "result", "error"]
 Kept = Literal["full", "redacted"]
 
 
@@ -49,7 +49,8 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 class Note(msgspec.Struct, omit_defaults=True):
     """What a record says of one payload: `digest` is `sha256:` and hexadecimal digits, over the salt and the body;
-    `file` and `at` where its line began when it was written. `kept` `none`: it is not there, for the `reason`."""
+    `file` and `at` where its line began when it was written. `kept` `none`: it is not there, for the `reason`.
+    `record`: of the record that it belongs to, where that is not the one that says so."""
 
     kept: Literal["full", "redacted", "none"]
     digest: str = ""
@@ -58,6 +59,7 @@ class Note(msgspec.Struct, omit_defaults=True):
     file: str = ""
     at: int = 0
     reason: str = ""
+    record: str = ""
 
 
 class Seals(Protocol):

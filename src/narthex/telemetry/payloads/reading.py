@@ -54,7 +54,7 @@ class Reader:
 
     def of(self, record: dict[str, Any]) -> list[Payload]:
         """All payloads of a record. Raises OSError: a file cannot be read."""
-        return [self._one(str(record.get("id")), part, note) for part, note in notes_of(record).items()]
+        return [self._one(note.record or str(record.get("id")), part, note) for part, note in notes_of(record).items()]
 
     def _one(self, id_: str, part: str, note: Note) -> Payload:
         if note.kept == "none":

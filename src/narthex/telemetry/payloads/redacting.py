@@ -8,15 +8,15 @@ Cases: `tests/telemetry/payloads/test_redacting.py`; fuzz target `redaction`. So
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.kept import DETECTORS
 from narthex.telemetry.payloads.detectors import is_card, likely, masked, names_a_secret
+from narthex.telemetry.payloads.lines import Part
 
-Part = Literal["arguments", "result", "error"]
 POINTER, NAME = "pointer", "name"
 """What else than a detector takes something out."""
 _DEEPEST = 32

@@ -1,7 +1,7 @@
 """What is kept of what a call says: by the operator's rules, unless a policy says it of this call.
 
-In: where a call goes, how what it gives is classed, what a policy demands. Out: a `Keeping`, or None. Pure; asked once
-for each name, and remembered. Cases: `tests/telemetry/payloads/test_rules.py`.
+In: where a call goes, how what it gives is classed, what a policy demands. Out: a `KeptParts`, or None. Pure; asked
+once for each name, and remembered. Cases: `tests/telemetry/payloads/test_rules.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Final
 
 import msgspec
 
-from narthex.flow.policy.site import Site
+from narthex.flow.policy.site import PATTERNS_OF, Site
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
 from narthex.kept import Keep, PayloadRule, PayloadSpec
-from narthex.types import Kind
+from narthex.types import Kind, Snapshot
 
 MOST_KNOWN: Final = 4096
 """Names that are remembered: a resource is called whatever a client likes."""
@@ -22,7 +22,7 @@ LOG: Final = "log"
 """The obligation that says it of a call: `full`, `redacted`; `meta` and `none` keep nothing."""
 
 
-class Keeping(msgspec.Struct, frozen=True):
+class KeptParts(msgspec.Struct, frozen=True):
     """What is kept of the arguments and of the result, and in which group."""
 
     arguments: Keep
@@ -36,14 +36,14 @@ class Rules:
     def __init__(self, spec: PayloadSpec, site: Site) -> None:
         self._rows = [_Row(one) for one in spec.rules]
         self._site = site
-        self._known: dict[tuple[str, Kind, str, str], Keeping] = {}
+        self._known: dict[tuple[str, Kind, str, str], KeptParts] = {}
 
     @property
     def asks(self) -> bool:
         """Could it keep anything without a policy's word?"""
         return bool(self._rows)
 
-    def of(self, endpoint: str, kind: Kind, server: str, name: str, log: str | None = None) -> Keeping | None:
+    def of(self, endpoint: str, kind: Kind, server: str, name: str, log: str | None = None) -> KeptParts | None:
         """None: nothing of it. `log`: what a policy demands, None where it demands nothing."""
         key = (endpoint, kind, server, name)
         found = self._known.get(key)
@@ -53,17 +53,23 @@ class Rules:
                 self._known[key] = found
         if log is not None:
             keep: Keep = "full" if log == "full" else "redacted" if log == "redacted" else "none"
-            found = Keeping(keep, keep, found.group)
+            found = KeptParts(keep, keep, found.group)
         return found if (found.arguments, found.result) != ("none", "none") else None
 
-    def _find(self, endpoint: str, kind: Kind, server: str, name: str) -> Keeping:
+    def _find(self, endpoint: str, kind: Kind, server: str, name: str) -> KeptParts:
         whole = canonical(server, name)
         group = self._site.data(kind, whole).classification
         fits = [row for row in self._rows if row.fits(endpoint, kind, server, whole, group)]
-        arguments, result = (
-            next((row.rule.keep for row in fits if part in row.rule.parts), "none") for part in ("arguments", "result")
-        )
-        return Keeping(arguments, result, group)
+        return KeptParts(_first(fits, "arguments"), _first(fits, "result"), group)
+
+
+def keeps_payloads(snapshot: Snapshot) -> bool:
+    """Is anything kept by this configuration, or may its policy ask for it?"""
+    return bool(snapshot.audit_dir) and (bool(snapshot.audit_payloads.rules) or snapshot.policy is not None)
+
+
+def _first(rows: list[_Row], part: str) -> Keep:
+    return next((row.rule.keep for row in rows if part in row.rule.parts), "none")
 
 
 class _Row:
@@ -74,7 +80,9 @@ class _Row:
 
     def fits(self, endpoint: str, kind: Kind, server: str, whole: str, group: str) -> bool:
         rule = self.rule
-        if self._globs and (kind not in self._globs or not self._globs[kind](whole)):
-            return False
+        if self._globs:
+            covers = self._globs.get(PATTERNS_OF[kind])
+            if covers is None or not covers(whole):
+                return False
         asked = ((rule.endpoints, endpoint), (rule.servers, server), (rule.classification, group))
         return all(not wanted or found in wanted for wanted, found in asked)

@@ -18,8 +18,8 @@ import msgspec
 from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.telemetry.audit.segments import SUFFIX, day_of, sync_file, sync_folder, time_stamp
 from narthex.telemetry.inputs import as_one_line
-from narthex.telemetry.payloads.lines import FORM, PAYLOADS, SALT, Kept, Line, Note, Seals, digest_of, written
-from narthex.telemetry.payloads.redacting import Part, Redactor, Unreadable
+from narthex.telemetry.payloads.lines import FORM, PAYLOADS, SALT, Kept, Line, Note, Part, Seals, digest_of, written
+from narthex.telemetry.payloads.redacting import Redactor, Unreadable
 
 MOST = 256 * 1024
 """Bytes of a payload that is kept."""

@@ -77,8 +77,8 @@ def _map(value: Any) -> Any:
 
 
 def _log(value: Any) -> Any:
-    if value not in ("meta", "none"):
-        raise BadObligation("wants meta or none")
+    if value not in ("full", "redacted", "meta", "none"):
+        raise BadObligation("wants full, redacted, meta or none")
     return value
 
 

@@ -1,0 +1,211 @@
+"""What calls say: kept by rule, apart from the chain, without secrets; and nowhere else, whatever is planted where."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+import pytest
+
+from narthex.telemetry.audit.checkpoints import read_keys
+from narthex.telemetry.audit.verify import verify
+from narthex.telemetry.payloads.reading import Reader, files_in
+from narthex.testing import FakeServer
+from narthex.testing.server import JsonRpcError
+from tests.conftest import StartGateway
+from tests.e2e.harness import ROOT, Gateway, Wire, get, message, wait_for
+
+pytestmark = pytest.mark.e2e
+LARGE = 200_000
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("echo", "large", "broken", "leak")]
+
+
+def fail(params: dict[str, Any]) -> dict[str, Any]:
+    raise JsonRpcError(
+        -32050, f"cannot log in with password: {CANARIES['error']}", data={"token": CANARIES["error data"]}
+    )
+
+
+CANARIES = {
+    name: f"kanari-{name.replace(' ', '-')}-7f3a9c2e41d8"
+    for name in ("argument", "argument text", "result", "result text", "structured", "error", "error data", "header",
+                 "cookie", "credential", "url", "meta", "bearer", "large")
+}  # fmt: skip
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJrYW5hcmkifQ.a2FuYXJpLXNpZ25hdHVyZQ"
+PLANTED = {*CANARIES.values(), JWT, "4111111111111111", "ghp_kanarikanarikanarikanarikanarikana", "kanari@example.com"}
+ARGUMENTS = {
+    "password": CANARIES["argument"], "text": f"my token: {CANARIES['argument text']}", "jwt": JWT,
+    "url": f"https://ada:{CANARIES['url']}@example.com/x", "card": "4111 1111 1111 1111", "number": 4111111111111111,
+    "header": f"Authorization: Bearer {CANARIES['bearer']}", "plain": "what anybody may read",
+    "n": {"m": ["kanari@example.com"]},
+}  # fmt: skip
+LEAK = {
+    "content": [{"type": "text", "text": json.dumps({"api_key": CANARIES["result"], "note": "harmless"})},
+                {"type": "text", "text": f"secret={CANARIES['result text']} ghp_kanarikanarikanarikanarikanarikana"}],
+    "structuredContent": {"access_token": CANARIES["structured"], "rows": [1, 2]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    text = f"password: {CANARIES['large']} " + "x" * LARGE
+    answers = {"large": {"content": [{"type": "text", "text": text}]}, "broken": fail, "leak": LEAK}
+    with FakeServer(tools=TOOLS, answers=answers) as started:
+        yield started
+
+
+def command(gateway: Gateway, *words: str) -> str:
+    program = "import sys; from narthex.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words, "--config", str(gateway.folder / gateway.file)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HOME": str(gateway.folder)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def records(gateway: Gateway, event: str = "call") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for path in sorted((gateway.folder / "audit").glob("calls-*")):
+        found += [json.loads(line) for line in path.read_text().splitlines()]
+    return [one for one in found if one["event"] == event]
+
+
+def ask(gateway: Gateway, tool: str, arguments: Any = None, *, extra: Any = (), meta: Any = None) -> bytes:
+    with Wire(gateway.mcp) as wire:
+        body = message("tools/call", {"name": f"one__{tool}", "arguments": arguments or {}})
+        body["params"].setdefault("_meta", {}).update(meta or {})
+        wire.send(gateway.client().render(body, extra=extra))
+        return wire.read().body
+
+
+def value_in(body: bytes) -> bytes:
+    """The bytes of `result` or `error`, as they stand in an answer."""
+    found = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return bytes(found.get("result") or found["error"])
+
+
+def stop(gateway: Gateway) -> None:
+    gateway.process.terminate()
+    gateway.process.wait(20)
+
+
+@pytest.mark.parametrize("durable", ["none", "all"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_digest_is_over_the_bytes_that_the_client_got(
+    start_gateway: StartGateway, server: FakeServer, durable: str, stream: bool
+) -> None:
+    server.stream = stream
+    audit = {"dir": "audit", "durable": durable}
+    gateway = start_gateway({"version": 1, "servers": {"one": {"url": server.url}}, "audit": audit})
+    answers = []
+    for era in ("modern", "legacy"):
+        client = gateway.client(era=era)  # type: ignore[arg-type]
+        for tool in ("echo", "large", "broken"):
+            answer = client.post("tools/call", {"name": f"one__{tool}", "arguments": {"a": [1, 2]}})
+            answers.append(value_in(answer.body if answer.body.startswith(b"{") else json_in(answer.body)))
+        client.close()
+    stop(gateway)
+    found = [one for one in records(gateway) if one["method"] == "tools/call"]
+    assert [one["result_digest"] for one in found] == [f"sha256:{sha256(one).hexdigest()}" for one in answers]
+    assert all("payload" not in one for one in found) and not files_in(gateway.folder / "audit")
+
+
+def json_in(body: bytes) -> bytes:
+    """The last message of an event stream."""
+    return body.rstrip().rpartition(b"data: ")[2]
+
+
+@pytest.mark.parametrize("durable", ["none", "all"])
+def test_what_a_rule_says_is_kept_and_nothing_else(
+    start_gateway: StartGateway, server: FakeServer, durable: str
+) -> None:
+    rules = [
+        {"tools": ["one__broken"], "keep": "none"},
+        {"tools": ["one__leak"], "parts": ["result"], "keep": "redacted"},
+        {"tools": ["one__e*", "one__large"], "keep": "full"},
+    ]
+    audit = {"dir": "audit", "durable": durable, "payloads": rules}
+    gateway = start_gateway({"version": 1, "servers": {"one": {"url": server.url}}, "audit": audit})
+    bodies = {tool: ask(gateway, tool, {"tool": tool}) for tool in ("echo", "large", "broken", "leak")}
+    stop(gateway)
+    folder = gateway.folder / "audit"
+    found = {one["name"]: {each.part: each for each in Reader(folder).of(one)} for one in records(gateway)}
+    assert found["broken"] == {} and list(found["leak"]) == ["result"]
+    for tool in ("echo", "large"):
+        assert {part: one.state for part, one in found[tool].items()} == {"arguments": "here", "result": "here"}
+        assert json.loads(found[tool]["arguments"].body) == {"tool": tool}
+        assert found[tool]["result"].body == value_in(bodies[tool])
+    assert b"harmless" in found["leak"]["result"].body
+    assert not verify(folder, read_keys(folder.glob("audit-*.pub"))).faults
+
+
+def test_a_reload_changes_what_is_kept(start_gateway: StartGateway, server: FakeServer) -> None:
+    config: dict[str, Any] = {"version": 1, "servers": {"one": {"url": server.url}}, "audit": {"dir": "audit"}}
+    gateway = start_gateway(config)
+    ask(gateway, "echo")
+    for keep in ("full", "redacted"):
+        config["audit"]["payloads"] = [{"keep": keep}]
+        config["audit"]["seal"] = keep == "redacted"
+        gateway.write(config)
+        gateway.signal(signal.SIGHUP)
+        wait_for(lambda keep=keep: gateway.log().count("applied (") >= 1 + (keep == "redacted"), "the reload")
+        ask(gateway, "echo")
+    stop(gateway)
+    said = [one.get("payload", {}).get("result", {}).get("kept") for one in records(gateway)]
+    assert said == [None, "full", "redacted"]
+    assert [one.state for one in Reader(gateway.folder / "audit").of(records(gateway)[2])] == ["sealed", "sealed"]
+
+
+@pytest.mark.parametrize("durable", ["none", "writes"])
+def test_a_secret_that_is_planted_anywhere_appears_nowhere(
+    start_gateway: StartGateway, server: FakeServer, durable: str
+) -> None:
+    credential = {"kind": "header", "name": "X-Upstream-Key", "value": CANARIES["credential"]}
+    config = {
+        "version": 1,
+        "servers": {"one": {"url": server.url, "credential": "upstream"}},
+        "credentials": {"upstream": credential},
+        "grants": [{"name": "all but one", "who": {}, "allow": ["one__*"]},
+                   {"name": "not this", "who": {}, "deny": ["one__echo"], "when": "has(args.deny) && args.deny"}],
+        "log": {"calls": True, "format": "json"},
+        "audit": {"dir": "audit", "durable": durable, "inputs": "digest", "payloads": [{"keep": "redacted"}]},
+    }  # fmt: skip
+    gateway = start_gateway(config)
+    extra = [("x-api-token", CANARIES["header"]), ("cookie", f"session={CANARIES['cookie']}")]
+    meta = {"example.com/session-token": CANARIES["meta"]}
+    bodies = [ask(gateway, tool, ARGUMENTS, extra=extra, meta=meta) for tool in ("echo", "leak", "broken", "large")]
+    assert CANARIES["argument"].encode() in bodies[0] and CANARIES["error"].encode() in bodies[2], "clients do get them"
+    ask(gateway, "echo", {**ARGUMENTS, "deny": True}, extra=extra)
+    ask(gateway, "nothing", ARGUMENTS, extra=extra)
+    with Wire(gateway.mcp) as wire:  # a body that cannot be read
+        wire.request(
+            "POST",
+            "/mcp",
+            [("content-type", "application/json"), *extra],
+            b'{"jsonrpc":' + CANARIES["argument"].encode(),
+        )
+    admin = gateway.admin.rstrip("/")
+    paths = ("/metrics", "/readyz", "/api/v1/config", "/api/v1/servers", "/api/v1/endpoints", "/api/v1/limits")
+    said = {path: get(admin + path).body.decode(errors="replace") for path in paths}
+    stop(gateway)
+    said["the log"] = gateway.log()
+    for form in ("jsonl", "csv", "cef", "ocsf"):
+        said[form] = command(gateway, "audit", "export", "--format", form)
+    said["search"] = command(gateway, "audit", "search", "--json")
+    said["verify"] = command(gateway, "audit", "verify", "--json")
+    for path in gateway.folder.rglob("*"):
+        if path.is_file() and path.name != gateway.file:
+            said[str(path.relative_to(gateway.folder))] = path.read_bytes().decode(errors="replace")
+    assert any(name.startswith("audit/payloads-") for name in said) and said["jsonl"]
+    kept = "".join(text for name, text in said.items() if name.startswith("audit/payloads-"))
+    assert "what anybody may read" in kept and "harmless" in kept, "the rest is kept"
+    found = [(name, secret) for name, text in said.items() for secret in PLANTED if secret in text]
+    assert not found

@@ -18,6 +18,7 @@ from narthex.errors import SecretMissing
 from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.document import Document
+from narthex.flow.policy.engines.opa import trace_of
 from narthex.types import Egress, OpaSpec, Principal, SecretName, SecretText
 from tests.counterparts.serving import served
 from tests.engines.agent import UNDEFINED, Agent
@@ -38,7 +39,9 @@ class Clock:
 def document(name: str = "pay", now: float = 0.0, meta: dict[str, Any] | None = None, **arguments: Any) -> Document:
     raw = {key: Raw(msgspec.json.encode(value)) for key, value in (meta or {}).items()}
     call = Call("tools/call", {}, raw, b"1", "modern", "2026-07-28", ANN, "default", name)
-    return Document(ANN, "default", "tools", "bank", name, now, call, arguments, 2, "10.0.0.1")
+    return Document(
+        ANN, "default", "tools", "bank", name, now, call, arguments, 2, "10.0.0.1", trace=trace_of(call.meta)
+    )
 
 
 def listed(*names: str) -> list[Document]:

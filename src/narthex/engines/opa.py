@@ -40,7 +40,6 @@ from narthex.flow.policy.engines.opa import (
     read_batch,
     read_fault,
     read_one,
-    trace_of,
 )
 from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import OpaSpec
@@ -147,10 +146,9 @@ class RemoteOpa:
         return await asyncio.gather(*(self._decide(document, spec.list_deadline_s) for document in documents))
 
     async def _decide(self, document: Document, deadline_s: float) -> Decision:
-        headers = trace_of(document.call.meta) if document.call is not None else ()
         try:
             async with self._within(deadline_s):
-                found = read_one(await self._post(self._one, body_of(document), headers, MAX_ANSWER))
+                found = read_one(await self._post(self._one, body_of(document), document.trace, MAX_ANSWER))
         except _Undecided as undecided:
             return self._without(await self._made_sure(undecided))
         self._learn(found.bundle)

@@ -215,3 +215,43 @@ def test_what_is_not_to_be_logged_is_not() -> None:
     with pytest.raises(StopIteration):
         walk.send(question.now())
     assert not check.logged
+
+
+A, B = (f"00-{number:032x}-{number:016x}-01" for number in (1, 2))
+S = "vendor=1"
+
+
+@pytest.mark.parametrize(
+    ("meta", "headers", "trace"),
+    [
+        pytest.param({}, {"traceparent": A, "tracestate": S}, (("traceparent", A), ("tracestate", S)), id="headers"),
+        pytest.param({"traceparent": B}, {"traceparent": A, "tracestate": S}, (("traceparent", B),), id="_meta wins"),
+        pytest.param({"traceparent": "x"}, {"traceparent": A}, (("traceparent", A),), id="nonsense in _meta"),
+        pytest.param({}, {"traceparent": "x" * 55}, (), id="nonsense"),
+        pytest.param({}, {"traceparent": A, "tracestate": "a" * 600}, (("traceparent", A),), id="a state that is none"),
+        pytest.param({}, {"traceparent": f"{A}\r\ntraceparent: {B}"}, (), id="two"),
+        pytest.param({}, {}, (), id="nothing"),
+    ],
+)  # fmt: skip
+def test_the_trace_that_an_engine_is_told_of(
+    meta: dict[str, str], headers: dict[str, str], trace: tuple[tuple[str, str], ...]
+) -> None:
+    traces: list[object] = []
+
+    class Noting(Judge):
+        def known(self, document: Any) -> Any:
+            traces.append(document.trace)
+            return super().known(document)
+
+    async def main() -> None:
+        engine = Noting(lambda asked: True)
+        async with (
+            FakeServer(tools=tools("x")) as one,
+            Running({"one": spec("one", one.url)}, engine=engine) as gateway,
+        ):
+            client = await gateway.client()
+            answer = await client.modern("tools/call", {"name": "one__x", "arguments": {}}, meta=meta, headers=headers)
+            assert "result" in answer.messages[-1], answer.messages
+            assert traces == [trace]
+
+    run(main)

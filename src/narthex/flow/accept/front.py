@@ -316,7 +316,11 @@ class Front:
         if self._admissions is None:
             return None
         address = self._hosts.client(connection.peer[0], request)
-        return self._admissions.check(call.principal, call.endpoint, address, call.meta)
+        check = self._admissions.check(call.principal, call.endpoint, address, call.meta)
+        if check.is_judged and b"traceparent" in request.headers and b"traceparent" not in request.repeated:
+            state = b"" if b"tracestate" in request.repeated else request.headers.get(b"tracestate", b"")
+            check.trace = (request.headers[b"traceparent"], state)
+        return check
 
     def shown(self, endpoint: str, principal: Principal, index: Index) -> int | None:
         """Which items of a list this principal may see, as bits; None for all."""

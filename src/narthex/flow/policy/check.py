@@ -23,6 +23,7 @@ from narthex.flow.route.names import canonical
 from narthex.types import Kind
 
 NO_META: Final[RawMap] = {}
+NO_TRACE: Final = (b"", b"")
 
 
 class Check:
@@ -33,12 +34,13 @@ class Check:
     was asked. `meta`: the call's `_meta`, in which a trusted agent says which run it is part of. `taken`: who is to be
     told what becomes of the call; `held`: the same of the call that this one is a retry of. `run`: what its run was
     before it, as far as anybody asks. `duties`: what a policy demands of the result. `logged`: it is a line in the log
-    of calls, where there is one. `unsent`: who is to be told if nothing is sent of a call that a person has approved.
+    of calls, where there is one. `trace`: that of the HTTP request, as its headers have it, for an engine. `unsent`:
+    who is to be told if nothing is sent of a call that a person has approved.
     """
 
     __slots__ = (
         "address", "admission", "at", "decision", "document", "duties", "held", "kind", "logged", "meta",
-        "params", "pending", "run", "taken", "target", "unsent",
+        "params", "pending", "run", "taken", "target", "trace", "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +67,7 @@ class Check:
         self.run = run
         self.duties: Duties | None = None
         self.logged = True
+        self.trace = NO_TRACE
         self.unsent: Callable[[], None] | None = None
 
     def sees(self, kind: Kind, target: Target) -> bool:

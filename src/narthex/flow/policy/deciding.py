@@ -19,11 +19,12 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
 from narthex.flow.identity.scopes import scopes_needed
 from narthex.flow.policy.admission import refusal
 from narthex.flow.policy.approvals.holding import Hold, held
-from narthex.flow.policy.check import Check
+from narthex.flow.policy.check import NO_TRACE, Check
 from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, UNKNOWN_OBLIGATION, Decision
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engines.engine import Engine, failed
 from narthex.flow.policy.engines.obligations import duties_of, rewritten, value_of
+from narthex.flow.policy.engines.opa import trace_of
 from narthex.flow.route.target import Target
 from narthex.types import Call, Kind
 
@@ -179,8 +180,10 @@ def _document(
             arguments = _arguments(raw)
             params = {**params, "arguments": Raw(encode(arguments))}
     admission = check.admission
+    traced = check.trace is not NO_TRACE or "traceparent" in call.meta
+    trace = trace_of(call.meta, *check.trace) if traced else ()
     document = Document(
         admission.principal, admission.endpoint, kind, target.server, target.name, check.at,
-        call, arguments, size, check.address, admission.site, check.run_facts(),
+        call, arguments, size, check.address, admission.site, check.run_facts(), trace,
     )  # fmt: skip
     return document, params

@@ -36,6 +36,7 @@ class Document:
 
     __slots__ = (
         "address", "arguments", "call", "endpoint", "kind", "name", "now", "principal", "run", "server", "site", "size",
+        "trace",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class Document:
         address: str = "",
         site: Site = NOWHERE,
         run: Mapping[str, Any] | None = None,
+        trace: tuple[tuple[str, str], ...] = (),
     ) -> None:
         """
         Args:
@@ -61,6 +63,7 @@ class Document:
             address: The client's.
             site: Where it is decided.
             run: What its run was before it: labels, and calls by canonical name.
+            trace: The trace that the call is part of, as headers for whoever is asked: no part of the input.
         """
         self.principal: Final = principal
         self.endpoint: Final = endpoint
@@ -74,6 +77,7 @@ class Document:
         self.address: Final = address
         self.site: Final = site
         self.run: Final = run
+        self.trace: Final = trace
 
     @property
     def action(self) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from narthex.flow.policy.decision import UNANSWERED, Decision
 from narthex.flow.policy.document import Document
-from narthex.flow.policy.engines.opa import trace_of
 
 BUNDLE = "narthex"
 Steps = tuple[str, ...]
@@ -54,8 +53,8 @@ def event_of(
         "requested_by": document.address,
         "timestamp": datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
     }
-    if document.call is not None and (trace := trace_of(document.call.meta)):
-        _, event["trace_id"], event["span_id"], _ = trace[0][1].split("-")
+    if document.trace:
+        _, event["trace_id"], event["span_id"], _ = document.trace[0][1].split("-")
     if decision.reason in UNANSWERED:
         event["error"] = {"code": decision.reason, "message": decision.detail}
     else:

@@ -150,12 +150,21 @@ def revision_of(provenance: _Provenance | None) -> str:
     )
 
 
-def trace_of(meta: RawMap) -> tuple[tuple[str, str], ...]:
-    """The headers that go on with the trace that a call belongs to (W3C Trace Context; MCP carries it in `_meta`)."""
-    parent = _text(meta.get("traceparent"))
+def trace_of(meta: RawMap, parent: bytes = b"", state: bytes = b"") -> tuple[tuple[str, str], ...]:
+    """The headers that go on with the trace that a call belongs to (W3C Trace Context): the one in `_meta`, where MCP
+    carries it, else the one of its HTTP request.
+
+    Args:
+        parent, state: Headers of that, if it has them.
+    """
+    return _trace(_text(meta.get("traceparent")), _text(meta.get("tracestate"))) or _trace(
+        parent.decode("latin-1"), state.decode("latin-1")
+    )
+
+
+def _trace(parent: str, state: str) -> tuple[tuple[str, str], ...]:
     if not _TRACEPARENT(parent):
         return ()
-    state = _text(meta.get("tracestate"))
     return (("traceparent", parent), ("tracestate", state)) if _TRACESTATE(state) else (("traceparent", parent),)
 
 

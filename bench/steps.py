@@ -29,6 +29,7 @@ from kept import looked_up, recorded
 from report import RESULTS, facts_line, steps_table, write_results
 from rig import MEASURED, BenchError, facts
 from rooms import Rooms, quick_reply, rooms, zero_first
+from traced import traced
 from watched import watched
 
 from narthex.authority.accounts import Means
@@ -243,6 +244,7 @@ async def taken_apart(era: str, repeats: int) -> tuple[list[Line], list[Line]]:
                 *identified(repeats),
                 *granted(r, plain, repeats),
                 *watched(r, plain, repeats),
+                *traced(r, plain, repeats),
             ]
         finally:
             r.server.silent = True

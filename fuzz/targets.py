@@ -27,6 +27,7 @@ from fuzz.payloads import fuzz_payload, fuzz_redaction
 from fuzz.policies import fuzz_policy
 from fuzz.records import fuzz_recorded
 from fuzz.runs import fuzz_run_id
+from fuzz.telemetry import fuzz_trace
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
 from narthex.flow.codec import bridge, handshake, headers, revisions
@@ -299,6 +300,7 @@ TARGETS: dict[str, Target] = {
     "seal": fuzz_seal,
     "sse": fuzz_sse,
     "token_answer": fuzz_token_answer,
+    "trace": fuzz_trace,
     "upstream": fuzz_upstream,
     "uri_templates": fuzz_uri_templates,
     "vault": fuzz_vault,

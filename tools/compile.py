@@ -93,6 +93,7 @@ MODULES = (
     "flow.walk",
     "flow.whole",
     "telemetry.accounts",
+    "telemetry.behaviour",
 )
 """What a call passes. No `msgspec.Struct` stands in one of them: as a part of compiled code it is slower than a class,
 and it no longer knows the types of its members."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narthex import FORM, __version__
+from narthex.admin.readings import register_readings
 from narthex.admin.view import CredentialProblem, Health, ServerStatus
 from narthex.authority.accounts import Means
 from narthex.authority.alerts import AlertHooks
@@ -37,7 +38,6 @@ from narthex.config.values import is_loopback
 from narthex.engines.policies import Policies
 from narthex.errors import ConfigError
 from narthex.flow.accept.asgi import AsgiBridge
-from narthex.flow.accept.caching import cache_gauges
 from narthex.flow.accept.front import Front
 from narthex.flow.accept.listener import Shared
 from narthex.flow.accept.public import public_app
@@ -63,7 +63,9 @@ from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
+from narthex.telemetry.lag import Lag
 from narthex.telemetry.log import Logs, start_line
+from narthex.telemetry.otlp.outlet import Outlet
 from narthex.telemetry.payloads.using import use_payloads
 from narthex.types import Address, Principal, Snapshot, TlsFiles
 
@@ -104,7 +106,7 @@ class Gateway:
         self.draining = False
         self.ready = False
         self.started_at = time.time()
-        self._logs = logs
+        self.logs = logs
         self._reloader = Reloader(
             path or Path(snapshot.source), overrides, self.apply, current=snapshot, beside=self._take_keys,
             report=self._report,
@@ -133,6 +135,10 @@ class Gateway:
         self.credentials = Credentials(
             Means(self.upkeep.secrets, self._fetch, time.monotonic, time.time, random.random, new_id), self.subjects
         )
+        self.outlet = Outlet(
+            self.accounts, fetch=self._fetch, secrets=self.upkeep.secrets.get,
+            servers=lambda: self.snapshot.servers, instance=new_id(),
+        )  # fmt: skip
         self.journal: Journal | None = None
         self.books = Books()
         self._admins: tuple[Snapshot, Engine | None, AdminRules] | None = None
@@ -167,7 +173,7 @@ class Gateway:
         self.policies.use(snapshot.policy, engine)
         self.policies.log(snapshot.decision_log)
         self.front = Front(
-            snapshot, self.fleet, self.sessions, self.accounts, self._logs, self._bridge,
+            snapshot, self.fleet, self.sessions, self.accounts, self.logs, self._bridge,
             handles=Handles(ring, now=time.time, random=os.urandom), clock=time.monotonic, new_id=new_id,
             identity=self._identify(snapshot), engine=self.policies.engine,
         )  # fmt: skip
@@ -176,6 +182,8 @@ class Gateway:
         )
         self._record(snapshot)
         self._tell_to(snapshot)
+        self.lag = Lag(asyncio.get_running_loop())
+        self.front.tracer = self.outlet.apply(snapshot)
         self.front.approvals, self.front.metering.tell = self.approvals, self._tell_alert
         await self.books.prepare(snapshot, self.front.metering)
         self.books.restore(self.front.metering)
@@ -194,45 +202,11 @@ class Gateway:
             await self.upkeep.close()
             raise
         self.fleet.start()
-        self._gauges()
+        register_readings(self)
+        self.lag.start()
         self._tasks += [asyncio.ensure_future(one) for one in (self._sweep(), self._sweep_limits(), self.upkeep.run())]
         self.ready = True
         settle_memory()
-
-    def _gauges(self) -> None:
-        register = self.accounts.register
-        register("narthex_open_connections", "Client connections.", lambda: len(self.shared.connections))
-        register("narthex_open_calls", "Calls under way.", lambda: len(self.front.calls.active))
-        register("narthex_open_subscriptions", "Streams on which clients are told of changes.",
-                 lambda: len(self.front.hub.streams))  # fmt: skip
-        register("narthex_open_runs", "Runs that rules watch over several calls.",
-                 lambda: len(self.front.runs) if self.front.runs is not None else 0)  # fmt: skip
-        register("narthex_replay_bytes", "Bytes kept for legacy clients that lost a stream.",
-                 lambda: self.front.hub.logs.size)  # fmt: skip
-        register("narthex_held_bytes", "Bytes held in large bodies.", lambda: self.shared.held.used)
-        register("narthex_records_written_total", "Records of calls in the journal.",
-                 lambda: self.journal.written if self.journal is not None else 0, "counter")  # fmt: skip
-        register("narthex_records_lost_total", "Records of calls that could not be written.",
-                 lambda: self.journal.lost if self.journal is not None else 0, "counter")  # fmt: skip
-        register("narthex_records_without_input_total", "Records without their input, for want of room.",
-                 lambda: self.journal.without_input if self.journal is not None else 0, "counter")  # fmt: skip
-        counts = self.policies.counts
-        register("narthex_policy_asked_total", "Requests sent to a policy agent.", lambda: counts.asked, "counter")
-        register("narthex_policy_undecided_total", "Decisions that an engine did not make.",
-                 lambda: counts.undecided, "counter")  # fmt: skip
-        register("narthex_policy_decisions_logged_total", "Decisions sent to the decision log.",
-                 lambda: counts.logged, "counter")  # fmt: skip
-        register("narthex_policy_decisions_lost_total", "Decisions that could not be logged.",
-                 lambda: counts.lost, "counter")  # fmt: skip
-        register("narthex_policy_opened_total", "Let through without a decision, by on_error: allow.",
-                 lambda: counts.opened, "counter")  # fmt: skip
-        cache_gauges(register, self.front)
-        register("narthex_approvals_open", "Held calls that may still pass.", lambda: self.approvals.open)
-        register("narthex_approvals_untold_total", "Steps of held calls that the webhook was not told.",
-                 lambda: self._hook.lost if self._hook is not None else 0, "counter")  # fmt: skip
-        register("narthex_alerts_untold_total", "Alerts of limits that a webhook was not told.",
-                 lambda: self._alerts.lost, "counter")  # fmt: skip
-        register("narthex_sessions_opened_total", "Legacy sessions opened.", lambda: self.sessions.opened, "counter")
 
     def _record(self, snapshot: Snapshot) -> None:
         """Record calls where the configuration says so. Raises ConfigError."""
@@ -288,6 +262,21 @@ class Gateway:
         if self.journal is not None:
             self.journal.add_step(AlertEntry(alert, self.snapshot.revision))
         self._alerts.tell(alert)
+
+    @property
+    def untold(self) -> int:
+        """Steps of held calls that the webhook was not told."""
+        return self._hook.lost if self._hook is not None else 0
+
+    @property
+    def untold_alerts(self) -> int:
+        """Alerts of limits that a webhook was not told."""
+        return self._alerts.lost
+
+    @property
+    def telemetry_problem(self) -> str:
+        """Why traces and metrics cannot be sent at present; empty while they can, or are not to be."""
+        return self.outlet.problem
 
     def _master_keys(self) -> Sequence[MasterKey]:
         return load_keys(Path(self.snapshot.state_dir), os.environ)
@@ -432,6 +421,7 @@ class Gateway:
             self.fetcher = fetcher
         self.snapshot = snapshot
         self._tell_to(snapshot)
+        self.front.tracer = self.outlet.apply(snapshot)
         self.shared.apply(snapshot.limits)
         self.shared.held.limit = snapshot.limits.max_held
         self.fleet.start()
@@ -568,6 +558,8 @@ class Gateway:
         await self._bridge.close()
         await self.fleet.close()
         await self.policies.stop_logging()
+        self.lag.stop()
+        await self.outlet.close()
         self.credentials.close()
         if self.identity is not None:
             self.identity.close()

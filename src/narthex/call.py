@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 if TYPE_CHECKING:
+    from narthex.trace import Context
     from narthex.types import Era, Principal, Session
 
 
@@ -19,11 +20,12 @@ class Call:
     `params` maps names to raw JSON, `_meta` included; `meta` is `_meta` decoded one level. `id_json` is the client's
     id as it goes back; `name` is what is called: a shown name, a URI, or empty. `session` is None for a modern or a
     sessionless client. `log_level` is the least severe log message that the client has asked for; empty for none.
+    `context` is what the server is told of the trace that the call belongs to; None: what the client has said.
     """
 
     __slots__ = (
-        "endpoint", "era", "id_json", "log_level", "meta", "method", "name", "params", "principal", "session",
-        "version",
+        "context", "endpoint", "era", "id_json", "log_level", "meta", "method", "name", "params", "principal",
+        "session", "version",
     )  # fmt: skip
 
     def __init__(
@@ -39,6 +41,7 @@ class Call:
         name: str = "",
         session: Session | None = None,
         log_level: str = "",
+        context: Context | None = None,
     ) -> None:
         self.method: Final = method
         self.params: Final = params
@@ -51,6 +54,7 @@ class Call:
         self.name: Final = name
         self.session: Final = session
         self.log_level: Final = log_level
+        self.context: Final = context
 
     def but(
         self,
@@ -59,6 +63,7 @@ class Call:
         params: dict[str, msgspec.Raw] | None = None,
         session: Session | None = None,
         log_level: str | None = None,
+        context: Context | None = None,
     ) -> Call:
         """The same call with these instead."""
         return Call(
@@ -73,4 +78,5 @@ class Call:
             self.name,
             self.session if session is None else session,
             self.log_level if log_level is None else log_level,
+            self.context if context is None else context,
         )

@@ -19,6 +19,7 @@ from narthex.caches import ClearRule as ClearRule
 from narthex.call import Call as Call
 from narthex.kept import PayloadSpec as PayloadSpec
 from narthex.kept import Retention as Retention
+from narthex.outlet import OtlpSpec
 from narthex.policies import ApprovalSpec as ApprovalSpec
 from narthex.policies import DecisionLogSpec as DecisionLogSpec
 from narthex.policies import HoldTerms as HoldTerms
@@ -626,3 +627,5 @@ class Snapshot(msgspec.Struct, frozen=True):
     policy: RegoSpec | OpaSpec | None = None
     decision_log: DecisionLogSpec | None = None
     """Who decides beside the grants; None: nobody."""
+    telemetry: OtlpSpec | None = None
+    """Where traces and metrics go; None: nowhere."""

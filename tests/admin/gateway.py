@@ -75,7 +75,7 @@ class Gateway:
         self.ready = True
         self.draining = False
         self.store_problem = ""
-        self.journal_problem = self.checkpoints_problem = ""
+        self.journal_problem = self.checkpoints_problem = self.telemetry_problem = ""
         self.missing_secrets = 0
         self.policy_problem = ""
         self.silent: list[str] = []

@@ -162,7 +162,6 @@ def test_refused_in_this_one_place(tmp_path: Path, text: str, problem: str) -> N
 NOT_YET = (
     "shared: null",
     "screens: []",
-    "telemetry: {otlp: null}",
 )
 
 

@@ -60,7 +60,7 @@ bounds: {max_body: 1MiB}
         pytest.param(GOOD.replace("5s", "5"), False, id="unit missing"),
         pytest.param(GOOD.replace("1MiB", "1MB"), False, id="unit wrong"),
         pytest.param(GOOD + "lisen: x\n", False, id="unknown key"),
-        pytest.param(GOOD + "telemetry: {}\n", False, id="not in this version"),
+        pytest.param(GOOD + "screens: {}\n", False, id="not in this version"),
         pytest.param(GOOD.replace("{a:", "{A:"), False, id="name"),
         pytest.param(GOOD.replace("prefix", "both"), False, id="choice"),
     ],

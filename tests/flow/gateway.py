@@ -250,8 +250,9 @@ class Running:
 
     def counted(self, method: str, name: str = "", *, server: str = "one", endpoint: str = "default") -> dict[str, int]:
         """Outcomes counted so far, those that are not 0."""
-        outcomes = self.accounts.counter(endpoint, server, method, name).outcomes
-        return {OUTCOMES[index]: count for index, count in enumerate(outcomes) if count}
+        counters = [self.accounts.counter(endpoint, server, method, name, era) for era in ("", "legacy", "modern")]
+        sums = [sum(counts) for counts in zip(*(one.outcomes for one in counters), strict=True)]
+        return {OUTCOMES[index]: count for index, count in enumerate(sums) if count}
 
     def settled(self) -> bool:
         """Nothing under way, nothing held, nothing counted as under way."""

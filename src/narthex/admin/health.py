@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from narthex.admin.reply import NO_STORE, json_reply
 from narthex.admin.view import GatewayView
+from narthex.telemetry.exposition import OPEN_METRICS, TEXT, render, wants_open
 
 
 def health_routes(gateway: GatewayView) -> list[Route]:
@@ -24,7 +25,9 @@ def health_routes(gateway: GatewayView) -> list[Route]:
         return json_reply(document, 200 if document["status"] in ("ready", "degraded") else 503)
 
     async def metrics(request: Request) -> Response:
-        return StreamingResponse(_slices(gateway), headers=NO_STORE, media_type="text/plain; version=0.0.4")
+        is_open = wants_open(request.headers.get("accept", ""))
+        form = f"{OPEN_METRICS if is_open else TEXT}; charset=utf-8"
+        return StreamingResponse(_slices(gateway, is_open), headers={**NO_STORE, "Content-Type": form})
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
@@ -49,6 +52,7 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         refused = last is not None and last.status == "refused"
         silent = gateway.silent_issuers() or gateway.policy_problem
         short = bool(degraded or silent or gateway.missing_secrets or gateway.checkpoints_problem)
+        short = short or bool(gateway.telemetry_problem)
         status = "degraded" if short or refused else "ready"
     return {
         "status": status,
@@ -57,13 +61,14 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         "silent_issuers": list(gateway.silent_issuers()),
         "missing_secrets": gateway.missing_secrets,
         "policy_problem": gateway.policy_problem,
+        "telemetry_problem": gateway.telemetry_problem,
         "checkpoints": "behind" if gateway.checkpoints_problem else "ok",
         "last_reload": msgspec.to_builtins(last) if last is not None else None,
     }
 
 
-async def _slices(gateway: GatewayView) -> AsyncIterator[bytes]:
-    for data in gateway.accounts.render_slices():
+async def _slices(gateway: GatewayView, is_open: bool) -> AsyncIterator[bytes]:
+    for data in render(gateway.accounts.families(), open_metrics=is_open):
         if data:
             yield data
         await asyncio.sleep(0)  # calls go first: thousands of names take many milliseconds to write down

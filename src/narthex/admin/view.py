@@ -74,6 +74,10 @@ class GatewayView(Protocol):
         """Why the journal's checkpoints do not reach their second place; empty while they do, or there is none."""
 
     @property
+    def telemetry_problem(self) -> str:
+        """Why traces and metrics cannot be sent at present; empty while they can, or are not to be."""
+
+    @property
     def journal_problem(self) -> str:
         """Why calls cannot be recorded at present; empty while all is well, or none are."""
 

@@ -44,6 +44,7 @@ from narthex.config.schema.listeners import TlsSettings
 from narthex.config.schema.root import Settings
 from narthex.config.schema.servers import ServerSettings
 from narthex.config.secrets import compile_secrets
+from narthex.config.telemetry import compile_telemetry
 from narthex.errors import ConfigError
 from narthex.flow.policy.admin import admin_grants, is_for_calls
 from narthex.types import (
@@ -222,6 +223,7 @@ class _Compiler:
             quotas=quotas,
             alert_hooks=compile_hooks(settings.limits, self.reading),
             teams=compile_teams(settings.teams, settings.limits, self.reading),
+            telemetry=compile_telemetry(settings.telemetry, allowed, self.reading),
             prices=compile_prices(settings.prices, servers, quotas, self.reading),
             models=compile_models(settings.models, settings.prices, self.reading),
             costs=CostsKept(int(settings.costs.hours) // 3600, int(settings.costs.days) // 86_400),

@@ -352,6 +352,7 @@ STORE = Scalar(
 )
 TEXT = Template("a text", values.parse_text)
 PATH = Template("a path", values.parse_path)
+SHARE = Scalar("a share, `0%` to `100%`", values.parse_share, values.show_share, {"pattern": "^[0-9.]+%$"})
 WORD = Scalar("a word", values.parse_word)
 SECRET_NAME = Scalar("a name", values.parse_secret_name, json={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"})
 SECRET_SOURCE = Scalar(

@@ -40,6 +40,18 @@ def show_duration(seconds: float) -> str:
     return f"{amount // MILLISECONDS[unit]}{unit}"
 
 
+def parse_share(text: str) -> float:
+    """A share of `1%`, `0.1%`, `100%`, from 0 to 1."""
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
+    if match is None or float(match[1]) > 100:
+        raise ValueError(f"{quote(text)} is not a share; write 0%, 1%, 0.1% or 100%")
+    return float(match[1]) / 100
+
+
+def show_share(share: float) -> str:
+    return f"{round(share * 100, 6):g}%"
+
+
 def parse_size(text: str) -> int:
     """Bytes of `512B 64KiB 1MiB 2GiB`."""
     match = re.fullmatch(r"([0-9]{1,15})(B|KiB|MiB|GiB)", text)

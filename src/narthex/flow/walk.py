@@ -228,6 +228,8 @@ def _outgoing(
         told = with_round(params, rounds.asked, rounds.answers) if dialect.era == "modern" else with_round(params)
     body = outgoing_body(call, told, id_, dialect)
     lines = _lines(call, target, params, channel, said) if said is not None else b""
+    if call.context is not None:
+        lines += call.context.lines
     name = target.name if call.method in NAMED_BY else None
     return Outgoing(id_, call.method, body, name, False, lines)
 

@@ -117,6 +117,11 @@ class Journal:
         """Is there no room for another record?"""
         return len(self._entries) >= self._capacity
 
+    @property
+    def waiting(self) -> int:
+        """Records that wait for the disk."""
+        return len(self._entries)
+
     def add_step(self, step: ApprovalEntry | AlertEntry) -> None:
         """Queue the record of a step of a held call, or of a share of a limit. Never waits, never raises."""
         if self.is_full:

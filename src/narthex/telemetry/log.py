@@ -101,6 +101,7 @@ class Logs:
         principal: str = "",
         decision_id: str = "",
         detail: str = "",
+        trace_id: str = "",
     ) -> None:
         """Queue the line of one call; the caller asks `snapshot.log_calls` first.
 
@@ -109,10 +110,14 @@ class Logs:
             seconds: As counted: from the request read to the answer written.
             bytes_out: Size of the answer body.
             detail: Why it failed, for the operator; may hold text of others.
+            trace_id: Of the trace that it is part of, sampled or not.
         """
         shown = (clean(endpoint, 128), clean(server, 128), clean(method, 128), clean(name, 128), OUTCOMES[outcome])
         shown_detail = clean(self._hide(detail), 1024) if detail else ""
-        more = {"principal": clean(principal, 256), "decision_id": decision_id, "detail": shown_detail}
+        more = {
+            "principal": clean(principal, 256), "decision_id": decision_id, "trace_id": trace_id,
+            "detail": shown_detail,
+        }  # fmt: skip
         at = _stamp(self._wall())
         if self.format == "json":
             line: dict[str, str | int | float] = {"at": at, "level": "info", "logger": "narthex.call"}

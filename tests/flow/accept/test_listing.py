@@ -176,7 +176,7 @@ def test_lists_are_counted_with_their_bytes() -> None:
     async def main() -> None:
         async with FakeServer(tools=tools("x")) as server, one(server) as gateway:
             answer = await ask(await gateway.client(), True)
-            counter = gateway.accounts.counter("default", "", "tools/list")
+            counter = gateway.accounts.counter("default", "", "tools/list", "", "modern")
             assert gateway.counted("tools/list", server="") == {"ok": 1}
             assert counter.bytes_out == len(answer.body)
             assert json.loads(answer.body)["id"] == 1

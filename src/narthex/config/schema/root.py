@@ -39,6 +39,7 @@ from narthex.config.schema.prices import COSTS, MODELS, PRICES, CostSettings, Mo
 from narthex.config.schema.runs import RUNS, RunSettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
+from narthex.config.schema.telemetry import TELEMETRY, TelemetrySettings
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.types import Address, Network, SecretSource
 
@@ -157,7 +158,7 @@ class Settings(msgspec.Struct, frozen=True):
     cache: Annotated[CacheSettings | None, CACHE] = None
     screens: Annotated[None, later("Checks of what is said.")] = None
     audit: Annotated[AuditSettings | None, AUDIT] = None
-    telemetry: Annotated[None, later("Traces and metrics sent out.")] = None
+    telemetry: Annotated[TelemetrySettings | None, TELEMETRY] = None
 
 
 ROOT = Group(Settings, "a map with `version: 1`")

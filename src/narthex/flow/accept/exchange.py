@@ -42,6 +42,7 @@ from narthex.types import Call
 
 if TYPE_CHECKING:
     from narthex.flow.accept.front import Front
+    from narthex.telemetry.traces import Trace
 
 LINGER_S: Final = 2.0
 """How long a server may keep a stream open behind its response."""
@@ -59,9 +60,9 @@ class Exchange:
 
     __slots__ = (
         "_ending", "_sending", "_task", "_walk", "answer", "answered", "began_at", "caching", "call", "channel",
-        "check", "code", "deadline", "flight", "front", "inputs", "lasting", "metadata_url", "metered", "only_server",
-        "out", "outcome", "over", "passed", "response", "server", "server_name", "size_in", "source", "takes_events",
-        "target_name", "unheard", "viewer", "word",
+        "check", "code", "deadline", "flight", "front", "heard_at", "inputs", "lasting", "metadata_url", "metered",
+        "only_server", "out", "outcome", "over", "passed", "response", "sent_at", "server", "server_name", "size_in",
+        "source", "takes_events", "target_name", "trace", "unheard", "viewer", "word",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +106,8 @@ class Exchange:
         self.caching: Caching | None = None  # what the cache does for it; None: nothing
         self.lasting: Lasting | None = None  # its records wait for the disk; None where they do not
         self.answer: Sequence[Any] | Relayed = ()  # what the client is answered, until that is recorded
+        self.sent_at = self.heard_at = 0.0  # when its server was first asked, and when that has answered
+        self.trace: Trace | None = None  # the trace that it is part of; None where nobody traces it
         self.metadata_url = ""  # for the challenge of one that lacks scopes
 
     # --- driving the walk
@@ -186,6 +189,8 @@ class Exchange:
         self.channel, self.out, self.target_name = channel, out, target.name
         if server.spec.idempotent and self.call.method == "tools/call":
             out.resend = self.front.is_idempotent(server.spec, target.name)
+        if not self.sent_at:
+            self.sent_at = self.front.clock()
         self._ending = _WAITING
         self._sending = True
         duties = self.check.duties if self.check is not None else None
@@ -249,6 +254,7 @@ class Exchange:
         assert self.inputs is not None
         self.call, self.size_in, self.takes_events = call, size_in, takes_events
         self.began_at = self.front.clock()
+        self.sent_at = self.began_at if self.sent_at else 0.0
         self.response.attach(connection)
         self.answer = ()
         connection.exchange = self
@@ -299,6 +305,7 @@ class Exchange:
     def respond(self, parts: Sequence[Any], end: End | None = None) -> None:
         response, self.answer = self.response, parts
         self.answered = True
+        self.heard_at = self.front.clock()
         if self.check is not None:
             self.check.end(end or ("done" if self.outcome == _OK else "failed"))
         self.deadline = self.front.tick + 1.0 + LINGER_S
@@ -355,6 +362,7 @@ class Exchange:
         response = self.response
         if response.spliced is not None and not self.answered:
             self.answered = True
+            self.heard_at = self.front.clock()
             if self.check is not None:
                 self.check.end("done")
             if self.metered is not None:

@@ -21,6 +21,7 @@ from narthex.errors import (
     CodecError,
     GatewayError,
     HttpRefusal,
+    RateLimited,
     Unauthorized,
 )
 from narthex.flow.accept.asgi import AsgiBridge
@@ -35,7 +36,7 @@ from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.metering import Metering
 from narthex.flow.accept.posting import post, takes
 from narthex.flow.accept.rates import Rates, rates_of
-from narthex.flow.accept.recording import Turned, entry_of, entry_of_turned
+from narthex.flow.accept.recording import Turned, ended_of, entry_of, entry_of_turned
 from narthex.flow.accept.refusals import error_lines, status_of
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.sessions import Sessions
@@ -68,10 +69,13 @@ from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.whole import HttpRequest
-from narthex.telemetry.accounts import OUTCOME, Accounts, outcome_of
+from narthex.telemetry.accounts import OUTCOME, Accounts, Exemplar, outcome_of
+from narthex.telemetry.behaviour import Behaviour
 from narthex.telemetry.log import Logs
 from narthex.telemetry.payloads.rules import Rules, keeps_payloads
 from narthex.telemetry.record import Entry
+from narthex.telemetry.tally import Tally
+from narthex.telemetry.traces import Tracer
 from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Snapshot
 
 if TYPE_CHECKING:
@@ -123,6 +127,10 @@ class Front:
         """Is there no room for another record?"""
         self.approvals: Keeper | None = None
         """Who keeps what people say of held calls; without one none passes."""
+        self.tracer: Tracer | None = None
+        """Decides which calls are traced; None: none is."""
+        self.behaviour = Behaviour()
+        self.refused_by = Tally("limit", "reason", fixed=1)
         self._bridge = bridge
         self.snapshot = snapshot
         self.levels = Levels()
@@ -342,15 +350,25 @@ class Front:
         self, one: Exchange, outcome: int, size: int, error: GatewayError | None = None, decision_id: str = ""
     ) -> None:
         """Count a call that was answered; log and record it where that is asked for, an error with its id."""
-        call = one.call
-        seconds = self.clock() - one.began_at
-        key = (call.endpoint, one.server_name, call.method, one.target_name)
-        self.accounts.counters[key].add(outcome, seconds, one.size_in, size)
+        call, trace, now = one.call, one.trace, self.clock()
+        seconds = now - one.began_at
+        outside = (one.heard_at or now) - one.sent_at if one.sent_at else -1.0
+        counter = self.accounts.counters[call.endpoint, one.server_name, call.method, one.target_name, call.era]
+        counter.add(outcome, seconds, one.size_in, size, outside)
+        if call.method == "tools/call":
+            cost = one.metered.cost if one.metered is not None else None
+            trace_id = trace.trace_id if trace is not None else ""
+            self.behaviour.note(call, one.server_name, one.target_name, outcome, seconds, now, trace_id, cost)
+        if isinstance(error, RateLimited):
+            self.refused_by.add(1, error.limit, error.reason)
+        if self.tracer is not None and trace is not None and trace.sampled:
+            counter.shared.call.mark(Exemplar(seconds, trace.trace_id, trace.span_id, self.now()))
+            self.tracer.add(ended_of(one, trace, self.snapshot.revision, outcome, size, now, error, decision_id))
         if self._log_calls and self.logs is not None and (one.check is None or one.check.logged):
             self.logs.call_line(
                 endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name or call.name,
                 outcome=outcome, seconds=seconds, bytes_out=size, detail=error.detail if error is not None else "",
-                decision_id=decision_id,
+                decision_id=decision_id, trace_id=trace.trace_id if trace is not None else "",
             )  # fmt: skip
         if self.record is not None:
             entry = entry_of(one, self.snapshot, self._trial, outcome, seconds, size, error, decision_id)
@@ -382,7 +400,9 @@ class Front:
         body = encode_error(id_, for_era(error, era), decision_id)
         status = status_of(error, era)
         connection.respond(status, JSON, (body,), len(body), error_lines(error, status, metadata_url))
-        self.accounts.counter("", "", "refused").add(outcome_of(error), 0.0, 0, len(body))
+        if isinstance(error, RateLimited):
+            self.refused_by.add(1, error.limit, error.reason)
+        self.accounts.counter("", "", "refused", "", era).add(outcome_of(error), 0.0, 0, len(body))
         if turned is not None and self.record is not None:
             self.record(entry_of_turned(turned, self.snapshot.revision, error, decision_id, len(body)))
         if error.code == -32603:

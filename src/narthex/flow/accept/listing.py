@@ -93,7 +93,8 @@ class Answering(msgspec.Struct, Generic[T], eq=False):
         size = 33 + len(call.id_json) + len(head) + len(body)
         parts = (b'{"jsonrpc":"2.0","id":', call.id_json, b',"result":', head, body, b"}")
         connection.respond(200, JSON, parts, size, extra)
-        front.accounts.counters[call.endpoint, "", call.method, ""].add(_OK, front.clock() - self.began_at, 0, size)
+        counter = front.accounts.counters[call.endpoint, "", call.method, "", call.era]
+        counter.add(_OK, front.clock() - self.began_at, 0, size)
 
     def client_gone(self) -> None:
         self._connection = None

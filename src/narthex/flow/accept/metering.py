@@ -18,6 +18,7 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.limiter import Binding, Limiter, Reservation
+from narthex.flow.limit.money import UNIT
 from narthex.flow.limit.prices import NO_FACTS, Price, first_fitting, result_in
 from narthex.flow.limit.spending import Spent
 from narthex.flow.limit.tokens import estimate, estimate_size
@@ -25,6 +26,7 @@ from narthex.flow.policy.arguments import read_arguments, sent
 from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.route.index import Target
 from narthex.telemetry.log import clean
+from narthex.telemetry.tally import Tally
 from narthex.types import Call, Kind, RunSpec, Snapshot
 
 _log: Final = logging.getLogger("narthex.limits")
@@ -78,6 +80,9 @@ class Metering:
         """The member of `_meta` in which an agent says which run a call is part of."""
         self.tell: Callable[[Alert], None] | None = None
         """Hears of shares that are reached, beside the log."""
+        self.counted_tokens = Tally("server", "direction", fixed=1)
+        self.counted_costs = Tally("endpoint", "server", "currency", fixed=1)
+        """What was used and paid, for `/metrics`; of tokens only what a limit or a price counts."""
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
 
@@ -217,6 +222,8 @@ class Metered:
             )
             used["tokens"] = used["tokens_in"] + tokens
             metering.tokens.was(subject, tokens)
+            metering.counted_tokens.add(used["tokens_in"], subject.server, "in")
+            metering.counted_tokens.add(tokens, subject.server, "out")
         if price is None:
             return used
         cost = price.cost(used, result, self._facts)
@@ -258,6 +265,9 @@ class Metered:
     def _settle(self, held: Reservation, used: dict[str, int]) -> None:
         metering, price, binding = self._metering, self._price, held.binding
         metering.limiter.settle(held, used)
+        if price is not None:
+            subject, currency = binding.subject, price.rule.currency
+            metering.counted_costs.add(self._expected / UNIT, subject.endpoint, subject.server, currency)
         if binding.alerts:
             for alert in metering.limiter.alerts(held):
                 metering.alert(alert)

@@ -158,6 +158,9 @@ def _begin(
     viewer = _viewer(front, call, endpoint)
     if (session is not None and session.id in front.hub.live.by_id) or META_LOG_LEVEL in call.meta:
         call = call.but(log_level=front.hub.level(call))
+    trace = front.tracer.begin(call.meta, request.headers) if front.tracer is not None else None
+    if trace is not None and trace.context is not None:
+        call = call.but(context=trace.context)
     as_task = method not in SERVED or ("task" in call.params and method == "tools/call")
     make: type[Exchange] = Tasking if as_task else Exchange
     now = front.clock()
@@ -165,7 +168,8 @@ def _begin(
     if state is not None:
         one.only_server = state.server
         remember(one, state, answers)
-    if front.record is not None:
+    one.trace = trace
+    if front.record is not None or trace is not None:
         one.source = connection.peer[0]
     if check is not None:
         one.check = check
@@ -215,7 +219,7 @@ def _answer(front: Front, connection: Replying, call: Call, endpoint: EndpointSp
     else:
         body = encode_result(front.decode_id(call.id_json), {})
         connection.respond(200, JSON, (body,), len(body))
-        front.accounts.counter(endpoint.name, "", method).add(_OK, 0.0, 0, len(body))
+        front.accounts.counter(endpoint.name, "", method, "", call.era).add(_OK, 0.0, 0, len(body))
 
 
 def _batch(

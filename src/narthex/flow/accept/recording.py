@@ -22,6 +22,7 @@ from narthex.flow.walk import KIND_OF
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.telemetry.payloads.rules import LOG, KeptParts
 from narthex.telemetry.record import LONGEST, Entry
+from narthex.telemetry.traces import Ended, Trace
 from narthex.types import Call, Principal, Snapshot
 
 if TYPE_CHECKING:
@@ -113,6 +114,45 @@ def _kept_of(one: Exchange) -> KeptParts | None:
         target = target or one.front.fleet.find_now(one.viewer, kind, call.name)
         server, name = (target.server, target.name) if target is not None else ("", call.name)
     return rules.of(call.endpoint, kind, server, name, log)
+
+
+def ended_of(
+    one: Exchange,
+    trace: Trace,
+    config: str,
+    outcome: int,
+    size: int,
+    now: float,
+    error: GatewayError | None,
+    decision_id: str,
+) -> Ended:
+    """What the spans of a sampled call are made of. Args as `entry_of`; now: when it ended, in seconds of the clock."""
+    call = one.call
+    who = call.principal
+    return Ended(
+        trace,
+        call.method[:LONGEST],
+        (one.target_name or call.name)[:LONGEST],
+        call.endpoint,
+        one.server_name,
+        who.tenant,
+        who.client,
+        call.session.id if call.session is not None else "",
+        call.version,
+        call.id_json[:LONGEST],
+        one.source,
+        outcome,
+        error.reason if error is not None else "",
+        error.code if error is not None else one.code,
+        decision_id,
+        config,
+        one.size_in,
+        size,
+        one.began_at,
+        one.sent_at,
+        one.heard_at,
+        now,
+    )
 
 
 def begin_of(one: Exchange, snapshot: Snapshot) -> Entry:

@@ -29,6 +29,7 @@ from narthex.types import Call
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
     from narthex.flow.accept.front import Front
+    from narthex.telemetry.traces import Trace
 
 _log = logging.getLogger("narthex.front")
 
@@ -55,6 +56,7 @@ class Retrying:
         self._size_in = size_in
         self._walk: Walk | None = None
         self._check: Check | None = None
+        self._trace: Trace | None = None
 
     def start(self, request: HttpRequest, check: Check | None) -> None:
         """Go on at once, or wait for what has to be decided.
@@ -64,7 +66,9 @@ class Retrying:
             HeaderMismatch: Its headers do not say what those of the held call did.
             NotVisible, Denied, InsufficientScope: This caller may not make that call any more, or not like this.
         """
-        held, call = self._held(), self._call
+        held, call, tracer = self._held(), self._call, self._front.tracer
+        if tracer is not None:
+            self._trace = tracer.begin(call.meta, request.headers)
         if call.method == "tools/call":
             found = self._front.fleet.find_now(held.viewer, "tools", call.name)
             if found is not None:
@@ -123,7 +127,7 @@ class Retrying:
             raise Denied(UNKNOWN_OBLIGATION, detail="the policy demands something else of a result on its way")
         del self._front.calls.held[self._state.call]
         connection.exchange = held
-        held.check = self._check
+        held.check, held.trace = self._check, self._trace
         held.attach(connection, self._call, self._size_in, takes_events=self._takes_events, answers=self._answers)
 
     # --- Exchanging

@@ -63,8 +63,10 @@ def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> byt
     A progress token becomes our id, so that a shared pipe can tell whose progress it is. What the client can be asked
     goes with each request to a modern server; to a legacy one it was said when the conversation began.
     """
-    meta = call.meta
-    if call.era == dialect.era and "progressToken" not in meta and (call.era == "legacy" or _passes(call, dialect)):
+    meta, context = call.meta, call.context
+    traced = context is not None and not context.by_header
+    passes = call.era == dialect.era and "progressToken" not in meta and not traced
+    if passes and (call.era == "legacy" or _passes(call, dialect)):
         return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (id_, call.method.encode(), encode(params))
     if dialect.era == "modern":
         meta = {**meta} if call.era == "modern" else {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
@@ -75,6 +77,8 @@ def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> byt
             meta[META_LOG_LEVEL] = Raw(encode(call.log_level))
     elif call.era == "modern":
         meta = {k: v for k, v in meta.items() if not k.startswith(META_PREFIX)}
+    if context is not None and traced:
+        meta = context.into(meta)
     if meta:
         if "progressToken" in meta:
             meta = {**meta, "progressToken": Raw(b"%d" % id_)}

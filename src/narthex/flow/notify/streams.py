@@ -168,7 +168,7 @@ class Listen(Telling):
         listener.stream = self
         first = encode_event(acknowledged(call.id_json, agreed))
         seconds = self.front.clock() - self._began_at
-        self.front.accounts.counter(call.endpoint, "", call.method).add(_OK, seconds, 0, len(first))
+        self.front.accounts.counter(call.endpoint, "", call.method, "", call.era).add(_OK, seconds, 0, len(first))
         self.begin(first)
 
     def encode(self, what: Notification) -> bytes:
@@ -180,7 +180,7 @@ class Listen(Telling):
     def fail(self, error: GatewayError) -> None:
         decision_id = self.front.new_id()
         body = encode_error(self.front.decode_id(self._call.id_json), error, decision_id)
-        self.front.accounts.counter(self._call.endpoint, "", self._call.method).add(
+        self.front.accounts.counter(self._call.endpoint, "", self._call.method, "", self._call.era).add(
             outcome_of(error), 0.0, 0, len(body)
         )
         self._end(encode_event(body))

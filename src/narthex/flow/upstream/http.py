@@ -72,7 +72,7 @@ class HttpChannel:
         if self._modern:
             routing = routing_headers(out.method, out.name)
             return b"%b%b%b%bContent-Length: %d\r\n\r\n%b" % (self._head, shown, routing, out.lines, len(body), body)
-        return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, shown, len(body), body)
+        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (self._head, shown, out.lines, len(body), body)
 
     def notify(self, body: bytes) -> None:
         if len(self._notices) >= MOST_NOTICES:

@@ -90,6 +90,14 @@ class Lists:
         """The list as last fetched, fresh or not."""
         return self._lists.get((scope, kind))
 
+    def count(self, kind: Kind) -> int:
+        """How many items the longest list of this kind has, as far as any was fetched."""
+        return max((len(one.items.items) for (_, of), one in self._lists.items() if of == kind), default=0)
+
+    def names(self, kind: Kind) -> set[str]:
+        """What all lists of this kind name."""
+        return {name for (_, of), one in self._lists.items() if of == kind for name, _ in one.items.items}
+
     def stale(self, told: ListKind) -> bool:
         """The server says that this has changed: whoever asks next fetches it again. False where nothing is kept that
         was not known as stale."""

@@ -9,7 +9,7 @@ class Outgoing:
     `id` is ours, unique on its channel (`Channel.next_id`), and stands in `body`. A progress token in `body`, if any,
     equals `id`: so a shared pipe knows whose progress it is. `name` is what `Mcp-Name` says, None where it is not sent.
     `resend` allows a second sending when the connection dies after bytes were written. `lines` are further
-    headers, each with its CRLF, sent by modern HTTP alone.
+    headers, each with its CRLF, sent by Streamable HTTP alone.
     """
 
     __slots__ = ("body", "id", "lines", "method", "name", "resend")

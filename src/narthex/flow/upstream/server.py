@@ -137,6 +137,14 @@ class Server:
         channel = self.channels.get(scope)
         return channel if channel is not None and channel.alive else None
 
+    def count(self, kind: Kind) -> int:
+        """How many it lists, as far as it was asked."""
+        return self._lists.count(kind)
+
+    def names(self, kind: Kind) -> set[str]:
+        """Their names."""
+        return self._lists.names(kind)
+
     def serves_one_session(self, scope: Hashable) -> bool:
         """Is this the scope of one client session, or of one principal's calls without any? Only such a one has more
         members than a principal's key."""

@@ -1,0 +1,1 @@
+"""Traces and metrics on their way to a collector: OTLP over HTTP, in protobuf."""

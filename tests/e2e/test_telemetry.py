@@ -1,0 +1,199 @@
+"""Traces and metrics of a gateway of its own, to a collector that reads them: both eras, both ways of a context in and
+on, the log that names the same trace, exemplars, a reload, and a collector that goes and comes back."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from narthex.testing import FakeServer
+from tests.conftest import StartGateway
+from tests.counterparts.otlp import Collector, said
+from tests.counterparts.serving import served
+from tests.e2e.harness import Era, Gateway, Wire, message, routing_headers, wait_for
+
+pytestmark = pytest.mark.e2e
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+OTHER = "f" * 32
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("echo", "fail")]
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    failing = {"content": [{"type": "text", "text": "canary-result"}], "isError": True}
+    with FakeServer(tools=TOOLS, answers={"fail": failing}) as started:
+        yield started
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[Collector, str]]:
+    one = Collector()
+    with served(one.app) as url:
+        yield one, url
+
+
+def config(server: FakeServer, url: str, ratio: str = "0%", **more: Any) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "servers": {"one": {"url": server.url}},
+        "telemetry": {
+            "otlp": {"url": url, "every": "100ms", "metrics_every": "1s"},
+            "traces": {"ratio": ratio, **more},
+        },
+        "log": {"calls": True, "format": "json"},
+    }
+
+
+def parent(trace: str, flags: str = "01") -> str:
+    return f"00-{trace}-{SPAN}-{flags}"
+
+
+def call(
+    gateway: Gateway, tool: str = "echo", *, meta: dict[str, str] | None = None, headers: dict[str, str] | None = None
+) -> Any:
+    """A call of a modern client with these in its `_meta` and its headers."""
+    body = message("tools/call", {"name": f"one__{tool}", "arguments": {"text": "canary-argument"}})
+    body["params"]["_meta"] |= meta or {}
+    with Wire(gateway.mcp) as wire:
+        sent = [*routing_headers(body), *(headers or {}).items()]
+        return wire.request("POST", "/mcp", sent, json.dumps(body).encode()).json
+
+
+def told(server: FakeServer) -> tuple[str, str]:
+    """What the server was told of the trace of the last call: in its `_meta`, and in its headers."""
+    asked = [one for one in server.asked if one.method == "tools/call"][-1]
+    return asked.params.get("_meta", {}).get("traceparent", ""), asked.headers.get("traceparent", "")
+
+
+def pair(collector: Collector) -> list[Any]:
+    """The spans of one call, the server's first, once they are there."""
+    wait_for(lambda: len(collector.spans) >= 2, "the spans")
+    found = sorted(collector.spans, key=lambda one: one.kind)
+    collector.spans = []
+    return found
+
+
+@pytest.mark.parametrize("eras", ["modern", "legacy"])
+def test_a_context_goes_through_and_its_spans_are_one_tree(
+    start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str], eras: Any
+) -> None:
+    server.eras = eras
+    one, url = collector
+    gateway = start_gateway(config(server, url))
+    call(gateway, meta={"traceparent": parent(TRACE), "tracestate": "a=1"}, headers={"traceparent": parent(OTHER)})
+    ours, theirs = pair(one)
+    assert ours.trace_id.hex() == theirs.trace_id.hex() == TRACE
+    assert (ours.parent_span_id.hex(), theirs.parent_span_id) == (SPAN, ours.span_id)
+    assert ours.links[0].trace_id.hex() == OTHER
+    assert ours.trace_state == "a=1"
+    assert (said(ours)["gen_ai.tool.name"], said(theirs)["server.address"]) == ("echo", "127.0.0.1")
+    assert ours.start_time_unix_nano <= theirs.start_time_unix_nano
+    assert theirs.start_time_unix_nano < theirs.end_time_unix_nano <= ours.end_time_unix_nano
+    child = f"00-{TRACE}-{theirs.span_id.hex()}-01"
+    assert told(server) == (child, child)
+    lines = [json.loads(line) for line in gateway.log().splitlines() if '"narthex.call"' in line]
+    assert [one.get("trace_id") for one in lines if one["method"] == "tools/call"] == [TRACE]
+
+
+def test_a_context_in_the_headers_alone(
+    start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str]
+) -> None:
+    one, url = collector
+    gateway = start_gateway(config(server, url))
+    call(gateway, headers={"traceparent": parent(TRACE), "tracestate": "a=1"})
+    ours, theirs = pair(one)
+    assert (ours.trace_id.hex(), ours.parent_span_id.hex()) == (TRACE, SPAN)
+    assert told(server)[0].endswith(f"{theirs.span_id.hex()}-01")
+
+
+def test_what_is_not_sampled_goes_on_and_leaves_nothing(
+    start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str]
+) -> None:
+    one, url = collector
+    gateway = start_gateway(config(server, url, "100%"))
+    call(gateway, meta={"traceparent": parent(TRACE, "00")})
+    assert told(server) == (parent(TRACE, "00"), "")
+    call(gateway, headers={"traceparent": parent(TRACE, "00")})
+    assert told(server) == ("", parent(TRACE, "00"))
+    call(gateway)
+    ours, _ = pair(one)
+    assert ours.trace_id.hex() != TRACE
+    assert not ours.parent_span_id
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_a_call_without_a_context(
+    start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str], era: Era
+) -> None:
+    one, url = collector
+    gateway = start_gateway(config(server, url, "100%"))
+    client = gateway.client(era=era)
+    client.call("one__echo", {"text": "canary-argument"})
+    ours, theirs = pair(one)
+    assert said(ours)["mcp.protocol.version"] == ("2026-07-28" if era == "modern" else "2025-11-25")
+    assert ("mcp.session.id" in said(ours)) == (era == "legacy")
+    client.ask("tools/call", {"name": "one__fail", "arguments": {}})
+    ours, theirs = pair(one)
+    assert said(ours)["error.type"] == said(theirs)["error.type"] == "tool_error"
+    client.ask("tools/call", {"name": "one__missing", "arguments": {}})
+    wait_for(lambda: one.spans, "the span of a call that went nowhere")
+    assert [said(span)["narthex.outcome"] for span in one.spans] == ["not_found"]
+    assert not any(b"canary" in body for body in one.bodies)
+
+
+def test_metrics_arrive_with_exemplars_at_prometheus(
+    start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str]
+) -> None:
+    one, url = collector
+    gateway = start_gateway(config(server, url))
+    call(gateway, meta={"traceparent": parent(TRACE)})
+    wait_for(lambda: "mcp.client.operation.duration" in one.metrics, "the metrics")
+    with Wire(gateway.admin) as wire:
+        answer = wire.request("GET", "/metrics", [("accept", "application/openmetrics-text;version=1.0.0")])
+    families = {found.name: found for found in text_string_to_metric_families(answer.body.decode())}
+    exemplars = [sample.exemplar for sample in families["narthex_call_seconds"].samples if sample.exemplar]
+    assert [found.labels["trace_id"] for found in exemplars] == [TRACE]
+    assert families["narthex_gateway_seconds"].samples
+    assert {name.removesuffix("_total") for name in one.metrics if name.startswith("narthex_")} >= {
+        name for name in families if name.startswith("narthex_agent")
+    }
+
+
+def test_a_collector_that_was_away_gets_what_happened_meanwhile(
+    start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str]
+) -> None:
+    one, url = collector
+    one.status = 503
+    gateway = start_gateway(config(server, url, "100%"))
+    call(gateway)
+    wait_for(lambda: one.asked, "the first attempt")
+    assert json.loads(gateway.ready().body)["telemetry_problem"]
+    assert gateway.ready().status == 200
+    one.status = 200
+    pair(one)
+    wait_for(lambda: not json.loads(gateway.ready().body)["telemetry_problem"], "the end of the problem")
+
+
+def test_a_reload_turns_it_off_and_the_last_spans_arrive_at_the_end(
+    start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str]
+) -> None:
+    one, url = collector
+    slow = config(server, url, "100%")
+    slow["telemetry"]["otlp"]["every"] = "1m"
+    gateway = start_gateway(slow)
+    call(gateway)
+    gateway.write({key: value for key, value in slow.items() if key != "telemetry"})
+    gateway.signal(signal.SIGHUP)
+    pair(one)
+    call(gateway)
+    assert told(server) == ("", "")
+    gateway.write(slow)
+    gateway.signal(signal.SIGHUP)
+    wait_for(lambda: call(gateway) and told(server)[0], "the telemetry to be on again")
+    gateway.stop()
+    assert len(one.spans) >= 2

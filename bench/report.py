@@ -125,6 +125,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("hidden", "Hidden or missing?", figures_table),
     ("journal", "The journal", figures_table),
     ("durable", "Durable calls", figures_table),
+    ("audit-search", "Search and export of records", figures_table),
 )
 
 

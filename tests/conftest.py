@@ -27,7 +27,11 @@ HERE = Path(__file__).parent
 # Timing decides no test: on a busy machine it may take its time to generate an example.
 settings.register_profile("narthex", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("narthex")
-INSTALLED_BY = {"npm": "apt-get install npm", "openssl": "apt-get install openssl"}
+INSTALLED_BY = {
+    "npm": "apt-get install npm",
+    "openssl": "apt-get install openssl",
+    "rsyslogd": "apt-get install rsyslog rsyslog-gnutls",
+}
 StartGateway = Callable[..., Gateway]
 
 

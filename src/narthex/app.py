@@ -63,6 +63,7 @@ from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
+from narthex.telemetry.audit.keeper import Keeping
 from narthex.telemetry.lag import Lag
 from narthex.telemetry.log import Logs, start_line
 from narthex.telemetry.otlp.outlet import Outlet
@@ -141,6 +142,7 @@ class Gateway:
         )  # fmt: skip
         self.journal: Journal | None = None
         self.books = Books()
+        self.keeping = Keeping(self.upkeep.secrets.get)
         self._admins: tuple[Snapshot, Engine | None, AdminRules] | None = None
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
@@ -187,6 +189,7 @@ class Gateway:
         self.front.approvals, self.front.metering.tell = self.approvals, self._tell_alert
         await self.books.prepare(snapshot, self.front.metering)
         self.books.restore(self.front.metering)
+        await self.keeping.apply(snapshot)
         if snapshot.tls is not None:
             self._context = server_context(snapshot.tls)
         host, port = snapshot.listen
@@ -429,6 +432,7 @@ class Gateway:
         self.policies.log(snapshot.decision_log)
         self.front.apply(snapshot, self._identify(snapshot), self.policies.engine)
         self.books.restore(self.front.metering)
+        await self.keeping.apply(snapshot)
         settle_memory()
 
     async def _listen_anew(self, context: ssl.SSLContext) -> None:
@@ -572,6 +576,7 @@ class Gateway:
         if self.journal is not None:
             await asyncio.to_thread(self.journal.close)
         await self.books.close()
+        await self.keeping.close()
         for connection in list(self.shared.connections):
             connection.abort()
         await self._admin.stop()

@@ -557,6 +557,19 @@ class Egress(msgspec.Struct, frozen=True):
     allow_http: tuple[str, ...] = ()
 
 
+class ExportSpec(msgspec.Struct, frozen=True):
+    """One place that records are sent to: `syslog+tls://HOST:PORT`, or the URL of an OTLP receiver of logs. Files are
+    absolute; empty: none, and for `ca` those of the system."""
+
+    name: str
+    url: str
+    format: Literal["jsonl", "cef", "ocsf"] = "jsonl"
+    headers: tuple[tuple[str, SecretText], ...] = ()
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything a call needs to know, compiled from the configuration. `revision` is its content hash (hex)."""
 
@@ -619,6 +632,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     audit_blocks: bool = False
     audit_reads: tuple[str, ...] = ()
     audit_inputs: Literal["none", "digest", "full"] = "none"
+    audit_index: bool = True
+    audit_exports: tuple[ExportSpec, ...] = ()
     """What is recorded of what a decision was taken on."""
     audit_payloads: PayloadSpec = PayloadSpec()
     retention: Retention = Retention()

@@ -24,6 +24,7 @@ from narthex.flow.limit.state import State
 from narthex.flow.policy.admin import admins_of
 from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.audit.keeper import Keeping
 from narthex.telemetry.record import Entry, line_of
 from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, Principal, ServerSpec, Snapshot, StdioTarget
 
@@ -79,6 +80,7 @@ class Gateway:
         self.missing_secrets = 0
         self.policy_problem = ""
         self.silent: list[str] = []
+        self.keeping = Keeping(str)
         self.last_reload: ReloadOutcome | None = None
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)
         self.reloads: list[str] = []

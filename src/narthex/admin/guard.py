@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Protocol, cast
 from urllib.parse import urlsplit
@@ -34,6 +35,10 @@ _READS = frozenset({"GET", "HEAD"})
 _OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
 GUARDED = "/api/v1/approvals"
 """Below it reading needs the token too: it shows what others want to call."""
+AUDIT = "/api/v1/audit"
+"""Below it, too: it shows what others did. Who reads that is recorded, and so is who reads what calls have said."""
+_READING_NEEDS_IT = (GUARDED, AUDIT, "/api/v1/payloads")
+_READING_IS_TOLD = (AUDIT, "/api/v1/payloads")
 _CALLER = "narthex.caller"
 
 
@@ -85,7 +90,7 @@ class Guard:
             return
         act = Act(self._gateway, scope)
         refusal = self._refusal(scope) or await self._unauthorized(scope, act)
-        if act.principal is not None and (refusal is not None or scope["method"] not in _READS):
+        if act.principal is not None and (refusal is not None or _is_told(scope)):
             send = act.recording(send)
         if refusal is not None:
             await refusal(scope, receive, send)
@@ -109,7 +114,7 @@ class Guard:
 
     async def _unauthorized(self, scope: Scope, act: Act) -> Response | None:
         path = scope["path"]
-        guarded = path == GUARDED or path.startswith(GUARDED + "/")
+        guarded = _is_below(path, _READING_NEEDS_IT)
         if scope["method"] in _READS and not guarded and (not self._is_far or path in _OPEN):
             return None
         given = Headers(scope=scope).getlist("authorization")
@@ -151,6 +156,15 @@ class Guard:
     def _is_token(self, given: str) -> bool:
         scheme, _, token = given.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
+
+
+def _is_told(scope: Scope) -> bool:
+    """Is it recorded?"""
+    return scope["method"] not in _READS or _is_below(scope["path"], _READING_IS_TOLD)
+
+
+def _is_below(path: str, places: Sequence[str]) -> bool:
+    return any(path == one or path.startswith(one + "/") for one in places)
 
 
 class Act:

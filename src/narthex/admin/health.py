@@ -51,8 +51,8 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
     else:
         refused = last is not None and last.status == "refused"
         silent = gateway.silent_issuers() or gateway.policy_problem
-        short = bool(degraded or silent or gateway.missing_secrets or gateway.checkpoints_problem)
-        short = short or bool(gateway.telemetry_problem)
+        behind = gateway.checkpoints_problem or gateway.keeping.problem or gateway.telemetry_problem
+        short = bool(degraded or silent or gateway.missing_secrets or behind)
         status = "degraded" if short or refused else "ready"
     return {
         "status": status,
@@ -63,6 +63,7 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         "policy_problem": gateway.policy_problem,
         "telemetry_problem": gateway.telemetry_problem,
         "checkpoints": "behind" if gateway.checkpoints_problem else "ok",
+        "records": gateway.keeping.problem or "ok",
         "last_reload": msgspec.to_builtins(last) if last is not None else None,
     }
 

@@ -36,6 +36,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
     from starlette.exceptions import HTTPException
 
     from narthex.admin.approvals import approval_routes
+    from narthex.admin.audit import audit_routes
     from narthex.admin.cache import cache_routes
     from narthex.admin.config import config_routes
     from narthex.admin.costs import cost_routes
@@ -55,6 +56,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
         *cache_routes(gateway),
         *approval_routes(gateway),
         *cost_routes(gateway),
+        *audit_routes(gateway),
     ]
     handlers = {HTTPException: on_http_error, StoreError: on_store_error, Exception: on_failure}
     app = Starlette(routes=routes, exception_handlers=handlers)

@@ -13,6 +13,7 @@ from narthex.flow.cache.cache import Report
 from narthex.flow.limit.state import State
 from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.audit.keeper import Keeping
 from narthex.telemetry.record import Entry
 from narthex.types import Era, Principal, Snapshot
 
@@ -95,6 +96,10 @@ class GatewayView(Protocol):
     @property
     def approvals(self) -> Approvals:
         """Held calls."""
+
+    @property
+    def keeping(self) -> Keeping:
+        """The process beside the journal, where there is one."""
 
     async def caller(self, authorization: str) -> Principal | None:
         """Whom this value of `Authorization` proves. Nobody, while no identity is configured."""

@@ -162,7 +162,7 @@ def _by_index(ctx: click.Context, snapshot: Snapshot, wanted: Wanted, limit: int
 @contextmanager
 def finder_of(snapshot: Snapshot) -> Iterator[Finder]:
     """The index of the journal that a configuration names, up to date. Raises StoreError."""
-    from narthex.telemetry.audit.index.file import index_of
+    from narthex.telemetry.audit.frames import index_of
     from narthex.telemetry.audit.index.find import Finder
     from narthex.telemetry.audit.index.follow import Follower
 

@@ -29,6 +29,7 @@ from narthex.config.decision_logs import compile_decision_logs
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Problem, Reading, in_order, suggest
 from narthex.config.expand import Expanded
+from narthex.config.exports import compile_exports
 from narthex.config.grants import compile_approvals, compile_grants
 from narthex.config.identity import IdentityCompiler
 from narthex.config.kept import compile_kept
@@ -220,6 +221,7 @@ class _Compiler:
             policy_admin=settings.policy is not None and settings.policy.admin,
             policy=compile_policy(settings.policy, allowed, self.reading, self._resolve, places.state_dir),
             decision_log=compile_decision_logs(settings.policy, allowed, self.reading, self._resolve),
+            audit_exports=compile_exports(settings.audit, allowed, self.reading, self._resolve),
             quotas=quotas,
             alert_hooks=compile_hooks(settings.limits, self.reading),
             teams=compile_teams(settings.teams, settings.limits, self.reading),
@@ -316,6 +318,7 @@ class _Compiler:
             "audit_durable": audit.durable,
             "audit_blocks": audit.on_failure == "block",
             "audit_reads": audit.reads,
+            "audit_index": audit.index,
         }
 
     def _audit_checkpoints(self) -> str:

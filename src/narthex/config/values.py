@@ -167,6 +167,19 @@ def parse_base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def parse_sink_url(text: str) -> str:
+    """The URL of an OTLP receiver, or `syslog+tls://host:port`."""
+    if not text.startswith("syslog+tls://"):
+        return parse_url(text)
+    try:
+        parts = split_url("https" + text.removeprefix("syslog+tls"))
+    except ValueError as error:
+        raise ValueError(f"{error}".replace("https://", "syslog+tls://")) from None
+    if parts.path not in ("", "/") or parts.query:
+        raise ValueError("write syslog+tls://host:port, and nothing behind it")
+    return text.rstrip("/")
+
+
 def parse_proxy(text: str) -> str:
     """`env`, or the http:// or https:// URL of a proxy."""
     if text == "env":

@@ -8,6 +8,7 @@ import msgspec
 
 from narthex.config.kinds import FILE, GLOBS, NAME, Choice, Flag, Group, Listed, Setting, duration
 from narthex.config.schema.data import OF_CLASSIFICATION
+from narthex.config.schema.exports import EXPORT, ExportSettings
 from narthex.config.schema.prices import POINTER
 from narthex.kept import DETECTORS
 from narthex.types import Durable
@@ -170,6 +171,15 @@ class AuditSettings(msgspec.Struct, frozen=True):
             " missing is counted.",
         ),
     ] = "block"
+    index: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "Whether a process beside the gateway keeps an index of the records up to date, and searches in it for the"
+            " admin API. `narthex audit search` works without it, and takes longer.",
+        ),
+    ] = True
+    export: Annotated[dict[str, ExportSettings], EXPORT] = {}
 
 
 AUDIT = Setting(

@@ -12,6 +12,7 @@ from narthex.store.migrations import (
     m0003_costs,
     m0004_costs_of_teams,
     m0005_told_steps,
+    m0006_exports,
 )
 
 
@@ -28,5 +29,6 @@ MIGRATIONS: tuple[Migration, ...] = (
     m0003_costs,
     m0004_costs_of_teams,
     m0005_told_steps,
+    m0006_exports,
 )
 """The number of a file's last migration is its `user_version`."""

@@ -7,21 +7,26 @@ class 6003, with the profile `record_integrity`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
-from narthex.telemetry.audit.matching import what_of
+from narthex.telemetry.audit.matching import Record, what_of
 
-Record = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 COLUMNS = (
     "time", "id", "event", "decision", "outcome", "reason", "tenant", "subject", "issuer", "client", "proof", "source",
     "endpoint", "server", "method", "name", "resource", "rule", "credential", "code", "bytes_in", "bytes_out",
     "seconds", "cost", "arguments_digest", "decision_id", "config", "seq", "hash",
 )  # fmt: skip
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What a cell must not begin with, for some spreadsheet, also behind spaces. The last four are the wide forms of the
+first."""
 
 
 def jsonl(record: Record) -> str:
@@ -31,13 +36,18 @@ def jsonl(record: Record) -> str:
 
 def csv(record: Record) -> str:
     """A row of `COLUMNS`. Text that a spreadsheet would take for a formula begins with an apostrophe."""
-    flat = {**_map(record, "policy"), **_map(record, "principal"), **record, "resource": what_of(record)}
-    return ",".join(_cell(flat.get(name)) for name in COLUMNS)
+    row = flat(record)
+    return ",".join(_cell(row.get(name)) for name in COLUMNS)
+
+
+def flat(record: Record) -> Record:
+    """The members that `COLUMNS` name, and others, on one level."""
+    return {**_map(record, "policy"), **_map(record, "principal"), **record, "resource": what_of(record)}
 
 
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    if not isinstance(value, int | float) and text[:1] in ("=", "+", "-", "@", "\t", "\r"):
+    if not isinstance(value, int | float) and (text[:1] in _FORMULA or text.strip()[:1] in _FORMULA):
         text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
@@ -76,16 +86,17 @@ def _labelled(number: int, label: str, value: str) -> dict[str, str]:
 
 
 def _piped(text: str) -> str:
-    return _flat(text).replace("\\", "\\\\").replace("|", "\\|")
+    return _one_line(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _escaped(value: object) -> str:
     text = str(value).replace("\\", "\\\\").replace("=", "\\=")
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+    return _one_line(text.replace("\r", "\\r").replace("\n", "\\n"))
 
 
-def _flat(text: str) -> str:
-    return text.replace("\r", " ").replace("\n", " ")
+def _one_line(text: str) -> str:
+    """Without what ends a line, moves a cursor or hides text: a space in the place of each."""
+    return _CONTROL.sub(" ", text)
 
 
 def ocsf(record: Record) -> str:

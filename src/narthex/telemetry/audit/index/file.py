@@ -57,11 +57,6 @@ TABLES: Final = (
 )
 
 
-def index_of(store: str) -> Path:
-    """Where the index is: beside the store, `narthex.audit.db` for `narthex.db`."""
-    return Path(store).with_suffix(".audit.db")
-
-
 def open_index(path: Path, folder: Path) -> sqlite3.Connection:
     """The index of a journal, made where there is none (0600). Raises StoreError."""
     with explained(path):

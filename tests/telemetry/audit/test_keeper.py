@@ -1,0 +1,148 @@
+"""The process beside the journal: it answers, keeps up by itself, sends, and comes back when it was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from narthex.telemetry.audit import keeper as module
+from narthex.telemetry.audit.exports.sink import SinkSpec
+from narthex.telemetry.audit.frames import Answer, Question, Task
+from narthex.telemetry.audit.keeper import Away, Keeper
+from narthex.telemetry.audit.matching import Wanted
+from tests.telemetry.audit.exports.receivers import SyslogServer, closing, make_certificate
+from tests.telemetry.audit.writing import write
+
+EVERYTHING = Question(Wanted(), limit=500)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST_PAUSE_S", "LOOK_S"):
+        monkeypatch.setattr(module, name, 0.05)
+
+
+def task(tmp_path: Path, *sinks: SinkSpec, index: bool = True) -> Task:
+    index_ = str(tmp_path / "index.db") if index else ""
+    return Task(str(tmp_path / "audit"), str(tmp_path / "narthex.db"), index_, sinks)
+
+
+async def answered(keeper: Keeper, fits: Callable[[Answer], bool], question: Question = EVERYTHING) -> Answer:
+    """The first answer that is so."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                answer = await keeper.ask(question)
+                if fits(answer):
+                    return answer
+            except Away:
+                pass
+            await asyncio.sleep(0.02)
+
+
+def run(given: Callable[[], Task], work: Callable[[Keeper], Awaitable[None]]) -> None:
+    async def main() -> None:
+        keeper = Keeper(given, start_s=0.0)
+        keeper.start()
+        try:
+            await work(keeper)
+        finally:
+            await keeper.close()
+
+    asyncio.run(main())
+
+
+def test_it_answers_and_follows(tmp_path: Path) -> None:
+    write(tmp_path / "audit", 5)
+
+    async def work(keeper: Keeper) -> None:
+        found = await answered(keeper, lambda answer: True)
+        assert [one["n"] for one in found.records] == [4, 3, 2, 1, 0]
+        page = await keeper.ask(Question(Wanted(), limit=2))
+        rest = await keeper.ask(Question(Wanted(), page.next, 2))
+        assert [one["n"] for one in page.records + rest.records] == [4, 3, 2, 1]
+        wrong = await keeper.ask(Question(Wanted(tenant="x"), page.next))
+        assert wrong.refused and "another question" in wrong.error
+        write(tmp_path / "audit", 2, boot="b2")
+        assert len((await keeper.ask(EVERYTHING)).records) == 7, "what was written before the question is in the answer"
+
+    run(lambda: task(tmp_path), work)
+
+
+def test_one_that_was_killed_comes_back_and_has_lost_nothing(tmp_path: Path) -> None:
+    async def work(keeper: Keeper) -> None:
+        for turn in range(4):
+            write(tmp_path / "audit", 50, boot=f"b{turn}")
+            await answered(keeper, lambda answer, count=50 * (turn + 1): len(answer.records) == count)  # type: ignore[misc]
+            assert keeper._process is not None
+            os.kill(keeper._process.pid, signal.SIGKILL)
+
+    run(lambda: task(tmp_path), work)
+
+
+def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    process = []
+
+    async def work(keeper: Keeper) -> None:
+        await answered(keeper, lambda answer: True)
+        process.append(keeper._process)
+
+    run(lambda: task(tmp_path), work)
+    assert process[0].wait(30) == 0
+
+
+def test_who_gives_up_waiting_spoils_no_answer(tmp_path: Path) -> None:
+    write(tmp_path / "audit", 5)
+
+    async def work(keeper: Keeper) -> None:
+        await answered(keeper, lambda answer: True)
+        first = keeper._process
+        for _ in range(20):
+            asking = asyncio.ensure_future(keeper.ask(EVERYTHING))
+            await asyncio.sleep(0)
+            asking.cancel()
+        assert [one["n"] for one in (await keeper.ask(Question(Wanted(), limit=1))).records] == [4]
+        assert keeper._process is first
+
+    run(lambda: task(tmp_path), work)
+
+
+def test_without_an_index_it_does_not_search(tmp_path: Path) -> None:
+    async def work(keeper: Keeper) -> None:
+        found = await answered(keeper, lambda answer: True)
+        assert found.error and not found.refused and not (tmp_path / "index.db").exists()
+
+    run(lambda: task(tmp_path, index=False), work)
+
+
+def test_records_are_sent_and_a_new_secret_is_taken_up(tmp_path: Path) -> None:
+    write(tmp_path / "audit", 30)
+    cert, other = make_certificate(tmp_path, "siem"), make_certificate(tmp_path, "other")
+    server = SyslogServer(cert)
+    trusted = [other[0]]
+
+    def given() -> Task:
+        return task(tmp_path, SinkSpec("siem", f"syslog+tls://127.0.0.1:{server.port}", ca=trusted[0]))
+
+    async def work(keeper: Keeper) -> None:
+        await answered(keeper, lambda answer: any("not trusted" in one.problem for one in answer.exports), Question())
+        trusted[0] = cert[0]
+        await answered(keeper, lambda answer: any(one.sent == 30 for one in answer.exports), Question())
+        assert keeper.exports[0].problem == ""
+
+    with closing(server):
+        run(given, work)
+        assert [json.loads(one[one.index(b"{") :])["n"] for one in server.messages] == list(range(30))
+        write(tmp_path / "audit", 3, boot="b2")
+
+        async def goes_on(keeper: Keeper) -> None:
+            await answered(keeper, lambda answer: any(one.sent == 3 for one in answer.exports), Question())
+
+        run(given, goes_on)
+        assert len(server.messages) == 33, "where the process before has stopped"

@@ -16,13 +16,14 @@ import socket
 import ssl
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narthex import FORM, __version__
 from narthex.admin.readings import register_readings
-from narthex.admin.view import CredentialProblem, Health, ServerStatus
+from narthex.admin.status import status_of
+from narthex.admin.view import ServerStatus
 from narthex.authority.accounts import Means
 from narthex.authority.alerts import AlertHooks
 from narthex.authority.approvals import Approvals, words_of
@@ -54,8 +55,6 @@ from narthex.flow.policy.admin import AdminRules, admins_of
 from narthex.flow.policy.approvals.approval import Approval, Step
 from narthex.flow.policy.check import Check
 from narthex.flow.upstream.fleet import Fleet
-from narthex.flow.upstream.server import Server
-from narthex.flow.upstream.stdio import StdioChannel
 from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
 from narthex.store.books import Books
@@ -612,40 +611,6 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
         context.load_verify_locations(files.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL if files.client_optional else ssl.CERT_REQUIRED
     return context
-
-
-def status_of(server: Server, problems: Iterable[tuple[str, str]] = ()) -> ServerStatus:
-    """One upstream as the admin API shows it; never its headers or its environment.
-
-    Args:
-        problems: Credentials that it cannot be shown now, by name, and why.
-    """
-    failing = tuple(CredentialProblem(name, problem) for name, problem in problems)
-    channel = next((one for one in server.channels.values() if one.alive), None)
-    mended = server.nothing_to_show and not failing  # what it was to be shown was missing, and is not any more
-    at, text = server.last_error if server.last_error is not None and not mended else (None, None)
-    health: Health = "ok" if channel is not None else "idle"
-    if server.breaker.state != "closed":
-        health = "down"
-    elif server.breaker.failing or failing:
-        health = "degraded"
-    verdict = server.verdict
-    return ServerStatus(
-        name=server.spec.name,
-        health=health,
-        breaker=server.breaker.state,
-        era=channel.dialect.era if channel is not None else None,
-        era_since=verdict.since if verdict is not None else None,
-        era_checked_at=verdict.checked_at if verdict is not None else None,
-        version=channel.dialect.version if channel is not None else None,
-        channels=len(server.channels),
-        in_flight=server.in_flight,
-        pid=channel.pid if isinstance(channel, StdioChannel) else None,
-        stderr_tail=tuple(channel.stderr_tail().splitlines()) if isinstance(channel, StdioChannel) else (),
-        credentials=failing,
-        last_error=text,
-        last_error_at=at,
-    )
 
 
 async def serve(snapshot: Snapshot, overrides: Overrides, logs: Logs, path: Path | None = None) -> int:

@@ -414,6 +414,7 @@ class RunRule(msgspec.Struct, frozen=True):
     within_s: float = 0.0
     cool_down_s: float = 0.0
     line: int = 0
+    shadow: bool = False
 
 
 class RunSpec(msgspec.Struct, frozen=True):
@@ -638,6 +639,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     audit_payloads: PayloadSpec = PayloadSpec()
     retention: Retention = Retention()
     policy_admin: bool = False
+    policy_shadow: bool = False
+    """Is the policy only asked, and what it says recorded?"""
     """Does the policy decide on the admin side, too?"""
     policy: RegoSpec | OpaSpec | None = None
     decision_log: DecisionLogSpec | None = None

@@ -47,6 +47,23 @@ def test_what_rules_in_shadow_mode_would_say(tmp_path: Path) -> None:
     assert json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["shadow"]["decision"] == "deny"
 
 
+def test_what_a_policy_and_a_rule_on_runs_in_shadow_mode_would_say(tmp_path: Path) -> None:
+    file, policy = tmp_path / "narthex.yaml", tmp_path / "policy"
+    policy.mkdir()
+    listed = 'decision if input.action == "list"'
+    (policy / "p.rego").write_text(f"package narthex\n\ndefault decision := false\n\n{listed}\n")
+    head = CONFIG.partition("grants:")[0]
+    words = ["explain", "--config", str(file), *SUPPORT, "--tool", "time__now"]
+    file.write_text(head + "policy: {rego: {bundle: policy, engine: inline}, mode: shadow}\n")
+    found = CliRunner().invoke(cli, words)
+    assert (found.exit_code, "With the rules in shadow mode: deny, denied_by_policy" in found.output) == (0, True)
+    rule = "{name: once, deny: ['time__now'], at_most: 1, mode: shadow}"
+    file.write_text(head + f"runs: {{rules: [{rule}]}}\n")
+    found = CliRunner().invoke(cli, [*words, "--run-call", "time__now"])
+    assert found.exit_code == 0 and "in shadow mode: 1 of at most 1" in found.output
+    assert "With the rules in shadow mode: deny, run_count by 'once'" in found.output
+
+
 @pytest.mark.parametrize(
     ("words", "code", "last"),
     [

@@ -95,6 +95,15 @@ def test_rules_in_shadow_mode_are_held_against_them(rig: Rig) -> None:
     assert found.exit_code == 1 and "deny by 'none at all'" in found.output and "1 would change" in found.output
 
 
+def test_a_policy_in_shadow_mode_is_held_against_them(rig: Rig) -> None:
+    listed = 'decision if input.resource.server == "time"'
+    rig.write("policy/p.rego", f"package narthex\n\ndefault decision := false\n\n{listed}\n")
+    rig.config.write_text(CONFIG + "policy: {rego: {bundle: policy, engine: inline}, mode: shadow}\n")
+    assert rig.run().exit_code == 0, "it decides nothing"
+    found = rig.run("--shadow")
+    assert found.exit_code == 1 and "2 would change" in found.output, "allowed or denied, it would not be there"
+
+
 def test_a_record_that_was_changed_does_not_agree(rig: Rig) -> None:
     rig.records.write_text(rig.records.read_text().replace('"amount":7}', '"amount":701}'))
     found = rig.run()

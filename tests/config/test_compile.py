@@ -233,6 +233,22 @@ def test_tls_files_are_absolute_and_their_content_counts(tmp_path: Path) -> None
             "grant 'r' is in shadow mode, and nothing is recorded",
             id="shadow mode that nobody sees",
         ),
+        pytest.param(
+            "version: 1\nservers: {a: {url: http://a/}}\npolicy: {opa: {url: http://127.0.0.1:1}, mode: shadow}\n",
+            "the policy is in shadow mode, and nothing is recorded",
+            id="a policy in shadow mode that nobody sees",
+        ),
+        pytest.param(
+            "version: 1\nservers: {a: {url: http://a/}}\npolicy: {opa: {url: http://127.0.0.1:1}, mode: shadow}\n",
+            "no grants, and the policy is in shadow mode: every caller may call everything",
+            id="nothing but a policy in shadow mode",
+        ),
+        pytest.param(
+            "version: 1\nservers: {a: {url: http://a/}}\n"
+            "runs: {rules: [{name: r, deny: [a__x], at_most: 1, mode: shadow}]}\n",
+            "rule 'r' is in shadow mode, and nothing is recorded",
+            id="a rule on runs in shadow mode that nobody sees",
+        ),
     ],
 )
 def test_worth_a_warning(tmp_path: Path, text: str, warning: str) -> None:

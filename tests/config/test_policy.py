@@ -17,6 +17,8 @@ from narthex.types import RegoSpec
     [
         pytest.param("{}", "F:2:1: policy: needs `rego` or `opa`", id="neither"),
         pytest.param("{rego: {bundle: p}, opa: {url: http://127.0.0.1:8181}}", "F:2:29: policy: has both", id="both"),
+        pytest.param("{opa: {url: http://127.0.0.1:1}, admin: true, mode: shadow}", "does not guard the admin side",
+                     id="a shadow as a guard"),
         pytest.param("{rego: {}}", "F:2:10: policy.rego: 'bundle' is missing", id="no bundle"),
         pytest.param("{rego: {bundle: gone}}", "F:2:17: bundle: ", id="no such folder"),
         pytest.param("{rego: {bundle: empty}}", "no Rego in it", id="nothing in it"),

@@ -100,6 +100,7 @@ def explain(
     from narthex.flow.codec.jsonrpc import Raw, encode
     from narthex.flow.policy.evidence.again import Asked, Untold
     from narthex.flow.policy.explanation import explain as decide
+    from narthex.flow.policy.shadow import shadows_of
     from narthex.flow.route.target import Target
     from narthex.types import Call
 
@@ -117,7 +118,7 @@ def explain(
     asked = Asked(call, kind, Target(server, own, encode(own)), address, now, past=runs)
     try:
         decision = asyncio.run(decided_again(snapshot, asked))  # before `decide`, which counts the call in its run
-        would = asyncio.run(decided_again(snapshot, asked, shadow=True)) if snapshot.trial else None
+        would = asyncio.run(decided_again(snapshot, asked, shadow=True)) if shadows_of(snapshot) else None
     except Untold as error:
         raise click.ClickException(f"it cannot be decided: {error}") from None
     found = decide(

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def judging(snapshot: Snapshot, *, shadow: bool = False) -> AsyncIterator[Again]:
-    """`shadow`: as if the grants in shadow mode counted. Raises ConfigError: the policy's bundle cannot be used."""
+    """`shadow`: as if the rules in shadow mode counted. Raises ConfigError: the policy's bundle cannot be used."""
     from narthex.flow.policy.evidence.again import Again, scopes_of
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)
-    async with _engine(snapshot) as engine:
+    async with _engine(None if snapshot.policy_shadow and not shadow else snapshot) as engine:
         yield Again(
             grants_of(snapshot, shadow=shadow),
             scopes_of(snapshot.endpoints),
             snapshot.endpoints,
             engine,
             site,
-            runs=run_rules_of(snapshot),
+            runs=run_rules_of(snapshot, shadow=shadow),
         )
 
 
@@ -48,9 +48,9 @@ async def decided_again(snapshot: Snapshot, asked: Asked, *, shadow: bool = Fals
 
 
 @asynccontextmanager
-async def _engine(snapshot: Snapshot) -> AsyncIterator[Engine | None]:
-    spec = snapshot.policy
-    if spec is None:
+async def _engine(snapshot: Snapshot | None) -> AsyncIterator[Engine | None]:
+    spec = snapshot.policy if snapshot is not None else None
+    if snapshot is None or spec is None:
         yield None
         return
     from narthex.authority.fetch import Fetcher

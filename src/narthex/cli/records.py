@@ -121,13 +121,13 @@ def _member(line: bytes, name: str) -> bytes:
         return b""
 
 
-def run_rules_of(snapshot: Snapshot) -> RunRules | None:
-    """Its rules over several calls."""
+def run_rules_of(snapshot: Snapshot, *, shadow: bool = False) -> RunRules | None:
+    """Its rules over several calls. `shadow`: as if those in shadow mode counted."""
     from narthex.flow.policy.runs.rules import RunRules
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)
-    return RunRules(snapshot.runs, site) if snapshot.runs is not None else None
+    return RunRules(snapshot.runs, site, all_count=shadow) if snapshot.runs is not None else None
 
 
 def imagined(

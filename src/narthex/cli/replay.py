@@ -35,7 +35,7 @@ SHOWN = 200
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Another configuration: list what it would change.",
 )
-@click.option("--shadow", is_flag=True, help="As if the grants in shadow mode counted: list what they would change.")
+@click.option("--shadow", is_flag=True, help="As if the rules in shadow mode counted: list what they would change.")
 @config_option
 @json_option
 @click.pass_context

@@ -219,6 +219,7 @@ class _Compiler:
             data=data,
             runs=runs,
             policy_admin=settings.policy is not None and settings.policy.admin,
+            policy_shadow=settings.policy is not None and settings.policy.mode == "shadow",
             policy=compile_policy(settings.policy, allowed, self.reading, self._resolve, places.state_dir),
             decision_log=compile_decision_logs(settings.policy, allowed, self.reading, self._resolve),
             audit_exports=compile_exports(settings.audit, allowed, self.reading, self._resolve),
@@ -483,8 +484,11 @@ class _Compiler:
         if reading.problems:
             return
         modes = {one.mode for one in self.settings.grants if _speaks_of_calls(one)}
-        if "enforce" not in modes and self.settings.policy is None:
+        policy = self.settings.policy
+        if "enforce" not in modes and (policy is None or policy.mode == "shadow"):
             why = "all grants are in shadow mode" if modes else "no grants"
+            if policy is not None:
+                why = f"{why}, and the policy is in shadow mode" if not modes else "all rules are in shadow mode"
             reading.warnings.append(Problem(reading.file, None, f"{why}: every caller may call everything"))
         now = time.time()
         for number, one in enumerate(self.settings.grants):
@@ -495,6 +499,13 @@ class _Compiler:
                 if one.mode == "shadow":
                     text = f"grant '{one.name}' is in shadow mode, and nothing is recorded: nobody will see it"
                     reading.warn(("grants", str(number), "mode"), text)
+            for number, rule in enumerate(self.settings.runs.rules if self.settings.runs is not None else ()):
+                if rule.mode == "shadow":
+                    text = f"rule '{rule.name}' is in shadow mode, and nothing is recorded: nobody will see it"
+                    reading.warn(("runs", "rules", str(number), "mode"), text)
+            if policy is not None and policy.mode == "shadow" and policy.decision_logs is None:
+                text = "the policy is in shadow mode, and nothing is recorded: nobody will see what it says"
+                reading.warn(("policy", "mode"), text)
         if not self.settings.servers:
             reading.warn(("servers",), "no servers: clients will find nothing to call")
         if "default" not in endpoints:

@@ -30,6 +30,8 @@ def compile_policy(
     if policy.rego is not None and policy.opa is not None:
         reading.fault(("policy", "opa"), "policy: has both `rego` and `opa`; keep one")
         return None
+    if policy.admin and policy.mode == "shadow":
+        reading.fault(("policy", "admin"), "policy: what is in shadow mode does not guard the admin side")
     if policy.opa is not None:
         return compile_opa(policy.opa, allowed, reading, resolve)
     if policy.rego is not None:

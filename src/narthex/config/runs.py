@@ -92,6 +92,7 @@ def _rule(one: RunRuleSettings, at: KeyPath, servers: Sequence[str], reading: Re
         within_s=one.within,
         cool_down_s=one.cool_down,
         line=reading.mark(at).line,
+        shadow=one.mode == "shadow",
     )
 
 

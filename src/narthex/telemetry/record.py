@@ -255,10 +255,13 @@ def _input(entry: Entry) -> dict[str, Any] | None:
 def _would(entry: Entry) -> Said | None:
     """What would have been decided with the rules in shadow mode."""
     check, call, trial = entry.check, entry.call, entry.trial
-    if trial is None or call is None or check is None or check.target is None:
+    if call is None or check is None or check.target is None or check.shadow is None or check.decision is None:
         return None
-    asked = Asked(call.but(params=check.params), check.kind, check.target, check.address, check.at, run=check.run)
-    decision = trial.decide_now(asked)
+    granted = check.shadow.granted or check.decision
+    if trial is not None:
+        params = call.but(params=check.params)
+        granted = trial.decide_now(Asked(params, check.kind, check.target, check.address, check.at, run=check.run))
+    decision = check.shadow.decision(granted)
     return Said(decision.effect, decision.reason, decision.rule, decision.line, decision.detail)
 
 

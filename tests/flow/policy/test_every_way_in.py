@@ -5,7 +5,7 @@ For random rules, callers, catalogues, namings and shapes, at the real gateway i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +18,7 @@ from narthex.flow.route.uri_templates import prefix_uri
 from narthex.testing import FakeServer
 from narthex.types import EndpointSpec, Grant, IdentitySpec, Principal, Selection, Snapshot, Who
 from tests.flow.gateway import Answer, Client, Running, run, spec
+from tests.flow.policy.judge import Judge
 from tests.flow.upstream.test_fleet import tools
 
 LONG = "x" * 60
@@ -170,6 +171,59 @@ def test_what_is_listed_is_what_is_not_hidden(
     warm: bool,
     amount: int | None,
 ) -> None:
+    find_out(grants, endpoint, has, key, modern, warm, amount)
+
+
+HIDDEN = st.sets(
+    st.sampled_from(
+        [("tool", name) for name in TOOLS]
+        + [("prompt", name) for name in PROMPTS]
+        + [(kind, uri) for kind in ("resource", "template") for uri in (*URIS, *TEMPLATES)]
+    )
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    grants=st.one_of(st.just(()), GRANTS),
+    hidden=HIDDEN,
+    endpoint=ENDPOINTS,
+    has=CATALOGUE,
+    key=st.sampled_from(sorted(KEYS)),
+    modern=st.booleans(),
+    warm=st.booleans(),
+    slow=st.booleans(),
+)
+def test_the_same_where_an_engine_hides(
+    grants: tuple[Grant, ...],
+    hidden: set[tuple[str, str]],
+    endpoint: EndpointSpec,
+    has: dict[str, list[str]],
+    key: str,
+    modern: bool,
+    warm: bool,
+    slow: bool,
+) -> None:
+    def sees(kind: str, name: str) -> bool:
+        return (kind, name) not in hidden
+
+    find_out(grants, endpoint, has, key, modern, warm, 5, sees, slow=slow)
+
+
+def find_out(
+    grants: tuple[Grant, ...],
+    endpoint: EndpointSpec,
+    has: dict[str, list[str]],
+    key: str,
+    modern: bool,
+    warm: bool,
+    amount: int | None,
+    sees: Callable[[str, str], bool] | None = None,
+    *,
+    slow: bool = False,
+) -> None:
+    """Name everything in every way, then list it. `sees`: what an engine shows, by kind and name."""
+
     def tool(name: str) -> str:
         return shown_name("one", name, naming=endpoint.naming, max_name=endpoint.max_name)
 
@@ -178,9 +232,19 @@ def test_what_is_listed_is_what_is_not_hidden(
 
     async def main() -> None:
         rules = {"grants": grants, "identity": IdentitySpec(api_keys=True)}
-        rights = Grants(grants).rights(KEYS[key], "default", 0.0)
+        rights = Grants(grants).rights(KEYS[key], "default", 0.0) if grants else None
+        engine = None
+        if sees is not None:
+            engine = Judge(
+                lambda asked: (
+                    asked["action"] != "list" or sees(asked["resource"]["kind"], asked["resource"]["upstream_name"])
+                ),
+                slow=slow,
+            )
         async with server(has) as one:
-            running = Running({"one": spec("one", one.url)}, {"default": endpoint}, rules, identify=identify)
+            running = Running(
+                {"one": spec("one", one.url)}, {"default": endpoint}, rules, identify=identify, engine=engine
+            )
             async with running as gateway:
                 client = await gateway.client()
                 ask = Asker(client, key, modern)
@@ -212,7 +276,9 @@ def test_what_is_listed_is_what_is_not_hidden(
                         assert set(said) == {shown not in seen[kind]}, (kind, shown, said)
                     elif shown in seen[kind]:
                         assert not any(said), (kind, shown, said)
-                    elif not rights.sees("resources", f"one__{name}"):  # else it may be the server's, though unlisted
+                    elif (rights is not None and not rights.sees("resources", f"one__{name}")) or (
+                        sees is not None and not sees("resource", name)
+                    ):  # else it may be the server's, though unlisted
                         assert all(said), (kind, shown, said)
 
     run(main)

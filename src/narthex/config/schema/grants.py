@@ -107,6 +107,12 @@ class PatternsKind(msgspec.Struct, frozen=True):
 PATTERNS = PatternsKind()
 
 
+MODE = Setting(
+    Choice(("enforce", "shadow")),
+    "`shadow`: it does not count yet; records say what would be decided if it did (needs `audit`).",
+)
+
+
 class GrantSettings(msgspec.Struct, frozen=True):
     """One rule. A denial wins over what holds, and that over what allows; what no rule allows is denied."""
 
@@ -166,13 +172,7 @@ class GrantSettings(msgspec.Struct, frozen=True):
     privacy: Annotated[
         tuple[str, ...], Setting(OF_PRIVACY, "It counts for what gives data of these.", default="all")
     ] = ()
-    mode: Annotated[
-        Literal["enforce", "shadow"],
-        Setting(
-            Choice(("enforce", "shadow")),
-            "`shadow`: it does not count yet; records say what would be decided if it did (needs `audit`).",
-        ),
-    ] = "enforce"
+    mode: Annotated[Literal["enforce", "shadow"], MODE] = "enforce"
 
 
 GRANTS = Setting(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from narthex.config.kinds import Flag, Group, Setting
+from narthex.config.kinds import Choice, Flag, Group, Setting
 from narthex.config.schema.decision_logs import DECISION_LOGS, DecisionLogSettings
 from narthex.config.schema.opa import OPA, OpaSettings
 from narthex.config.schema.rego import REGO, RegoSettings
@@ -17,6 +17,14 @@ class PolicySettings(msgspec.Struct, frozen=True):
 
     rego: Annotated[RegoSettings | None, REGO] = None
     opa: Annotated[OpaSettings | None, OPA] = None
+    mode: Annotated[
+        Literal["enforce", "shadow"],
+        Setting(
+            Choice(("enforce", "shadow")),
+            "`shadow`: it is asked, and calls wait for it, but what it says is only recorded (needs `audit`), and"
+            " logged; it hides nothing.",
+        ),
+    ] = "enforce"
     admin: Annotated[
         bool,
         Setting(

@@ -10,7 +10,7 @@ from narthex.config import values
 from narthex.config.document import Node, Path, Reading
 from narthex.config.kinds import GLOBS, Choice, Count, Group, JsonSchema, Listed, Scalar, Setting, duration
 from narthex.config.schema.data import OF_CLASSIFICATION, OF_PRIVACY
-from narthex.config.schema.grants import PATTERNS, PatternSettings
+from narthex.config.schema.grants import MODE, PATTERNS, PatternSettings
 from narthex.config.schema.who import WHO, OneOrMore, WhoSettings
 from narthex.types import RunSpec
 
@@ -86,6 +86,7 @@ class RunRuleSettings(msgspec.Struct, frozen=True):
     within: Annotated[
         float, Setting(duration("1s", "7d"), "In which time `at_most` counts.", default="the run's `window`")
     ] = 0.0
+    mode: Annotated[Literal["enforce", "shadow"], MODE] = "enforce"
     cool_down: Annotated[
         float,
         Setting(

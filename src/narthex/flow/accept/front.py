@@ -64,6 +64,7 @@ from narthex.flow.policy.evidence.again import Again
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.runs.rules import RunRules
 from narthex.flow.policy.runs.runs import Runs
+from narthex.flow.policy.shadow import shadows_of
 from narthex.flow.policy.site import Site
 from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
@@ -176,16 +177,16 @@ class Front:
             scoped = self.gate.scoped
         site = Site(snapshot.environment, snapshot.data)
         grants = Grants(snapshot.grants, site) if snapshot.grants else None
-        told = engine is not None or snapshot.audit_inputs != "none" or bool(snapshot.trial)
+        shadows = shadows_of(snapshot)
+        told = engine is not None or snapshot.audit_inputs != "none" or shadows
         self._watch(snapshot, site, grants, told=told)
-        admissions = Admissions(grants, scoped, self.now, engine, site, self.runs)
+        engine, advisor = (None, engine) if snapshot.policy_shadow else (engine, None)
+        admissions = Admissions(grants, scoped, self.now, engine, site, self.runs, advisor, shadows=shadows)
         self._trial = Again(Grants(snapshot.trial, site), scoped, site=site) if snapshot.trial else None
         decides = grants is not None or scoped or engine is not None or self.runs is not None
         self.admissions = admissions if decides else None
         """Who may what; None where whoever is let in may everything."""
-        self._admissions = self.admissions or (
-            admissions if snapshot.audit_inputs != "none" or snapshot.trial else None
-        )
+        self._admissions = self.admissions or (admissions if snapshot.audit_inputs != "none" or shadows else None)
         self.limited = self.metering.apply(snapshot)
         self.payloads = Rules(snapshot.audit_payloads, site) if keeps_payloads(snapshot) else None
         """What is kept of what calls say; None: nothing."""

@@ -61,6 +61,7 @@ def entry_of(
         result_digest = digest_of(pieces)
     one.answer = ()
     keep = _kept_of(one)
+    has_shadow = one.check is not None and one.check.shadow is not None
     scope = one.viewer.scopes.get(one.server_name)
     return Entry(
         call.principal,
@@ -83,7 +84,7 @@ def entry_of(
         snapshot.revision,
         approval=one.passed[0] if one.passed is not None else "",
         check=one.check,
-        call=call if snapshot.audit_inputs != "none" or trial is not None else None,
+        call=call if snapshot.audit_inputs != "none" or has_shadow else None,
         inputs=snapshot.audit_inputs,
         trial=trial,
         limit=error.limit if isinstance(error, RateLimited) else "",

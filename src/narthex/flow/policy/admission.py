@@ -34,12 +34,13 @@ from narthex.types import Kind, Principal
 class Admission:
     """What one principal may at one endpoint, as long as nothing changes. `until`: Unix seconds, when that may be.
 
-    Where an engine has a say, it is asked of each call, and `sight` is what it lets them see.
+    Where an engine has a say, it is asked of each call, and `sight` is what it lets them see. One in shadow mode,
+    `advisor`, is asked too, and decides nothing. `asks`: there is one or the other.
     """
 
     __slots__ = (
-        "endpoint", "engine", "facts", "now", "plans", "principal", "rights", "run_key", "runs", "scopes", "sight",
-        "site", "trusted", "until",
+        "advisor", "asks", "endpoint", "engine", "facts", "now", "plans", "principal", "rights", "run_key", "runs",
+        "scopes", "sight", "site", "trusted", "until",
     )  # fmt: skip
 
     def __init__(
@@ -53,8 +54,11 @@ class Admission:
         now: Callable[[], float] = lambda: 0.0,
         site: Site = NOWHERE,
         runs: Runs | None = None,
+        advisor: Engine | None = None,
     ) -> None:
         self.principal = principal
+        self.advisor = advisor
+        self.asks = engine is not None or advisor is not None
         self.engine = engine
         self.sight = sight
         self.now = now

@@ -17,6 +17,7 @@ from narthex.flow.policy.engines.engine import Engine
 from narthex.flow.policy.engines.visibility import Sights
 from narthex.flow.policy.grants import Grants
 from narthex.flow.policy.runs.runs import Runs
+from narthex.flow.policy.shadow import Shadow
 from narthex.flow.policy.site import NOWHERE, Site
 from narthex.types import Principal
 
@@ -33,6 +34,8 @@ class Admissions:
         engine: Who decides beside them; None: nobody.
         site: Where all of it is for.
         runs: What is watched over several calls; None: nothing.
+        advisor: An engine in shadow mode.
+        shadows: Is anything in shadow mode?
     """
 
     def __init__(
@@ -43,7 +46,12 @@ class Admissions:
         engine: Engine | None = None,
         site: Site = NOWHERE,
         runs: Runs | None = None,
+        advisor: Engine | None = None,
+        *,
+        shadows: bool = False,
     ) -> None:
+        self._advisor = advisor
+        self._shadows = shadows
         self._runs = runs
         self._sights = Sights(engine, site) if engine is not None else None
         self._grants = grants
@@ -65,7 +73,10 @@ class Admissions:
     def check(self, principal: Principal, endpoint: str, address: str, meta: RawMap = NO_META) -> Check:
         """What a call of theirs is admitted by. `address`: the client's, for rules on networks; `meta`: its `_meta`."""
         now = self._now()
-        return Check(self._at(principal, endpoint, now), address, now, meta=meta)
+        check = Check(self._at(principal, endpoint, now), address, now, meta=meta)
+        if self._shadows:
+            check.shadow = Shadow()
+        return check
 
     def _at(self, principal: Principal, endpoint: str, now: float) -> Admission:
         key = (id(principal), endpoint)
@@ -85,5 +96,6 @@ class Admissions:
         if self._sights is not None:
             engine, sight = self._sights.engine, self._sights.of(principal, endpoint, now)
         return Admission(
-            principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now, self._site, self._runs
-        )
+            principal, endpoint, rights, self._scopes.get(endpoint), engine, sight, self._now, self._site, self._runs,
+            self._advisor,
+        )  # fmt: skip

@@ -18,6 +18,7 @@ from narthex.flow.policy.engines.obligations import Duties
 from narthex.flow.policy.runs.rules import RUN_COOL_DOWN, RUN_COUNT, uncounted
 from narthex.flow.policy.runs.runs import UNWATCHED, End, RunKey, Runs, Taken
 from narthex.flow.policy.runs.tally import OTHERS
+from narthex.flow.policy.shadow import Shadow
 from narthex.flow.route.index import Target
 from narthex.flow.route.names import canonical
 from narthex.types import Kind
@@ -33,14 +34,15 @@ class Check:
     was looked at then. `pending`: memory alone has not decided; `deciding.decided` goes on. `document`: what an engine
     was asked. `meta`: the call's `_meta`, in which a trusted agent says which run it is part of. `taken`: who is to be
     told what becomes of the call; `held`: the same of the call that this one is a retry of. `run`: what its run was
-    before it, as far as anybody asks. `duties`: what a policy demands of the result. `logged`: it is a line in the log
-    of calls, where there is one. `trace`: that of the HTTP request, as its headers have it, for an engine. `unsent`:
-    who is to be told if nothing is sent of a call that a person has approved.
+    before it, as far as anybody asks. `shadow`: what is said of it where rules are in shadow mode. `duties`: what a
+    policy demands of the result. `logged`: it is a line in the log of calls, where there is one. `trace`: that of the
+    HTTP request, as its headers have it, for an engine. `unsent`: who is to be told if nothing is sent of a call that a
+    person has approved.
     """
 
     __slots__ = (
         "address", "admission", "at", "decision", "document", "duties", "held", "kind", "logged", "meta",
-        "params", "pending", "run", "taken", "target", "trace", "unsent",
+        "params", "pending", "run", "shadow", "taken", "target", "trace", "unsent",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +70,7 @@ class Check:
         self.duties: Duties | None = None
         self.logged = True
         self.trace = NO_TRACE
+        self.shadow: Shadow | None = None
         self.unsent: Callable[[], None] | None = None
 
     def sees(self, kind: Kind, target: Target) -> bool:
@@ -124,6 +127,8 @@ class Check:
         try:
             decision, params = admission.decide(kind, target.server, target.name, params, context, self.run_facts)
             decision = decision or ALLOW
+            if self.shadow is not None:
+                self.shadow.granted = decision
             if admission.runs is not None and decision.effect != "deny":
                 said = self._watch(admission.runs, kind, canonical(target.server, target.name), counts)
                 if said is not None and (said.effect == "deny" or decision.effect == "allow"):
@@ -132,7 +137,7 @@ class Check:
             self.decision = Decision("deny", error.reason, detail=error.detail)
             raise
         self.decision = decision
-        self.pending = admission.engine is not None or decision.effect == "hold"
+        self.pending = admission.asks or decision.effect == "hold"
         if decision.effect == "deny":
             raise refusal(decision, self._wait_s(decision))
         return params
@@ -148,7 +153,12 @@ class Check:
         if self.held is not None:
             self.taken = self.held  # it goes on with this check
             return self.held.decide_again(plan)
-        said, self.taken = runs.admit(self._key(runs), plan, name)
+        key, shadow = self._key(runs), self.shadow
+        if shadow is not None:
+            shadow.would_watch = runs.would(runs.get(key), plan)
+        said, self.taken = runs.admit(key, plan, name)
+        if shadow is not None:
+            shadow.watched = said
         return said
 
     def _wait_s(self, decision: Decision) -> float | None:

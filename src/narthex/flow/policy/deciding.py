@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from narthex.errors import Denied, InvalidParams
+from narthex.errors import Denied, GatewayError, InvalidParams
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.inputs import MAY_ASK, Ask
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
@@ -20,7 +20,7 @@ from narthex.flow.identity.scopes import scopes_needed
 from narthex.flow.policy.admission import refusal
 from narthex.flow.policy.approvals.holding import Hold, held
 from narthex.flow.policy.check import NO_TRACE, Check
-from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, UNKNOWN_OBLIGATION, Decision
+from narthex.flow.policy.decision import ALLOW, BAD_POLICY_RESULT, UNKNOWN_OBLIGATION, Decision, both
 from narthex.flow.policy.document import Document
 from narthex.flow.policy.engines.engine import Engine, failed
 from narthex.flow.policy.engines.obligations import duties_of, rewritten, value_of
@@ -28,7 +28,6 @@ from narthex.flow.policy.engines.opa import trace_of
 from narthex.flow.route.target import Target
 from narthex.types import Call, Kind
 
-_WORST: Final = {"allow": 0, "hold": 1, "deny": 2}
 _TAKES_ARGUMENTS: Final = frozenset({"tools/call", "prompts/get"})
 
 
@@ -112,9 +111,13 @@ def decided(
         document, params = _document(check, engine, call, kind, target, params)
         said: Decision = yield Decide(engine, document)
         check.document = document
+        if check.shadow is not None:
+            check.shadow.said = said
         check.decision = decision = both(decision, said)
         if decision.obligations and decision.effect != "deny":
             params = _kept(check, call, params, decision)
+    elif check.admission.advisor is not None and check.shadow is not None:
+        check.shadow.would_say = yield from _advised(check, check.admission.advisor, call, kind, target, params)
     if decision.effect == "hold" and call.method in MAY_ASK:
         if not passed:
             params = yield from held(kind, target, params, decision)
@@ -123,12 +126,15 @@ def decided(
     return params
 
 
-def both(ours: Decision, said: Decision) -> Decision:
-    """Grants and an engine together: deny wins over hold, hold over allow; what allows is the engine's."""
-    if _WORST[ours.effect] > _WORST[said.effect]:
-        return msgspec.structs.replace(
-            ours, obligations=said.obligations, engine=said.engine, bundle=said.bundle, decision_id=said.decision_id
-        )
+def _advised(
+    check: Check, advisor: Engine, call: Call, kind: Kind, target: Target, params: RawMap
+) -> Generator[Decide, Any, Decision | None]:
+    """What an engine in shadow mode says. The call waits for it as it would if it counted, and goes on as it is."""
+    try:
+        document, _ = _document(check, advisor, call, kind, target, params)
+    except GatewayError:
+        return None  # it cannot be read: whoever has to will say so
+    said: Decision = yield Decide(advisor, document)
     return said
 
 

@@ -6,7 +6,7 @@ Source: design §2 (nouns), §3; house style, principle 2.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -61,6 +61,18 @@ class Decision(msgspec.Struct, frozen=True):
     """The revision of that engine's policy."""
     decision_id: str = ""
     """How the engine itself calls this decision, where it says so."""
+
+
+_WORST: Final = {"allow": 0, "hold": 1, "deny": 2}
+
+
+def both(ours: Decision, said: Decision) -> Decision:
+    """Grants and an engine together: deny wins over hold, hold over allow; what allows is the engine's."""
+    if _WORST[ours.effect] > _WORST[said.effect]:
+        return msgspec.structs.replace(
+            ours, obligations=said.obligations, engine=said.engine, bundle=said.bundle, decision_id=said.decision_id
+        )
+    return said
 
 
 ALLOW = Decision("allow", NO_RULES)

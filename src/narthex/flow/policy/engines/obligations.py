@@ -19,7 +19,7 @@ from narthex.flow.codec.jsonrpc import is_request as asks
 
 MOST_RESULT = 1024 * 1024
 """Bytes of a result that is held to be worked on (design §3: held is a whole message of at most 1 MiB)."""
-MOST_POINTERS = 64
+MOST_POINTERS = MOST_STEPS = 64
 REDACTED = "[redacted]"
 
 
@@ -49,6 +49,8 @@ def _pointers(value: Any) -> Any:
     found = _texts(value)
     if len(found) > MOST_POINTERS or not all(one.startswith("/") for one in found):
         raise BadObligation(f"wants at most {MOST_POINTERS} JSON pointers such as /structuredContent/ssn")
+    if max(one.count("/") for one in found) > MOST_STEPS:  # they are followed by recursion
+        raise BadObligation(f"wants at most {MOST_STEPS} steps in a JSON pointer")
     return found
 
 

@@ -55,6 +55,8 @@ def _step(one: Watching, run: Run, principal: Principal, kind: Kind, name: str, 
     if not fits(rule.who, principal):
         return Step(rule.name, rule.line, rule.effect, "skipped", "it is for others")
     text = "; ".join(_said(one, mark, run, now) for mark in (*one.needs, *one.lacks))
+    if rule.shadow:
+        text = f"in shadow mode: {text}"
     return Step(rule.name, rule.line, rule.effect, "applies" if run.meets(one, now) else "not met", text)
 
 

@@ -59,14 +59,16 @@ class Watching(NamedTuple):
 class Plan(NamedTuple):
     """What a call of one name means for the run it is part of.
 
-    `rules`: denials first, then holds, in file order. `begins`: marks that count from when it is let through;
-    `counted`: the same, given back where the call was not made; `done`: marks of an answer without an error.
+    `rules`: denials first, then holds, in file order; `trial`: the same of those in shadow mode. `begins`: marks that
+    count from when it is let through; `counted`: the same, given back where the call was not made; `done`: marks of an
+    answer without an error.
     """
 
     rules: tuple[Watching, ...] = ()
     begins: tuple[Mark, ...] = ()
     counted: tuple[Mark, ...] = ()
     done: tuple[Mark, ...] = ()
+    trial: tuple[Watching, ...] = ()
 
 
 def label_key(label: str) -> Key:
@@ -104,12 +106,14 @@ def covers(what: Patterns | None, kind: Kind, name: str) -> bool:
 
 
 class RunRules:
-    """All of them; the plans of a principal are shared by all whom the same rules fit."""
+    """All of them; the plans of a principal are shared by all whom the same rules fit. `all_count`: as if those in
+    shadow mode counted."""
 
-    __slots__ = ("_labels", "_plans", "_site", "horizon_s", "marks", "rules", "spec")
+    __slots__ = ("_labels", "_plans", "_site", "all_count", "horizon_s", "marks", "rules", "spec")
 
-    def __init__(self, spec: RunSpec, site: Site) -> None:
+    def __init__(self, spec: RunSpec, site: Site, *, all_count: bool = False) -> None:
         self.spec = spec
+        self.all_count = all_count
         order = sorted(spec.rules, key=lambda one: one.effect != "deny")  # stable: file order within
         self.rules = tuple(_watching(one, spec.window_s) for one in order)
         self._labels = spec.labels
@@ -186,8 +190,10 @@ class Plans:
             done += [mark for mark in one.lacks if covers(one.rule.unless_after, kind, name)]
             if covers(one.rule.what, kind, name):
                 counted += [mark for mark in one.needs if mark.key[0] in _COUNTS]
-        rules = tuple(one for one in self.rules if covers(one.rule.what, kind, name))
-        return Plan(rules, _once(begins), _once(counted), _once(done))
+        rules = [one for one in self.rules if covers(one.rule.what, kind, name)]
+        enforced = tuple(one for one in rules if self._of.all_count or not one.rule.shadow)
+        trial = tuple(one for one in rules if one not in enforced)
+        return Plan(enforced, _once(begins), _once(counted), _once(done), trial)
 
     def plan_of_answer(self, server: str, tool: str, *, tells: bool) -> Plan:
         """What it means to be told what an earlier call gave, a task: it is that tool's answer, and no call of it. An
@@ -206,8 +212,11 @@ class Plans:
 
 def uncounted(plan: Plan) -> Plan:
     """The same for what is no call that is counted: no bound on how many calls there may be is asked."""
-    rules = tuple(one for one in plan.rules if not any(mark.key[0] in _COUNTS for mark in one.needs))
-    return Plan(rules, plan.begins)
+    rules, trial = (
+        tuple(one for one in some if not any(mark.key[0] in _COUNTS for mark in one.needs))
+        for some in (plan.rules, plan.trial)
+    )
+    return Plan(rules, plan.begins, trial=trial)
 
 
 def _once(marks: Iterable[Mark]) -> tuple[Mark, ...]:

@@ -272,6 +272,11 @@ class Runs:
                 return rule.decision
         return None
 
+    def would(self, run: Run, plan: Plan) -> Decision | None:
+        """The same of the rules in shadow mode."""
+        now = self.clock()
+        return next((rule.decision for rule in plan.trial if run.meets(rule, now)), None)
+
     def get(self, key: RunKey) -> Run:
         """What this run has done: to be looked at only."""
         return self._runs.get(key, _NEW)

@@ -30,6 +30,7 @@ settings.load_profile("narthex")
 INSTALLED_BY = {
     "npm": "apt-get install npm",
     "openssl": "apt-get install openssl",
+    "promtool": "apt-get install prometheus",
     "rsyslogd": "apt-get install rsyslog rsyslog-gnutls",
 }
 StartGateway = Callable[..., Gateway]

@@ -24,6 +24,8 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from tests.conftest import StartGateway
+from tests.counterparts.otlp import Collector
+from tests.counterparts.serving import served
 from tests.e2e.harness import ROOT, Gateway, Wire, get, message, routing_headers, wait_for
 from tests.identity.rig import Caller, Issuer, issuing
 from tests.identity.upstream import Guarded
@@ -56,6 +58,7 @@ class Run:
 
     gateway: Gateway
     secrets: dict[str, str]
+    collector: Collector
     heard: list[bytes] = field(default_factory=list)
 
     def hear(self, *said: str | bytes) -> None:
@@ -73,9 +76,13 @@ class Run:
 
 @pytest.fixture
 def run(start_gateway: StartGateway) -> Iterator[tuple[Run, Issuer, list[Guarded]]]:
-    names = ("static", "basic", "query", "client", "careless", "vaulted", "introspection", "wrong")
+    names = ("static", "basic", "query", "client", "careless", "vaulted", "introspection", "wrong", "otlp")
+    collector = Collector()
     secrets = {name: canary(name) for name in names}
-    with issuing() as issuer, Guarded() as open_one, Guarded(accepts=lambda token: False) as closed:
+    with (
+        issuing() as issuer, Guarded() as open_one, Guarded(accepts=lambda token: False) as closed,
+        served(collector.app) as otlp,
+    ):  # fmt: skip
         issuer.pages["/token"] = (401, {}, json.dumps({"error": "invalid_client", "error_description": "no"}))
         bearer = {"kind": "header", "name": "Authorization"}
         credentials: dict[str, Any] = {
@@ -104,10 +111,14 @@ def run(start_gateway: StartGateway) -> Iterator[tuple[Run, Issuer, list[Guarded
             "secrets": {name: f"env:CANARY_{name.upper()}" for name in names if name != "vaulted"},
             "identity": {"api_keys": True, "issuers": {"corp": {**corp, "introspection": asks}}},
             "log": {"calls": True, "format": "json"},
+            "telemetry": {
+                "otlp": {"url": otlp, "headers": {"X-Key": "${secret:otlp}"}, "every": "100ms", "metrics_every": "1s"},
+                "traces": {"ratio": "100%"},
+            },
         }
         env = {f"CANARY_{name.upper()}": value for name, value in secrets.items() if name != "vaulted"}
         gateway = start_gateway(config, env=env)
-        found = Run(gateway, secrets)
+        found = Run(gateway, secrets, collector)
         yield found, issuer, [open_one, closed]
 
 
@@ -136,6 +147,9 @@ def test_no_secret_is_left_anywhere(run: tuple[Run, Issuer, list[Guarded]]) -> N
         headers = [*routing_headers(body), ("authorization", f"Basic {one.secrets['wrong']}")]
         answer = wire.request("POST", f"/mcp?access_token={one.secrets['token']}", headers, json.dumps(body).encode())
         one.hear(answer.body, repr(answer.headers))
+    wait_for(lambda: one.collector.spans and one.collector.metrics, "traces and metrics")
+    assert {asked["x-key"] for asked in one.collector.asked} == {one.secrets["otlp"]}, "it went where it belongs"
+    one.hear(*one.collector.bodies)
     pages(one)
     one.hear(one.cli("secrets", "list", "--json"), one.cli("keys", "list", "--json"), one.cli("check"))
     one.hear(

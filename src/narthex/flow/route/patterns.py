@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Final
 
 
 def compile_globs(patterns: Sequence[str]) -> Callable[[str], bool]:
@@ -91,24 +92,36 @@ def narrowed(patterns: Sequence[str], prefix: str, names: Sequence[str] | None =
 
     Returns: `everything` or `nothing` where all of them, or none, are covered.
     """
-    all_names = "\n".join(names) if names is not None else None
-    left: list[str] = []
-    for glob in patterns:
-        start, longest = _literals(glob)
-        if not (start.startswith(prefix) or prefix.startswith(start)):
-            continue
-        if prefix.startswith(start) and glob == start + "*":
-            return everything
-        if all_names is None or longest in all_names:
-            left.append(glob)
-    return compile_globs(left)
+    fitting: list[_Glob] = []
+    for one in _read(tuple(patterns)):
+        if prefix.startswith(one.start):
+            if one.takes_all:
+                return everything
+            fitting.append(one)
+        elif one.start.startswith(prefix):
+            fitting.append(one)
+    if names is not None and fitting:
+        all_names = "\n".join(names)
+        fitting = [one for one in fitting if one.longest in all_names]
+    return compile_globs([one.text for one in fitting])
 
 
-@lru_cache(maxsize=8192)
-def _literals(glob: str) -> tuple[str, str]:
-    """What a name must begin with, and the longest text that it must hold."""
-    pieces = re.split(r"[*?]", glob)
-    return pieces[0], max(pieces, key=len)
+class _Glob:
+    """A glob: what a name must begin with, the longest text that it must hold; does it take all that begins so?"""
+
+    __slots__ = ("longest", "start", "takes_all", "text")
+
+    def __init__(self, text: str) -> None:
+        pieces = re.split(r"[*?]", text)
+        self.text: Final = text
+        self.start: Final = pieces[0]
+        self.longest: Final = max(pieces, key=len)
+        self.takes_all: Final = text == self.start + "*"
+
+
+@lru_cache(maxsize=512)
+def _read(patterns: tuple[str, ...]) -> tuple[_Glob, ...]:
+    return tuple(map(_Glob, patterns))
 
 
 def everything(name: str) -> bool:

@@ -275,7 +275,7 @@ class Metered:
             return
         currency = price.rule.currency if price is not None else ""
         uses = metering.limiter.uses(held, used, metering.ahead) if binding.lasting else ()
-        run = id_in(self._meta, metering.run_id)
+        run = id_in(self._meta, metering.run_id) if self._meta else ""
         metering.book(
             Spent(held.at + metering.ahead, binding.subject, currency, self._expected, uses, self._model, run)
         )

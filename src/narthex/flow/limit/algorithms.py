@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from narthex.flow.limit.buckets import Shard
 from narthex.flow.limit.counters import Count, Window
@@ -22,32 +22,41 @@ NEVER = -1
 """The wait for what is more than there ever is room for."""
 
 
-class Algorithm(Protocol):
-    """What every algorithm can do. `most`: what there is room for in all."""
+class Algorithm:
+    """What every algorithm can do. `most`: what there is room for in all. A base class and no `Protocol`, so that
+    compiled code calls its methods directly."""
 
-    most: int
+    def __init__(self, most: int) -> None:
+        self.most = most
 
     def take(self, shard: Shard, key: bytes, amount: int, now: int) -> bool:
         """Take an amount, or nothing where there is no room for all of it. 0 is always taken."""
+        raise NotImplementedError
 
     def wait(self, shard: Shard, key: bytes, amount: int, now: int) -> int:
         """How long until an amount can be taken if nobody takes any meanwhile: 0 for now, `NEVER`."""
+        raise NotImplementedError
 
     def receipt(self, shard: Shard, key: bytes, now: int) -> int:
         """What `correct` is to be told of what was just taken: when that was; of a token bucket, its state."""
+        raise NotImplementedError
 
     def correct(self, shard: Shard, key: bytes, change: int, at: int, now: int) -> None:
         """What was taken with the receipt `at` was more (or, below 0, less) by so much. It may go beyond what there is
         room for."""
+        raise NotImplementedError
 
     def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
         """What is used, and how long until some of it is free again (0 where nothing is used)."""
+        raise NotImplementedError
 
     def over(self, now: int) -> Callable[[Any], bool]:
         """Says of a bucket whether it holds nothing any more."""
+        raise NotImplementedError
 
     def lasts(self, at: int, ahead: int) -> tuple[int, int]:
         """Which slot of time something taken at `at` belongs to, and when it counts no more, by the wall clock."""
+        raise NotImplementedError
 
 
 _pair: Final = Struct("qq")
@@ -55,7 +64,7 @@ _pack, _unpack = _pair.pack, _pair.unpack_from
 FULL = (SLOTS - 1) * _pair.size
 
 
-class Sliding:
+class Sliding(Algorithm):
     """At most `most` in any interval of `window` microseconds, its beginning left out: exactly.
 
     With more than `SLOTS` entries in a window, later ones that fall into the same slot share one, with the time of the
@@ -63,7 +72,7 @@ class Sliding:
     """
 
     def __init__(self, most: int, window: int) -> None:
-        self.most = most
+        super().__init__(most)
         self.window = window
         self.slot = max(1, window // SLOTS)
 
@@ -177,7 +186,7 @@ class Sliding:
         return (at + ahead) // self.slot, at + ahead + self.window
 
 
-class TokenBucket:
+class TokenBucket(Algorithm):
     """`most` in each `window` on average, at most `burst` at once: never more than burst + rate x time.
 
     A bucket is one number: the time at which it is full again, in microseconds times `most`, so that a unit is worth
@@ -185,9 +194,9 @@ class TokenBucket:
     """
 
     def __init__(self, most: int, window: int, burst: int) -> None:
+        super().__init__(burst)
         self.rate = most
         self.window = window
-        self.most = burst
         self.depth = burst * window
 
     def take(self, shard: Shard, key: bytes, amount: int, now: int) -> bool:
@@ -231,7 +240,7 @@ class TokenBucket:
         raise NotImplementedError("a bucket is not kept")
 
 
-class Periodic:
+class Periodic(Algorithm):
     """At most `most` in each period: of a calendar, or of fixed length. A period begins new, whatever was before.
 
     Args:
@@ -239,7 +248,7 @@ class Periodic:
     """
 
     def __init__(self, most: int, bounds: Callable[[int], tuple[int, int]]) -> None:
-        self.most = most
+        super().__init__(most)
         self.bounds = bounds
         self.ahead = 0
         """How far the wall clock is ahead of the time that is handed in."""
@@ -311,11 +320,8 @@ class Periodic:
         return (self.start, self._until) if self.start <= moment < self._until else self.bounds(moment)
 
 
-class Concurrent:
+class Concurrent(Algorithm):
     """At most `most` at a time: what is taken is held until it is given back."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
 
     def take(self, shard: Shard, key: bytes, amount: int, now: int) -> bool:
         held = shard.get(key, 0)

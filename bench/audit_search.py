@@ -27,7 +27,7 @@ from narthex.telemetry.audit.index.file import open_index
 from narthex.telemetry.audit.index.find import Finder
 from narthex.telemetry.audit.index.follow import Follower
 from narthex.telemetry.audit.matching import Wanted
-from narthex.telemetry.record import id_of, stamp
+from narthex.telemetry.stamps import id_of, stamp
 
 RECORDS, EXPORTED, MOST_MS, MOST_S = 10_000_000, 1_000_000, 200.0, 60.0
 SOURCE = str(Path(__file__).resolve().parent.parent / "src")

@@ -29,6 +29,7 @@ from narthex.types import Principal
 
 RECORDS, MOST_S = 1_000_000, 20.0
 SOURCE = str(Path(__file__).resolve().parent.parent / "src")
+DIGEST = f"sha256:{'5e' * 32}"
 WHO = Principal("acme", "https://sso.example.com", "u-17", "helpdesk-bot", ("support",), method="jwt")
 
 
@@ -36,6 +37,7 @@ def entry(number: int) -> Entry:
     return Entry(
         WHO, "10.0.0.7", "", "default", "github", "tools/call", "search_issues", b"%d" % number, "2026-07-28",
         OUTCOME["ok"], "", 0, "", "github-pat", 210, 512, 0.00123, "5c0f2ab1",
+        arguments_digest=DIGEST, result_digest=DIGEST,
     )  # fmt: skip
 
 

@@ -30,7 +30,8 @@ from narthex.flow.policy.evidence.again import scopes_of
 from narthex.flow.policy.grants import Grants
 from narthex.flow.route.target import Target
 from narthex.telemetry.accounts import OUTCOME
-from narthex.telemetry.record import Entry, id_of, line_of
+from narthex.telemetry.record import Entry, line_of
+from narthex.telemetry.stamps import id_of
 from narthex.types import Call, Principal, Snapshot
 
 RECORDS, MOST_S = 100_000, 30.0

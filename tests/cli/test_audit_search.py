@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from narthex.cli.main import cli
 from narthex.telemetry.audit.segments import Segments
-from narthex.telemetry.record import stamp
+from narthex.telemetry.stamps import stamp
 from tests.telemetry.audit.writing import AT, write
 
 COUNT = 25

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from narthex.telemetry.accounts import OUTCOME, OUTCOMES
-from narthex.telemetry.record import Entry, id_of, line_of, line_of_lost, stamp
+from narthex.telemetry.record import Entry, line_of, line_of_lost
+from narthex.telemetry.stamps import id_of, stamp
 from narthex.types import LOCAL, Principal
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"

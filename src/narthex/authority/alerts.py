@@ -15,7 +15,7 @@ import msgspec
 from narthex.authority.webhook import Message, Sender
 from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.money import show_amount
-from narthex.telemetry.record import stamp
+from narthex.telemetry.stamps import stamp
 from narthex.types import Webhook
 
 Make = Callable[[Webhook], Sender]

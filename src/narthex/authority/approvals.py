@@ -37,7 +37,7 @@ from narthex.flow.policy.approvals.approval import (
     user_says,
 )
 from narthex.store.port import Store
-from narthex.telemetry.record import stamp
+from narthex.telemetry.stamps import stamp
 from narthex.types import ApprovalSpec, Principal
 
 SWEEP_S = 60.0

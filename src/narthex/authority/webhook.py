@@ -26,7 +26,7 @@ from narthex.authority.approvals import document
 from narthex.authority.fetch import Fetch
 from narthex.errors import GatewayError
 from narthex.flow.policy.approvals.approval import Approval, Step
-from narthex.telemetry.record import stamp
+from narthex.telemetry.stamps import stamp
 from narthex.types import SecretText, Webhook
 
 TRIES = 8

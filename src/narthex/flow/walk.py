@@ -172,7 +172,7 @@ def exchange(
         params = yield Reserve(limited, call, target, params)
     if durable:
         yield Begin(target)
-    rounds = Rounds(target.server)
+    rounds: Rounds | None = None
     while True:
         if channel is None:
             channel = yield Open(target.server)
@@ -180,6 +180,7 @@ def exchange(
         ending = yield Send(channel, _outgoing(call, target, params, channel, said, rounds), target)
         if ending is None:
             return
+        rounds = rounds or Rounds(target.server)
         ask = rounds.turn(ending)
         if ask is not None:
             rounds.answers = yield ask
@@ -218,14 +219,15 @@ class Rounds:
 
 
 def _outgoing(
-    call: Call, target: Target, params: RawMap, channel: Channel, said: Said | None, rounds: Rounds
+    call: Call, target: Target, params: RawMap, channel: Channel, said: Said | None, rounds: Rounds | None
 ) -> Outgoing:
     """The request as the server of `channel` gets it. Raises MethodNotFound: it must not be asked this."""
     if call.method in _OF_SKILLS:
         _check_skills(call, channel)
     id_, dialect, told = channel.next_id(), channel.dialect, params
     if dialect.era != call.era:
-        told = with_round(params, rounds.asked, rounds.answers) if dialect.era == "modern" else with_round(params)
+        asks = rounds if dialect.era == "modern" else None
+        told = with_round(params) if asks is None else with_round(params, asks.asked, asks.answers)
     body = outgoing_body(call, told, id_, dialect)
     lines = _lines(call, target, params, channel, said) if said is not None else b""
     if call.context is not None:

@@ -12,7 +12,8 @@ import msgspec
 
 from narthex import __version__
 from narthex.flow.limit.alerts import Alert
-from narthex.telemetry.record import FORM, stamp
+from narthex.telemetry.record import FORM
+from narthex.telemetry.stamps import stamp
 
 _encode = msgspec.json.Encoder().encode
 

@@ -12,7 +12,8 @@ import msgspec
 
 from narthex import __version__
 from narthex.flow.policy.approvals.approval import Approval, Step
-from narthex.telemetry.record import FORM, stamp
+from narthex.telemetry.record import FORM
+from narthex.telemetry.stamps import stamp
 
 LAST = 0.999999
 """Steps are kept with the second that they happened in. Within it the record has the time when the journal was told, so

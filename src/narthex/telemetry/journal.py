@@ -25,8 +25,10 @@ from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.audit.checkpoints import Signer
 from narthex.telemetry.audit.elsewhere import Elsewhere
 from narthex.telemetry.audit.segments import MOST_BYTES, SIGN_RECORDS, SIGN_S, Segments, sync_file
+from narthex.telemetry.frames import Frames, Short
 from narthex.telemetry.payloads.entries import keep_payloads, no_room, notes_of_begin
-from narthex.telemetry.record import Entry, id_of, line_of, line_of_lost
+from narthex.telemetry.record import Entry, line_of, line_of_lost
+from narthex.telemetry.stamps import id_of
 
 if TYPE_CHECKING:
     from narthex.telemetry.payloads.writing import Payloads
@@ -81,12 +83,14 @@ class Journal:
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
         self._now, self._random, self._capacity, self._on_loop = now, random, capacity, on_loop
-        self._entries: deque[Entry | ApprovalEntry | AlertEntry] = deque()
+        self._entries: deque[Short | Entry | ApprovalEntry | AlertEntry] = deque()
+        self._frames = Frames(random)
         self._at_ms = self._number = 0
         self._told = 0
         self._kept = self._let_go = 0  # bytes; the one is the loop's, the other the thread's
         self._waiting: list[Done] = []  # for what is written to be on the disk
         self._wake = threading.Event()
+        self._woken = False  # cheaper to ask than the event
         self._hurry = threading.Event()
         self._closing = threading.Event()
         self._elsewhere = Elsewhere(second) if second is not None else None
@@ -127,6 +131,7 @@ class Journal:
         if self.is_full:
             self.lost += 1
             return
+        step.at = self._now()
         self._put(step)
 
     def add(self, entry: Entry) -> None:
@@ -135,6 +140,11 @@ class Journal:
             self.lost += 1
             if entry.done is not None:
                 self._deliver([entry.done], FULL)
+            return
+        entry.at = self._now()
+        short = self._frames.short(entry)
+        if short is not None:
+            self._put(short)
             return
         if entry.call is not None or entry.keep is not None:
             if self._kept - self._let_go > MOST_KEPT:
@@ -150,12 +160,12 @@ class Journal:
             entry.check.params = {}  # or they would wait for the disk
         self._put(entry)
 
-    def _put(self, entry: Entry | ApprovalEntry | AlertEntry) -> None:
-        entry.at = self._now()
+    def _put(self, entry: Short | Entry | ApprovalEntry | AlertEntry) -> None:
         self._entries.append(entry)
         if entry.done is not None and not self._hurry.is_set():
             self._hurry.set()
-        if not self._wake.is_set():
+        if not self._woken:
+            self._woken = True
             self._wake.set()
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -176,6 +186,7 @@ class Journal:
         while True:
             self._wake.wait(SIGN_S if self._segments.unsigned else None)
             self._wake.clear()
+            self._woken = False  # before it is looked what is there: what comes then wakes anew
             self._hurry.clear()
             done = self._write_queued()
             if self._closing.is_set() and (not done or not self._more):
@@ -231,7 +242,8 @@ class Journal:
         queued = list(self._entries)
         waiting = self._waiting + [entry.done for entry in queued if entry.done is not None]
         for entry in queued:
-            entry.done = None  # they are still written, once that is possible
+            if not isinstance(entry, Short):
+                entry.done = None  # they are still written, once that is possible
         self._deliver(waiting, problem)
         self._waiting = []
 
@@ -246,8 +258,11 @@ class Journal:
         if self.lost != self._told:
             count, self._told = self.lost - self._told, self.lost
             segments.add(line_of_lost(count, self._now(), self._id(self._now())))
-        for _ in range(min(len(self._entries), max(1, SIGN_RECORDS - segments.unsigned))):
-            entry, id_ = self._entries[0], self._id(self._entries[0].at)
+        count = min(len(self._entries), max(1, SIGN_RECORDS - segments.unsigned))
+        chance = self._random(8 * count)
+        for place in range(0, 8 * count, 8):
+            entry = self._entries[0]
+            id_ = self._id(entry.at, chance[place : place + 8])
             if isinstance(entry, Entry):
                 if entry.keep is not None and self.payloads is not None:
                     id_ = entry.id = entry.id or id_
@@ -264,12 +279,15 @@ class Journal:
                 if entry.done is not None:
                     self._deliver([entry.done], "the record cannot be written down")
                 continue
-            entry.seq = segments.add(record)
             self.written += 1
+            if isinstance(entry, Short):
+                segments.add(record)
+                continue
+            entry.seq = segments.add(record)
             if entry.done is not None:
                 self._waiting.append(entry.done)
 
-    def _id(self, at: float) -> str:
+    def _id(self, at: float, chance: bytes = b"") -> str:
         """In the order of the lines, also where the clock goes back."""
         at_ms = int(at * 1000)
         if at_ms > self._at_ms:
@@ -278,7 +296,7 @@ class Journal:
             self._number += 1
             if self._number > 0xFFF:
                 self._at_ms, self._number = self._at_ms + 1, 0
-        return id_of(self._at_ms, self._number, self._random(8))
+        return id_of(self._at_ms, self._number, chance or self._random(8))
 
 
 def _tell(waiting: list[Done], problem: str) -> None:

@@ -2,13 +2,11 @@
 
 In: an `Entry`, which the path of a call makes of what it has at hand. Out: a line, made off the path. The names of the
 members are a contract: members are added, none changes its meaning. Cases: `tests/telemetry/test_record.py`.
-Source: the members that SOC 2 CC7.2, ISO 27001 A.8.15 and HIPAA §164.312(b) ask for; UUIDv7 is RFC 9562 §5.7.
+Source: the members that SOC 2 CC7.2, ISO 27001 A.8.15 and HIPAA §164.312(b) ask for.
 """
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -24,6 +22,7 @@ from narthex.telemetry.accounts import OUTCOMES
 from narthex.telemetry.inputs import input_of
 from narthex.telemetry.payloads.lines import Note
 from narthex.telemetry.payloads.rules import KeptParts
+from narthex.telemetry.stamps import stamp
 from narthex.types import Call, Principal
 
 FORM = 1
@@ -288,26 +287,3 @@ def _said(check: Check) -> Said | None:
 def line_of_lost(count: int, at: float, id_: str) -> bytes:
     """What stands in the place of records that are not there."""
     return _encode(Lost(FORM, id_, stamp(at), "lost", count))
-
-
-def id_of(at_ms: int, number: int, chance: bytes) -> str:
-    """A UUIDv7: ids in order of time, and within a millisecond in order of `number`.
-
-    Args:
-        at_ms: Milliseconds since 1970. number: counts within one of them, 0 to 4095. chance: 8 bytes.
-    """
-    value = at_ms << 80 | 7 << 76 | number << 64 | 2 << 62
-    digits = f"{value | int.from_bytes(chance) & (1 << 62) - 1:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def stamp(at: float) -> str:
-    """RFC 3339, UTC, microseconds."""
-    whole = int(at)
-    return f"{_second(whole)}.{int((at - whole) * 1_000_000):06d}Z"
-
-
-@functools.lru_cache(64)
-def _second(at: int) -> str:
-    """Many records are of one second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final
 
 from narthex.errors import GatewayError, RateLimited
 from narthex.flow.accept.relayed import Relayed, digest_of, value_of
@@ -163,19 +161,36 @@ def begin_of(one: Exchange, snapshot: Snapshot) -> Entry:
     return entry
 
 
-class Turned(msgspec.Struct):
+class Turned:
     """What was known of a request when it was turned away; the caller always is."""
 
-    principal: Principal
-    endpoint: str
-    source: str
-    size_in: int
-    method: str = ""
-    name: str = ""
-    request: bytes = b""
-    version: str = ""
-    session: str = ""
-    check: Check | None = None
+    __slots__ = (
+        "check", "endpoint", "method", "name", "principal", "request", "session", "size_in", "source", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        principal: Principal,
+        endpoint: str,
+        source: str,
+        size_in: int,
+        method: str = "",
+        name: str = "",
+        request: bytes = b"",
+        version: str = "",
+        session: str = "",
+        check: Check | None = None,
+    ) -> None:
+        self.principal: Final = principal
+        self.endpoint: Final = endpoint
+        self.source: Final = source
+        self.size_in: Final = size_in
+        self.method: Final = method
+        self.name: Final = name
+        self.request: Final = request
+        self.version: Final = version
+        self.session: Final = session
+        self.check: Final = check
 
 
 def turned_of(call: Call, source: str, size_in: int, check: Check | None) -> Turned:

@@ -19,7 +19,8 @@ from narthex import __version__
 from narthex.telemetry.audit.chain import LONGEST, Broken, Chain, place
 from narthex.telemetry.audit.checkpoints import Head, Signer
 from narthex.telemetry.audit.headers import Header, read_header
-from narthex.telemetry.record import FORM, stamp
+from narthex.telemetry.record import FORM
+from narthex.telemetry.stamps import stamp
 
 SEGMENT = "calls-"
 CHECKPOINTS = "checkpoints-"

@@ -14,6 +14,7 @@ import msgspec
 from narthex.kept import Keep
 from narthex.telemetry.payloads.lines import Note, Part
 from narthex.telemetry.payloads.rules import KeptParts
+from narthex.telemetry.stamps import stamp
 
 if TYPE_CHECKING:
     from narthex.telemetry.payloads.writing import Payloads
@@ -41,7 +42,6 @@ def _note(
     entry: Entry, part: Part, raw: bytes, kept: Keep, group: str, payloads: Payloads, now: float
 ) -> Note:  # fmt: skip
     from narthex.telemetry.payloads.writing import Owner
-    from narthex.telemetry.record import stamp
 
     who = entry.principal
     owner = Owner(entry.id, stamp(entry.at), who.tenant, who.issuer, who.subject, who.client)

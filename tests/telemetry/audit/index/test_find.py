@@ -18,7 +18,7 @@ from narthex.telemetry.audit.index.follow import Follower
 from narthex.telemetry.audit.matching import Matcher, Wanted, facts_of
 from narthex.telemetry.audit.reading import Search, moment
 from narthex.telemetry.audit.segments import Segments
-from narthex.telemetry.record import id_of, stamp
+from narthex.telemetry.stamps import id_of, stamp
 from tests.telemetry.audit.writing import AT, journal, segments
 
 COUNT = 400

@@ -18,7 +18,7 @@ from narthex.telemetry.audit.index.find import Finder
 from narthex.telemetry.audit.index.follow import Follower
 from narthex.telemetry.audit.matching import Wanted
 from narthex.telemetry.audit.segments import Segments
-from narthex.telemetry.record import stamp
+from narthex.telemetry.stamps import stamp
 from tests.telemetry.audit.writing import AT, journal, segments, write
 
 

@@ -174,6 +174,9 @@ class RateLimited(GatewayError):
             data["retryAfterSeconds"] = max(1, math.ceil(retry_after_s))
         super().__init__(f"{self.WORDS} '{limit}' is reached", data=data)
         self.limit = limit
+        self.holds = False
+        self.use = ""
+        """What the limit says of such a call: a person may let it through, this tool answers in its place."""
         self.lines = b""
         """Header lines that say what is left of the limits that the client is told of."""
 

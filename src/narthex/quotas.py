@@ -36,6 +36,21 @@ LimitUnit = Literal[
 Period = Literal["hour", "day", "week", "month"]
 
 
+class WhenSpent(msgspec.Struct, frozen=True):
+    """What becomes of a call for which a limit has no room: it is refused, where this says nothing.
+
+    `hold`: a person may let it through. `use`: the canonical name of the tool that answers in its place. `lower`: it
+    goes on, and of these limits only so many hundredths may be used.
+    """
+
+    hold: bool = False
+    use: str = ""
+    lower: tuple[tuple[str, int], ...] = ()
+
+
+REFUSE = WhenSpent()
+
+
 class LimitRule(msgspec.Struct, frozen=True):
     """How much of one unit may be used (design §6): `most` of it in a window, a period, or at a time.
 
@@ -65,6 +80,7 @@ class LimitRule(msgspec.Struct, frozen=True):
     """Hundredths of `most` at which somebody is told."""
     currency: str = ""
     """Of money, which is counted in millionths of it."""
+    when_spent: WhenSpent = REFUSE
 
 
 class PriceRule(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ from narthex.quotas import LimitRule as LimitRule
 from narthex.quotas import LimitUnit as LimitUnit
 from narthex.quotas import Period as Period
 from narthex.quotas import PriceRule as PriceRule
+from narthex.quotas import WhenSpent as WhenSpent
 from narthex.quotas import Who as Who
 from narthex.secret import SecretName as SecretName
 from narthex.secret import SecretSource as SecretSource

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from narthex.config.compile import Examined, examine
-from narthex.types import LimitRule, SecretName, SecretText, Webhook, Who
+from narthex.types import LimitRule, SecretName, SecretText, Webhook, WhenSpent, Who
 
 HEAD = """version: 1
 servers: {git: {url: "http://localhost:2/"}}
@@ -112,10 +112,14 @@ def test_a_limit(tmp_path: Path, text: str, limit: LimitRule) -> None:
             "'url' is missing",
             id="nobody is told",
         ),
+        pytest.param("{name: a, calls: 1, window: 1m, when_spent: {use: x}}", "no name such as", id="no tool"),
+        pytest.param("{name: a, calls: 1, window: 1m, when_spent: {use: x__y}}", "no server 'x'", id="no server"),
+        pytest.param("{name: a, calls: 1, window: 1m, when_spent: {}}", "wants `refuse`", id="nothing instead"),
+        pytest.param("{name: a, calls: 1, window: 1m, when_spent: {lower: {a: 5%}}}", "no other limit", id="itself"),
+        pytest.param("{name: a, concurrent: 1, when_spent: hold}", "goes with limits", id="never spent"),
         pytest.param('{name: a, per: ["claim:"], calls: 1, window: 1m}', "is not a claim", id="no claim"),
         pytest.param('{name: a, per: ["arg:id"], calls: 1, window: 1m}', "a JSON pointer", id="no pointer"),
         pytest.param("{name: a, calls: 1, window: 1m, endpoints: [x]}", "no endpoint 'x'", id="no such endpoint"),
-        pytest.param("{name: a, calls: 5, window: 1m, when_spent: hold}", "not in this version", id="not built yet"),
         pytest.param("{name: a, money: 5, window: 1m}", "is not an amount", id="no currency"),
         pytest.param("{name: a, money: 0.00 USD, window: 1m}", "a budget of nothing", id="no money at all"),
     ],
@@ -158,3 +162,17 @@ def test_who_is_told_of_alerts(tmp_path: Path) -> None:
     secret = SecretText((SecretName("hook"),))
     assert snapshot.alert_hooks == {"a": Webhook("https://ops.example.com/hook", secret)}
     assert snapshot.secret_names == ("hook",)
+
+
+def test_what_becomes_of_calls_once_a_limit_is_spent(tmp_path: Path) -> None:
+    snapshot = examined(
+        tmp_path,
+        "{name: a, calls: 9, window: 1m, when_spent: hold}",
+        "{name: b, calls: 9, window: 1m, when_spent: {use: git__cheap}}",
+        "{name: c, calls: 9, window: 1m, when_spent: {lower: {a: 10%, b: 50%}}}",
+        "{name: d, calls: 9, window: 1m, when_spent: refuse}",
+    ).snapshot
+    assert snapshot is not None
+    assert [one.when_spent for one in snapshot.quotas] == [
+        WhenSpent(hold=True), WhenSpent(use="git__cheap"), WhenSpent(lower=(("a", 10), ("b", 50))), WhenSpent(),
+    ]  # fmt: skip

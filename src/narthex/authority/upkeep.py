@@ -272,7 +272,7 @@ class Upkeep:
 def holds_calls(snapshot: Snapshot) -> bool:
     """Could a call have to wait for a person?"""
     effects = {one.effect for one in snapshot.grants} | {one.effect for one in (snapshot.runs or RunSpec()).rules}
-    return snapshot.policy is not None or "hold" in effects
+    return snapshot.policy is not None or "hold" in effects or any(one.when_spent.hold for one in snapshot.quotas)
 
 
 async def _open(path: str) -> Store:

@@ -16,6 +16,7 @@ from narthex.config.schema.limits import LimitSettings
 from narthex.config.schema.prices import Money
 from narthex.config.schema.who import AnybodySettings
 from narthex.config.values import parse_claim_path
+from narthex.quotas import REFUSE
 from narthex.types import ClaimPath, LimitRule, LimitUnit, Webhook, Who
 
 UNITS: tuple[LimitUnit, ...] = get_args(LimitUnit)
@@ -40,8 +41,23 @@ def compile_limits(
         for endpoint in one.endpoints:
             if endpoint not in endpoints:
                 reading.fault((*at, "endpoints"), f"no endpoint '{endpoint}'")
+        _check_spent(one, at, settings, known, reading)
         rules.append(_rule(one, at, reading))
     return tuple(rules)
+
+
+def _check_spent(
+    one: LimitSettings, at: KeyPath, all_: Sequence[LimitSettings], servers: Sequence[str], reading: Reading
+) -> None:
+    """What becomes of a call that it has no room for must be possible."""
+    then, at = one.when_spent, (*at, "when_spent")
+    if then != REFUSE and (one.concurrent is not None or one.soft):
+        reading.fault(at, "when_spent: goes with limits that are spent, not with `concurrent` or `soft` ones")
+    if then.use and then.use.partition("__")[0] not in servers:
+        reading.fault(at, f"when_spent: no server '{then.use.partition('__')[0]}'")
+    for name, _ in then.lower:
+        if name == one.name or all(name != other.name for other in all_):
+            reading.fault(at, f"when_spent: no other limit '{name}'")
 
 
 def compile_teams(
@@ -108,6 +124,7 @@ def _rule(one: LimitSettings, at: KeyPath, reading: Reading) -> LimitRule:
         prompts=one.prompts,
         resources=one.resources,
         endpoints=one.endpoints,
+        when_spent=one.when_spent,
         **time,
     )
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from narthex.errors import InvalidParams, MethodNotFound, NotVisible, UpstreamUnavailable
+from narthex.errors import InvalidParams, MethodNotFound, NotVisible, RateLimited, UpstreamUnavailable
 from narthex.flow.cache.recall import Recalls, recalled
 from narthex.flow.cache.requests import RECALLED
 from narthex.flow.codec.bridge import outgoing_body
@@ -27,7 +27,8 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_strin
 from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
-from narthex.flow.limit.reserving import Reserve, Reserving
+from narthex.flow.limit.reserving import Reserve, Reserving, taken
+from narthex.flow.otherwise import NOTHING_SAID, FindNamed, otherwise
 from narthex.flow.policy.admission import refusal
 from narthex.flow.policy.approvals.holding import Hold
 from narthex.flow.policy.check import Check
@@ -85,7 +86,7 @@ class Begin:
         self.target: Final = target
 
 
-Need = Begin | Find | Open | Send | Ask | Question | Hold
+Need = Begin | Find | FindNamed | Open | Send | Ask | Question | Hold
 Walk = Generator[Need, Any, None]
 
 KIND_OF: Final[dict[str, Kind]] = {
@@ -162,14 +163,24 @@ def exchange(
         target, params = found, {**params, key: Raw(found.name_json)}
     if said is not None and call.era == "modern":
         check_param_headers(target.params, said.headers, said.repeated, call.params.get("arguments"))
-    if target.caching is not None and recalls is not None and call.method in RECALLED:
-        plain = said is None or call.era == "legacy" or not forwarded_lines(target.params, said)
-        going = yield from recalled(recalls.recalling(), call, target, params, limited, plain=plain)
-        if going is None:
-            return
-        params = going
-    elif limited is not None:
-        params = yield Reserve(limited, call, target, params)
+    spent: RateLimited | None = None
+    try:
+        if target.caching is not None and recalls is not None and call.method in RECALLED:
+            plain = said is None or call.era == "legacy" or not forwarded_lines(target.params, said)
+            going = yield from recalled(recalls.recalling(), call, target, params, limited, plain=plain)
+            if going is None:
+                return
+            params = going
+        elif limited is not None:
+            params = taken((yield Reserve(limited, call, target, params)))
+    except RateLimited as error:
+        if limited is None or not (error.holds or error.use):
+            raise
+        spent = error
+    if spent is not None and limited is not None:
+        other, params = yield from otherwise(spent, call, KIND_OF[call.method], target, params, check, limited)
+        if other is not target:
+            target, channel, said = other, None, NOTHING_SAID
     if durable:
         yield Begin(target)
     rounds: Rounds | None = None

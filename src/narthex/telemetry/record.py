@@ -69,6 +69,7 @@ class Entry(msgspec.Struct):
     inputs: Inputs = "none"
     trial: Again | None = None
     limit: str = ""
+    instead_of: str = ""
     approval: str = ""
     cost: tuple[int, str] | None = None
     cache: str = ""
@@ -163,7 +164,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     request: str = ""
     version: str = ""
     limit: str = ""
-    """The one that refused it."""
+    """The one that refused it, or for which another tool has answered."""
+    instead_of: str = ""
+    """The canonical name of the tool that was called, where another one has answered."""
     approval: str = ""
     cost: str = ""
     cache: str = ""
@@ -231,6 +234,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         request=entry.request.decode(errors="replace") if len(entry.request) <= LONGEST else "",
         version=entry.version,
         limit=entry.limit,
+        instead_of=entry.instead_of,
         approval=entry.approval,
         cost=show_money(*entry.cost) if entry.cost is not None else "",
         cache=entry.cache,

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from narthex.config import values
-from narthex.config.document import quote
+from narthex.config.document import Fault, Node, Path, Reading, quote
 from narthex.config.expand import Expanded
 from narthex.config.kinds import (
     GLOBS,
@@ -20,15 +20,17 @@ from narthex.config.kinds import (
     Count,
     Flag,
     Group,
+    JsonSchema,
     Listed,
+    Mapped,
     Scalar,
     Setting,
-    later,
     size,
 )
 from narthex.config.schema.prices import MONEY, Money
 from narthex.config.schema.who import ANYBODY, AnybodySettings
-from narthex.types import Period
+from narthex.quotas import REFUSE
+from narthex.types import Period, WhenSpent
 
 PER = (
     "principal", "subject", "agent", "tenant", "team", "project", "role", "group", "endpoint", "server", "tool",
@@ -80,6 +82,13 @@ def parse_zone(text: str) -> str:
     return text
 
 
+def parse_tool(text: str) -> str:
+    server, separator, name = text.partition("__")
+    if not (separator and server and name) or "*" in text or len(text) > 256:
+        raise ValueError(f"{quote(text)} is no name such as search__cheap")
+    return text
+
+
 def parse_share(text: str) -> int:
     match = re.fullmatch("([0-9]{1,3})%", text)
     if match is None or not 1 <= int(match[1]) <= 100:
@@ -96,6 +105,42 @@ def _bytes(help: str) -> Any:
 
 
 PATTERNS_HELP = " With patterns of any kind, only what they cover counts."
+
+
+class WhenSpentKind(msgspec.Struct, frozen=True):
+    """`refuse`, `hold`, or a map that says what instead."""
+
+    label: str = "`refuse`, `hold`, `{use: SERVER__TOOL}` or `{lower: {LIMIT: SHARE}}`"
+
+    def read(self, node: Node, path: Path, reading: Reading) -> WhenSpent:
+        if node.shape == "map":
+            found: InsteadSettings = Group(InsteadSettings, self.label).read(node, path, reading)
+            if bool(found.use) == bool(found.lower) and not reading.problems:
+                raise Fault(node.mark, f"wants {self.label}")
+            return WhenSpent(use=found.use, lower=tuple(found.lower.items()))
+        word = Choice(("refuse", "hold")).read(node, path, reading)
+        return WhenSpent(hold=word == "hold")
+
+    def show(self, value: Any) -> str:
+        return "`refuse`"
+
+    def schema(self) -> JsonSchema:
+        return {"anyOf": [Choice(("refuse", "hold")).schema(), Group(InsteadSettings, "").schema()]}
+
+
+class InsteadSettings(msgspec.Struct, frozen=True):
+    """What happens in the place of a refusal."""
+
+    use: Annotated[
+        str, Setting(Scalar("a tool's canonical name", parse_tool), "The tool that answers.", default="none")
+    ] = ""
+    lower: Annotated[
+        dict[str, int],
+        Setting(
+            Mapped(Scalar("a limit's name", values.parse_label), Scalar("a share, 1% to 100%", parse_share), "limits"),
+            "Limits, and how much of each may then be used.",
+        ),
+    ] = {}
 
 
 class AlertHookSettings(msgspec.Struct, frozen=True):
@@ -199,7 +244,16 @@ class LimitSettings(msgspec.Struct, frozen=True):
         AlertHookSettings | None,
         Setting(Group(AlertHookSettings, "a map `{url, secret}`"), "Who is told of `alerts`, too.", nullable=True),
     ] = None
-    when_spent: Annotated[None, later("What becomes of calls once it is spent.")] = None
+    when_spent: Annotated[
+        WhenSpent,
+        Setting(
+            WhenSpentKind(),
+            "What becomes of a call that it has no room for. `refuse`; `hold`: a person may let it through, as "
+            "`approvals` says; `{use: SERVER__TOOL}`: that tool answers in its place, if the caller may call it; "
+            "`{lower: {LIMIT: 10%}}`: it goes on, and only so much of other limits may be used.",
+            default="`refuse`",
+        ),
+    ] = REFUSE
 
 
 LIMITS = Setting(

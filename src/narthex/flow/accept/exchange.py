@@ -336,7 +336,7 @@ class Exchange:
         if channel is None or out is None or self.answered or self.lasting is not None:
             return False
         if (self.check is not None and self.check.asks_how_it_ends) or (
-            self.metered is not None and self.metered.reads
+            self.metered is not None and (self.metered.reads or self.metered.instead is not None)
         ):
             return False
         if self.caching is not None:

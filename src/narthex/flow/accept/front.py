@@ -33,7 +33,7 @@ from narthex.flow.accept.holding import Keeper
 from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.leniency import Leniency
 from narthex.flow.accept.listener import Connection
-from narthex.flow.accept.metering import Metering
+from narthex.flow.accept.metering import Metering, holds_spent
 from narthex.flow.accept.posting import post, takes
 from narthex.flow.accept.rates import Rates, rates_of
 from narthex.flow.accept.recording import Turned, ended_of, entry_of, entry_of_turned
@@ -186,7 +186,8 @@ class Front:
         decides = grants is not None or scoped or engine is not None or self.runs is not None
         self.admissions = admissions if decides else None
         """Who may what; None where whoever is let in may everything."""
-        self._admissions = self.admissions or (admissions if snapshot.audit_inputs != "none" or shadows else None)
+        looked_at = snapshot.audit_inputs != "none" or shadows or holds_spent(snapshot)
+        self._admissions = self.admissions or (admissions if looked_at else None)
         self.limited = self.metering.apply(snapshot)
         self.payloads = Rules(snapshot.audit_payloads, site) if keeps_payloads(snapshot) else None
         """What is kept of what calls say; None: nothing."""

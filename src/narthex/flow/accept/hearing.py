@@ -18,6 +18,7 @@ from narthex.flow.codec.failures import HEADER_MISMATCH, code_for, status_for
 from narthex.flow.codec.handshake import answer_push
 from narthex.flow.codec.jsonrpc import BAD_JSON, UNSET, Incoming, Raw, is_request
 from narthex.flow.codec.log_levels import passes
+from narthex.flow.codec.notes import noted
 from narthex.flow.upstream.era import is_strange
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.pushes import CHANGES, NEEDS
@@ -26,6 +27,8 @@ from narthex.telemetry.accounts import OUTCOME
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
 
+INSTEAD: Final = "io.narthex/instead"
+"""The member of a result's `_meta` that says that another tool has answered."""
 _TOOL_ERROR: Final = OUTCOME["tool_error"]
 _RPC_ERROR: Final = OUTCOME["rpc_error"]
 
@@ -61,6 +64,9 @@ def hear(one: Exchange, message: Incoming) -> None:
         _note_error(one, one.code, channel)
     if one.caching is not None:
         one.caching.answered(message, channel.dialect.era)
+    if one.metered is not None and (instead := one.metered.instead) is not None:
+        told = noted(b"".join(parts), INSTEAD, instead)
+        parts = parts if told is None else result(one, told)
     one.respond(parts)
 
 
@@ -115,6 +121,9 @@ def _asked(one: Exchange, message: Incoming) -> None:
 
 def _unfinished(one: Exchange, need: NeedsInput | GoesOn) -> None:
     """A modern server's result asks: a modern client gets it as it is, a legacy one is asked. Or it is a task."""
+    if one.metered is not None and one.metered.instead is not None:  # the client would come back to the one it named
+        one.turn_back(UpstreamUnavailable("the tool that answers in the place of this one wants more", sent=True))
+        return
     if one.caching is not None:
         one.caching.spoil()
     try:

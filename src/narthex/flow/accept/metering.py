@@ -17,9 +17,10 @@ from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.keys import Subject
-from narthex.flow.limit.limiter import Binding, Limiter, Reservation
+from narthex.flow.limit.limiter import Binding, Limiter, Place, Reservation, wanted
 from narthex.flow.limit.money import UNIT
 from narthex.flow.limit.prices import NO_FACTS, Price, first_fitting, result_in
+from narthex.flow.limit.reserving import Instead
 from narthex.flow.limit.spending import Spent
 from narthex.flow.limit.tokens import estimate, estimate_size
 from narthex.flow.policy.arguments import read_arguments, sent
@@ -124,8 +125,8 @@ class Metered:
     """What one call has reserved. Each way of its end is told once; the first counts."""
 
     __slots__ = (
-        "_demand", "_expected", "_facts", "_given_back", "_held", "_meta", "_metering", "_model", "_price", "_size_in",
-        "reads", "share",
+        "_beyond", "_demand", "_expected", "_facts", "_given_back", "_held", "_meta", "_metering", "_model", "_price",
+        "_size_in", "instead", "reads", "share",
     )  # fmt: skip
 
     def __init__(self, metering: Metering, size_in: int) -> None:
@@ -139,12 +140,15 @@ class Metered:
         self._model = ""
         self._expected = 0
         self._given_back = False
+        self._beyond: dict[str, int] = {}
+        self.instead: Instead | None = None
+        """Another tool answers, because a limit of the one that was called is spent."""
         self.reads = False
         """Does the answer say what it cost? Then it is looked at whole."""
         self.share = 100
         """Hundredths of its price that the call costs: less where its answer comes from memory."""
 
-    def reserve(self, call: Call, target: Target, params: RawMap) -> RawMap:
+    def reserve(self, call: Call, target: Target, params: RawMap, *, beyond: bool = False) -> RawMap:
         """Take it. Returns the parameters that go on: where the arguments were looked at, exactly what was seen, for a
         server may read a name that stands twice otherwise.
 
@@ -153,7 +157,7 @@ class Metered:
         """
         limiter = self._metering.limiter
         binding = limiter.binding(call.principal, call.endpoint, COUNTED[call.method], target.server, target.name)
-        if binding.plain:
+        if binding.plain and not beyond:
             if binding.places:
                 self._held = limiter.reserve(binding)
             return params
@@ -169,7 +173,11 @@ class Metered:
             self._expected = self._part(price.expected(demand, self._metering.costs.of(binding.subject), self._facts))
             demand[price.rule.currency] = self._expected
             self.reads = price.reads
-        self._held = limiter.reserve(binding, demand, arguments)
+        places, amounts = wanted(binding, demand, arguments)
+        if beyond:
+            self._beyond = {"calls": 1, **demand}
+            amounts = _let_through(places, amounts)
+        self._held = limiter.take(binding, places, amounts)
         return params
 
     def _expect(self, binding: Binding, params: RawMap) -> dict[str, int]:
@@ -264,8 +272,10 @@ class Metered:
 
     def _settle(self, held: Reservation, used: dict[str, int]) -> None:
         metering, price, binding = self._metering, self._price, held.binding
+        if self._beyond:
+            used = {**self._beyond, **used}
         metering.limiter.settle(held, used)
-        if price is not None:
+        if price is not None and price.rule.currency:
             subject, currency = binding.subject, price.rule.currency
             metering.counted_costs.add(self._expected / UNIT, subject.endpoint, subject.server, currency)
         if binding.alerts:
@@ -279,6 +289,18 @@ class Metered:
         metering.book(
             Spent(held.at + metering.ahead, binding.subject, currency, self._expected, uses, self._model, run)
         )
+
+
+def holds_spent(snapshot: Snapshot) -> bool:
+    """May a limit that is spent have a call wait for a person?"""
+    return any(one.when_spent.hold for one in snapshot.quotas)
+
+
+def _let_through(places: Sequence[Place], amounts: Sequence[int]) -> tuple[int, ...]:
+    """Nothing of limits that hold calls: a person has let this one through. It is counted when it is over."""
+    return tuple(
+        0 if limit.rule.when_spent.hold else amount for (*_, limit), amount in zip(places, amounts, strict=True)
+    )
 
 
 def _is_ours(error: GatewayError | None) -> bool:

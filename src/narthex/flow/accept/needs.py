@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from narthex.errors import NotVisible
+from narthex.errors import GatewayError, NotVisible
 from narthex.flow.accept.holding import asking, stand
 from narthex.flow.accept.inputs import Inputs
 from narthex.flow.codec.inputs import Ask
 from narthex.flow.codec.seal import SealError
+from narthex.flow.otherwise import FindNamed
 from narthex.flow.policy.approvals.holding import Hold
 from narthex.flow.policy.deciding import Question
+from narthex.flow.route.names import SEPARATOR, canonical, shown_name
 from narthex.flow.route.target import Target
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.server import Server
@@ -49,6 +51,8 @@ def meet(one: Exchange, need: Need) -> Any:
         return one.park(stand(one, need))
     if isinstance(need, Open):
         return reach(one, need.server) or one.park(_opened(one, need.server))
+    if isinstance(need, FindNamed):
+        return _named(one, need)
     assert isinstance(need, Find)
     target = found(one, need.kind, need.name)
     return target or one.park(one.front.fleet.find(one.viewer, need.kind, need.name, need.check))
@@ -58,6 +62,30 @@ def found(one: Exchange, kind: Kind, name: str) -> Target | None:
     """Where a name leads by what is in memory, if the caller sees it."""
     target = one.front.fleet.find_now(one.viewer, kind, name) if name else None
     return target if one.check is None else one.check.visible(kind, target)
+
+
+def _named(one: Exchange, need: FindNamed) -> Any:
+    """Another tool of the endpoint, by its canonical name."""
+    spec, (server, _, name) = one.viewer.spec, need.name.partition(SEPARATOR)
+    shown = shown_name(server, name, naming=spec.naming, max_name=spec.max_name)
+    target = found(one, "tools", shown)
+    return _beside(one, need, target) if target is not None else one.park(_looked_for(one, need, shown))
+
+
+async def _looked_for(one: Exchange, need: FindNamed, shown: str) -> tuple[Target, bool] | None:
+    try:
+        target = await one.front.fleet.find(one.viewer, "tools", shown, need.check)
+    except GatewayError:  # its server is away, or hidden: then there is none
+        return None
+    return _beside(one, need, target)
+
+
+def _beside(one: Exchange, need: FindNamed, target: Target | None) -> tuple[Target, bool] | None:
+    """The tool, if it is that one, and not another of the same shown name; and does it give what the other does?"""
+    view = one.viewer.views.get("tools")
+    if target is None or view is None or canonical(target.server, target.name) != need.name:
+        return None
+    return target, view.index.has_same_output(need.asked, need.name)
 
 
 def turn_to(one: Exchange, name: str) -> Server:

@@ -60,6 +60,7 @@ def entry_of(
     one.answer = ()
     keep = _kept_of(one)
     has_shadow = one.check is not None and one.check.shadow is not None
+    instead = one.metered.instead if one.metered is not None else None
     scope = one.viewer.scopes.get(one.server_name)
     return Entry(
         call.principal,
@@ -85,7 +86,8 @@ def entry_of(
         call=call if snapshot.audit_inputs != "none" or has_shadow else None,
         inputs=snapshot.audit_inputs,
         trial=trial,
-        limit=error.limit if isinstance(error, RateLimited) else "",
+        limit=error.limit if isinstance(error, RateLimited) else instead.limit if instead is not None else "",
+        instead_of=instead.asked if instead is not None else "",
         cost=one.metered.cost if one.metered is not None else None,
         cache=one.caching.word if one.caching is not None else "",
         age=one.caching.age_s if one.caching is not None else 0.0,

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol
 
 from narthex.flow.cache.shelves import Kept
 from narthex.flow.codec.jsonrpc import RawMap
-from narthex.flow.limit.reserving import Reserve, Reserving
+from narthex.flow.limit.reserving import Reserve, Reserving, taken
 from narthex.flow.policy.deciding import Question
 from narthex.flow.route.target import Target
 from narthex.types import Call
@@ -93,7 +93,7 @@ def recalled(
     found, params = recalling.look(call, target, params, plain=plain)
     kept = found if isinstance(found, Kept) else None
     if limited is not None and (kept is None or recalling.counts(kept)):
-        params = yield Reserve(limited, call, target, params)
+        params = taken((yield Reserve(limited, call, target, params)))
     if found == "joined":
         kept = yield _Wait(recalling)
     if kept is None:

@@ -25,6 +25,7 @@ from narthex.flow.limit.spending import Use
 from narthex.flow.limit.state import State
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
+from narthex.quotas import REFUSE
 from narthex.types import Kind, LimitRule, LimitUnit, PriceRule, Principal, Who
 
 MOST_BINDINGS = 8192
@@ -106,6 +107,14 @@ def _counting(rule: LimitRule) -> tuple[Any, ...]:
     """The same of rules that count the same thing in the same way, whatever they allow."""
     depth = (rule.most, rule.burst) if rule.algorithm == "bucket" else ()  # its numbers are of that rate
     return rule.name, rule.unit, rule.per, rule.algorithm, rule.window, rule.period, rule.zone, rule.currency, depth
+
+
+def refused(rule: LimitRule, wait: int) -> RateLimited:
+    """The refusal by a limit, with what it says of such calls. `wait`: microseconds until there is room, or `NEVER`."""
+    kind = BudgetExhausted if rule.unit in BUDGETS else RateLimited
+    error = kind(rule.name, None if wait == NEVER else wait / SECOND)
+    error.holds, error.use = rule.when_spent.hold, rule.when_spent.use
+    return error
 
 
 Place = tuple[Algorithm, Shard, bytes, Limit]
@@ -239,32 +248,45 @@ class Limiter:
     def take(self, binding: Binding, places: tuple[Place, ...], amounts: tuple[int, ...]) -> Reservation:
         """Take these amounts of these places, or nothing. Raises as `reserve`."""
         now, taken = self.clock(), 0
+        lowering: list[LimitRule] = []
         for algorithm, shard, key, limit in places:
             if not algorithm.take(shard, key, amounts[taken], now):
-                if not limit.rule.soft:
+                if limit.rule.when_spent.lower:
+                    lowering.append(limit.rule)
+                elif not limit.rule.soft:
                     break
                 algorithm.correct(shard, key, amounts[taken], now, now)
             taken += 1
         else:
-            receipts = _receipts(places, now) if binding.has_buckets else (now,) * len(places)
-            return Reservation(binding, places, amounts, now, receipts)
+            lowered = _lowered(lowering, places, now) if lowering else -1
+            if lowered < 0:
+                receipts = _receipts(places, now) if binding.has_buckets else (now,) * len(places)
+                return Reservation(binding, places, amounts, now, receipts)
         back = places[:taken]
         for (algorithm, shard, key, _), amount, at in zip(back, amounts, _receipts(back, now), strict=False):
             if amount:
                 algorithm.correct(shard, key, -amount, at, now)
-        refusal = self._refusal(places, amounts, now)
+        if taken == len(places):
+            refusal = _refusal_of(lowering, places[lowered], amounts[lowered], now)
+        else:
+            refusal = self._refusal(places, amounts, now)
         refusal.lines = self.left(Reservation(binding, places, amounts, now, ()))
         raise refusal
 
     @staticmethod
     def _refusal(places: Sequence[Place], amounts: Sequence[int], now: int) -> RateLimited:
-        longest, by = 0, places[0][3].rule
+        """By the limit that stands longest in the way; where another one of them refuses plainly, so does this."""
+        longest, by, plainly = 0, places[0][3].rule, False
         for (algorithm, shard, key, limit), amount in zip(places, amounts, strict=True):
-            wait = 0 if limit.rule.soft else algorithm.wait(shard, key, amount, now)
+            goes_on = limit.rule.soft or limit.rule.when_spent.lower
+            wait = 0 if goes_on else algorithm.wait(shard, key, amount, now)
+            plainly = plainly or (wait != 0 and limit.rule.when_spent == REFUSE)
             if longest != NEVER and (wait == NEVER or wait > longest):
                 longest, by = wait, limit.rule
-        kind = BudgetExhausted if by.unit in BUDGETS else RateLimited
-        return kind(by.name, None if longest == NEVER else longest / SECOND)
+        error = refused(by, longest)
+        if plainly:
+            error.holds, error.use = False, ""
+        return error
 
     def settle(self, held: Reservation, used: Mapping[str, int] | None = None) -> None:
         """The call is over.
@@ -395,6 +417,32 @@ class Limiter:
                 told.add((rule.name, key))
                 used, resets = algorithm.used(shard, key, now)
                 yield State(rule.name, rule.unit, dict(words), used, algorithm.most, resets / SECOND, rule.currency)
+
+
+def shares_of(lowering: Sequence[LimitRule]) -> dict[str, int]:
+    """How much of other limits may be used while these are spent, in hundredths, by name."""
+    shares: dict[str, int] = {}
+    for rule in lowering:
+        for name, share in rule.when_spent.lower:
+            shares[name] = min(share, shares.get(name, share))
+    return shares
+
+
+def _lowered(lowering: Sequence[LimitRule], places: Sequence[Place], now: int) -> int:
+    """Where more is used, this call included, than may be of a limit that is lowered; -1: nowhere."""
+    shares = shares_of(lowering)
+    for number, (algorithm, shard, key, limit) in enumerate(places):
+        share = shares.get(limit.rule.name, 100)
+        if share < 100 and algorithm.used(shard, key, now)[0] > algorithm.most * share // 100:
+            return number
+    return -1
+
+
+def _refusal_of(lowering: Sequence[LimitRule], place: Place, amount: int, now: int) -> RateLimited:
+    """By a limit that is lowered: until less of it is used."""
+    algorithm, shard, key, limit = place
+    room = algorithm.most * shares_of(lowering)[limit.rule.name] // 100
+    return refused(limit.rule, algorithm.wait(shard, key, amount + algorithm.most - room, now))
 
 
 def wanted(

@@ -81,6 +81,14 @@ class Index(msgspec.Struct, frozen=True):
     public: bool = False
     refused: tuple[tuple[str, str, str], ...] = ()
 
+    def has_same_output(self, one: str, other: str) -> bool:
+        """Do two tools, by canonical names, say the same of what they give? Looked for only where that is rare."""
+        schemas = []
+        for target, item in zip(self.targets.values(), self.fragments.items, strict=True):
+            if canonical(target.server, target.name) in (one, other):
+                schemas.append(msgspec.json.decode(decode_map(item).get("outputSchema", b"null")))
+        return len(schemas) == 2 and schemas[0] == schemas[1]
+
 
 def read_items(kind: Kind, server: str, raws: Sequence[Raw], most: int, *, public: bool = False) -> tuple[Items, int]:
     """One server's items; what has no usable name is left out and counted. At most `most` are taken.

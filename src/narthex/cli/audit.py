@@ -2,7 +2,7 @@
 
 In: the folder of a journal. Out: what is wrong with it, or the records that are looked for; exit 0 nothing, or found;
 1 a fault, or nothing; 2 misused.
-`search` and `export` are in `audit_search`. Cases: `tests/cli/test_audit.py`.
+`search` and `export` are in `audit_search`, `report` in `audit_report`. Cases: `tests/cli/test_audit.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from narthex.cli.audit_report import report
 from narthex.cli.audit_search import FOLDER, configured, export, search
 from narthex.cli.client import one_line
 from narthex.cli.kept import config_option, find_file, json_option, say
@@ -31,6 +32,7 @@ def audit() -> None:
 
 audit.add_command(search)
 audit.add_command(export)
+audit.add_command(report)
 
 
 @audit.command()

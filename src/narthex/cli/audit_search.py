@@ -115,7 +115,7 @@ def search(
             ctx.fail("--cursor goes on in the index: it needs no DIR")
         found = _by_reading(folder, looking_for, limit)
     else:
-        found = _by_index(ctx, _snapshot(find_file(ctx, config)), looking_for, limit, cursor)
+        found = _by_index(ctx, snapshot_of(find_file(ctx, config)), looking_for, limit, cursor)
     if as_json:
         say({name: value for name, value in found.items() if name != "next" or value})
     else:
@@ -166,7 +166,7 @@ def finder_of(snapshot: Snapshot) -> Iterator[Finder]:
     from narthex.telemetry.audit.index.find import Finder
     from narthex.telemetry.audit.index.follow import Follower
 
-    folder, path = _recorded(snapshot), index_of(snapshot.store)
+    folder, path = recorded(snapshot), index_of(snapshot.store)
     follower = Follower(folder, path)
     try:
         follower.catch_up()
@@ -199,10 +199,10 @@ def export(
     from narthex.telemetry.audit.formats import COLUMNS, FORMATS
     from narthex.telemetry.audit.reading import Search
 
-    folder = folder or _recorded(_snapshot(find_file(ctx, config)))
+    folder = folder or recorded(snapshot_of(find_file(ctx, config)))
     looking, write = Search(folder, _wanted(wanted)), FORMATS[form]
     with (
-        open(out, "w", encoding="utf-8", newline="", opener=_private) if out is not None else nullcontext(sys.stdout)
+        open(out, "w", encoding="utf-8", newline="", opener=private) if out is not None else nullcontext(sys.stdout)
     ) as stream:
         if form == "csv":
             stream.write(",".join(COLUMNS) + "\n")
@@ -217,7 +217,7 @@ def _wanted(given: dict[str, Any]) -> Wanted:
     return Wanted(**{name: value for name, value in given.items() if value})
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
     """Open a file that is for this user alone where it is a new one: records say who did what."""
     return os.open(path, flags, 0o600)
 
@@ -249,18 +249,18 @@ def _say_unread(count: int) -> None:
 
 def configured(config: Path, places: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
     """Where a configuration records, and where it puts checkpoints. Raises ClickException: nowhere."""
-    snapshot = _snapshot(config)
-    folder, second = _recorded(snapshot), Path(snapshot.audit_checkpoints)
+    snapshot = snapshot_of(config)
+    folder, second = recorded(snapshot), Path(snapshot.audit_checkpoints)
     return folder, (*places, second) if snapshot.audit_checkpoints and second.is_dir() else places
 
 
-def _snapshot(config: Path) -> Snapshot:
+def snapshot_of(config: Path) -> Snapshot:
     from narthex.config.compile import load_snapshot
 
     return load_snapshot(config, env=os.environ)
 
 
-def _recorded(snapshot: Snapshot) -> Path:
+def recorded(snapshot: Snapshot) -> Path:
     """The folder of its journal. Raises ClickException: there is none yet."""
     from narthex.cli.records import folder_of
 

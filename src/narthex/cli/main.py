@@ -27,7 +27,7 @@ COMMANDS = {
     "cost": ("narthex.cli.cost:cost", "Show who spent what on what, by day."),
     "limits": ("narthex.cli.limits:limits", "Show what is used of each limit, and when there is more."),
     "approvals": ("narthex.cli.approvals:approvals", "Approve or deny calls that wait for a person."),
-    "audit": ("narthex.cli.audit:audit", "Prove that the record of calls is whole; find in it, export it."),
+    "audit": ("narthex.cli.audit:audit", "Prove that the record of calls is whole; find in it, export, report."),
     "cache": ("narthex.cli.cache:cache", "Show what answers are kept, and end them."),
     "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
     "secrets": ("narthex.cli.secrets:secrets", "Keep the secrets that servers want, sealed."),

@@ -97,6 +97,7 @@ def facts_of(record: Record) -> dict[str, str]:
         "client": _text(who.get("client")), "endpoint": _text(record.get("endpoint")),
         "server": _text(record.get("server")), "method": _text(record.get("method")),
         "decision": _text(record.get("decision")), "outcome": _text(record.get("outcome")), "rule": _text(rule),
+        "config": _text(record.get("config")),
     }  # fmt: skip
 
 

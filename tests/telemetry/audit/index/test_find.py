@@ -126,7 +126,10 @@ def test_the_same_is_found_as_by_reading_every_line(
 def test_groups_are_counted(folder: Path, finder: Finder) -> None:
     wanted = Wanted(decision="deny")
     expected = Counter((facts_of(one)["subject"], facts_of(one)["rule"]) for one in Search(folder, wanted))
-    assert {texts: count for count, texts in finder.grouped(wanted, "subject", "rule")} == expected
+    assert {one.texts: one.count for one in finder.grouped(wanted, "subject", "rule")} == expected
+    times = [one["time"] for one in Search(folder, wanted)]
+    (all_,) = finder.grouped(wanted, "decision")
+    assert (all_.first, all_.last, all_.count) == (min(times), max(times), len(times))
     assert finder.grouped(Wanted(principal="nobody"), "subject") == []
 
 

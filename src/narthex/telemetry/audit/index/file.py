@@ -17,7 +17,7 @@ from typing import Final
 
 from narthex.errors import StoreError
 
-FORM: Final = 1
+FORM: Final = 2
 """Of the tables; a file of another form is begun anew."""
 APPLICATION_ID: Final = 0x4E584155  # "NXAU"
 BUSY_S = 30.0
@@ -28,6 +28,7 @@ USUAL: Final = ((1, "decision", "allow"), (2, "outcome", "ok"), (3, "event", "ca
 """Texts that nearly all records have, by number: partial indexes leave them out."""
 COLUMNS: Final = (
     "event", "tenant", "subject", "client", "endpoint", "server", "target", "method", "decision", "outcome", "rule",
+    "config",
 )  # fmt: skip
 """Numbers of texts; NULL where a record has none."""
 PARTIAL: Final = {

@@ -25,6 +25,7 @@ from narthex.telemetry.audit.index.file import INDEXED, PARTIAL, TIES, USUAL, ex
 from narthex.telemetry.audit.index.follow import mark_of, ms_of_id, seconds_of
 from narthex.telemetry.audit.matching import COLUMNS, MARKS, Matcher, Record, Wanted
 from narthex.telemetry.audit.verify import UNREADABLE, opened
+from narthex.telemetry.stamps import stamp
 
 MOST_LOOKED_AT: Final = 20_000
 """Places that one page looks at; where it is not full by then, the next one goes on."""
@@ -45,6 +46,15 @@ class Page(msgspec.Struct):
     next: int = 0
     unread: int = 0
     looked_at: int = 0
+
+
+class Grouped(msgspec.Struct, frozen=True):
+    """So many records with these texts, from a time to a time."""
+
+    texts: tuple[str, ...]
+    count: int
+    first: str
+    last: str
 
 
 class Finder:
@@ -96,17 +106,21 @@ class Finder:
             (count,) = self._connection.execute(*where.select("count(*)")).fetchone()
             return int(count)
 
-    def grouped(self, wanted: Wanted, *columns: str) -> list[tuple[int, tuple[str, ...]]]:
+    def grouped(self, wanted: Wanted, *columns: str) -> list[Grouped]:
         """How many of them have which texts in some columns, the most frequent first. Raises StoreError."""
         with explained(self.path):
             where = self._where(wanted, 0)
             if where is None:
                 return []
             names = ", ".join(columns)
-            grouped = where.select(f"count(*), {names}", f"GROUP BY {names} ORDER BY 1 DESC, {names}")
+            grouped = where.select(f"count(*), min({{at}}), max({{at}}), {names}", f"GROUP BY {names}")
             rows = self._connection.execute(*grouped).fetchall()
-            texts = self._texts({number for _, *numbers in rows for number in numbers if number is not None})
-            return [(count, tuple(texts.get(number, "") for number in numbers)) for count, *numbers in rows]
+            texts = self._texts({number for row in rows for number in row[3:] if number is not None})
+            found = [
+                Grouped(tuple(texts.get(number, "") for number in numbers), count, _time(first), _time(last))
+                for count, first, last, *numbers in rows
+            ]
+            return sorted(found, key=lambda one: (-one.count, one.texts))
 
     def explain(self, wanted: Wanted) -> list[str]:
         """How SQLite would look for them: for tests, and whoever wonders."""
@@ -266,6 +280,10 @@ def _key(time: str, otherwise: int) -> int:
     fraction = f"{time[20:26].rstrip('Z'):0<6}"
     micros = seconds_of(whole) * 1_000_000 + (int(fraction) if fraction.isdigit() else 0)
     return micros << TIES
+
+
+def _time(key: int) -> str:
+    return stamp((key >> TIES) / 1_000_000)
 
 
 def _literal(glob: str) -> str:

@@ -1,0 +1,113 @@
+"""`narthex audit report`: the evidence that a reviewer asks for, as a page that prints.
+
+In: a configuration, a period. Out: HTML, or one JSON document; exit 0 where the journal is whole, 1 where it is not.
+Cases: `tests/telemetry/audit/report/test_report.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from narthex.cli.audit_search import FOLDER, finder_of, private, recorded, snapshot_of
+from narthex.cli.kept import config_option, find_file, json_option, say, when
+
+if TYPE_CHECKING:
+    from narthex.telemetry.audit.report.figures import KeyRow
+    from narthex.telemetry.audit.report.period import Period
+    from narthex.types import Snapshot
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class PeriodType(click.ParamType[Any]):
+    name = "period"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Period:
+        from narthex.telemetry.audit.report.period import read_period
+
+        try:
+            return read_period(str(value))
+        except ValueError:
+            self.fail(f"'{value}' is no period such as 2026-Q4, 2026-11 or 2026-10-01..2026-12-01", param, ctx)
+
+
+@click.command()
+@click.option(
+    "--period", type=PeriodType(), required=True, help="2026, 2026-Q4, 2026-11, 2026-11-27, or FROM..TO (UTC)."
+)
+@click.option("--tenant", default="", help="Of this tenant alone.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, for this user alone where it is new."
+)
+@click.option("--key", "keys", multiple=True, type=_FILE, help="Public key that checkpoints must be signed with (PEM).")
+@click.option("--checkpoints", "places", multiple=True, type=FOLDER, help="Another folder with checkpoints.")
+@config_option
+@json_option
+@click.pass_context
+def report(
+    ctx: click.Context, /, period: Period, tenant: str, out: Path | None, keys: tuple[Path, ...],
+    places: tuple[Path, ...], config: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Write what a reviewer asks of a period: access, denials, changes, approvals, reviews, integrity.
+
+    A page of HTML that prints and needs nothing else, to --out or standard output; below each figure stands the command
+    that shows the records behind it. Exits 1 where the journal is not whole, which the page says too.
+
+    With --json: {"period", "sections": [{"title", "asks", "text", "figures": [{"label", "value", "query", "bad"}],
+    "tables": [{"title", "head", "rows", "query", "more", "note"}]}]}.
+    """
+    from narthex.telemetry.audit.checkpoints import read_keys
+    from narthex.telemetry.audit.report.figures import sections
+    from narthex.telemetry.audit.report.page import page
+    from narthex.telemetry.audit.verify import verify
+
+    file = find_file(ctx, config)
+    snapshot = snapshot_of(file)
+    folder, second = recorded(snapshot), Path(snapshot.audit_checkpoints)
+    places = (*places, second) if snapshot.audit_checkpoints and second.is_dir() else places
+    try:
+        known = read_keys(keys or sorted(folder.glob("audit-*.pub")))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    found = verify(folder, known, places)
+    with finder_of(snapshot) as finder:
+        made = sections(
+            finder, found, period, tenant=tenant, config=str(file), keys=_keys(snapshot, tenant), given=bool(keys)
+        )
+    if as_json:
+        import msgspec
+
+        say({"period": msgspec.to_builtins(period), "sections": msgspec.to_builtins(made)})
+    else:
+        about = {"configuration": str(file.absolute()), "journal": str(folder), "tenant": tenant or "all"}
+        text = page(made, period, about=about, made=time.strftime("%Y-%m-%d %H:%M", time.gmtime()))
+        if out is None:
+            click.echo(text, nl=False)
+        else:
+            with open(out, "w", encoding="utf-8", opener=private) as stream:
+                stream.write(text)
+    ctx.exit(1 if found.fault_count else 0)
+
+
+def _keys(snapshot: Snapshot, tenant: str) -> list[KeyRow]:
+    """API keys as they are now; none where there is no store."""
+    from narthex.cli.kept import on_store
+    from narthex.config.places import Places
+    from narthex.telemetry.audit.report.figures import KeyRow
+
+    path = Path(snapshot.store)
+    if not path.is_file():
+        return []
+    found = on_store(Places(Path(snapshot.state_dir), path), lambda store: store.keys())
+    return [
+        KeyRow(
+            one.name, one.tenant, ", ".join(one.roles), when(one.created_at), when(one.expires_at),
+            when(one.revoked_at), when(one.used_at),
+        )
+        for one in found
+        if not tenant or one.tenant == tenant
+    ]  # fmt: skip

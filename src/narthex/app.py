@@ -63,6 +63,7 @@ from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.audit.keeper import Keeping
+from narthex.telemetry.behaviour import Behaviour
 from narthex.telemetry.lag import Lag
 from narthex.telemetry.log import Logs, start_line
 from narthex.telemetry.otlp.outlet import Outlet
@@ -376,6 +377,20 @@ class Gateway:
         """All upstreams of the snapshot, in its order, for the admin API."""
         fleet, problems = self.fleet.servers, self.credentials.errors
         return [status_of(fleet[name], problems(name)) for name in self.snapshot.servers if name in fleet]
+
+    @property
+    def open_calls(self) -> int:
+        """Calls under way."""
+        return len(self.front.calls.active)
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """What agents do."""
+        return self.front.behaviour
+
+    def listed(self, server: str) -> set[str]:
+        """The tools that a server lists, as far as it was asked."""
+        return self.fleet.servers[server].names("tools") if server in self.fleet.servers else set()
 
     def limit_states(self, subject: str) -> Iterator[State]:
         """What is used of each limit, by callers that were here lately."""

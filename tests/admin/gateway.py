@@ -25,6 +25,7 @@ from narthex.flow.policy.admin import admins_of
 from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.audit.keeper import Keeping
+from narthex.telemetry.behaviour import Behaviour
 from narthex.telemetry.record import Entry, line_of
 from narthex.types import Egress, EndpointSpec, HttpTarget, Limits, Principal, ServerSpec, Snapshot, StdioTarget
 
@@ -72,7 +73,8 @@ class Gateway:
 
     def __init__(self, **changes: Any) -> None:
         self.snapshot = snapshot_with(**changes)
-        self.accounts = Accounts()
+        self.accounts, self.behaviour = Accounts(), Behaviour()
+        self.started_at, self.open_calls = 900.0, 3
         self.ready = True
         self.draining = False
         self.store_problem = ""
@@ -101,6 +103,9 @@ class Gateway:
 
     def clear_cache(self, pattern: str, tenant: str | None) -> int:
         return self.cache.clear(pattern, tenant) if self.cache is not None else 0
+
+    def listed(self, server: str) -> set[str]:
+        return {"get", "put"} if server == "web" else set()
 
     def silent_issuers(self) -> list[str]:
         return self.silent

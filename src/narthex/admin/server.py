@@ -35,6 +35,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
 
+    from narthex.admin.activity import activity_routes
     from narthex.admin.approvals import approval_routes
     from narthex.admin.audit import audit_routes
     from narthex.admin.cache import cache_routes
@@ -52,6 +53,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
         *server_routes(gateway),
         *endpoint_routes(gateway),
         *config_routes(gateway),
+        *activity_routes(gateway),
         *limit_routes(gateway),
         *cache_routes(gateway),
         *approval_routes(gateway),

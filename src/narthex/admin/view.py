@@ -14,6 +14,7 @@ from narthex.flow.limit.state import State
 from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.audit.keeper import Keeping
+from narthex.telemetry.behaviour import Behaviour
 from narthex.telemetry.record import Entry
 from narthex.types import Era, Principal, Snapshot
 
@@ -123,6 +124,21 @@ class GatewayView(Protocol):
 
     def servers(self) -> Sequence[ServerStatus]:
         """All upstreams of the snapshot, in its order."""
+
+    @property
+    def started_at(self) -> float:
+        """Unix seconds."""
+
+    @property
+    def open_calls(self) -> int:
+        """Calls under way."""
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """What agents do."""
+
+    def listed(self, server: str) -> set[str]:
+        """The tools that a server lists, as far as it was asked."""
 
     def limit_states(self, subject: str) -> Iterable[State]:
         """What is used of each limit, by callers that were here lately; of one human or service, where it is named."""

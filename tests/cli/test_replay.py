@@ -104,6 +104,15 @@ def test_a_policy_in_shadow_mode_is_held_against_them(rig: Rig) -> None:
     assert found.exit_code == 1 and "2 would change" in found.output, "allowed or denied, it would not be there"
 
 
+@pytest.mark.parametrize("on_error", ["deny", "allow"])
+def test_an_agent_that_is_not_there_has_decided_nothing(rig: Rig, on_error: str) -> None:
+    opa = f"{{opa: {{url: 'http://127.0.0.1:1', on_error: {on_error}}}}}"
+    rig.config.write_text(CONFIG + f"policy: {opa}\n")
+    found = rig.run()
+    assert found.exit_code == 1 and found.stdout == "Nothing could be compared.\n", found.output
+    assert "3 could not be decided" in found.stderr and "let through" not in found.stderr
+
+
 def test_a_record_that_was_changed_does_not_agree(rig: Rig) -> None:
     rig.records.write_text(rig.records.read_text().replace('"amount":7}', '"amount":701}'))
     found = rig.run()

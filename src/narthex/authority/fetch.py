@@ -141,7 +141,7 @@ class Fetcher:
             answered = reason == TOO_LARGE
         except Refused as error:
             reason, refused = f"refused: {error}", True
-        detail = f"{where}: {reason}" if where else reason
+        detail = reason if not where or reason.startswith(where) else f"{where}: {reason}"
         raise AuthorityUnavailable(detail=detail, refused=refused, answered=answered)
 
     def _check(self, parts: SplitResult, host: str, port: int, learnt: bool) -> None:

@@ -24,13 +24,20 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def judging(snapshot: Snapshot, *, shadow: bool = False) -> AsyncIterator[Again]:
-    """`shadow`: as if the rules in shadow mode counted. Raises ConfigError: the policy's bundle cannot be used."""
+async def judging(snapshot: Snapshot, *, shadow: bool = False, opens: bool = False) -> AsyncIterator[Again]:
+    """Decides as a gateway with this configuration does.
+
+    Args:
+        shadow: As if the rules in shadow mode counted.
+        opens: `on_error: allow` lets through; else a policy agent that is not there has decided nothing.
+    Raises:
+        ConfigError: The policy's bundle cannot be used.
+    """
     from narthex.flow.policy.evidence.again import Again, scopes_of
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)
-    async with _engine(None if snapshot.policy_shadow and not shadow else snapshot) as engine:
+    async with _engine(None if snapshot.policy_shadow and not shadow else snapshot, opens=opens) as engine:
         yield Again(
             grants_of(snapshot, shadow=shadow),
             scopes_of(snapshot.endpoints),
@@ -43,16 +50,18 @@ async def judging(snapshot: Snapshot, *, shadow: bool = False) -> AsyncIterator[
 
 async def decided_again(snapshot: Snapshot, asked: Asked, *, shadow: bool = False) -> Decision:
     """One decision. Raises ConfigError; Untold: it lacks what a rule looks at."""
-    async with judging(snapshot, shadow=shadow) as again:
+    async with judging(snapshot, shadow=shadow, opens=True) as again:
         return await again.decide(asked)
 
 
 @asynccontextmanager
-async def _engine(snapshot: Snapshot | None) -> AsyncIterator[Engine | None]:
+async def _engine(snapshot: Snapshot | None, *, opens: bool) -> AsyncIterator[Engine | None]:
     spec = snapshot.policy if snapshot is not None else None
     if snapshot is None or spec is None:
         yield None
         return
+    from msgspec.structs import replace
+
     from narthex.authority.fetch import Fetcher
     from narthex.authority.upkeep import Upkeep
     from narthex.engines.counts import Counts
@@ -71,6 +80,7 @@ async def _engine(snapshot: Snapshot | None) -> AsyncIterator[Engine | None]:
         await upkeep.apply(snapshot, api_keys=False)
         if isinstance(spec, OpaSpec):
             get = upkeep.secrets.get
+            spec = spec if opens else replace(spec, on_error="deny")
             yield RemoteOpa(spec, fetch=fetcher.fetch, secrets=get, clock=time.monotonic, counts=Counts())
         else:
             ruling = Ruling(

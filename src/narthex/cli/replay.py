@@ -105,10 +105,8 @@ def _show(found: Replayed, silent: int, against: Path | None) -> None:
     for why, count in found.untold.items():
         click.echo(f"{count} could not be decided: {why}", err=True)
     if not found.decided:
-        click.secho(
-            f"Nothing to compare: none of {silent} lines is a decision with its input (audit: {{inputs: full}}).",
-            fg="red",
-        )
+        why = f"Nothing to compare: none of {silent} lines is a decision with its input (audit: {{inputs: full}})."
+        click.secho("Nothing could be compared." if found.untold else why, fg="red")
         return
     total = sum(seen.count for seen in found.differences.values()) + found.more
     decisions = counted(found.decided, "decision")

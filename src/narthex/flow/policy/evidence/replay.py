@@ -16,6 +16,7 @@ from narthex.flow.policy.evidence.recorded import Recorded
 from narthex.types import Principal
 
 MOST_DIFFERENCES = 100_000
+_NO_DECISION = UNANSWERED | {FAILED_OPEN}
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -62,7 +63,7 @@ async def replay(one: Recorded, again: Again, found: Replayed, *, by_effect: boo
     if before is None:
         found.untold["the record does not say what was decided"] += 1
         return
-    if before.reason in UNANSWERED or before.reason == FAILED_OPEN:
+    if before.reason in _NO_DECISION:
         found.untold[f"the engine had not answered ({before.reason})"] += 1
         return
     try:
@@ -70,7 +71,7 @@ async def replay(one: Recorded, again: Again, found: Replayed, *, by_effect: boo
     except Untold as error:
         found.untold[str(error)] += 1
         return
-    if after.reason in UNANSWERED:
+    if after.reason in _NO_DECISION:
         found.untold[f"the engine does not answer ({after.reason})"] += 1
         return
     found.decided += 1

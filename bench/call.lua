@@ -2,6 +2,7 @@
 --
 -- Arguments (after `--`, key=value): host, path, era=modern|legacy, method=tools/call|tools/list, names=FILE (one tool name
 -- a line, called in turn), sessions=FILE (legacy: one session id a line), token=BEARER TOKEN (none by default), text=BYTES of text,
+-- distinct=N (as many calls that differ; 0, the default: every one does),
 -- expect=echo|progress|big|list:N.
 -- A fresh `traceparent` and JSON-RPC id per request: nothing can answer from a cache of header blocks or bodies.
 -- Checked: HTTP 200; the id of an answer is one that was asked and not answered yet; an echo carries the text of that very
@@ -48,6 +49,12 @@ function init(args)
   opt.meta = meta or ""
 end
 
+-- What tells the call of an id from others.
+local function mark(one)
+  local distinct = tonumber(opt.distinct or "0")
+  return distinct > 0 and 100000000 + one % distinct or one
+end
+
 function request()
   id = id + 1
   turn = turn + 1
@@ -57,7 +64,7 @@ function request()
   if opt.expect == "progress" then
     meta = meta .. (meta ~= "" and "," or "") .. '"progressToken":' .. id
   end
-  if opt.method == "tools/call" then body = body .. id .. " " .. filler .. '"}' end
+  if opt.method == "tools/call" then body = body .. mark(id) .. " " .. filler .. '"}' end
   if meta ~= "" then
     body = body .. (opt.method == "tools/call" and ',"_meta":{' or '"_meta":{') .. meta .. "}"
   end
@@ -74,7 +81,7 @@ local function check(status, body)
   if not got or not outstanding[got] then return "an id nobody asked for" end
   outstanding[got] = nil
   if opt.expect == "echo" or opt.expect == "progress" then
-    if not body:find('"text":"call ' .. got .. " " .. filler .. '"', 1, true) then return "not the text of this call" end
+    if not body:find('"text":"call ' .. mark(got) .. " " .. filler .. '"', 1, true) then return "not the text of this call" end
     if opt.expect == "progress" and select(2, body:gsub("notifications/progress", "")) ~= 3 then return "not three progress events" end
   elseif opt.expect == "big" then
     if #body < 32768 then return "shorter than 32 KiB" end

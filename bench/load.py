@@ -30,7 +30,8 @@ META = {
 
 @dataclass(frozen=True)
 class Ask:
-    """What every call of a load is: `names` are called in turn; `expect` is what `call.lua` checks."""
+    """What every call of a load is: `names` are called in turn; `expect` is what `call.lua` checks.
+    `distinct`: so many calls differ from each other; 0: all do."""
 
     path: str
     era: str = "modern"
@@ -38,6 +39,7 @@ class Ask:
     expect: str = "echo"
     method: str = "tools/call"
     connections: int = 64
+    distinct: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def load(
         f"names={_file(rig.folder, ask.names)}",
         f"expect={ask.expect}",
         "text=400",
+        f"distinct={ask.distinct}",
     ]
     if ask.era == "legacy":
         command.append(f"sessions={_file(rig.folder, sessions)}")

@@ -126,6 +126,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("journal", "The journal", figures_table),
     ("durable", "Durable calls", figures_table),
     ("audit-search", "Search and export of records", figures_table),
+    ("cache", "Answers from memory", figures_table),
 )
 
 

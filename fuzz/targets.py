@@ -16,6 +16,7 @@ from typing import Any
 from fuzz.agents import fuzz_opa_answer
 from fuzz.approvals import fuzz_approval
 from fuzz.bundles import fuzz_bundle
+from fuzz.caches import fuzz_cache
 from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_headers
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from fuzz.credentials import fuzz_challenge, fuzz_members, fuzz_token_answer
@@ -271,6 +272,7 @@ TARGETS: dict[str, Target] = {
     "batch": fuzz_batch,
     "bearer": fuzz_bearer,
     "bundle": fuzz_bundle,
+    "cache": fuzz_cache,
     "capabilities": fuzz_capabilities,
     "challenge": fuzz_challenge,
     "config": fuzz_config,

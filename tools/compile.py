@@ -47,6 +47,7 @@ GROUP = "narthex_compiled"
 MODULES = (
     "call",
     "flow.accept.batches",
+    "flow.accept.caching",
     "flow.accept.exchange",
     "flow.accept.forms",
     "flow.accept.front",
@@ -62,6 +63,10 @@ MODULES = (
     "flow.accept.response",
     "flow.accept.sessions",
     "flow.accept.tasking",
+    "flow.cache.flights",
+    "flow.cache.lots",
+    "flow.cache.requests",
+    "flow.cache.shelves",
     "flow.codec.bridge",
     "flow.codec.crowds",
     "flow.codec.headers",

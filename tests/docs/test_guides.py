@@ -39,7 +39,7 @@ def test_every_kind_has_an_example() -> None:
     "block",
     [
         pytest.param(block, id=f"{name} {at}")
-        for name in ("grants", "runs", "approvals")
+        for name in ("grants", "runs", "approvals", "limits", "costs", "caching")
         for at, block in enumerate(
             re.findall(r"```yaml\n(.*?)```", (GUIDES / f"{name}.md").read_text(encoding="utf-8"), re.DOTALL)
         )

@@ -27,6 +27,8 @@ from narthex.types import Call, Principal
 
 MOST_ARGUMENTS: Final = 64 * 1024
 """Bytes. Larger ones are hardly ever asked for twice, and take long to be looked at."""
+SHORT: Final = 512
+"""Bytes of arguments that stand in a key as they are: to compare them takes less time than to find a digest."""
 _PLAIN: Final[dict[str, frozenset[str]]] = {
     "tools/call": frozenset({"name", "arguments", "_meta"}),
     "prompts/get": frozenset({"name", "arguments", "_meta"}),
@@ -89,16 +91,17 @@ def wanted(plan: Plan, call: Call, params: RawMap, scope: tuple[str, ...], passe
         return None
     if not call.meta.keys() <= passes:
         return None
-    digest = b""
+    said = b""
     if "arguments" in params:
         text = canonical_arguments(params["arguments"])
         if text is None:
             return None
-        params, digest = {**params, "arguments": Raw(text)}, sha256(text).digest()
+        params = {**params, "arguments": Raw(text)}
+        said = text if len(text) <= SHORT else sha256(text).digest()
     tenant, account = scope[:2]
     who: tuple[Hashable, ...] = (tenant, account) if plan.shared else (*scope, *rights_of(call.principal))
     able = bytes(client_capabilities(call))
-    key = (plan.shared, who, call.endpoint, plan.server, call.method, plan.name, plan.definition, digest, able)
+    key = (plan.shared, who, call.endpoint, plan.server, call.method, plan.name, plan.definition, said, able)
     return Wanted(plan, key, params, tenant, call.endpoint)
 
 

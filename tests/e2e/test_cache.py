@@ -98,7 +98,7 @@ def test_an_error_of_a_real_tool_is_not_kept(real: Gateway, client: Client) -> N
 def test_prompts_and_resources_of_a_real_server(real: Gateway, client: Client) -> None:
     before = hits(real)
     (prompt, *_) = [one["name"] for one in client.result("prompts/list")["prompts"] if not one.get("arguments")]
-    uri = client.result("resources/list")["resources"][0]["uri"]
+    uri = next(one["uri"] for one in client.result("resources/list")["resources"] if one["uri"].startswith("demo:"))
     for method, params in (("prompts/get", {"name": prompt}), ("resources/read", {"uri": uri})):
         first = client.result(method, params)
         assert client.result(method, params) == first

@@ -181,6 +181,8 @@ def exchange(
         other, params = yield from otherwise(spent, call, KIND_OF[call.method], target, params, check, limited)
         if other is not target:
             target, channel, said = other, None, NOTHING_SAID
+        if target.caching is not None and recalls is not None:
+            recalls.recalling().goes(target, params)
     if durable:
         yield Begin(target)
     rounds: Rounds | None = None

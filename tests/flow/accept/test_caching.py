@@ -25,6 +25,7 @@ from narthex.types import (
     SecretText,
     Snapshot,
     Use,
+    WhenSpent,
     Who,
 )
 from tests.authority.issuing import fetcher
@@ -660,6 +661,28 @@ def test_who_makes_the_gateway_ask_anew_pays_for_it_and_who_waited_does_not() ->
             await client.modern("tools/call", GET)
             assert (gateway.entries[3].cache, gateway.entries[3].cost) == ("stale", (100, "USD"))
             await until(gateway.settled)
+
+    run(main)
+
+
+def test_what_another_tool_answers_is_kept_for_nobody_and_ends_what_it_changes() -> None:
+    async def main() -> None:
+        spent = LimitRule("dear", "calls", 1, window=MINUTE, tools=("one__get",), when_spent=WhenSpent(use="one__put"))
+        rule = CacheRule("read", 60.0, tools=("one__get", "one__other"))
+        clear = ClearRule(("one__put",), tools=("one__other",))
+        async with (
+            Counting() as server,
+            Recorded(caching(server, rule, clears=(clear,), settings={"quotas": (spent,)})) as gateway,
+        ):
+            client, other = await gateway.client(), {"name": "one__other", "arguments": {}}
+            assert (await client.modern("tools/call", GET)).text == "1"
+            assert (await client.modern("tools/call", other)).text == "2"
+            for number in ("3", "4"):
+                got = await client.modern("tools/call", {**GET, "arguments": {"id": 2}})
+                assert got.text == number and "io.narthex/instead" in got.result["_meta"]
+            assert (await client.modern("tools/call", other)).text == "5", "the one that answered was a write"
+            assert words(gateway) == ["miss", "miss", "", "", "miss"]
+            assert len(gateway.front.cache.flights) == 0
 
     run(main)
 

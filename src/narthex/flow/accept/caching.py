@@ -152,6 +152,13 @@ class Caching:
         if self._one.metered is not None and rule is not None and not self._renews:
             self._one.metered.share = rule.hit
 
+    def leave(self) -> None:
+        self._land(GAVE_UP)
+        self._wanted, self.word = None, ""
+
+    def goes(self, target: Target, params: RawMap) -> None:
+        self._plan, self._target, self._params = target.caching, target, params
+
     def counts(self, kept: Kept) -> bool:
         rule = self._plan.rule if self._plan is not None else None
         return rule is None or rule.counts or self._renews

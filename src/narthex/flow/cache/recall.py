@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final, Literal, Protocol
 
+from narthex.errors import RateLimited
 from narthex.flow.cache.shelves import Kept
 from narthex.flow.codec.jsonrpc import RawMap
 from narthex.flow.limit.reserving import Reserve, Reserving, taken
@@ -40,6 +41,12 @@ class Recalling(Protocol):
         Args:
             plain: Nothing but the parameters says what is asked: no headers of the client go to the server.
         """
+
+    def leave(self) -> None:
+        """It does not go on as it was asked: whoever waits for it goes."""
+
+    def goes(self, target: Target, params: RawMap) -> None:
+        """It goes to the server without a look, for an answer of its own."""
 
     def counts(self, kept: Kept) -> bool:
         """Does an answer from memory count in limits?"""
@@ -93,7 +100,11 @@ def recalled(
     found, params = recalling.look(call, target, params, plain=plain)
     kept = found if isinstance(found, Kept) else None
     if limited is not None and (kept is None or recalling.counts(kept)):
-        params = taken((yield Reserve(limited, call, target, params)))
+        try:
+            params = taken((yield Reserve(limited, call, target, params)))
+        except RateLimited:
+            recalling.leave()  # it may yet go on, otherwise than it was asked
+            raise
     if found == "joined":
         kept = yield _Wait(recalling)
     if kept is None:

@@ -154,4 +154,4 @@ def test_an_offset_is_counted(folder: Path) -> None:
 
 
 def test_every_event_can_be_asked_for() -> None:
-    assert set(EVENTS) == {*get_args(Event), "approval", "lost"}
+    assert set(EVENTS) == {*get_args(Event), "alert", "approval", "lost"}

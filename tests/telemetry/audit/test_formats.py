@@ -66,7 +66,7 @@ def test_an_api_activity() -> None:
     assert (found["time"], found["status_id"], found["severity_id"]) == (1_700_000_000_250, 1, 1)
     assert found["api"]["operation"] == "github__search" and found["api"]["service"] == {"name": "github"}
     assert found["actor"]["user"]["uid"] == "u-17" and found["src_endpoint"] == {"ip": "10.0.0.7"}
-    assert found["metadata"]["version"] == "1.9.0" and found["metadata"]["profiles"] == ["record_integrity"]
+    assert found["metadata"]["version"] == "1.9.0" and found["metadata"]["profiles"][0] == "record_integrity"
     assert found["attestation"]["fingerprint"] == {"algorithm_id": 3, "algorithm": "SHA-256", "value": "ab" * 32}
     assert "policy" not in found, "no rule has decided"
     assert json.loads(ocsf({**RECORD, "decision": "deny", "outcome": "denied"}))["status_id"] == 2

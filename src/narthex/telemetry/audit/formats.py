@@ -2,7 +2,7 @@
 
 In: a record, as it stands in a line. Out: a line of text. What a record lacks is left out or empty; nothing is made up.
 Cases: `tests/telemetry/audit/test_formats.py`; fuzz target `export`. Source: RFC 4180; CEF 0, revision 25; OCSF 1.9,
-class 6003, with the profile `record_integrity`.
+class 6003, with the profiles `record_integrity` and `security_control`.
 """
 
 from __future__ import annotations
@@ -113,18 +113,20 @@ def ocsf(record: Record) -> str:
         "duration": _whole_ms(record.get("seconds")),
         "metadata": {
             "version": "1.9.0", "uid": _text(record, "id"), "sequence": record.get("seq"),
-            "tenant_uid": _text(record, "tenant"), "profiles": ["record_integrity"],
+            "tenant_uid": _text(record, "tenant"), "profiles": ["record_integrity", "security_control"],
             "product": {"name": "Narthex", "vendor_name": "Narthex", "version": _text(record, "gateway")},
         },
+        "action_id": {"allow": 1, "deny": 2}.get(_text(record, "decision"), 0),
         "actor": {
             "user": {"uid": _text(who, "subject"), "name": _text(who, "subject"), "domain": _text(who, "issuer")},
-            "app_name": _text(who, "client"),
+            "app_name": _text(who, "client") or ("" if _text(who, "subject") else "Narthex"),
         },
         "api": {
-            "operation": what_of(record) or _text(record, "method"), "service": {"name": _text(record, "server")},
+            "operation": what_of(record) or _text(record, "method") or _text(record, "event") or "unknown",
+            "service": {"name": _text(record, "server")},
             "request": {"uid": _text(record, "request")}, "response": {"code": record.get("code")},
         },
-        "src_endpoint": {"ip": _text(record, "source")},
+        "src_endpoint": {"ip": source} if (source := _text(record, "source")) else {"svc_name": "narthex"},
         "policy": {"name": _text(said, "rule"), "uid": _text(record, "config"), "is_applied": True} if said else None,
         "attestation": {
             "fingerprint": {"algorithm_id": 3, "algorithm": "SHA-256", "value": _text(record, "hash")},

@@ -128,6 +128,25 @@ def test_any_other_answer_is_for_the_general_reader(data: bytes) -> None:
     assert reader.read(ANSWER) is not None, "and the next one is read"
 
 
+@pytest.mark.parametrize(
+    ("reader", "start"),
+    [
+        pytest.param(RequestReader(), b"POST /mcp HTTP/1.1", id="request"),
+        pytest.param(AnswerReader(), b"HTTP/1.1 200 OK", id="answer"),
+    ],
+)
+def test_a_message_behind_another_does_not_move_where_the_body_begins(
+    reader: RequestReader | AnswerReader, start: bytes
+) -> None:
+    """The length of the first, counted from the end of both, leads to an empty line in its body; and the second has as
+    many headers of its own as there are lines more."""
+    second = head(b"A: 1", b"B: 2", b"Content-Length: 0", body=b"", start=start)
+    inside = b"x" * (len(second) - 4) + b"\r\n\r\n" + b"y" * 4
+    first = head(b"Content-Length: %d" % len(inside), body=inside, start=start)
+    assert reader.read(first + second) is None
+    assert reader.read(first) is not None, "alone it is plain"
+
+
 @pytest.mark.parametrize("value", [b"keep-alive", b"Keep-Alive"])
 def test_a_connection_that_stays_may_say_so(value: bytes) -> None:
     assert RequestReader().read(head(LENGTH, b"Connection: " + value)) is not None

@@ -12,6 +12,8 @@ names are made lower-case together, behind it.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
@@ -25,6 +27,8 @@ PARAM: Final = b"mcp-param-"
 Headers = dict[bytes, bytes]
 _MOST_NAMES: Final = 1024
 _LONGEST_NAME: Final = 64
+_LONGEST_LENGTH: Final = 10
+_SHORTEST_HEAD: Final = len("GET / HTTP/1.1\r\n\r\n")
 _FAULTS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 
@@ -56,7 +60,9 @@ class HttpRequest:
 class _Reader:
     """llhttp, and what it has found: emptied after each message, so that one serves all connections of a listener."""
 
-    __slots__ = ("_feed", "_found", "_names", "_params", "_targets", "on_header", "on_url")
+    __slots__ = (
+        "_asked", "_feed", "_found", "_names", "_params", "_targets", "on_header", "on_message_begin", "on_url",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._found: Headers = {}
@@ -65,14 +71,19 @@ class _Reader:
         self._names: Headers = {}  # as written, to lower case: few are ever seen, so each is made lower-case once
         self.on_header = self._found.setdefault
         self.on_url = self._targets.append
+        self.on_message_begin: Callable[[], int] = itertools.count(1).__next__
+        self._asked = 0
         self._feed = self._new_parser().feed_data
 
     def _new_parser(self) -> Any:
         raise NotImplementedError
 
     def _read(self, data: bytes) -> tuple[Headers, bytes] | None:
-        """Headers by lower-case name, and the body, of a message that ends where `data` ends."""
-        head, end, body = data.partition(b"\r\n\r\n")
+        """Headers by lower-case name, and the body, of a message that ends where `data` ends.
+
+        Where the body begins follows from its length, and is not searched for: of what llhttp takes for one message, what
+        stands behind an empty line and has that length can be nothing else.
+        """
         found = self._found
         try:
             self._feed(data)
@@ -83,10 +94,14 @@ class _Reader:
         names = self._names
         for name, value in found.items():
             headers[names.get(name) or self._lower(name)] = value
+        length = headers.get(b"content-length", b"")
+        start = len(data) - int(length) if length.isdigit() and len(length) < _LONGEST_LENGTH else -1
         if (
-            not end
-            or headers.get(b"content-length") != b"%d" % len(body)
-            or len(headers) != head.count(b"\r\n")  # one twice, or folded; or llhttp sees another end
+            not self._is_one()
+            or start < _SHORTEST_HEAD
+            or not data.startswith(b"\r\n\r\n", start - 4)
+            or length != b"%d" % (len(data) - start)
+            or len(headers) != data.count(b"\n", 0, start - 4)  # one twice, or folded; or llhttp sees another end
             or len(headers) > MOST_HEADERS
             or b"transfer-encoding" in headers
             or (b"connection" in headers and headers[b"connection"].lower() != b"keep-alive")
@@ -94,7 +109,12 @@ class _Reader:
             self._forget()
             return None
         found.clear()
-        return headers, body
+        return headers, data[start:]
+
+    def _is_one(self) -> bool:
+        """Has exactly one message begun since this was asked last?"""
+        before, self._asked = self._asked, self.on_message_begin()
+        return self._asked - before == 2  # the message, and the question
 
     def _lower(self, name: bytes) -> bytes:
         """A name that is not known yet. Those of parameters never are, so that all are seen, and stand in `_params`."""
@@ -111,6 +131,7 @@ class _Reader:
         self._targets.clear()
         self._params.clear()
         self._feed = self._new_parser().feed_data
+        self._asked = self.on_message_begin()
 
 
 class RequestReader(_Reader):

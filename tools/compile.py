@@ -85,6 +85,7 @@ MODULES = (
     "flow.policy.check",
     "flow.policy.conditions",
     "flow.policy.cover",
+    "flow.policy.engines.remembered",
     "flow.policy.grants",
     "flow.policy.site",
     "flow.route.names",

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from narthex.telemetry.accounts import OUTCOME, OUTCOMES
 from narthex.telemetry.record import Entry, line_of, line_of_lost
-from narthex.telemetry.stamps import id_of, stamp
+from narthex.telemetry.stamps import Ids, id_of, stamp
 from narthex.types import LOCAL, Principal
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -160,3 +160,17 @@ def test_what_is_lost_is_counted_in_a_line() -> None:
 @given(st.floats(0, 4e9))
 def test_stamps_sort_as_times_do(at: float) -> None:
     assert stamp(at) <= stamp(at + 0.01) and len(stamp(at)) == 27
+
+
+@given(moments=st.lists(st.integers(0, 3), max_size=30), start=st.integers(0, 5000))
+def test_ids_rise_whatever_the_clock_does(moments: list[int], start: int) -> None:
+    ids = Ids(lambda count: b"\xff" * count)
+    found = [ids.next(1_000.0) for _ in range(start)] + [ids.next(1_000.0 + moment / 1000) for moment in moments]
+    assert found == sorted(set(found))
+    assert all(uuid.UUID(one).version == 7 and uuid.UUID(one).variant == uuid.RFC_4122 for one in found[-30:])
+
+
+def test_an_id_has_the_chance_that_it_was_given() -> None:
+    chance = iter(range(64))
+    ids = Ids(lambda count: bytes(byte for number in chance for byte in [0xC0 | number] * 8)[:count])
+    assert [ids.next(1.5) for _ in range(3)] == [id_of(1500, number, bytes([0xC0 | number] * 8)) for number in range(3)]

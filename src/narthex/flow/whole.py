@@ -28,7 +28,6 @@ Headers = dict[bytes, bytes]
 _MOST_NAMES: Final = 1024
 _LONGEST_NAME: Final = 64
 _LONGEST_LENGTH: Final = 10
-_SHORTEST_HEAD: Final = len("GET / HTTP/1.1\r\n\r\n")
 _FAULTS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 
@@ -81,8 +80,8 @@ class _Reader:
     def _read(self, data: bytes) -> tuple[Headers, bytes] | None:
         """Headers by lower-case name, and the body, of a message that ends where `data` ends.
 
-        Where the body begins follows from its length, and is not searched for: of what llhttp takes for one message, what
-        stands behind an empty line and has that length can be nothing else.
+        Where the body begins follows from its length, and is not searched for: of what llhttp takes for one message,
+        what stands behind an empty line and has that length can be nothing else.
         """
         found = self._found
         try:
@@ -98,7 +97,7 @@ class _Reader:
         start = len(data) - int(length) if length.isdigit() and len(length) < _LONGEST_LENGTH else -1
         if (
             not self._is_one()
-            or start < _SHORTEST_HEAD
+            or start < 4
             or not data.startswith(b"\r\n\r\n", start - 4)
             or length != b"%d" % (len(data) - start)
             or len(headers) != data.count(b"\n", 0, start - 4)  # one twice, or folded; or llhttp sees another end

@@ -28,7 +28,7 @@ from narthex.telemetry.audit.segments import MOST_BYTES, SIGN_RECORDS, SIGN_S, S
 from narthex.telemetry.frames import Frames, Short
 from narthex.telemetry.payloads.entries import keep_payloads, no_room, notes_of_begin
 from narthex.telemetry.record import Entry, line_of, line_of_lost
-from narthex.telemetry.stamps import id_of
+from narthex.telemetry.stamps import Ids
 
 if TYPE_CHECKING:
     from narthex.telemetry.payloads.writing import Payloads
@@ -82,10 +82,10 @@ class Journal:
         self.without_input = 0
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
-        self._now, self._random, self._capacity, self._on_loop = now, random, capacity, on_loop
+        self._now, self._capacity, self._on_loop = now, capacity, on_loop
         self._entries: deque[Short | Entry | ApprovalEntry | AlertEntry] = deque()
         self._frames = Frames(random)
-        self._at_ms = self._number = 0
+        self._ids = Ids(random)
         self._told = 0
         self._kept = self._let_go = 0  # bytes; the one is the loop's, the other the thread's
         self._waiting: list[Done] = []  # for what is written to be on the disk
@@ -98,7 +98,7 @@ class Journal:
         """Where what calls say is kept; None: nowhere."""
         self._sync = sync
         self._segments = Segments(
-            folder, signer, self._id(now()), new_id=self._id, sync=self._sync_both, most_bytes=most_bytes,
+            folder, signer, self._ids.next(now()), new_id=self._ids.next, sync=self._sync_both, most_bytes=most_bytes,
             elsewhere=self._elsewhere.put if self._elsewhere is not None else None,
         )  # fmt: skip
         try:
@@ -257,12 +257,11 @@ class Journal:
         segments = self._segments
         if self.lost != self._told:
             count, self._told = self.lost - self._told, self.lost
-            segments.add(line_of_lost(count, self._now(), self._id(self._now())))
+            segments.add(line_of_lost(count, self._now(), self._ids.next(self._now())))
         count = min(len(self._entries), max(1, SIGN_RECORDS - segments.unsigned))
-        chance = self._random(8 * count)
-        for place in range(0, 8 * count, 8):
+        for _ in range(count):
             entry = self._entries[0]
-            id_ = self._id(entry.at, chance[place : place + 8])
+            id_ = self._ids.next(entry.at)
             if isinstance(entry, Entry):
                 if entry.keep is not None and self.payloads is not None:
                     id_ = entry.id = entry.id or id_
@@ -286,17 +285,6 @@ class Journal:
             entry.seq = segments.add(record)
             if entry.done is not None:
                 self._waiting.append(entry.done)
-
-    def _id(self, at: float, chance: bytes = b"") -> str:
-        """In the order of the lines, also where the clock goes back."""
-        at_ms = int(at * 1000)
-        if at_ms > self._at_ms:
-            self._at_ms, self._number = at_ms, 0
-        else:
-            self._number += 1
-            if self._number > 0xFFF:
-                self._at_ms, self._number = self._at_ms + 1, 0
-        return id_of(self._at_ms, self._number, chance or self._random(8))
 
 
 def _tell(waiting: list[Done], problem: str) -> None:

@@ -143,6 +143,10 @@ forgeries: .venv/.dev ## Every bit of a journal of 10,000 records, flipped: does
 kills: .venv/.dev ## A gateway that is killed under load, 500 times: is every answered call in its journal?
 	@NARTHEX_TEST_KILLS=500 NARTHEX_COMPILE=0 $(BIN)/pytest -q tests/e2e/test_durable.py
 
+.PHONY: ledger
+ledger: .venv/.dev ## A process that spends, killed and started again: is the sum over the ledger what its limits count? CALLS=1000000
+	@NARTHEX_TEST_LEDGER=$(CALLS) NARTHEX_COMPILE=0 $(BIN)/pytest -q -s tests/store/test_spending.py
+
 .PHONY: reference
 reference: .venv/.dev ## Write docs/reference anew from the schema and the commands
 	@$(BIN)/python -m narthex.config.render --write

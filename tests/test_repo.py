@@ -138,8 +138,14 @@ def test_what_is_tested_is_what_is_shipped() -> None:
 
 def test_every_dependency_is_used_and_every_import_is_one() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[><=!~\[; ]", entry)[0] for entry in project["dependencies"]}
-    names = {"cel-expr-python": "cel_expr_python", "gordon-to-regorus": "regorus", "pyyaml": "yaml"}
+    extras = [entry for entries in project["optional-dependencies"].values() for entry in entries]
+    declared = {re.split(r"[><=!~\[; ]", entry)[0] for entry in [*project["dependencies"], *extras]}
+    names = {
+        "bpe-openai": "bpe_openai",
+        "cel-expr-python": "cel_expr_python",
+        "gordon-to-regorus": "regorus",
+        "pyyaml": "yaml",
+    }
     used = {name.partition(".")[0] for path in SOURCES for _, name in imports(path)}
     third_party = used & metadata.packages_distributions().keys() - {"narthex"}
     assert {names.get(name, name) for name in declared} == third_party

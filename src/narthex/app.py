@@ -584,6 +584,7 @@ class Gateway:
         if self._hook is not None:
             self._hook.close()
         self._alerts.close()
+        self.front.metering.recounter.close()
         await self.upkeep.close()
         self.fetcher.close()
         self.policies.close()

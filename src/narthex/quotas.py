@@ -23,6 +23,13 @@ class Who(msgspec.Struct, frozen=True):
     """Those who call without a credential, and nobody else."""
 
 
+class TokenSpec(msgspec.Struct, frozen=True):
+    """Which tokenizer settles what was estimated; `estimate`: none. `models`: glob on a model's name to its own."""
+
+    tokenizer: str = "estimate"
+    models: tuple[tuple[str, str], ...] = ()
+
+
 class CostsKept(msgspec.Struct, frozen=True):
     """How long it is kept what calls have cost: by the hour and the run, and by the day."""
 

@@ -34,6 +34,7 @@ from narthex.quotas import LimitRule as LimitRule
 from narthex.quotas import LimitUnit as LimitUnit
 from narthex.quotas import Period as Period
 from narthex.quotas import PriceRule as PriceRule
+from narthex.quotas import TokenSpec as TokenSpec
 from narthex.quotas import WhenSpent as WhenSpent
 from narthex.quotas import Who as Who
 from narthex.secret import SecretName as SecretName
@@ -622,6 +623,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Who belongs to which team: the first that fits."""
     prices: tuple[PriceRule, ...] = ()
     costs: CostsKept = CostsKept()
+    tokens: TokenSpec = TokenSpec()
     models: Mapping[str, tuple[int, int]] = {}
     """What a million tokens of a model cost, in and out, in millionths; only where a price is a model's."""
     cache: CacheSpec | None = None

@@ -79,6 +79,19 @@ def test_list_json_is_what_the_server_said(server: FakeServer, tmp_path: Path) -
     assert json.loads(done.stdout) == {"tools": TOOLS, "prompts": PROMPTS, "resources": RESOURCES}
 
 
+@pytest.mark.parametrize("tokenizer", ["estimate", "o200k"])
+def test_list_says_what_each_definition_takes_of_a_context(server: FakeServer, tmp_path: Path, tokenizer: str) -> None:
+    done = narthex("list", "--url", server.url, "--json", f"--tokens={tokenizer}", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert found["tokenizer"] == tokenizer and {one["name"] for one in found["tools"]} == {"echo", "fails"}
+    assert found["total"]["tools"] == sum(one["tokens"] for one in found["tools"])
+    echo, fails = found["tools"]
+    assert echo["tokens"] > fails["tokens"] > 0, "the largest first"
+    if tokenizer == "estimate":
+        shown = narthex("list", "--url", server.url, "--tokens", cwd=tmp_path).stdout
+        assert f"Tools: {found['total']['tools']} tokens (estimate)" in shown and str(echo["tokens"]) in shown
+
+
 def test_list_is_a_table_that_no_server_can_steer(server: FakeServer, tmp_path: Path) -> None:
     done = narthex("list", "--url", server.url, cwd=tmp_path, COLUMNS="100")
     assert done.returncode == 0

@@ -10,7 +10,7 @@ import pytest
 from narthex.config.compile import Examined, examine
 from narthex.config.load import load
 from narthex.config.prices import STALE_DAYS, compile_models, price_list
-from narthex.types import CostsKept, PriceRule
+from narthex.types import CostsKept, PriceRule, TokenSpec
 
 HEAD = """version: 1
 servers: {git: {url: "http://localhost:2/"}}
@@ -113,3 +113,12 @@ def test_a_stale_list_is_told(tmp_path: Path) -> None:
 def test_how_long_costs_are_kept(tmp_path: Path) -> None:
     snapshot = examined(tmp_path, "{per_call: 1 USD}", more="costs: {hours: 10d, days: 100d}").snapshot
     assert snapshot is not None and snapshot.costs == CostsKept(240, 100)
+
+
+def test_which_tokenizer_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = "tokens: {tokenizer: o200k, models: {'gpt-3.5*': cl100k}}"
+    snapshot = examined(tmp_path, "{per_call: 1 USD}", more=more).snapshot
+    assert snapshot is not None and snapshot.tokens == TokenSpec("o200k", (("gpt-3.5*", "cl100k"),))
+    monkeypatch.setattr("narthex.flow.limit.tokenizers.PACKAGE", "not_there")
+    assert "narthex[tokens]" in str(examined(tmp_path, "{per_call: 1 USD}", more=more).problems)
+    assert examined(tmp_path, "{per_call: 1 USD}", more="tokens: {}").snapshot is not None

@@ -149,6 +149,8 @@ def _of_rules(gateway: Gateway) -> Rows:
          lambda: gateway.untold, "counter"),
         ("narthex_alerts_untold_total", "Alerts of limits that a webhook was not told.", lambda: gateway.untold_alerts,
          "counter"),
+        ("narthex_tokens_uncounted_total", "Calls whose tokens stay estimated, for want of room or of a tokenizer.",
+         lambda: metering.recounter.missed, "counter"),
         ("narthex_limited_total", "Calls that a limit has refused.", gateway.front.refused_by.read, "counter"),
         ("narthex_tokens_total", "Tokens, estimated, of calls that a limit or a price counts by tokens.",
          metering.counted_tokens.read, "counter"),

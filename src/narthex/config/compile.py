@@ -37,7 +37,7 @@ from narthex.config.limits import compile_hooks, compile_limits, compile_teams, 
 from narthex.config.load import Loaded, load
 from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
-from narthex.config.prices import compile_models, compile_prices
+from narthex.config.prices import compile_models, compile_prices, compile_tokens
 from narthex.config.runs import check_conditions, compile_runs
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.grants import GrantSettings, PatternSettings
@@ -229,6 +229,7 @@ class _Compiler:
             telemetry=compile_telemetry(settings.telemetry, allowed, self.reading),
             prices=compile_prices(settings.prices, servers, quotas, self.reading),
             models=compile_models(settings.models, settings.prices, self.reading),
+            tokens=compile_tokens(settings.tokens, self.reading),
             costs=CostsKept(int(settings.costs.hours) // 3600, int(settings.costs.days) // 86_400),
             approvals=approvals,
             cache=compile_cache(settings.cache, servers, endpoints, self.reading),

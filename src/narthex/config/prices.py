@@ -16,11 +16,12 @@ import msgspec
 from narthex.config.document import Path as KeyPath
 from narthex.config.document import Reading
 from narthex.config.grants import check_condition, check_patterns
-from narthex.config.schema.prices import ModelSettings, PriceSettings
+from narthex.config.schema.prices import ModelSettings, PriceSettings, TokenSettings
 from narthex.flow.limit.formulas import compile_formula
 from narthex.flow.limit.models import rates_of
+from narthex.flow.limit.tokenizers import ESTIMATE, is_installed
 from narthex.flow.policy.conditions import BadCondition
-from narthex.types import LimitRule, PriceRule
+from narthex.types import LimitRule, PriceRule, TokenSpec
 
 PARTS = ("per_call", "per_mib", "per_million_tokens_in", "per_million_tokens_out")
 SAID = (*PARTS, "per_unit", "amount", "formula", "model", "tokens_in", "tokens_out")
@@ -67,6 +68,14 @@ def compile_models(
             text = f"model: no price of '{price.model}' is known; write it in `models`"
             reading.fault(("prices", str(number), "model"), text)
     return found
+
+
+def compile_tokens(settings: TokenSettings, reading: Reading) -> TokenSpec:
+    """Which tokenizer counts what; the package that has them must be there."""
+    spec = TokenSpec(settings.tokenizer, tuple(settings.models.items()))
+    if {spec.tokenizer, *settings.models.values()} != {ESTIMATE} and not is_installed():
+        reading.fault(("tokens",), "tokens: the exact tokenizers are not installed: pip install 'narthex[tokens]'")
+    return spec
 
 
 def _has_own_rates(one: PriceSettings) -> bool:

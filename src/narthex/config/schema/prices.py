@@ -9,9 +9,10 @@ import msgspec
 
 from narthex.config import values
 from narthex.config.document import quote
-from narthex.config.kinds import GLOBS, Choice, Group, Listed, Mapped, Scalar, Setting, duration
+from narthex.config.kinds import GLOB, GLOBS, Choice, Group, Listed, Mapped, Scalar, Setting, duration
 from narthex.flow.limit.models import name_of
 from narthex.flow.limit.money import parse_money, show_money
+from narthex.flow.limit.tokenizers import ENCODINGS, ESTIMATE
 from narthex.types import CostsKept
 
 
@@ -167,3 +168,25 @@ class CostSettings(msgspec.Struct, frozen=True):
 
 
 COSTS = Setting(Group(CostSettings, "a map `{hours, days}`"), "How long it is kept what calls have cost.")
+
+TOKENIZER = Choice((ESTIMATE, *ENCODINGS))
+
+
+class TokenSettings(msgspec.Struct, frozen=True):
+    """What counts tokens once a call is over."""
+
+    tokenizer: Annotated[
+        str,
+        Setting(
+            TOKENIZER,
+            "Counts exactly, off the path of calls, and settles the difference to what was estimated; it wants "
+            "`narthex[tokens]`. `estimate`: the estimate stands.",
+        ),
+    ] = ESTIMATE
+    models: Annotated[
+        dict[str, str],
+        Setting(Mapped(GLOB, TOKENIZER, "models"), "Pattern on the name of a price's `model` to its tokenizer."),
+    ] = {}
+
+
+TOKENS = Setting(Group(TokenSettings, "a map `{tokenizer, models}`"), "How tokens are counted.")

@@ -35,7 +35,16 @@ from narthex.config.schema.limits import LIMITS, LimitSettings
 from narthex.config.schema.listeners import TLS, AdminSettings, BoundSettings, TlsSettings
 from narthex.config.schema.log import LogSettings
 from narthex.config.schema.policy import POLICY, PolicySettings
-from narthex.config.schema.prices import COSTS, MODELS, PRICES, CostSettings, ModelSettings, PriceSettings
+from narthex.config.schema.prices import (
+    COSTS,
+    MODELS,
+    PRICES,
+    TOKENS,
+    CostSettings,
+    ModelSettings,
+    PriceSettings,
+    TokenSettings,
+)
 from narthex.config.schema.runs import RUNS, RunSettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
@@ -155,6 +164,7 @@ class Settings(msgspec.Struct, frozen=True):
     prices: Annotated[tuple[PriceSettings, ...], PRICES] = ()
     models: Annotated[dict[str, ModelSettings], MODELS] = {}
     costs: Annotated[CostSettings, COSTS] = CostSettings()
+    tokens: Annotated[TokenSettings, TOKENS] = TokenSettings()
     cache: Annotated[CacheSettings | None, CACHE] = None
     screens: Annotated[None, later("Checks of what is said.")] = None
     audit: Annotated[AuditSettings | None, AUDIT] = None

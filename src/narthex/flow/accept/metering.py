@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from narthex.errors import GatewayError, InvalidParams, UpstreamUnavailable
+from narthex.flow.accept.recounting import Recount, Recounter
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
 from narthex.flow.limit.alerts import Alert
@@ -22,13 +23,14 @@ from narthex.flow.limit.money import UNIT
 from narthex.flow.limit.prices import NO_FACTS, Price, first_fitting, result_in
 from narthex.flow.limit.reserving import Instead
 from narthex.flow.limit.spending import Spent
+from narthex.flow.limit.tokenizers import ESTIMATE, chosen
 from narthex.flow.limit.tokens import estimate, estimate_size
 from narthex.flow.policy.arguments import read_arguments, sent
 from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.route.index import Target
 from narthex.telemetry.log import clean
 from narthex.telemetry.tally import Tally
-from narthex.types import Call, Kind, RunSpec, Snapshot
+from narthex.types import Call, Kind, RunSpec, Snapshot, TokenSpec
 
 _log: Final = logging.getLogger("narthex.limits")
 COUNTED: Final[dict[str, Kind]] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
@@ -84,6 +86,9 @@ class Metering:
         self.counted_tokens = Tally("server", "direction", fixed=1)
         self.counted_costs = Tally("endpoint", "server", "currency", fixed=1)
         """What was used and paid, for `/metrics`; of tokens only what a limit or a price counts."""
+        self.exact: TokenSpec | None = None
+        """Which tokenizer has the last word on tokens, behind the path of a call; None: the estimate has."""
+        self.recounter = Recounter()
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
 
@@ -99,6 +104,7 @@ class Metering:
     def apply(self, snapshot: Snapshot) -> bool:
         """Count by this configuration from now on. Is there anything to count by?"""
         self.run_id = (snapshot.runs or RunSpec()).run_id
+        self.exact = snapshot.tokens if snapshot.tokens != TokenSpec() else None
         self.limiter.teams, self.limiter.models = snapshot.teams, snapshot.models
         self.limiter.projects = {name: one.project for name, one in snapshot.endpoints.items() if one.project}
         self.limiter.apply(snapshot.quotas, snapshot.prices)
@@ -125,8 +131,8 @@ class Metered:
     """What one call has reserved. Each way of its end is told once; the first counts."""
 
     __slots__ = (
-        "_beyond", "_demand", "_expected", "_facts", "_given_back", "_held", "_meta", "_metering", "_model", "_price",
-        "_size_in", "instead", "reads", "share",
+        "_arguments", "_beyond", "_demand", "_expected", "_facts", "_given_back", "_held", "_meta", "_metering",
+        "_model", "_price", "_size_in", "instead", "reads", "share",
     )  # fmt: skip
 
     def __init__(self, metering: Metering, size_in: int) -> None:
@@ -141,6 +147,7 @@ class Metered:
         self._expected = 0
         self._given_back = False
         self._beyond: dict[str, int] = {}
+        self._arguments = b""
         self.instead: Instead | None = None
         """Another tool answers, because a limit of the one that was called is spent."""
         self.reads = False
@@ -186,7 +193,10 @@ class Metered:
         size = metering.sizes.of(subject) or FIRST_SIZE
         found = {"bytes_in": self._size_in, "bytes_out": size, "bytes": self._size_in + size}
         if binding.counts_tokens:
-            found["tokens_in"] = tokens = estimate(bytes(params.get("arguments", b"")))
+            arguments = bytes(params.get("arguments", b""))
+            if metering.exact is not None:
+                self._arguments = arguments
+            found["tokens_in"] = tokens = estimate(arguments)
             found["tokens_out"] = usual = metering.tokens.of(subject) or estimate_size(size)
             found["tokens"] = tokens + usual
         return found
@@ -209,7 +219,10 @@ class Metered:
             return b""
         try:
             if held.open:
-                self._settle(held, {} if held.binding.plain else self._use(held.binding, size, parts))
+                used = {} if held.binding.plain else self._use(held.binding, size, parts)
+                self._settle(held, used)
+                if self._metering.exact is not None and held.binding.counts_tokens and parts:
+                    self._count_again(self._metering.exact, held, used, b"".join(parts))
             return self._metering.limiter.left(held)
         except Exception:  # the server's answer is there, and must not be lost over what it cost
             return self._give_up(held)
@@ -242,6 +255,32 @@ class Metered:
                 self._model = price.model(self._facts.get("args"), result)
         used[price.rule.currency] = self._expected
         return used
+
+    def _count_again(self, spec: TokenSpec, held: Reservation, used: dict[str, int], body: bytes) -> None:
+        """Have it counted exactly what was estimated; the difference is settled then, and put into the books."""
+        metering, price = self._metering, self._price
+        name = chosen(self._model, spec.tokenizer, spec.models)
+        result = result_in(body) if self.reads else None
+        said = price.reported(result) if price is not None else NO_FACTS
+        if name == ESTIMATE or len(said) == 2:
+            return
+
+        def done(tokens_in: int, tokens_out: int) -> None:
+            then = {**used, "tokens_in": tokens_in, "tokens_out": tokens_out, **said}
+            then["tokens"] = then["tokens_in"] + then["tokens_out"]
+            currency, more = "", 0
+            if price is not None:
+                cost, currency = price.cost(then, result, self._facts), price.rule.currency
+                more = self._part(cost) - self._expected if cost is not None else 0
+                then[currency] = self._expected + more
+            changes = {unit: amount - used[unit] for unit, amount in then.items() if amount != used.get(unit, amount)}
+            uses = metering.limiter.recount(held, changes, metering.ahead)
+            metering.tokens.was(held.binding.subject, then["tokens_out"])
+            if metering.book is not None and (uses or more):
+                at, run = held.at + metering.ahead, id_in(self._meta, metering.run_id) if self._meta else ""
+                metering.book(Spent(at, held.binding.subject, currency, more, uses, self._model, run, calls=0))
+
+        metering.recounter.add(Recount(name, self._arguments, body, done))
 
     def _part(self, cost: int) -> int:
         """The share of a cost that counts, rounded up to a millionth."""

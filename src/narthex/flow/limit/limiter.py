@@ -360,6 +360,19 @@ class Limiter:
                 found.append(Use(limit.counter, key, slot, held.at + ahead, ends, amount))
         return tuple(found)
 
+    def recount(self, held: Reservation, changes: Mapping[str, int], ahead: int) -> tuple[Use, ...]:
+        """A settled call has used more (or, below 0, less) than it was settled by. Returns that of lasting limits."""
+        now, found = self.clock(), []
+        for (algorithm, shard, key, limit), at in zip(held.places, held.receipts, strict=True):
+            change = changes.get(limit.measure, 0)
+            if not change:
+                continue
+            algorithm.correct(shard, key, change, at, now)
+            if limit.lasting:
+                slot, ends = algorithm.lasts(held.at, ahead)
+                found.append(Use(limit.counter, key, slot, held.at + ahead, ends, change))
+        return tuple(found)
+
     def restore(self, uses: Iterable[Use], ahead: int) -> None:
         """Count what was counted before a restart, in limits that count the same thing the same way."""
         now, limits = self.clock(), {limit.counter: limit for limit in self.limits if limit.lasting}

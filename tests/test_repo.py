@@ -61,8 +61,9 @@ def test_every_command_exists_with_its_options(page: Path) -> None:
         if not (match := re.match(r"(?:\$ )?(?:\.venv/bin/)?narthex ([a-z][a-z-]*)([^|#]*)", line)):
             continue
         command = cli.get_command(click.Context(cli), match[1])
-        if isinstance(command, click.Group) and (inner := re.match(r" ([a-z][a-z-]*)", match[2])):
-            command = command.commands.get(inner[1])
+        rest = match[2]
+        while isinstance(command, click.Group) and (inner := re.match(r" ([a-z][a-z-]*)", rest)):
+            command, rest = command.commands.get(inner[1]), rest[inner.end() :]
         assert command is not None, f"{page.name}: {line}"
         known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         assert set(re.findall(r"(?<=\s)--[a-z-]+", match[2])) <= known | {"--help"}, f"{page.name}: {line}"

@@ -62,6 +62,7 @@ from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
 from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
+from narthex.telemetry.audit.custodian import look_after
 from narthex.telemetry.audit.keeper import Keeping
 from narthex.telemetry.behaviour import Behaviour
 from narthex.telemetry.lag import Lag
@@ -207,7 +208,9 @@ class Gateway:
         self.fleet.start()
         register_readings(self)
         self.lag.start()
-        self._tasks += [asyncio.ensure_future(one) for one in (self._sweep(), self._sweep_limits(), self.upkeep.run())]
+        files = look_after(lambda: self.snapshot, self._reloader.path)
+        lives = (self._sweep(), self._sweep_limits(), self.upkeep.run(), files)
+        self._tasks += [asyncio.ensure_future(one) for one in lives]
         self.ready = True
         settle_memory()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from narthex.cli.kept import config_option, find_file, json_option, on_store, say, stamp, when
+from narthex.cli.kept import config_option, find_file, json_option, on_store, say, stamp, when, who_sits
 
 if TYPE_CHECKING:
     from narthex.authority.envelope import Envelopes
@@ -104,7 +104,7 @@ def deny(ctx: click.Context, ids: tuple[str, ...], config: Path | None, as_json:
 def _decide(ctx: click.Context, ids: tuple[str, ...], config: Path | None, as_json: bool, *, yes: bool) -> None:
     from narthex.flow.policy.approvals.approval import NotOpen, approve, deny
 
-    change, word, by, now = (approve if yes else deny), "approved" if yes else "denied", _who(), int(time.time())
+    change, word, by, now = (approve if yes else deny), "approved" if yes else "denied", who_sits(), int(time.time())
 
     async def work(store: Store) -> list[Approval]:
         rows = await store.approvals()
@@ -193,17 +193,6 @@ def _safe(text: str, most: int = 128) -> str:
     from narthex.flow.policy.approvals.holding import printable
 
     return printable(text, most)
-
-
-def _who() -> str:
-    """Who sits at the terminal, by the name that the system has for them; no variable can say another one."""
-    import os
-    import pwd
-
-    try:
-        return f"{pwd.getpwuid(os.geteuid()).pw_name} at the terminal"
-    except KeyError:
-        return f"user {os.geteuid()} at the terminal"
 
 
 def _envelopes(places: Places) -> Envelopes:

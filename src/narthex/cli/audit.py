@@ -1,8 +1,8 @@
 """`narthex audit`: is the record of calls whole, and what is in it? Needs no running gateway; copied files are enough.
 
 In: the folder of a journal. Out: what is wrong with it, or the records that are looked for; exit 0 nothing, or found;
-1 a fault, or nothing; 2 misused.
-`search` and `export` are in `audit_search`, `report` in `audit_report`. Cases: `tests/cli/test_audit.py`.
+1 a fault, or nothing; 2 misused. `search` and `export` are in `audit_search`, `report` in `audit_report`, payloads in
+`audit_kept`. Cases: `tests/cli/test_audit.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from narthex.cli.audit_kept import configured_seals, erase, hold, payload, upkeep
 from narthex.cli.audit_report import report
 from narthex.cli.audit_search import FOLDER, configured, export, search
 from narthex.cli.client import one_line
@@ -33,6 +34,8 @@ def audit() -> None:
 audit.add_command(search)
 audit.add_command(export)
 audit.add_command(report)
+for one in (payload, erase, hold, upkeep):
+    audit.add_command(one)
 
 
 @audit.command()
@@ -56,22 +59,26 @@ def verify(
     are taken: whoever could write there could have signed anew, so keep a copy of the key elsewhere.
 
     Exits 0 where the journal is whole, 1 where it is not. What a crash leaves is no fault: a last line that was cut
-    off, calls that have begun and never ended; both are listed.
+    off, calls that have begun and never ended; both are listed. Payloads are proved where there are any in DIR: each is
+    as it was recorded, or was erased or removed by a record. Sealed ones are proved with the key of the configuration.
 
     With --json: {"whole", "records", "chains": [{"chain", "first", "last", "signed", "closed", "torn", "whole"}],
     "fault_count", "faults": [{"what", "file", "line", "text"}], "notes", "unfinished_count", "unfinished": [{"chain",
-    "seq", "id", "time"}], "keys", "keys_given"}.
+    "seq", "id", "time"}], "keys", "payloads": {"here", "erased", "removed", "sealed", "elsewhere", "unfinished"},
+    "keys_given"}.
     """
     from narthex.telemetry.audit.checkpoints import read_keys
     from narthex.telemetry.audit.verify import verify as run
 
+    seals = None
     if folder is None:
-        folder, places = configured(find_file(ctx, config), places)
+        path = find_file(ctx, config)
+        (folder, places), seals = configured(path, places), configured_seals(path)
     try:
         known = read_keys(keys or sorted(folder.glob("audit-*.pub")))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    report = run(folder, known, places)
+    report = run(folder, known, places, seals)
     if not report.chains and not report.faults:
         raise click.ClickException(f"no journal in {folder}")
     if as_json:
@@ -93,6 +100,7 @@ def _show(report: Report, *, given: bool) -> None:
         place = f"{fault.file}:{fault.line}" if fault.line else fault.file
         click.secho(f"{one_line(place)}: {one_line(fault.text)}", fg="red")
     _more(report.fault_count)
+    _show_payloads(report)
     chains, unsigned = len(report.chains), sum(one.last - one.signed for one in report.chains)
     what = f"{report.records} records in {chains} chain{'' if chains == 1 else 's'}"
     tail = f"; the last {unsigned} are not signed yet" if unsigned and not report.fault_count else ""
@@ -104,6 +112,18 @@ def _show(report: Report, *, given: bool) -> None:
         click.secho(f"NOT WHOLE: {what} were read; {keys}{whose}.", fg="red")
     else:
         click.secho(f"Whole: {what}, {keys}{whose}{tail}.", fg="green")
+
+
+def _show_payloads(report: Report) -> None:
+    one = report.payloads
+    said = (
+        (one.here, "as they were recorded"), (one.erased, "erased by a record"), (one.removed, "removed by their age"),
+        (one.sealed, "sealed, and not proved"), (one.elsewhere, "not in this folder"),
+    )  # fmt: skip
+    if parts := [f"{count} {text}" for count, text in said if count]:
+        click.echo(f"payloads: {', '.join(parts)}")
+    if one.unfinished:
+        click.echo(f"note: payloads of {one.unfinished} records were to be erased and are there: erase them again")
 
 
 def _more(count: int) -> None:

@@ -108,3 +108,14 @@ def table_lines(rows: list[tuple[str, ...]]) -> list[str]:
         line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         found.append(click.style(line, bold=True) if number == 0 else line)
     return found
+
+
+def who_sits() -> str:
+    """Who sits at the terminal, by the name that the system has for them; no variable can say another one."""
+    import os
+    import pwd
+
+    try:
+        return f"{pwd.getpwuid(os.geteuid()).pw_name} at the terminal"
+    except KeyError:
+        return f"user {os.geteuid()} at the terminal"

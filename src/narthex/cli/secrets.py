@@ -155,12 +155,13 @@ def remove(ctx: click.Context, name: str, config: Path | None, as_json: bool) ->
 @json_option
 @click.pass_context
 def rotate_key(ctx: click.Context, keep: float, config: Path | None, as_json: bool) -> None:
-    """Make a new master key and bring every secret under it, without stopping a gateway.
+    """Make a new master key and bring all that is sealed under it, without stopping a gateway.
 
     A running gateway takes the new key up by itself. Where the key comes from NARTHEX_KEY, put a new one before the old
     one there first; this then brings the secrets under it. Run it again where it was interrupted: nothing is lost.
 
-    With --json: {"key", "secrets"}: the id of the new key, and how many secrets were brought under it.
+    With --json: {"key", "secrets", "payloads"}: the id of the new key, and how many secrets, and sealed payloads of the
+    record of calls, were brought under it.
 
     Exits 0 when all secrets are under the new key, 1 if one does not open: it stays as it is and is named.
     """
@@ -180,17 +181,28 @@ def rotate_key(ctx: click.Context, keep: float, config: Path | None, as_json: bo
 
         return on_store(places, work)
 
+    def reseal_payloads(keys: list[MasterKey]) -> int:
+        from narthex.telemetry.payloads.erasing import reseal
+
+        folder = _journal(find_file(ctx, config))
+        count, failed = reseal(folder, Envelopes(keys, os.urandom)) if folder is not None else (0, [])
+        if failed:
+            click.echo(f"{len(failed)} payloads do not open with these keys: they stay as they are", err=True)
+        return count
+
     # First under the key that is current now: rotating drops keys whose end has come, and none may take a secret along.
     count, failed = reseal(_keys(places))
+    payloads = reseal_payloads(_keys(places))
     if os.environ.get(VARIABLE) is None or not count:
         now = time.time()
         keys = rotate(places.state_dir, os.environ, now=now, keep_s=max(keep, STEP_S))  # by a variable: says what to do
         count, failed = reseal(keys)
+        payloads = reseal_payloads(keys)
         if keep < STEP_S:  # only now: had this ended half-way, the old key would still be there to go on with
             end_old_keys(places.state_dir, now=now, keep_s=keep)
     current = Envelopes(_keys(places), os.urandom).current
     if as_json:
-        say({"key": current, "secrets": count})
+        say({"key": current, "secrets": count, "payloads": payloads})
     else:
         moved = "1 secret was" if count == 1 else f"{count} secrets were"
         click.echo(f"the master key is {current} now; {moved} brought under it", err=True)
@@ -221,6 +233,20 @@ def _keys(places: Places) -> list[MasterKey]:
     from narthex.keys import load_keys
 
     return load_keys(places.state_dir, os.environ)
+
+
+def _journal(config: Path) -> Path | None:
+    """The folder of the journal, where there is one."""
+    import os
+
+    from narthex.config.compile import load_snapshot
+    from narthex.errors import ConfigError
+
+    try:
+        folder = Path(load_snapshot(config, env=os.environ).audit_dir)
+    except ConfigError:  # keys are rotated in any case; a payload opens for as long as its key is in the file
+        return None
+    return folder if folder.name and folder.is_dir() else None
 
 
 def _envelopes(places: Places) -> Envelopes:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narthex.errors import ConfigError
+from narthex.telemetry.acts import ActEntry
 from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.audit.checkpoints import Signer
@@ -43,6 +44,8 @@ FULL = "the queue of records is full"
 REFUSED = "calls that wait for the disk are refused, all others once %d records wait"
 LOST = "calls go on, and records are lost once %d wait"
 """What becomes of calls while the disk takes no records."""
+Step = ApprovalEntry | AlertEntry | ActEntry
+"""What is recorded beside calls."""
 Done = Callable[[str], None]
 """Told that a record is on the disk, by an empty text, or why it is not."""
 _log = logging.getLogger("narthex.journal")
@@ -83,7 +86,7 @@ class Journal:
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
         self._now, self._capacity, self._on_loop = now, capacity, on_loop
-        self._entries: deque[Short | Entry | ApprovalEntry | AlertEntry] = deque()
+        self._entries: deque[Short | Entry | Step] = deque()
         self._frames = Frames(random)
         self._ids = Ids(random)
         self._told = 0
@@ -126,7 +129,7 @@ class Journal:
         """Records that wait for the disk."""
         return len(self._entries)
 
-    def add_step(self, step: ApprovalEntry | AlertEntry) -> None:
+    def add_step(self, step: Step) -> None:
         """Queue the record of a step of a held call, or of a share of a limit. Never waits, never raises."""
         if self.is_full:
             self.lost += 1
@@ -160,7 +163,7 @@ class Journal:
             entry.check.params = {}  # or they would wait for the disk
         self._put(entry)
 
-    def _put(self, entry: Short | Entry | ApprovalEntry | AlertEntry) -> None:
+    def _put(self, entry: Short | Entry | Step) -> None:
         self._entries.append(entry)
         if entry.done is not None and not self._hurry.is_set():
             self._hurry.set()

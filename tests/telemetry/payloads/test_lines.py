@@ -12,7 +12,8 @@ from narthex.flow.codec.seal import MasterKey
 from narthex.telemetry.payloads.lines import BadLine, Line, body_of, digest_of, erased, read, whose, written
 
 ID = "019ac4b2-7f10-7000-8d3e-5a0f4be0c9d1"
-SEALS = Envelopes([MasterKey(bytes(range(32)))], os.urandom)
+OURS = MasterKey(bytes(range(32)))
+SEALS = Envelopes([OURS], os.urandom)
 
 
 def line(**more: object) -> Line:

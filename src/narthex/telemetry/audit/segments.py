@@ -54,7 +54,7 @@ class Segments:
         boot: str,
         *,
         new_id: Callable[[float], str],
-        slot: int = 0,
+        slot: int | str = 0,
         sync: Callable[[int], None] = sync_file,
         elsewhere: Callable[[str, bytes], None] | None = None,
         most_bytes: int = MOST_BYTES,
@@ -221,7 +221,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     event: str
 
 
-def predecessor(folder: Path, slot: int, sync: Callable[[int], None] = sync_file) -> tuple[Head | None, int]:
+def predecessor(folder: Path, slot: int | str, sync: Callable[[int], None] = sync_file) -> tuple[Head | None, int]:
     """The last whole line of the newest segment of a slot, and how many bytes of another one a crash has left there.
 
     They are brought to the disk: a process that was killed may have left what the machine could still lose, and what

@@ -8,12 +8,9 @@ Reference: `docs/guides/audit.md`, what a chain proves and what not.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Literal
 
@@ -24,17 +21,22 @@ from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.telemetry.audit.chain import LONGEST, START, Broken, follow
 from narthex.telemetry.audit.checkpoints import BadCheckpoint, Head, read_checkpoint
 from narthex.telemetry.audit.headers import Header, read_header
+from narthex.telemetry.audit.opening import UNREADABLE as UNREADABLE
+from narthex.telemetry.audit.opening import files_of
+from narthex.telemetry.audit.opening import opened as opened
+from narthex.telemetry.audit.removals import RETENTION, Removals
 from narthex.telemetry.audit.segments import CHECKPOINTS, SEGMENT, SIGN_RECORDS
+from narthex.telemetry.payloads.lines import Seals
+from narthex.telemetry.payloads.proving import MARKS, PayloadProof, Proved
 
 MOST_UNSIGNED_S = 10.0
 """Seconds that the records behind the last checkpoint may span: ten times what is usual, for a disk that is slow."""
-UNREADABLE = (OSError, EOFError, zlib.error)
-"""What a damaged file raises."""
 MOST_LISTED = 1_000
 """Faults, and calls without an end, that a report lists; all are counted."""
-What = Literal["changed", "missing", "cut", "unsigned", "foreign"]
+What = Literal["changed", "missing", "cut", "unsigned", "foreign", "payload"]
 """`changed`: a line is not the next of its chain. `missing`: a segment, or a whole chain. `cut`: the end of a chain.
-`unsigned`: more than a crash could have left without a checkpoint. `foreign`: no file, or line, of a journal."""
+`unsigned`: more than a crash could have left without a checkpoint. `foreign`: no file, or line, of a journal.
+`payload`: what a record names is another, or gone, and no record says why."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -76,6 +78,7 @@ class Report(msgspec.Struct):
     unfinished_count: int = 0
     unfinished: list[Unfinished] = []
     keys: list[str] = []
+    payloads: Proved = msgspec.field(default_factory=Proved)
 
     def fault(self, what: What, file: str, line: int, text: str) -> None:
         """Count one, and list it while there is room."""
@@ -109,17 +112,22 @@ class _Point(msgspec.Struct, frozen=True):
     hash: str
     signed: bool
     source: str
+    time: str = "~"
+    """When it was signed; one that is not is later than all."""
 
 
 _Points = Mapping[str, Mapping[int, list[_Point]]]
 _moment = msgspec.json.Decoder(_Moment).decode
 
 
-def verify(folder: Path, keys: dict[str, Ed25519PublicKey], places: Iterable[Path] = ()) -> Report:
+def verify(
+    folder: Path, keys: dict[str, Ed25519PublicKey], places: Iterable[Path] = (), seals: Seals | None = None
+) -> Report:
     """Read a whole journal.
 
     Args:
         keys: By which checkpoints must be signed. places: more folders with checkpoints.
+        seals: Opens payloads that are sealed; None: they stay unproved, and are counted.
     Raises:
         OSError: A file cannot be read.
     """
@@ -131,12 +139,19 @@ def verify(folder: Path, keys: dict[str, Ed25519PublicKey], places: Iterable[Pat
             before = one.header.previous
             if before is not None:
                 points[before.chain][before.seq].append(_Point(before.hash, False, one.path.name))
+    removals, proof = Removals(), PayloadProof(folder, seals)
     for name, segments in chains.items():
-        _Walk(report, Chained(name), points.get(name, {})).run(segments)
+        _Walk(report, Chained(name), points.get(name, {}), removals, proof).run(segments)
     for name in sorted(points.keys() - chains.keys()):
         last = max(points[name])
-        source = points[name][last][0].source
-        report.fault("missing", source, 0, f"the whole chain {name} is missing: it had {last} records at least")
+        source, time = points[name][last][0].source, max(one.time for some in points[name].values() for one in some)
+        text = f"the whole chain {name} is missing: it had {last} records at least"
+        removals.missing(name, last, time, Fault("missing", source, 0, text))
+    for fault in removals.unexplained(report.notes):
+        report.fault(fault.what, fault.file, fault.line, fault.text)
+    for file, number, text in proof.faults():
+        report.fault("payload", file, number, text)
+    report.payloads = proof.proved
     return report
 
 
@@ -172,7 +187,7 @@ def _points(
     found: defaultdict[str, defaultdict[int, list[_Point]]] = defaultdict(lambda: defaultdict(list))
     known: set[bytes] = set()
     for folder in folders:
-        for path in sorted([*folder.glob(f"{CHECKPOINTS}*.jsonl"), *folder.glob(f"{CHECKPOINTS}*.jsonl.gz")]):
+        for path in files_of(folder, CHECKPOINTS):
             for number, line in enumerate(lines_in(path, report), 1):
                 if line in known:  # of the other place
                     continue
@@ -186,18 +201,13 @@ def _points(
                     continue
                 known.add(line)
                 for one in heads:
-                    found[one.chain][one.seq].append(_Point(one.hash, True, path.name))
+                    found[one.chain][one.seq].append(_Point(one.hash, True, path.name, _moment(line).time))
     return found
 
 
 def segments_in(folder: Path) -> list[Path]:
     """The segments in a folder, compressed or not, in the order in which they were begun."""
-    return sorted([*folder.glob(f"{SEGMENT}*.jsonl"), *folder.glob(f"{SEGMENT}*.jsonl.gz")])
-
-
-def opened(path: Path) -> BufferedIOBase:
-    """A file of the journal, compressed or not."""
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    return files_of(folder, SEGMENT)
 
 
 def lines_in(path: Path, report: Report) -> Iterator[bytes]:
@@ -220,8 +230,16 @@ def lines_in(path: Path, report: Report) -> Iterator[bytes]:
 class _Walk:
     """Follows one chain from its first segment to its last."""
 
-    def __init__(self, report: Report, found: Chained, points: Mapping[int, list[_Point]]) -> None:
+    def __init__(
+        self,
+        report: Report,
+        found: Chained,
+        points: Mapping[int, list[_Point]],
+        removals: Removals,
+        proof: PayloadProof,
+    ) -> None:
         self._report, self._found, self._points = report, found, points
+        self._removals, self._proof = removals, proof
         self._seq, self._head = 0, START
         self._begun: dict[int, bytes] = {}
         self._after = b""  # the first line behind the last checkpoint
@@ -249,7 +267,8 @@ class _Walk:
             self._report.fault("changed", name, 1, f"the chain {header.chain} opens a second time")
             return False
         if self._seq == 0:
-            self._report.fault("missing", name, 1, f"records 1 to {before.seq} of the chain {header.chain} are missing")
+            text = f"records 1 to {before.seq} of the chain {header.chain} are missing"
+            self._removals.missing(before.chain, before.seq, "~", Fault("missing", name, 1, text))
             try:
                 self._seq, self._head = before.seq, bytes.fromhex(before.hash)
             except ValueError:
@@ -289,6 +308,11 @@ class _Walk:
                 return False
             if b'"event":"begin"' in line or b'"begin":' in line or b'"event":"close"' in line:
                 self._notice(seq, line)
+            if any(mark in line for mark in MARKS):
+                if RETENTION in line:
+                    self._removals.notice(line)
+                if wrong := self._proof.take(line, name, number):
+                    report.fault("payload", name, number, f"record {seq}: {wrong}")
             if not self._after:
                 self._after = line
             self._last = line

@@ -1,7 +1,7 @@
 """Payloads read back: of a record, as far as they are still there, and held against the digests that the chain has.
 
 In: a record as it stands in the journal, the folder of the journal. Out: what was said. Who may read it is decided by
-whoever asks. Cases: `tests/telemetry/payloads/test_reading.py`; fuzz target `payload`.
+whoever asks. Cases: `tests/telemetry/payloads/test_writing.py`; fuzz target `payload`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from narthex.telemetry.audit.verify import UNREADABLE, opened
+from narthex.telemetry.audit.opening import UNREADABLE, files_of, opened
 from narthex.telemetry.payloads.lines import PAYLOADS, BadLine, Line, Note, Seals, body_of, digest_of, read, whose
 
 LONGEST = 16 * 1024 * 1024
@@ -87,18 +87,21 @@ class Reader:
         path = next((one for one in _forms(self._folder / note.file) if one.exists()), None)
         if path is None:
             return None
-        with opened(path) as file:
-            try:
-                file.seek(note.at)
-                data = file.readline(LONGEST)
-            except UNREADABLE:
-                return None
+        data = self._data(path, note.at)
         if whose(data) != (id_, part):
             data = next((line for _, line in lines_in(path) if whose(line) == (id_, part)), b"")
         try:
             return read(data)
         except BadLine:
             return None
+
+    def _data(self, path: Path, at: int) -> bytes:
+        with opened(path) as file:
+            try:
+                file.seek(at)
+                return file.readline(LONGEST)
+            except UNREADABLE:
+                return b""
 
 
 def _forms(path: Path) -> tuple[Path, Path]:
@@ -108,7 +111,7 @@ def _forms(path: Path) -> tuple[Path, Path]:
 
 def files_in(folder: Path) -> list[Path]:
     """The files of payloads in a folder, compressed or not, in order of their groups and times."""
-    return sorted([*folder.glob(f"{PAYLOADS}*.jsonl"), *folder.glob(f"{PAYLOADS}*.jsonl.gz")])
+    return files_of(folder, PAYLOADS)
 
 
 def lines_in(path: Path) -> Iterator[tuple[int, bytes]]:

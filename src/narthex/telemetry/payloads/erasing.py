@@ -1,0 +1,194 @@
+"""Payloads are erased in their place: the line that is written over one is as long, and says only whose it was.
+
+In: whom or what it concerns. Out: which payloads are there, then lines that say nothing. Every step may be broken off
+at any moment: that something is to be erased is in the journal before anything is (`narthex audit erase`), and a line
+that is half written over is known by its first bytes, and finished the next time. A gateway may go on writing to the
+same files: it only adds to their ends. Cases: `tests/cli/test_audit_kept.py`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from narthex.flow.codec.jsonrpc import BAD_JSON
+from narthex.telemetry.audit.opening import files_of, opened
+from narthex.telemetry.audit.segments import SEGMENT, sync_file, sync_folder
+from narthex.telemetry.payloads.lines import BadLine, Line, erased, name_of, read, whose
+from narthex.telemetry.payloads.reading import files_in, lines_in
+
+LEVEL = 6
+"""Of compression."""
+SEALED = b'"sealed":"'
+WRAPPED = 92
+"""Characters of base64 for version, key id, nonce and wrapped key: what changes with the master key."""
+
+
+class Concerned(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whose payloads; an empty member asks nothing. `records` are ids; times are as records have them."""
+
+    records: frozenset[str] = frozenset()
+    subject: str = ""
+    issuer: str = ""
+    client: str = ""
+    tenant: str = ""
+    since: str = ""
+    until: str = ""
+
+    def covers(self, line: Line) -> bool:
+        """Is it one of theirs?"""
+        asked = (
+            (self.subject, line.subject), (self.issuer, line.issuer), (self.client, line.client),
+            (self.tenant, line.tenant),
+        )  # fmt: skip
+        if any(want and want != got for want, got in asked):
+            return False
+        if (self.since and line.time < self.since) or (self.until and line.time >= self.until):
+            return False
+        return not self.records or line.record in self.records
+
+
+class _Erasure(msgspec.Struct):
+    records: tuple[str, ...] = ()
+
+
+_erasure = msgspec.json.Decoder(_Erasure).decode
+ERASE = b'"event":"erase"'
+"""In the record of it."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A line that is there. `line` None: a crash has left it half erased."""
+
+    path: Path
+    at: int
+    size: int
+    record: str
+    line: Line | None
+
+
+def find(folder: Path, concerned: Concerned) -> Iterator[Found]:
+    """Payloads that are there, in the order of their files. What was half erased is its record's, and no one else's."""
+    for path in files_in(folder):
+        for at, data in lines_in(path):
+            said = whose(data)
+            if said is None or not data.endswith(b"\n"):
+                continue
+            try:
+                line = read(data)
+            except BadLine:
+                if said[0] in concerned.records:
+                    yield Found(path, at, len(data), said[0], None)
+                continue
+            if not line.erased and concerned.covers(line):
+                yield Found(path, at, len(data), line.record, line)
+
+
+def left_over(folder: Path) -> list[Found]:
+    """What is there of payloads that records say are erased: somebody was interrupted."""
+    records: set[str] = set()
+    for path in files_of(folder, SEGMENT):
+        with opened(path) as file:
+            for line in file:
+                if ERASE in line:
+                    with suppress(*BAD_JSON):
+                        records.update(_erasure(line).records)
+    return list(find(folder, Concerned(frozenset(records)))) if records else []
+
+
+def erase(found: Iterable[Found], sync: Callable[[int], None] = sync_file) -> int:
+    """Write over them, and bring that to the disk. Returns how many.
+
+    Raises:
+        OSError: A file cannot be written; it may be done again.
+    """
+    places: dict[Path, list[int]] = {}
+    for one in found:
+        places.setdefault(one.path, []).append(one.at)
+    for path, at in places.items():
+        change_lines(path, set(at), erased, sync)
+    return sum(map(len, places.values()))
+
+
+class Reseals(Protocol):
+    """Brings what is sealed under another key: `authority.envelope.Envelopes`."""
+
+    def reseal(self, sealed: bytes, tenant: str, name: str) -> bytes | None: ...
+
+
+def reseal(folder: Path, seals: Reseals, sync: Callable[[int], None] = sync_file) -> tuple[int, list[str]]:
+    """Bring every sealed payload under the current master key, in its place: only its wrapped key changes.
+
+    Returns:
+        How many were, and the records of those that do not open: they stay as they are.
+    Raises:
+        OSError: A file cannot be written; it may be done again.
+    """
+    failed: list[str] = []
+    places: dict[Path, dict[int, bytes]] = {}
+    for one in find(folder, Concerned()):
+        if one.line is None or not one.line.sealed:
+            continue
+        try:
+            found = seals.reseal(b64decode(one.line.sealed), one.line.tenant, name_of(one.line))
+        except Exception:  # a key that is not here, or bytes that were changed: the seal tells
+            failed.append(one.record)
+            continue
+        if found is not None:
+            places.setdefault(one.path, {})[one.at] = b64encode(found)
+    for path, at in places.items():
+        with path.open("r+b", buffering=0) as file:
+            for place, sealed in at.items():
+                begin = place + _line_at(path, place).index(SEALED) + len(SEALED)
+                os.pwrite(file.fileno(), sealed[:WRAPPED], begin)  # the value behind it stays
+            sync(file.fileno())
+    return sum(map(len, places.values())), failed
+
+
+def change_lines(
+    path: Path, at: set[int], change: Callable[[bytes], bytes], sync: Callable[[int], None] = sync_file
+) -> None:
+    """Replace the lines that begin there by others of the same length."""
+    if path.suffix == ".gz":
+        rewrite(path, (change(line) if place in at else line for place, line in lines_in(path)), sync)
+        return
+    with path.open("r+b", buffering=0) as file:
+        for place in sorted(at):
+            line = _line_at(path, place)
+            other = change(line)
+            assert len(other) == len(line)
+            os.pwrite(file.fileno(), other, place)
+        sync(file.fileno())
+
+
+def _line_at(path: Path, place: int) -> bytes:
+    with opened(path) as file:
+        file.seek(place)
+        return file.readline()
+
+
+def rewrite(path: Path, lines: Iterable[bytes], sync: Callable[[int], None] = sync_file) -> None:
+    """Put other lines in the place of a file that nobody writes to any more, compressed where its name says so: whole,
+    or not at all."""
+    ours = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(ours, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            if path.suffix == ".gz":
+                with gzip.GzipFile("", "wb", LEVEL, file, 0) as packed:
+                    packed.writelines(lines)
+            else:
+                file.writelines(lines)
+            file.flush()
+            sync(file.fileno())
+        ours.replace(path)
+    except BaseException:
+        ours.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)

@@ -1,0 +1,146 @@
+"""Are the payloads that records name there, as they were, or gone by right? A part of `narthex audit verify`.
+
+In: lines of a journal that is proved, the files of payloads. Out: counts, and the faults: what was changed, what is
+missing and neither erased nor removed by a record. A folder without any payloads proves nothing of them, and says so.
+Cases: `tests/cli/test_audit_kept.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from narthex.flow.codec.jsonrpc import BAD_JSON
+from narthex.telemetry.audit.opening import UNREADABLE, opened
+from narthex.telemetry.payloads.lines import PAYLOADS, Note, Seals
+from narthex.telemetry.payloads.reading import LONGEST, Reader, files_in
+
+MARKS = (b'"payload":{', b'"event":"erase"', b'"event":"retention"')
+"""Of lines that are looked at."""
+MOST_PENDING = 1_000_000
+
+
+class Proved(msgspec.Struct):
+    """How many payloads were found as the chain has them; are erased; were removed by their age; do not open with the
+    keys that are here; are not in the folder, where it has none at all."""
+
+    here: int = 0
+    erased: int = 0
+    removed: int = 0
+    sealed: int = 0
+    elsewhere: int = 0
+    unfinished: int = 0
+    """Were to be erased, as a record says, and are still there: `narthex audit erase` was broken off."""
+
+
+class _Gone(msgspec.Struct):
+    """One that is not there."""
+
+    record: str
+    part: str
+    group: str
+    time: str
+    file: str
+    line: int
+    is_erased: bool
+
+
+class _Erasure(msgspec.Struct):
+    records: tuple[str, ...] = ()
+
+
+class _Removal(msgspec.Struct):
+    payloads_until: dict[str, str] = {}
+
+
+class PayloadProof:
+    """Takes the lines of a journal in their order."""
+
+    def __init__(self, folder: Path, seals: Seals | None) -> None:
+        self.proved = Proved()
+        self._has_any = bool(files_in(folder))
+        self._reader = _Handles(folder, seals)
+        self._gone: list[_Gone] = []
+        self._here: set[str] = set()
+        self._erased: set[str] = set()
+        self._until: dict[str, str] = {}
+
+    def take(self, data: bytes, file: str, number: int) -> str:
+        """Look at a line that has one of the `MARKS`. Returns what is wrong with its payloads; empty: nothing."""
+        try:
+            record: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
+            if record.get("event") == "erase":
+                self._erased.update(msgspec.convert(record, _Erasure).records)
+            elif record.get("event") == "retention":
+                for group, until in msgspec.convert(record, _Removal).payloads_until.items():
+                    self._until[group] = max(until, self._until.get(group, ""))
+        except BAD_JSON:
+            return ""
+        changed = " and ".join(self._states(record, file, number))
+        return f"its {changed} in the files of payloads are not what it was recorded with" if changed else ""
+
+    def _states(self, record: dict[str, Any], file: str, number: int) -> Iterator[str]:
+        id_, time, proved = str(record.get("id")), str(record.get("time")), self.proved
+        for one in self._reader.of(record):
+            note = one.note
+            if one.state == "changed":
+                yield one.part
+            elif one.state == "here":
+                proved.here += 1
+                self._here.add(note.record or id_)
+            elif one.state == "sealed":
+                proved.sealed += 1
+            elif one.state in ("erased", "missing") and len(self._gone) < MOST_PENDING:
+                is_erased = one.state == "erased"
+                group = _group(note)
+                self._gone.append(_Gone(note.record or id_, one.part, group, time, file, number, is_erased))
+
+    def faults(self) -> Iterator[tuple[str, int, str]]:
+        """File, line and text of each that is gone and should not be. Asked once, at the end."""
+        proved = self.proved
+        proved.unfinished = len(self._here & self._erased)
+        for one in self._gone:
+            if one.record in self._erased:
+                proved.erased += 1
+            elif not one.is_erased and one.time < self._until.get(one.group, ""):
+                proved.removed += 1
+            elif not self._has_any:
+                proved.elsewhere += 1
+            elif one.is_erased:
+                yield one.file, one.line, f"{one.part} of record {one.record} are erased, and no record says by whom"
+            else:
+                yield one.file, one.line, f"{one.part} of record {one.record} are missing in the files of payloads"
+        self._reader.close()
+
+
+def _group(note: Note) -> str:
+    return note.file.removeprefix(PAYLOADS).partition("-")[0]
+
+
+class _Handles(Reader):
+    """A reader that keeps the file open that it has read last: notes name places in their order."""
+
+    def __init__(self, folder: Path, seals: Seals | None) -> None:
+        super().__init__(folder, seals)
+        self._open: dict[Path, BufferedIOBase] = {}
+
+    def _data(self, path: Path, at: int) -> bytes:
+        file = self._open.get(path)
+        if file is None:
+            if len(self._open) >= 16:
+                self.close()
+            file = self._open[path] = opened(path)
+        try:
+            file.seek(at)
+            return file.readline(LONGEST)
+        except UNREADABLE:
+            return b""
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()

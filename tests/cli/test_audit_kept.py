@@ -1,0 +1,374 @@
+"""What calls said: read, erased, held back, grown old; and the journal is whole after each of it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from narthex.authority.envelope import Envelopes
+from narthex.cli.main import cli
+from narthex.flow.codec.seal import MasterKey
+from narthex.keys import load_keys
+from narthex.telemetry.audit import upkeep
+from narthex.telemetry.audit.checkpoints import load_signer, read_keys
+from narthex.telemetry.audit.verify import Report, verify
+from narthex.telemetry.journal import Journal
+from narthex.telemetry.payloads import erasing
+from narthex.telemetry.payloads.reading import Reader, files_in
+from narthex.telemetry.payloads.rules import KeptParts
+from narthex.telemetry.payloads.writing import Payloads
+from narthex.types import Principal
+from tests.telemetry.payloads.test_entries import entry
+from tests.telemetry.payloads.test_lines import OURS, SEALS
+
+DAY = 86_400.0
+NOW = time.time()
+CONFIG = (
+    "version: 1\naudit: {dir: audit, retention: {records: 10d, payloads: 5d, restricted: 1d}, compress_after: 1m}\n"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "narthex.yaml").write_text(CONFIG)
+    return tmp_path / "audit"
+
+
+def write(folder: Path, *subjects: str, days_ago: float = 0.0, group: str = "confidential", **options: Any) -> None:
+    """One run of a gateway, with a call of each."""
+    at = NOW - days_ago * DAY
+    journal = Journal(folder, load_signer(folder.parent / ".narthex"), now=lambda: at)
+    journal.payloads = Payloads(folder, **options)
+    for number, subject in enumerate(subjects):
+        journal.add(entry(number, KeptParts("full", "full", group), principal=Principal("acme", "sso", subject, "bot")))
+    journal.close()
+    for path in folder.iterdir():
+        if path.stat().st_mtime > at:
+            os.utime(path, (at, at))
+
+
+def run(*words: str, code: int | None = 0) -> Result:
+    found = CliRunner().invoke(cli, ["audit", *words])
+    assert code is None or found.exit_code == code, found.output
+    return found
+
+
+def records(folder: Path, event: str = "call") -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(folder.glob("calls-*")):
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        found += [json.loads(line) for line in data.splitlines()]
+    return [one for one in found if one["event"] == event]
+
+
+def states(folder: Path) -> list[str]:
+    return [one.state for record in records(folder) for one in Reader(folder).of(record)]
+
+
+def look(folder: Path) -> Report:
+    report = verify(folder, read_keys(folder.glob("audit-*.pub")))
+    assert not report.faults, report.faults[:3]
+    return report
+
+
+# --- reading
+
+
+def test_what_was_kept_is_shown(folder: Path) -> None:
+    write(folder, "ada")
+    (record,) = records(folder)
+    found = json.loads(run("payload", record["id"], "--json").stdout)
+    assert [(one["part"], one["state"]) for one in found["payloads"]] == [("arguments", "here"), ("result", "here")]
+    assert found["payloads"][1]["body"] == {"n": 0, "password": "x"}
+    assert '"password":"x"' in run("payload", record["id"]).output
+    run("payload", "nothing", code=1)
+
+
+# --- erasing
+
+
+@pytest.mark.parametrize(
+    ("words", "gone"),
+    [
+        (("--principal", "ada"), {"ada"}),
+        (("--principal", "ada", "--client", "other"), set()),
+        (("--client", "bot"), {"ada", "bob"}),
+        (("--tenant", "acme", "--until", "2020"), set()),
+        (("--since", "2020"), {"ada", "bob"}),
+    ],
+)
+def test_it_is_erased_and_the_journal_stays_whole(folder: Path, words: tuple[str, ...], gone: set[str]) -> None:
+    write(folder, "ada", "bob", "ada")
+    before = {path: path.read_bytes() for path in folder.glob("calls-*")}
+    run("erase", *words, "--reason", "GDPR 17", code=0 if gone else 1)
+    for record in records(folder):
+        wanted = "erased" if record["principal"]["subject"] in gone else "here"
+        assert [one.state for one in Reader(folder).of(record)] == [wanted] * 2
+    assert all(path.read_bytes() == data for path, data in before.items()), "no record is touched"
+    report = look(folder)
+    assert report.payloads.erased == 2 * sum(one["principal"]["subject"] in gone for one in records(folder))
+    assert not report.payloads.unfinished
+    if gone:
+        (act,) = records(folder, "erase")
+        assert (
+            act["reason"] == "GDPR 17"
+            and act["by"].endswith("at the terminal")
+            and len(act["records"]) == 3 - (gone == {"ada"})
+        )
+
+
+def test_of_one_call_it_is_erased_by_its_id(folder: Path) -> None:
+    write(folder, "ada", "ada")
+    run("erase", "--id", records(folder)[1]["id"], "--reason", "x")
+    assert states(folder) == ["here", "here", "erased", "erased"] and look(folder).payloads.erased == 2
+
+
+def test_what_is_erased_without_a_record_is_a_fault(folder: Path) -> None:
+    write(folder, "ada", "bob")
+    erasing.erase(list(erasing.find(folder, erasing.Concerned(subject="ada"))))
+    report = verify(folder, read_keys(folder.glob("audit-*.pub")))
+    assert [one.what for one in report.faults] == ["payload", "payload"] and "no record says" in report.faults[0].text
+
+
+@pytest.mark.parametrize("change", [b"changed", b"gone"])
+def test_what_was_changed_or_cut_off_is_a_fault(folder: Path, change: bytes) -> None:
+    write(folder, "ada", "bob")
+    (path,) = files_in(folder)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'{"n":1}', b'{"n":2}') if change == b"changed" else data[: data.rindex(b'{"v":1')])
+    report = verify(folder, read_keys(folder.glob("audit-*.pub")))
+    assert [one.what for one in report.faults] == ["payload"]
+    assert run("verify", code=1).output.count("record") >= 1
+
+
+def test_a_folder_without_payloads_proves_the_records_and_says_so(folder: Path) -> None:
+    write(folder, "ada")
+    for path in files_in(folder):
+        path.unlink()
+    assert look(folder).payloads.elsewhere == 2 and "2 not in this folder" in run("verify").output
+
+
+def test_compressed_ones_are_erased_too(folder: Path) -> None:
+    write(folder, "ada", "bob", days_ago=2)
+    run("upkeep")
+    assert files_in(folder)[0].suffix == ".gz"
+    run("erase", "--principal", "ada", "--reason", "x")
+    assert states(folder) == ["erased", "erased", "here", "here"] and look(folder).payloads.erased == 2
+
+
+def test_sealed_ones_are_erased_without_their_key(folder: Path) -> None:
+    write(folder, "ada", "bob", seals=SEALS)
+    assert states(folder) == ["sealed"] * 4
+    run("erase", "--principal", "ada", "--reason", "x")
+    assert states(folder) == ["erased", "erased", "sealed", "sealed"]
+    report = look(folder)
+    assert (report.payloads.erased, report.payloads.sealed) == (2, 2)
+
+
+def test_what_was_broken_off_is_ended_by_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, "ada", "bob", "ada")
+    real, left = os.pwrite, [2]
+
+    def crash(file: int, data: bytes, at: int) -> int:
+        if "payloads-" in os.readlink(f"/proc/self/fd/{file}"):
+            left[0] -= 1
+            if not left[0]:
+                return real(file, data[:90], at)
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        return real(file, data, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", crash)
+        run("erase", "--principal", "ada", "--reason", "x", code=None)
+    report = look(folder)
+    assert report.payloads.unfinished == 1 and "erase them again" in run("verify").output
+    run("erase", "--principal", "nobody", "--reason", "x", code=1)
+    assert states(folder) == ["erased", "erased", "here", "here", "erased", "erased"]
+    assert not look(folder).payloads.unfinished and b'"subject":"ada"' not in files_in(folder)[0].read_bytes()
+
+
+def test_it_says_whom_it_concerns_and_why(folder: Path) -> None:
+    write(folder, "ada")
+    run("erase", "--reason", "x", code=2)
+    run("erase", "--principal", "ada", code=2)
+
+
+# --- legal holds
+
+
+def test_a_hold_stands_against_erasing_and_age(folder: Path) -> None:
+    write(folder, "ada", "bob", days_ago=30)
+    write(folder, "carl")
+    id_ = json.loads(run("hold", "place", "--principal", "ada", "--reason", "Doe v. Roe", "--json").stdout)["id"]
+    assert "Doe v. Roe" in run("hold", "list").output
+    run("erase", "--client", "bot", "--reason", "x", code=1)
+    assert "erased" not in states(folder), "all or nothing"
+    found = json.loads(run("upkeep", "--json").stdout)
+    assert found["removed"] == {"files": 0, "payloads": 2}, "bob's, and no record of a segment that has ada's"
+    assert states(folder) == ["here", "here", "missing", "missing", "here", "here"]
+    assert look(folder).payloads.removed == 2
+    run("hold", "release", id_, "--reason", "settled")
+    assert [one["step"] for one in records(folder, "hold")] == ["placed", "released"]
+    assert json.loads(run("upkeep", "--json").stdout)["removed"] == {"files": 1, "payloads": 2}
+    assert len(records(folder)) == 1
+    look(folder)
+    run("hold", "release", id_, "--reason", "again", code=1)
+
+
+def test_holds_that_cannot_be_read_hold_everything(folder: Path) -> None:
+    write(folder, "ada", days_ago=30)
+    (folder / "holds.json").write_text("[{")
+    for words in (("erase", "--principal", "ada", "--reason", "x"), ("hold", "list")):
+        assert "cannot be read" in run(*words, code=1).output
+    run("upkeep", code=1)
+    assert states(folder) == ["here", "here"]
+
+
+# --- growing old
+
+
+def test_each_group_stays_as_long_as_it_is_to_stay(folder: Path) -> None:
+    for days in (3, 2, 0):
+        for group in ("restricted", "confidential"):
+            write(folder, "ada", days_ago=days, group=group)
+    write(folder, "ada", days_ago=7)
+    found = json.loads(run("upkeep", "--json").stdout)
+    assert found["removed"] == {"files": 0, "payloads": 6}
+    groups = [record["payload"]["result"]["file"].split("-")[1] for record in records(folder)]
+    kept = [one.state for record in records(folder) for one in Reader(folder).of(record)[:1]]
+    assert sorted(zip(groups, kept, strict=True)) == [
+        *[("confidential", "here")] * 3, ("confidential", "missing"), ("restricted", "here"),
+        *[("restricted", "missing")] * 2,
+    ]  # fmt: skip
+    assert look(folder).payloads.removed == 6
+    assert json.loads(run("upkeep", "--json").stdout)["removed"] == {"files": 0, "payloads": 0}
+
+
+def test_old_records_go_and_what_is_left_is_proved(folder: Path) -> None:
+    for days in (40, 30, 20, 2, 0):
+        write(folder, "ada", "bob", days_ago=days)
+    assert json.loads(run("upkeep", "--json").stdout)["removed"] == {"files": 3, "payloads": 12}
+    report = look(folder)
+    assert len(records(folder)) == 4 and any("removed by their age" in note for note in report.notes)
+    (act,) = records(folder, "retention")
+    assert len(act["files"]) == 3 and act["payloads"] == {"confidential": 12}
+    for path in sorted(folder.glob("calls-*"))[:1]:
+        path.unlink()
+    assert verify(folder, read_keys(folder.glob("audit-*.pub"))).faults, "what no record says is missed"
+
+
+def test_what_was_removed_long_ago_is_still_explained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record of a removal is removed itself in time; what is left may still name what went before."""
+    for days in (30, 2):
+        write(folder, "ada", days_ago=days)
+    run("upkeep")
+    for path in folder.iterdir():
+        os.utime(path, (NOW - 1, NOW - 1))
+    later = [NOW]
+    monkeypatch.setattr(time, "time", lambda: later[0])
+    for _ in range(4):
+        later[0] += 9 * DAY
+        write(folder, "bob", days_ago=-(later[0] - NOW) / DAY)
+        run("upkeep")
+        look(folder)
+    assert {one["principal"]["subject"] for one in records(folder)} == {"bob"}
+
+
+def test_the_end_of_a_chain_is_not_removed_by_saying_so(folder: Path) -> None:
+    for days in (30, 2, 0):
+        write(folder, "ada", days_ago=days)
+    run("upkeep")
+    second = sorted(folder.glob("calls-*-0.jsonl*"))[0]
+    for path in (second, folder / second.name.replace("calls-", "checkpoints-")):
+        path.unlink()
+    assert [one.what for one in verify(folder, read_keys(folder.glob("audit-*.pub"))).faults][:1] == ["missing"]
+
+
+def test_closed_files_are_compressed_and_all_commands_read_them(folder: Path) -> None:
+    write(folder, "ada", "bob", days_ago=3)
+    write(folder, "carl", days_ago=2)
+    whole = {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+    assert json.loads(run("upkeep", "--json").stdout)["compressed"] == 3
+    assert len(list(folder.glob("calls-*.jsonl.gz"))) == 1, "the newest is left: the next start names its last record"
+    for path in folder.glob("*.gz"):
+        assert gzip.decompress(path.read_bytes()) == whole[path.name.removesuffix(".gz")]
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert set(states(folder)) == {"here"} and look(folder).records == look(folder).records
+    assert "3 found" in run("search", "--event", "call").stderr
+    assert len(run("export", "--event", "call").stdout.splitlines()) == 3
+    write(folder, "dora")
+    look(folder)
+
+
+@pytest.mark.parametrize("at", ["replace", "unlink"])
+def test_a_crash_while_compressing_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    write(folder, "ada", days_ago=3)
+    write(folder, "bob", days_ago=2)
+
+    def crash(self: Path, *rest: Any, **more: Any) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, at, crash)
+        with pytest.raises(KeyboardInterrupt):
+            upkeep.compress(folder, 0, NOW)
+    assert set(states(folder)) == {"here"}
+    look(folder)
+    for path in folder.glob(".calls*"):
+        path.unlink()  # what a crash has left of a file is nobody's
+    assert upkeep.compress(folder, 0, NOW) >= 2
+    assert not [path for path in folder.glob("*.jsonl") if path.with_name(path.name + ".gz").exists()]
+    assert set(states(folder)) == {"here"}
+    look(folder)
+
+
+def test_sealed_files_stay_as_they_are(folder: Path) -> None:
+    write(folder, "ada", days_ago=3, seals=SEALS)
+    run("upkeep")
+    assert files_in(folder)[0].suffix == ".jsonl"
+
+
+def test_a_second_place_misses_nothing_that_was_removed(folder: Path) -> None:
+    for days in (30, 20, 0):
+        write(folder, "ada", days_ago=days)
+    second = folder.parent / "second"
+    second.mkdir()
+    for path in folder.glob("checkpoints-*"):
+        (second / path.name).write_bytes(path.read_bytes())
+    run("upkeep")
+    assert not verify(folder, read_keys(folder.glob("audit-*.pub")), [second]).faults
+
+
+# --- another master key
+
+
+def test_sealed_ones_are_brought_under_another_key_in_their_place(folder: Path) -> None:
+    write(folder, "ada", "bob", seals=SEALS)
+    other = MasterKey(bytes(range(1, 33)))
+    both = Envelopes([other, OURS], os.urandom)
+    size = files_in(folder)[0].stat().st_size
+    assert erasing.reseal(folder, both) == (4, [])
+    assert erasing.reseal(folder, both) == (0, []), "all are under it"
+    assert files_in(folder)[0].stat().st_size == size
+    report = verify(folder, read_keys(folder.glob("audit-*.pub")), (), Envelopes([other], os.urandom))
+    assert (report.faults, report.payloads.here) == ([], 4)
+    assert erasing.reseal(folder, Envelopes([MasterKey(bytes(32))], os.urandom))[0] == 0
+
+
+def test_a_rotation_of_the_master_key_leaves_no_payload_behind(folder: Path) -> None:
+    state = folder.parent / ".narthex"
+    state.mkdir(mode=0o700)
+    write(folder, "ada", seals=Envelopes(load_keys(state, {}), os.urandom))
+    for _ in range(3):
+        found = CliRunner().invoke(cli, ["secrets", "rotate-key", "--keep", "0s", "--json"])
+        assert found.exit_code == 0 and json.loads(found.stdout)["payloads"] == 2, found.output
+        assert json.loads(run("verify", "--json").stdout)["payloads"]["here"] == 2

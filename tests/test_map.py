@@ -67,6 +67,7 @@ RANK = {
     "narthex.app": 4,
     "narthex.admin": 4,
     "narthex.console": 4,
+    "narthex.doctor": 4,
     "narthex.config.render": 4,
     "narthex.cli": 4,
     "narthex.testing": 4,

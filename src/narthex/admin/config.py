@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ def config_routes(gateway: GatewayView) -> list[Route]:
             "warnings": snapshot.warnings,
             "notices": snapshot.notices,
             "last_reload": last,
+            "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         }
         return json_reply(document)
 

@@ -26,9 +26,9 @@ class Unreachable(Exception):
 
 
 def ask(snapshot: Snapshot, base: str, path: str, *, verb: str = "GET", **query: str) -> dict[str, Any]:
-    """`GET`, or another `verb`, of an `/api/v1` path. `base` is where the admin side is; empty: as configured.
+    """`GET`, or another `verb`, of a path of the admin side. `base` is where that is; empty: as configured.
 
-    Raises Unreachable.
+    Raises Unreachable. A gateway that is not ready says why: `/readyz` has a document with the status 503, too.
     """
     host, port = snapshot.admin_listen
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
@@ -48,6 +48,9 @@ def ask(snapshot: Snapshot, base: str, path: str, *, verb: str = "GET", **query:
             found: dict[str, Any] = json.load(answer)
             return found
     except urllib.error.HTTPError as error:
+        if path == "/readyz" and error.code == 503:
+            why: dict[str, Any] = json.load(error)
+            return why
         raise Unreachable(f"{base}{path} answers {error.code}") from None
     except (OSError, ValueError) as error:
         raise Unreachable(f"no gateway answers at {base}: {getattr(error, 'reason', error)}") from None

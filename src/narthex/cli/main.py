@@ -29,6 +29,7 @@ COMMANDS = {
     "approvals": ("narthex.cli.approvals:approvals", "Approve or deny calls that wait for a person."),
     "audit": ("narthex.cli.audit:audit", "Prove that the record of calls is whole; find in it, export, report."),
     "cache": ("narthex.cli.cache:cache", "Show what answers are kept, and end them."),
+    "doctor": ("narthex.cli.doctor:doctor", "Look at what the gateway needs; say what to do where it is wrong."),
     "top": ("narthex.cli.top:top", "Show live who calls what, how long it takes, what it costs."),
     "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
     "secrets": ("narthex.cli.secrets:secrets", "Keep the secrets that servers want, sealed."),

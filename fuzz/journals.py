@@ -8,7 +8,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from narthex.telemetry.audit.checkpoints import Signer
+from narthex.telemetry.audit.exports.tail import Tail
 from narthex.telemetry.audit.formats import FORMATS
+from narthex.telemetry.audit.index.cursors import read_cursor, show_cursor
+from narthex.telemetry.audit.index.find import Finder
+from narthex.telemetry.audit.index.follow import Follower
 from narthex.telemetry.audit.matching import Wanted
 from narthex.telemetry.audit.reading import Search
 from narthex.telemetry.audit.segments import Segments
@@ -37,6 +41,37 @@ def fuzz_journal(data: bytes) -> None:
             file.write(first + b"\n")
         found = verify(folder, KEYS)
         assert found.fault_count > 0, "lines behind the end of a chain"
+
+
+def fuzz_index(data: bytes) -> None:
+    """Whatever lines stand in a segment, by the index the same records are found as by reading each."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, index = Path(name) / "audit", Path(name) / "index.db"
+        folder.mkdir()
+        one = Segments(folder, SIGNER, "b", new_id=str)
+        one.open(AT)
+        one.close(AT)
+        (path,) = folder.glob("calls-*")
+        with path.open("ab") as file:
+            file.write(data + b"\n")
+        follower = Follower(folder, index)
+        noted = follower.catch_up()
+        found = list(Finder(folder, index, follower.connection).each(Wanted()))
+        assert len(found) == noted == sum(1 for _ in Search(folder, Wanted()))
+        assert follower.catch_up() == 0
+        follower.close()
+        tail = Tail(folder, {})
+        assert len(tail.read(10_000, 1 << 30)) == noted and not tail.read(1, 1)
+
+
+def fuzz_cursor(data: bytes) -> None:
+    """A cursor is ours, of this question, or refused."""
+    wanted = Wanted(principal="ada")
+    try:
+        place = read_cursor(wanted, data.decode(errors="replace"))
+    except ValueError:
+        return
+    assert read_cursor(wanted, show_cursor(wanted, place)) == place
 
 
 def fuzz_export(data: bytes) -> None:

@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 
 from narthex.telemetry.audit.checkpoints import read_keys
+from narthex.telemetry.audit.index.find import Finder
+from narthex.telemetry.audit.index.follow import Follower
+from narthex.telemetry.audit.matching import Wanted
 from narthex.telemetry.audit.verify import verify
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
@@ -97,6 +100,16 @@ def recorded(folder: Path) -> set[str]:
     return found
 
 
+def indexed(folder: Path, index: Path) -> set[str]:
+    """The same by the index, which goes on from wherever the gateway's own was killed."""
+    follower = Follower(folder, index)
+    follower.catch_up()
+    found = Finder(folder, index, follower.connection).each(Wanted(event="call"))
+    requests = {json.loads(one["request"]) for one in found}
+    follower.close()
+    return requests
+
+
 def test_whatever_was_answered_is_in_the_journal(
     start_gateway: StartGateway, server: FakeServer, tmp_path: Path
 ) -> None:
@@ -107,7 +120,7 @@ def test_whatever_was_answered_is_in_the_journal(
     environment = {"SYNCED": str(synced), "PYTHONPATH": os.pathsep.join((str(hook), str(ROOT / "src")))}
     config = {"version": 1, "servers": {"one": {"url": server.url}}, "audit": {"dir": "audit", "durable": "all"}}
     gateway = start_gateway(config, env=environment)
-    folder = gateway.folder / "audit"
+    folder, index = gateway.folder / "audit", gateway.folder / ".narthex" / "narthex.audit.db"
     answered: set[str] = set()
     for number in range(KILLS):
         load, most = Load(gateway, f"run{number}"), chance.randint(0, 60)
@@ -121,6 +134,7 @@ def test_whatever_was_answered_is_in_the_journal(
         keys = read_keys(folder.glob("audit-*.pub"))
         report = verify(folder, keys)
         assert not report.faults, f"run {number}: {report.faults[:3]}"
+        assert indexed(folder, index) == recorded(folder), f"run {number}: the index is what the journal is"
         assert report.unfinished_count <= CLIENTS * (number + 1)
         gateway.lines.clear()
         gateway.start()

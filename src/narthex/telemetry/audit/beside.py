@@ -72,6 +72,8 @@ class Beside:
             answer.error, answer.refused = str(error), True
         except StoreError as error:
             answer.error, self._asking = error.problem, None
+        except Exception as error:
+            answer.error, self._asking = f"{type(error).__name__}: {error}", None
         else:
             answer.records, answer.unread = page.records, page.unread
             answer.next = show_cursor(question.wanted, page.next)
@@ -94,6 +96,8 @@ class Beside:
                 self._problem = ""
             except StoreError as error:
                 self._problem, follower = error.problem, None
+            except Exception as error:  # it is followed on, whatever stands in it
+                self._problem, follower = f"{type(error).__name__}: {error}", None
             self._stop.wait(POLL_S)
 
     def _pump(self, spec: SinkSpec) -> Pump:

@@ -25,9 +25,10 @@ def read_cursor(wanted: Wanted, text: str) -> int:
         found = urlsafe_b64decode(text.encode("ascii"))
     except ValueError:
         raise ValueError("no cursor of ours") from None
-    if len(found) != 15 or found[8:] != _bound(wanted) or found[0] > 0x7F:
+    place = int.from_bytes(found[:8])
+    if show_cursor(wanted, place) != text or not 0 < place < 1 << 63:
         raise ValueError("the cursor is of another question")
-    return int.from_bytes(found[:8])
+    return place
 
 
 def _bound(wanted: Wanted) -> bytes:

@@ -279,7 +279,7 @@ def _key(time: str, otherwise: int) -> int:
     whole = time[:19] + "0000-01-01T00:00:00"[len(time[:19]) :]
     fraction = f"{time[20:26].rstrip('Z'):0<6}"
     micros = seconds_of(whole) * 1_000_000 + (int(fraction) if fraction.isdigit() else 0)
-    return micros << TIES
+    return min(micros << TIES, LAST)
 
 
 def _time(key: int) -> str:

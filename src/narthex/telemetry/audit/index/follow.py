@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from hashlib import blake2b
 from io import BufferedIOBase
@@ -29,6 +30,8 @@ BATCH = 4 * 1024 * 1024
 """Bytes of lines that one transaction notes: some tenths of a second, in which nobody else can."""
 NEAR_MS = 1000
 """A record whose id says another time than the record itself by more than this is found by a mark, others by time."""
+LATEST_S = (1 << 52) // 1_000_000 - 86_400
+"""Seconds since 1970: until 2112 a time, moved left, has room in 63 bits."""
 MOST_TEXTS = 200_000
 """Numbers of texts that are remembered: some tens of megabytes."""
 _NAMES = ("at", "segment", "start", "size", *COLUMNS)
@@ -131,14 +134,13 @@ class Follower:
         rows: list[tuple[Any, ...]] = []
         marks: list[tuple[int, int]] = []
         key = latest
-        for line in lines.splitlines(keepends=True):
-            size = len(line)
-            try:
+        for text in lines.split(b"\n")[:-1]:
+            line, size, record = text + b"\n", len(text) + 1, None
+            with suppress(*BAD_JSON):
                 record = _decode(line)
+            with suppress(Broken):
                 seq, _ = place(line)
-            except (*BAD_JSON, Broken):
-                record = {}
-            if record and record.get("event") not in OWN:
+            if record is not None and str(record.get("event")) not in OWN:
                 micros = self._micros(record.get("time"))
                 key = self._free(micros << TIES if micros else key + 1, latest, taken)
                 taken.add(key)
@@ -179,12 +181,12 @@ class Follower:
             self._pruned, self._texts = pruned, dict(_USUAL)
 
     def _micros(self, time: object) -> int:
-        """Microseconds since 1970; 0 where it is no time. Many records are of one second."""
+        """Microseconds since 1970; 0 where it is no time, or none of this century. Many records are of one second."""
         text = time if isinstance(time, str) else ""
         second, fraction = text[:19], text[20:26]
         if second != self._seconds[0]:
             self._seconds = (second, seconds_of(second))
-        at = self._seconds[1]
+        at = self._seconds[1] if self._seconds[1] < LATEST_S else 0
         return at * 1_000_000 + int(fraction) if at and fraction.isascii() and fraction.isdigit() else at * 1_000_000
 
     # --- what is gone

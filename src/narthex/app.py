@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ from narthex.types import Address, Principal, Snapshot, TlsFiles
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
     from narthex.flow.policy.engines.engine import Engine
+    from narthex.store.shared.counters import Counters
     from narthex.telemetry.journal import Journal
     from narthex.telemetry.record import Entry
 
@@ -144,6 +145,7 @@ class Gateway:
         self.journal: Journal | None = None
         self.books = Books()
         self.keeping = Keeping(self.upkeep.secrets.get)
+        self._counters: Counters | None = None
         self._admins: tuple[Snapshot, Engine | None, AdminRules] | None = None
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
@@ -189,6 +191,12 @@ class Gateway:
         self.front.tracer = self.outlet.apply(snapshot)
         self.front.approvals, self.front.metering.tell = self.approvals, self._tell_alert
         await self.books.prepare(snapshot, self.front.metering)
+        if snapshot.shared is not None:
+            from narthex.store.shared.counters import share  # its parser: only where it is needed
+
+            self._counters = share(snapshot.shared, self.front.metering, self.books, self.upkeep.secrets.get)
+            self._tasks.append(asyncio.ensure_future(self._counters.run()))
+            await self._counters.first_try()
         self.books.restore(self.front.metering)
         await self.keeping.apply(snapshot)
         if snapshot.tls is not None:
@@ -207,6 +215,8 @@ class Gateway:
             raise
         self.fleet.start()
         register_readings(self)
+        if self._counters is not None:
+            self._counters.register(self.accounts.register)
         self.lag.start()
         files = look_after(lambda: self.snapshot, self._reloader.path)
         lives = (self._sweep(), self._sweep_limits(), self.upkeep.run(), files)
@@ -318,6 +328,11 @@ class Gateway:
         return self.upkeep.problem or self.books.problem
 
     @property
+    def shared_problem(self) -> str:
+        """Why counters that several gateways share cannot be asked; empty while all is well, or there are none."""
+        return self._counters.problem if self._counters is not None else ""
+
+    @property
     def journal_problem(self) -> str:
         """Why records of calls cannot be written at present; empty while all is well, or none are asked for."""
         return self.journal.problem if self.journal is not None else ""
@@ -395,9 +410,10 @@ class Gateway:
         """The tools that a server lists, as far as it was asked."""
         return self.fleet.servers[server].names("tools") if server in self.fleet.servers else set()
 
-    def limit_states(self, subject: str) -> Iterator[State]:
-        """What is used of each limit, by callers that were here lately."""
-        return self.front.metering.limiter.states(subject)
+    async def limit_states(self, subject: str) -> Iterable[State]:
+        """What is used of each limit, by callers that were here lately. Raises LimitsUnavailable."""
+        counters = self._counters
+        return self.front.metering.limiter.states(subject) if counters is None else await counters.states(subject)
 
     def cached(self, tenant: str | None) -> Report | None:
         """What answers are kept."""
@@ -415,6 +431,8 @@ class Gateway:
     async def apply(self, snapshot: Snapshot) -> None:
         """Swap the snapshot: new calls see the new one, running calls and streams keep theirs."""
         self._check_bound(snapshot)
+        if snapshot.shared != self.snapshot.shared:
+            _log.warning("what is changed in `shared` takes effect at the next start")
         if (snapshot.listen, snapshot.admin_listen) != (self.snapshot.listen, self.snapshot.admin_listen):
             _log.warning("a changed listen address takes effect at the next start")
         if snapshot.tls is not None and self._context is not None:

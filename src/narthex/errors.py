@@ -25,7 +25,8 @@ GatewayError               -32603  500  internal
 ├── UpstreamTimeout        -31006  200  upstream_timeout
 ├── ContentBlocked         -31007  200  content_blocked
 ├── Overloaded             -31009  200  overloaded
-│   └── AuditUnavailable   -31009  200  audit_unavailable
+│   ├── AuditUnavailable   -31009  200  audit_unavailable
+│   └── LimitsUnavailable  -31009  200  limits_unavailable
 ├── ConfigError            -32603  500  bad_configuration
 └── StoreError             -32603  500  store_unavailable
 
@@ -326,6 +327,17 @@ class AuditUnavailable(Overloaded):
         super().__init__("the gateway cannot record calls at present", retry_after_s=5)
         self.detail = detail
         self.data = {**(self.data or {}), "sent": sent}
+
+
+class LimitsUnavailable(Overloaded):
+    """The counters that several gateways share cannot be asked, and without them no limited call may go on. Nothing was
+    sent."""
+
+    reason = "limits_unavailable"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("the gateway cannot check its limits at present", retry_after_s=1)
+        self.detail = detail
 
 
 class ConfigError(GatewayError):

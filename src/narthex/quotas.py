@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from narthex.secret import SecretText
+
 
 class Who(msgspec.Struct, frozen=True):
     """Whom a row is for. What is given must all fit, each by one of its values; nothing given fits everybody."""
@@ -88,6 +90,28 @@ class LimitRule(msgspec.Struct, frozen=True):
     currency: str = ""
     """Of money, which is counted in millionths of it."""
     when_spent: WhenSpent = REFUSE
+
+
+class SharedSpec(msgspec.Struct, frozen=True):
+    """Where several gateways count together, and what becomes of calls while that cannot be reached.
+
+    `ca`, `cert`, `key` are paths, empty for the system's authorities and for no certificate. `processes` is how many
+    gateways share a limit among them then; 0 for as many as there were when they last were counted.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+    database: int = 0
+    username: str = ""
+    password: SecretText | None = None
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    prefix: str = "narthex"
+    timeout_s: float = 0.1
+    when_down: Literal["local_share", "refuse", "allow"] = "local_share"
+    processes: int = 0
 
 
 class PriceRule(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ from narthex.quotas import LimitRule as LimitRule
 from narthex.quotas import LimitUnit as LimitUnit
 from narthex.quotas import Period as Period
 from narthex.quotas import PriceRule as PriceRule
+from narthex.quotas import SharedSpec as SharedSpec
 from narthex.quotas import TokenSpec as TokenSpec
 from narthex.quotas import WhenSpent as WhenSpent
 from narthex.quotas import Who as Who
@@ -622,6 +623,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     teams: tuple[tuple[str, Who], ...] = ()
     """Who belongs to which team: the first that fits."""
     prices: tuple[PriceRule, ...] = ()
+    shared: SharedSpec | None = None
+    """Where several gateways count together; None: this one counts alone, in memory."""
     costs: CostsKept = CostsKept()
     tokens: TokenSpec = TokenSpec()
     models: Mapping[str, tuple[int, int]] = {}

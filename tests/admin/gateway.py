@@ -94,7 +94,9 @@ class Gateway:
         self.cache: Cache | None = None
         self.statuses = [ServerStatus("web", "ok", era="modern"), ServerStatus("local", "idle")]
 
-    def limit_states(self, subject: str) -> list[State]:
+    shared_problem = ""
+
+    async def limit_states(self, subject: str) -> list[State]:
         states = [State("calls", "calls", {"tenant": "default", "subject": name}, 1, 5, 9.5) for name in ("ada", "bob")]
         return [one for one in states if not subject or one.per["subject"] == subject]
 

@@ -282,7 +282,7 @@ def test_a_principal_hears_of_what_its_own_tenant_uses_and_spends(
     tmp_path: Path, credential: str, tenants: set[str]
 ) -> None:
     class Two(Gateway):
-        def limit_states(self, subject: str) -> list[State]:
+        async def limit_states(self, subject: str) -> list[State]:
             shared = State("all", "calls", {}, 1, 5, 9.5)
             return [shared, *(State("calls", "calls", {"tenant": one}, 1, 5, 9.5) for one in ("default", "acme"))]
 

@@ -58,7 +58,7 @@ audit: {dir: .narthex/audit, durable: writes, on_failure: block}
 telemetry: {otlp: null}
 """
 NOT_BUILT = {
-    "shared", "trust", "discovery", "opa", "money", "prices", "screens", "durable", "on_failure"
+    "trust", "discovery", "opa", "money", "prices", "screens", "durable", "on_failure"
 }  # fmt: skip
 """What `check` still refuses in it, by key."""
 

@@ -51,7 +51,12 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
     else:
         refused = last is not None and last.status == "refused"
         silent = gateway.silent_issuers() or gateway.policy_problem
-        behind = gateway.checkpoints_problem or gateway.keeping.problem or gateway.telemetry_problem
+        behind = (
+            gateway.checkpoints_problem
+            or gateway.keeping.problem
+            or gateway.telemetry_problem
+            or gateway.shared_problem
+        )
         short = bool(degraded or silent or gateway.missing_secrets or behind)
         status = "degraded" if short or refused else "ready"
     return {
@@ -62,6 +67,7 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         "missing_secrets": gateway.missing_secrets,
         "policy_problem": gateway.policy_problem,
         "telemetry_problem": gateway.telemetry_problem,
+        "shared_problem": gateway.shared_problem,
         "checkpoints": "behind" if gateway.checkpoints_problem else "ok",
         "records": gateway.keeping.problem or "ok",
         "last_reload": msgspec.to_builtins(last) if last is not None else None,

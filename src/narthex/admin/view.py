@@ -72,6 +72,11 @@ class GatewayView(Protocol):
         """Why the store cannot be used at present; empty while all is well, or none is needed."""
 
     @property
+    def shared_problem(self) -> str:
+        """Why counters that several gateways share cannot be asked at present; empty while all is well, or there are
+        none."""
+
+    @property
     def checkpoints_problem(self) -> str:
         """Why the journal's checkpoints do not reach their second place; empty while they do, or there is none."""
 
@@ -140,8 +145,9 @@ class GatewayView(Protocol):
     def listed(self, server: str) -> set[str]:
         """The tools that a server lists, as far as it was asked."""
 
-    def limit_states(self, subject: str) -> Iterable[State]:
-        """What is used of each limit, by callers that were here lately; of one human or service, where it is named."""
+    async def limit_states(self, subject: str) -> Iterable[State]:
+        """What is used of each limit, by callers that were here lately; of one human or service, where it is named.
+        Raises LimitsUnavailable: others count, and cannot be asked."""
 
     def cached(self, tenant: str | None) -> Report | None:
         """What answers are kept, of one tenant or of all; None where none are."""

@@ -45,6 +45,7 @@ from narthex.config.schema.listeners import TlsSettings
 from narthex.config.schema.root import Settings
 from narthex.config.schema.servers import ServerSettings
 from narthex.config.secrets import compile_secrets
+from narthex.config.shared import compile_shared
 from narthex.config.telemetry import compile_telemetry
 from narthex.errors import ConfigError
 from narthex.flow.policy.admin import admin_grants, is_for_calls
@@ -190,6 +191,7 @@ class _Compiler:
             source=str(self.path),
             state_dir=str(places.state_dir),
             store=str(places.store),
+            shared=compile_shared(settings.shared, self.reading, self._resolve),
             secrets=secrets.sources,
             secret_names=secrets.names,
             vault=secrets.vault,

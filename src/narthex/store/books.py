@@ -28,6 +28,8 @@ class Books:
         self._ledger: Ledger | None = None
         self._counters: frozenset[bytes] = frozenset()
         self._uses: list[Use] = []
+        self.name = ""
+        """What the ledger is called; empty where nothing lasts."""
 
     @property
     def problem(self) -> str:
@@ -44,13 +46,14 @@ class Books:
         lasting = frozenset(map(counter_of, filter(is_lasting, snapshot.quotas)))
         if not (snapshot.prices or lasting):
             return
-        from narthex.store.ledger import Ledger, read_uses  # SQLite: only where something is kept
+        from narthex.store.ledger import Ledger, name_of, read_uses  # SQLite: only where something is kept
 
         opened = before is None or before.path != path
         ledger = await asyncio.to_thread(partial(Ledger, path, kept=snapshot.costs)) if opened else before
         fresh = lasting if opened else lasting - self._counters
         try:
             uses = await asyncio.to_thread(read_uses, path, metering.time() + metering.ahead) if fresh else []
+            name = await asyncio.to_thread(name_of, path)
         except StoreError:
             if opened and ledger is not None:
                 await asyncio.to_thread(ledger.close)
@@ -59,15 +62,26 @@ class Books:
         if ledger is not None:
             ledger.kept = snapshot.costs
         if opened and ledger is not None:
-            self._ledger, metering.book = ledger, ledger.add
+            self._ledger, metering.book, self.name = ledger, ledger.add, name
             if before is not None:
                 await asyncio.to_thread(before.close)
 
     def restore(self, metering: Metering) -> None:
         """The configuration is in force: count on in limits that are new to this process."""
         uses, self._uses = self._uses, []
-        metering.limiter.restore(uses, metering.ahead)
+        if metering.counters is None:
+            metering.limiter.restore(uses, metering.ahead)
         self._counters = frozenset(limit.counter for limit in metering.limiter.limits if limit.lasting)
+
+    async def all_uses(self, since: int) -> list[Use]:
+        """All that lasts at a time (microseconds since 1970), with what was spent up to now. Raises StoreError."""
+        from narthex.store.ledger import read_uses
+
+        if self._ledger is None:
+            return []
+        if not await asyncio.to_thread(self._ledger.flush):
+            raise StoreError(f"{self._ledger.path}: what calls cost cannot be written")
+        return await asyncio.to_thread(read_uses, self._ledger.path, since)
 
     async def close(self) -> None:
         """Write what is left."""

@@ -81,7 +81,8 @@ class Ledger:
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
         self._busy_s = busy_s
-        self._queue: deque[Spent] = deque()
+        self._queue: deque[Spent | threading.Event] = deque()
+        self._marks: list[threading.Event] = []
         self._costs: dict[CostKey, list[int]] = {}
         self._uses: dict[tuple[bytes, bytes, int], list[int]] = {}
         self._runs: tuple[int, set[str]] = (0, set())
@@ -98,6 +99,13 @@ class Ledger:
         if not self._wake.is_set():
             self._wake.set()
 
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until all that was added before is written. False: it takes longer than that."""
+        mark = threading.Event()
+        self._queue.append(mark)
+        self._wake.set()
+        return mark.wait(timeout_s)
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Write what is queued, waiting at most this long. Idempotent."""
         self._closing.set()
@@ -112,6 +120,10 @@ class Ledger:
             self._wake.clear()
             self._add_up()
             done = self._write()
+            if done:
+                for mark in self._marks:
+                    mark.set()
+                self._marks.clear()
             if self._closing.is_set() and not self._queue:
                 break
             if not done:
@@ -124,6 +136,9 @@ class Ledger:
     def _add_up(self) -> None:
         while self._queue:
             spent = self._queue.popleft()
+            if isinstance(spent, threading.Event):
+                self._marks.append(spent)
+                continue
             who = spent.subject.principal
             if spent.currency:
                 hour, of = spent.at // HOUR, spent.subject
@@ -199,6 +214,23 @@ def read_uses(path: Path, since: int) -> list[Use]:
     """What lasting limits have counted, and still count at `since` (microseconds since 1970). Raises StoreError."""
     rows = _select(path, "SELECT counter, key, slot, at, ends, amount FROM uses WHERE ends >= ?", (since,))
     return [Use(*row) for row in rows]
+
+
+def name_of(path: Path) -> str:
+    """What a ledger is called, wherever its file lies: made up once, and kept as a row of no counter. Raises
+    StoreError."""
+    connection = open_file(path)
+    try:
+        with explained(path), transaction(connection):
+            found = connection.execute("SELECT hex(key) FROM uses WHERE counter = x''").fetchone()
+            if found is None:
+                found = connection.execute(
+                    "INSERT INTO uses (counter, key, slot, at, ends, amount)"
+                    " VALUES (x'', randomblob(15), 0, 0, 9000000000000000000, 0) RETURNING hex(key)"
+                ).fetchone()
+            return str(found[0])
+    finally:
+        connection.close()
 
 
 def read_costs(path: Path, since_hour: int, until_hour: int) -> list[Cost]:

@@ -40,6 +40,7 @@ OUTCOMES: Final = (
     "budget_exhausted",
     "approval_required",
     "audit_unavailable",
+    "limits_unavailable",
     "content_blocked",
     "overloaded",
     "internal",

@@ -70,6 +70,7 @@ class Entry(msgspec.Struct):
     trial: Again | None = None
     limit: str = ""
     instead_of: str = ""
+    stood_in: str = ""
     approval: str = ""
     cost: tuple[int, str] | None = None
     cache: str = ""
@@ -167,6 +168,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     """The one that refused it, or for which another tool has answered."""
     instead_of: str = ""
     """The canonical name of the tool that was called, where another one has answered."""
+    limits: str = ""
+    """`local_share` or `allow`: what has decided about its limits while the counters of several gateways were away."""
     approval: str = ""
     cost: str = ""
     cache: str = ""
@@ -235,6 +238,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         version=entry.version,
         limit=entry.limit,
         instead_of=entry.instead_of,
+        limits=entry.stood_in,
         approval=entry.approval,
         cost=show_money(*entry.cost) if entry.cost is not None else "",
         cache=entry.cache,

@@ -48,6 +48,7 @@ from narthex.config.schema.prices import (
 from narthex.config.schema.runs import RUNS, RunSettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
+from narthex.config.schema.shared import SHARED, SharedSettings
 from narthex.config.schema.telemetry import TELEMETRY, TelemetrySettings
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.types import Address, Network, SecretSource
@@ -135,7 +136,7 @@ class Settings(msgspec.Struct, frozen=True):
             default="`narthex.db` in the state directory",
         ),
     ] = None
-    shared: Annotated[None, later("Valkey or Redis, where several processes share limits and cache.")] = None
+    shared: Annotated[SharedSettings | None, SHARED] = None
     secrets: Annotated[dict[str, SecretSource], SOURCES] = {}
     vault: Annotated[VaultSettings | None, VAULT] = None
     identity: Annotated[

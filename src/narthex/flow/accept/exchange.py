@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -159,8 +159,8 @@ class Exchange:
             _log.exception("a call failed in the gateway")
             self.fail(GatewayError())
 
-    def park(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        self._task = asyncio.ensure_future(coroutine)
+    def park(self, coming: Awaitable[Any]) -> Any:
+        self._task = asyncio.ensure_future(coming)
         self._task.add_done_callback(self._unpark)
         return PARKED
 

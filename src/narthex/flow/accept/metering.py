@@ -9,10 +9,10 @@ Cases: `tests/flow/accept/test_metering.py`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from narthex.errors import GatewayError, InvalidParams, UpstreamUnavailable
+from narthex.errors import GatewayError, InvalidParams, RateLimited, UpstreamUnavailable
 from narthex.flow.accept.recounting import Recount, Recounter
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
@@ -21,7 +21,7 @@ from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.limiter import Binding, Limiter, Place, Reservation, wanted
 from narthex.flow.limit.money import UNIT
 from narthex.flow.limit.prices import NO_FACTS, Price, first_fitting, result_in
-from narthex.flow.limit.reserving import Instead
+from narthex.flow.limit.reserving import Counters, Instead
 from narthex.flow.limit.spending import Spent
 from narthex.flow.limit.tokenizers import ESTIMATE, chosen
 from narthex.flow.limit.tokens import estimate, estimate_size
@@ -89,6 +89,8 @@ class Metering:
         self.exact: TokenSpec | None = None
         """Which tokenizer has the last word on tokens, behind the path of a call; None: the estimate has."""
         self.recounter = Recounter()
+        self.counters: Counters | None = None
+        """Who counts, where several gateways share the limits; None: the limiter, in memory."""
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
 
@@ -109,7 +111,36 @@ class Metering:
         self.limiter.projects = {name: one.project for name, one in snapshot.endpoints.items() if one.project}
         self.limiter.apply(snapshot.quotas, snapshot.prices)
         self.limiter.set_ahead(self.ahead)
+        if self.counters is not None:
+            self.counters.apply()
         return bool(snapshot.quotas or snapshot.prices)
+
+    def share(self, counters: Counters) -> None:
+        """Count with other gateways from now on."""
+        self.limiter.count_elsewhere()
+        self.counters = counters
+        counters.apply()
+
+    def settle(self, held: Reservation, used: Mapping[str, int]) -> None:
+        """A call is over, and has used so much."""
+        if held.stint is not None and self.counters is not None:
+            self.counters.settle(held, used)  # it tells of alerts itself
+            return
+        self.limiter.settle(held, used)
+        if held.binding.alerts:
+            for alert in self.limiter.alerts(held):
+                self.alert(alert)
+
+    def give_back(self, held: Reservation) -> None:
+        """A call never went out."""
+        if held.stint is not None and self.counters is not None:
+            self.counters.give_back(held)
+        else:
+            self.limiter.give_back(held)
+
+    def ahead_of(self, held: Reservation) -> int:
+        """How far the wall clock is ahead of the time of a reservation: those of shared counters go by it."""
+        return self.ahead if held.stint is None else 0
 
     def _offset(self) -> int:
         return int((self._now() - self._clock()) * _SECOND)
@@ -131,14 +162,16 @@ class Metered:
     """What one call has reserved. Each way of its end is told once; the first counts."""
 
     __slots__ = (
-        "_arguments", "_beyond", "_demand", "_expected", "_facts", "_given_back", "_held", "_meta", "_metering",
-        "_model", "_price", "_size_in", "instead", "reads", "share",
+        "_arguments", "_beyond", "_coming", "_demand", "_expected", "_facts", "_given_back", "_held", "_meta",
+        "_metering", "_model", "_params", "_price", "_size_in", "instead", "reads", "share",
     )  # fmt: skip
 
     def __init__(self, metering: Metering, size_in: int) -> None:
         self._metering = metering
         self._size_in = size_in
         self._held: Reservation | None = None
+        self._coming: Awaitable[RawMap | RateLimited] | None = None
+        self._params: RawMap = {}
         self._price: Price | None = None
         self._demand: dict[str, int] = {}
         self._facts: Mapping[str, Any] = NO_FACTS
@@ -155,19 +188,18 @@ class Metered:
         self.share = 100
         """Hundredths of its price that the call costs: less where its answer comes from memory."""
 
-    def reserve(self, call: Call, target: Target, params: RawMap, *, beyond: bool = False) -> RawMap:
+    def reserve(self, call: Call, target: Target, params: RawMap, *, beyond: bool = False) -> RawMap | None:
         """Take it. Returns the parameters that go on: where the arguments were looked at, exactly what was seen, for a
-        server may read a name that stands twice otherwise.
+        server may read a name that stands twice otherwise. None: they come in a while (`reserved`).
 
         Raises:
-            RateLimited, BudgetExhausted. InvalidParams: What looks at the arguments cannot read them.
+            RateLimited, BudgetExhausted, LimitsUnavailable.
+            InvalidParams: What looks at the arguments cannot read them.
         """
         limiter = self._metering.limiter
         binding = limiter.binding(call.principal, call.endpoint, COUNTED[call.method], target.server, target.name)
         if binding.plain and not beyond:
-            if binding.places:
-                self._held = limiter.reserve(binding)
-            return params
+            return self._take(binding, params, binding.places, binding.ones) if binding.places else params
         arguments: Any = {}
         if binding.reads_arguments and "arguments" in params:
             arguments = _arguments(params["arguments"])
@@ -184,8 +216,37 @@ class Metered:
         if beyond:
             self._beyond = {"calls": 1, **demand}
             amounts = _let_through(places, amounts)
-        self._held = limiter.take(binding, places, amounts)
-        return params
+        return self._take(binding, params, places, amounts)
+
+    def _take(
+        self, binding: Binding, params: RawMap, places: tuple[Place, ...], amounts: tuple[int, ...]
+    ) -> RawMap | None:
+        """Take so much of these, here or where others count."""
+        counters = self._metering.counters
+        if counters is None or not places:
+            self._held = self._metering.limiter.take(binding, places, amounts)
+            return params
+        self._held = counters.now(binding, places, amounts)
+        if self._held is not None:
+            return params
+        self._params = params
+        self._coming = counters.later(binding, places, amounts, self._took)
+        return None
+
+    def _took(self, held: Reservation) -> RawMap:
+        self._held = held
+        return self._params
+
+    def reserved(self) -> Awaitable[RawMap | RateLimited]:
+        """What `reserve` has left open."""
+        assert self._coming is not None
+        return self._coming
+
+    @property
+    def stood_in(self) -> str:
+        """How it was decided while the shared counters could not be asked; empty where they were, or there are none."""
+        held, counters = self._held, self._metering.counters
+        return counters.stood_in(held) if held is not None and counters is not None else ""
 
     def _expect(self, binding: Binding, params: RawMap) -> dict[str, int]:
         """What the call is expected to use, by unit."""
@@ -274,10 +335,13 @@ class Metered:
                 more = self._part(cost) - self._expected if cost is not None else 0
                 then[currency] = self._expected + more
             changes = {unit: amount - used[unit] for unit, amount in then.items() if amount != used.get(unit, amount)}
-            uses = metering.limiter.recount(held, changes, metering.ahead)
+            if held.stint is not None and metering.counters is not None:
+                metering.counters.recount(held, changes)
+            ahead = metering.ahead_of(held)
+            uses = metering.limiter.recount(held, changes, ahead)
             metering.tokens.was(held.binding.subject, then["tokens_out"])
             if metering.book is not None and (uses or more):
-                at, run = held.at + metering.ahead, id_in(self._meta, metering.run_id) if self._meta else ""
+                at, run = held.at + ahead, id_in(self._meta, metering.run_id) if self._meta else ""
                 metering.book(Spent(at, held.binding.subject, currency, more, uses, self._model, run, calls=0))
 
         metering.recounter.add(Recount(name, self._arguments, body, done))
@@ -294,7 +358,7 @@ class Metered:
         try:
             if not sent or _is_ours(error):
                 self._given_back = True
-                self._metering.limiter.give_back(held)
+                self._metering.give_back(held)
             elif price is not None and error is None and price.rule.cancelled == "nothing":
                 self._expected = 0
                 self._settle(held, {price.rule.currency: 0})
@@ -303,31 +367,31 @@ class Metered:
         except Exception:  # the call must come to its end
             self._give_up(held)
 
-    @staticmethod
-    def _give_up(held: Reservation) -> bytes:
+    def _give_up(self, held: Reservation) -> bytes:
+        """What is concurrent is given back all the same: nobody else would do it."""
         _log.exception("a call could not be settled: it counts as it was reserved")
-        held.open = False
+        if held.open:
+            try:
+                self._settle(held, {})
+            except Exception:
+                _log.exception("nor could this be settled")
         return b""
 
     def _settle(self, held: Reservation, used: dict[str, int]) -> None:
         metering, price, binding = self._metering, self._price, held.binding
         if self._beyond:
             used = {**self._beyond, **used}
-        metering.limiter.settle(held, used)
+        metering.settle(held, used)
         if price is not None and price.rule.currency:
             subject, currency = binding.subject, price.rule.currency
             metering.counted_costs.add(self._expected / UNIT, subject.endpoint, subject.server, currency)
-        if binding.alerts:
-            for alert in metering.limiter.alerts(held):
-                metering.alert(alert)
         if metering.book is None or not (binding.lasting or price is not None):
             return
         currency = price.rule.currency if price is not None else ""
-        uses = metering.limiter.uses(held, used, metering.ahead) if binding.lasting else ()
+        ahead = metering.ahead_of(held)
+        uses = metering.limiter.uses(held, used, ahead) if binding.lasting else ()
         run = id_in(self._meta, metering.run_id) if self._meta else ""
-        metering.book(
-            Spent(held.at + metering.ahead, binding.subject, currency, self._expected, uses, self._model, run)
-        )
+        metering.book(Spent(held.at + ahead, binding.subject, currency, self._expected, uses, self._model, run))
 
 
 def holds_spent(snapshot: Snapshot) -> bool:

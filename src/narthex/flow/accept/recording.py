@@ -88,6 +88,7 @@ def entry_of(
         trial=trial,
         limit=error.limit if isinstance(error, RateLimited) else instead.limit if instead is not None else "",
         instead_of=instead.asked if instead is not None else "",
+        stood_in=one.metered.stood_in if one.metered is not None else "",
         cost=one.metered.cost if one.metered is not None else None,
         cache=one.caching.word if one.caching is not None else "",
         age=one.caching.age_s if one.caching is not None else 0.0,

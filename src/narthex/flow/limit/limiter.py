@@ -16,7 +16,7 @@ from narthex.errors import BudgetExhausted, RateLimited
 from narthex.flow.identity.who import includes
 from narthex.flow.limit.alerts import Alert, Shares
 from narthex.flow.limit.algorithms import NEVER, Algorithm, Concurrent, Periodic, Sliding, TokenBucket
-from narthex.flow.limit.buckets import Buckets, Shard
+from narthex.flow.limit.buckets import Buckets, Elsewhere, Shard
 from narthex.flow.limit.calendar import SECOND, period_of
 from narthex.flow.limit.headers import is_told, policy_of, template_of
 from narthex.flow.limit.keys import Shown, Subject, digest, keys_of, with_arguments
@@ -124,8 +124,8 @@ class Binding:
     """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
 
     __slots__ = (
-        "alerts", "counts_tokens", "groups", "has_buckets", "held", "kind", "lasting", "ones", "places", "plain",
-        "policy", "prices", "reads_arguments", "shown", "subject", "template",
+        "alerts", "counts_tokens", "groups", "has_buckets", "held", "kind", "known", "lasting", "lowers",
+        "ones", "places", "plain", "policy", "prices", "reads_arguments", "shown", "subject", "template",
     )  # fmt: skip
 
     def __init__(
@@ -136,11 +136,14 @@ class Binding:
         self.places = tuple(places)
         self.shown = tuple(shown)
         self.ones = (1,) * len(places)
+        self.known: Sequence[tuple[int, int]] | None = None
+        """What is used of each place, and until when, as it was last heard from those who count elsewhere."""
         self.prices = tuple(prices)
         self.reads_arguments = any(limit.per_arguments for *_, limit in places) or any(
             price.reads_arguments for price in prices
         )
         self.lasting = any(limit.lasting for *_, limit in places)
+        self.lowers = any(limit.rule.when_spent.lower for *_, limit in places)
         self.has_buckets = any(limit.rule.algorithm == "bucket" for *_, limit in places)
         rules = [limit.rule for *_, limit in places]
         self.plain = not prices and not any(
@@ -168,10 +171,10 @@ class Reservation:
     """What a call has taken. It is settled once; what comes later changes nothing.
 
     `receipts` says for each place what `correct` is to be told of it. `left`: what is used of each place, and until
-    when, as it was when it was taken, where only another process knows it.
+    when, as it was when it was taken, where only another process knows it. `stint` is whoever counts there.
     """
 
-    __slots__ = ("amounts", "at", "binding", "left", "open", "places", "receipts")
+    __slots__ = ("amounts", "at", "binding", "left", "open", "places", "receipts", "stint")
 
     def __init__(
         self, binding: Binding, places: tuple[Place, ...], amounts: tuple[int, ...], at: int, receipts: Sequence[int]
@@ -182,6 +185,7 @@ class Reservation:
         self.at = at
         self.receipts = receipts
         self.left: Sequence[tuple[int, int]] | None = None
+        self.stint: Any = None
         self.open = True
 
 
@@ -192,8 +196,14 @@ class Limiter:
         clock: Whole microseconds that never go back, near those since 1970.
     """
 
-    def __init__(self, rules: Sequence[LimitRule], clock: Callable[[], int], prices: Sequence[PriceRule] = ()) -> None:
+    def __init__(
+        self,
+        rules: Sequence[LimitRule],
+        clock: Callable[[], int],
+        prices: Sequence[PriceRule] = (),
+    ) -> None:
         self.clock = clock
+        self._make_buckets: Callable[[], Buckets] = Buckets
         self.teams: Sequence[tuple[str, Who]] = ()
         self.models: Mapping[str, tuple[int, int]] = {}
         self.projects: Mapping[str, str] = {}
@@ -208,8 +218,14 @@ class Limiter:
         """Count by these rules from now on; counters of what is counted as before stay."""
         kept = {_counting(limit.rule): limit.buckets for limit in self.limits}
         self.prices = tuple(Price(rule, self.models) for rule in prices)
-        self.limits = tuple(Limit(rule, kept.get(_counting(rule)) or Buckets()) for rule in rules)
+        self.limits = tuple(Limit(rule, kept.get(_counting(rule)) or self._make_buckets()) for rule in rules)
         self._bindings.clear()
+
+    def count_elsewhere(self) -> None:
+        """Another process counts from now on; which buckets there are is still known here."""
+        rules, prices = [limit.rule for limit in self.limits], [price.rule for price in self.prices]
+        self._make_buckets, self.limits = Elsewhere, ()
+        self.apply(rules, prices)
 
     def binding(self, principal: Principal, endpoint: str, kind: Kind, server: str, name: str) -> Binding:
         """Where calls of this principal to this thing count."""
@@ -279,7 +295,7 @@ class Limiter:
         longest, by, plainly = 0, places[0][3].rule, False
         for (algorithm, shard, key, limit), amount in zip(places, amounts, strict=True):
             goes_on = limit.rule.soft or limit.rule.when_spent.lower
-            wait = 0 if goes_on else algorithm.wait(shard, key, amount, now)
+            wait = 0 if goes_on or not amount else algorithm.wait(shard, key, amount, now)
             plainly = plainly or (wait != 0 and limit.rule.when_spent == REFUSE)
             if longest != NEVER and (wait == NEVER or wait > longest):
                 longest, by = wait, limit.rule
@@ -326,22 +342,7 @@ class Limiter:
             used, _ = algorithm.used(shard, key, now)
             share = limit.shares.reached(key, used, algorithm.most) if limit.shares is not None else 0
             if share:
-                rule, slot = limit.rule, algorithm.lasts(held.at, 0)[0] if limit.lasting else held.at
-                id_ = digest([limit.counter.hex(), key.hex(), slot, share]).hex()
-                found.append(
-                    Alert(
-                        id_,
-                        rule.name,
-                        share,
-                        used,
-                        algorithm.most,
-                        rule.unit,
-                        held.binding.shown[at],
-                        key,
-                        rule.currency,
-                        rule.soft,
-                    )  # fmt: skip
-                )
+                found.append(alert_of(held, at, share, used))
         return found
 
     def told_nobody(self, alert: Alert) -> None:
@@ -361,13 +362,15 @@ class Limiter:
         return tuple(found)
 
     def recount(self, held: Reservation, changes: Mapping[str, int], ahead: int) -> tuple[Use, ...]:
-        """A settled call has used more (or, below 0, less) than it was settled by. Returns that of lasting limits."""
+        """A settled call has used more (or, below 0, less) than it was settled by. Returns that of lasting limits. What
+        others count, they are told of apart."""
         now, found = self.clock(), []
         for (algorithm, shard, key, limit), at in zip(held.places, held.receipts, strict=True):
             change = changes.get(limit.measure, 0)
             if not change:
                 continue
-            algorithm.correct(shard, key, change, at, now)
+            if held.stint is None:
+                algorithm.correct(shard, key, change, at, now)
             if limit.lasting:
                 slot, ends = algorithm.lasts(held.at, ahead)
                 found.append(Use(limit.counter, key, slot, held.at + ahead, ends, change))
@@ -417,19 +420,47 @@ class Limiter:
         self._swept = 0
         return True
 
-    def states(self, subject: str = "") -> Iterator[State]:
-        """The buckets of callers that were here lately; of one human or service, or of all."""
-        now, told = self.clock(), set()
+    def listed(self, subject: str = "") -> Iterator[tuple[Place, Shown]]:
+        """The buckets of callers that were here lately, and what each is for; of one human or service, or of all."""
+        told = set()
         for binding in self._bindings.values():
             if subject and binding.subject.principal.subject != subject:
                 continue
-            for (algorithm, shard, key, limit), words in zip(binding.places, binding.shown, strict=True):
-                rule = limit.rule
-                if (rule.name, key) in told or limit.per_arguments:
-                    continue
-                told.add((rule.name, key))
-                used, resets = algorithm.used(shard, key, now)
-                yield State(rule.name, rule.unit, dict(words), used, algorithm.most, resets / SECOND, rule.currency)
+            for place, words in zip(binding.places, binding.shown, strict=True):
+                _, _, key, limit = place
+                if (limit.rule.name, key) not in told and not limit.per_arguments:
+                    told.add((limit.rule.name, key))
+                    yield place, words
+
+    def states(self, subject: str = "") -> Iterator[State]:
+        """What is used of them."""
+        now = self.clock()
+        for (algorithm, shard, key, limit), words in self.listed(subject):
+            yield state_of(limit, words, *algorithm.used(shard, key, now))
+
+    def last_known(self) -> Iterator[tuple[Place, int]]:
+        """What was used of the buckets of callers that were here lately, as those who count elsewhere last said."""
+        for binding in self._bindings.values():
+            if binding.known is not None:
+                for place, (used, _) in zip(binding.places, binding.known, strict=True):
+                    if not place[3].per_arguments:
+                        yield place, used
+
+
+def state_of(limit: Limit, words: Shown, used: int, resets: int) -> State:
+    """For people. `resets`: microseconds."""
+    rule = limit.rule
+    return State(rule.name, rule.unit, dict(words), used, limit.algorithm.most, resets / SECOND, rule.currency)
+
+
+def alert_of(held: Reservation, at: int, share: int, used: int) -> Alert:
+    """One of its places has reached a share. The alert's id is the same whoever finds it out."""
+    algorithm, _, key, limit = held.places[at]
+    rule, slot = limit.rule, algorithm.lasts(held.at, 0)[0] if limit.lasting else held.at
+    id_, most = digest([limit.counter.hex(), key.hex(), slot, share]).hex(), algorithm.most
+    return Alert(
+        id_, rule.name, share, used, most, rule.unit, held.binding.shown[at], key, rule.currency, rule.soft
+    )  # fmt: skip
 
 
 def shares_of(lowering: Sequence[LimitRule]) -> dict[str, int]:
@@ -439,6 +470,30 @@ def shares_of(lowering: Sequence[LimitRule]) -> dict[str, int]:
         for name, share in rule.when_spent.lower:
             shares[name] = min(share, shares.get(name, share))
     return shares
+
+
+def refused_of(held: Reservation, by: int, wait: int) -> RateLimited:
+    """The refusal by one of its places, as those who count elsewhere have said it, with what is left."""
+    error = refused(held.places[by][3].rule, wait)
+    for (algorithm, *_, limit), amount, (used, _) in zip(held.places, held.amounts, held.left or (), strict=True):
+        if amount and used + amount > algorithm.most and limit.rule.when_spent == REFUSE and not limit.rule.soft:
+            error.holds, error.use = False, ""
+    return error
+
+
+def lowered_of(held: Reservation) -> RateLimited | None:
+    """The refusal by a limit that others lower, of what others have granted; None: there is none."""
+    left = held.left or ()
+    lowering = [
+        limit.rule for (algorithm, *_, limit), (used, _) in zip(held.places, left, strict=True)
+        if limit.rule.when_spent.lower and used > algorithm.most
+    ]  # fmt: skip
+    shares = shares_of(lowering)
+    for (algorithm, *_, limit), (used, resets) in zip(held.places, left, strict=True):
+        share = shares.get(limit.rule.name, 100)
+        if share < 100 and used > algorithm.most * share // 100:
+            return refused(limit.rule, resets)
+    return None
 
 
 def _lowered(lowering: Sequence[LimitRule], places: Sequence[Place], now: int) -> int:

@@ -7,7 +7,7 @@ later, and what `holding.py` needs. Cases: `tests/flow/policy/test_deciding.py`.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +40,7 @@ class Question:
         """The answer from memory; None where it takes `later`."""
         raise NotImplementedError
 
-    async def later(self) -> Any:
+    def later(self) -> Awaitable[Any]:
         """The answer, in a while. Raises nothing but what ends the call."""
         raise NotImplementedError
 

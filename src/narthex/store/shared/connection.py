@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 import hiredis
 import msgspec
@@ -53,9 +54,14 @@ class Connection(asyncio.Protocol):
     def __init__(self, closed: Callable[[str], None]) -> None:
         self._closed: Callable[[str], None] | None = closed
         self._takers: deque[Take] = deque()
+        self.awaited: set[asyncio.Future[object]] = set()
         self._reader = hiredis.Reader(notEnoughData=Ellipsis)
         self._unread = 0
         self._transport: asyncio.Transport | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._transport is not None
 
     def send(self, said: bytes, take: Take) -> None:
         """Send a command. Its answer is for `take`; none comes once the connection is closed."""
@@ -68,6 +74,9 @@ class Connection(asyncio.Protocol):
         transport, closed = self._transport, self._closed
         self._transport = self._closed = None
         self._takers.clear()
+        for one in self.awaited:
+            if not one.done():
+                one.set_exception(Refused(why))
         if transport is not None:
             transport.abort()
         if closed is not None:
@@ -76,8 +85,7 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
@@ -103,12 +111,18 @@ async def ask(connection: Connection, said: bytes, timeout_s: float) -> object:
     """One command and its answer, an error of the server among them.
 
     Raises:
-        TimeoutError: None came in time, or the connection is over.
+        TimeoutError: None came in time. Refused: The connection is over.
     """
     answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    if not connection.alive:
+        raise Refused("the connection is over")
+    connection.awaited.add(answer)
     connection.send(said, lambda got: None if answer.done() else answer.set_result(got))
-    async with asyncio.timeout(timeout_s):
-        return await answer
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await answer
+    finally:
+        connection.awaited.discard(answer)
 
 
 async def greet(connection: Connection, login: Login, timeout_s: float) -> None:

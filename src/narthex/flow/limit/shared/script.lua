@@ -5,9 +5,10 @@
 -- KEYS: the ledgers (hash), the gateways that live (hash), then the buckets.
 -- ARGV[1], MessagePack: ledger, token, holder, its count of requests, lease, chunk, specs, the spec of each bucket,
 -- and operations (flat):
---   1 reserve: 1, n, n x (bucket, amount)          -> 1, n x (used, resets); or 0, which stands in the way, wait
---   2 correct: 2, n, n x (bucket, change, at)      -> m, m x (which, share, used): shares that are reached
+--   1 reserve: 1, n, n x (bucket, amount)          -> 1, n x (used, resets); or 0, the same, who stands in the way, wait
+--   2 correct: 2, n, n x (bucket, change, at, lacked)  -> m, m x (which, share, used): shares that are reached
 --   3 look:    3, n, n x bucket                    -> n x (used, resets)
+-- Of a token bucket `resets` is what is lacking in it, in its parts, and `lacked` the same of when it was taken.
 -- Returned, MessagePack: 0, now, gateways that live, results (flat); or 1, now, 0: begin again, nothing was done.
 -- Times are whole microseconds, amounts whole numbers below 2^53, which a double holds exactly.
 local floor, ceil, min, max, sub = math.floor, math.ceil, math.min, math.max, string.sub
@@ -182,15 +183,15 @@ function bucket.wait(s, spec, amount)
   refill(s, spec)
   return max(0, ceil((s.lacks + (amount - spec[2]) * spec[5]) * spec[7] / spec[6]))
 end
-function bucket.correct(s, spec, change, full)
+function bucket.correct(s, spec, change, at, lacked)
   refill(s, spec)
   if change > 0 then return bucket.add(s, spec, change) end
-  -- `full`: when it was to be full again after the taking. What has come back meanwhile cannot be given back, too.
-  s.lacks = max(0, s.lacks - min(-change * spec[5], parts(spec, max(0, full - now))))
+  -- What has come back meanwhile cannot be given back, too: it may have run over.
+  s.lacks = max(0, s.lacks - min(-change * spec[5], max(0, lacked - parts(spec, max(0, now - at)))))
 end
 function bucket.used(s, spec)
   refill(s, spec)
-  return ceil(s.lacks / spec[5]), ceil(s.lacks * spec[7] / spec[6])
+  return ceil(s.lacks / spec[5]), s.lacks
 end
 
 local periodic = {}  -- 5 to 8: beginnings of the period before, of this one, the next, and the one behind that
@@ -281,31 +282,28 @@ local function reserve(at, count)
       if wait < 0 or wait > longest or by < 0 then longest, by = wait, i end
     end
   end
-  if by >= 0 then
-    say(0) say(by) say(longest)
-    return
-  end
-  say(1)
+  say(by < 0 and 1 or 0)
   for i = 0, count - 1 do
     local k, amount = ops[at + 2 * i], ops[at + 2 * i + 1]
     local s, spec, algorithm = state(k)
-    if amount > 0 then
+    if by < 0 and amount > 0 then
       algorithm.add(s, spec, amount)
       changed[k] = true
     end
     local used, resets = algorithm.used(s, spec)
     say(used) say(resets)
   end
+  if by >= 0 then say(by) say(longest) end
 end
 
 local function correct(at, count)
   say(0)
   local place = last
   for i = 0, count - 1 do
-    local k, change, when = ops[at + 3 * i], ops[at + 3 * i + 1], ops[at + 3 * i + 2]
+    local k, change = ops[at + 4 * i], ops[at + 4 * i + 1]
     local s, spec, algorithm = state(k)
     if change ~= 0 then
-      algorithm.correct(s, spec, change, when)
+      algorithm.correct(s, spec, change, ops[at + 4 * i + 2], ops[at + 4 * i + 3])
       changed[k] = true
     end
     if #spec[4] > 0 then  -- each share is told of once, by whoever was the first to see it reached
@@ -334,7 +332,7 @@ while at < #ops do
     at = at + 2 * count
   elseif kind == 2 then
     correct(at, count)
-    at = at + 3 * count
+    at = at + 4 * count
   else
     for i = 0, count - 1 do
       local s, spec, algorithm = state(ops[at + i])

@@ -65,7 +65,7 @@ class Remote:
 def spec_of(limit: Limit, now: int) -> tuple[Spec, int]:
     """The numbers of a limit, and when others must be made."""
     algorithm, rule = limit.algorithm, limit.rule
-    spec: Spec = [0, algorithm.most, int(rule.soft), list(rule.alerts)]
+    spec: Spec = [0, algorithm.most, int(rule.soft or bool(rule.when_spent.lower)), list(rule.alerts)]
     if isinstance(algorithm, Sliding):
         spec[0] = 1
         return [*spec, algorithm.window, algorithm.slot], _EXACT
@@ -79,6 +79,13 @@ def spec_of(limit: Limit, now: int) -> tuple[Spec, int]:
     assert isinstance(algorithm, Concurrent)
     spec[0] = 4
     return spec, _EXACT
+
+
+def until_full(limit: Limit, lacks: int) -> int:
+    """Microseconds until a token bucket is full again, of the parts that are lacking in it."""
+    assert isinstance(limit.algorithm, TokenBucket)
+    _, back, time = parts_of(limit.algorithm, large=limit.rule.unit not in ("calls", "concurrent"))
+    return -(-lacks * time // back)
 
 
 def parts_of(bucket: TokenBucket, *, large: bool) -> tuple[int, int, int]:

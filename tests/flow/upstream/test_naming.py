@@ -13,8 +13,9 @@ from narthex.testing import FakeServer
 from narthex.types import Grant
 from tests.flow.accept.test_greeting import EACH_ERA, greet, speaking
 from tests.flow.gateway import Client, Running, run, spec, until
-from tests.flow.notify.hearing import Teller
+from tests.flow.notify.hearing import WATCHED, Hearing, Teller, listen, resources
 from tests.flow.notify.test_beside import heard, hearing, log, logged
+from tests.flow.notify.test_hub import subscribe
 from tests.flow.policy.judge import Judge
 from tests.flow.upstream.test_fleet import tools
 
@@ -168,5 +169,48 @@ def test_a_hidden_server_logs_for_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
             log(crm, "error", "x")
             assert await logged(stream) == "x"
             assert decided == [("vault", False), ("crm", True)]
+
+    run(main)
+
+
+async def updated(stream: Hearing) -> Any:
+    """The next resource that is told of: lists may have changed meanwhile, too."""
+    while (told := await stream.told())[0] != "resources/updated":
+        pass
+    return told[1]
+
+
+@EACH_ERA
+@pytest.mark.parametrize("seen", [True, False], ids=["visible", "hidden by now"])
+def test_who_subscribed_hears_on_when_the_engine_has_to_be_asked_again(modern: bool, seen: bool) -> None:
+    """What an engine shows stays decided for a while; then news wait for it, and are not lost."""
+
+    async def main() -> None:
+        now, shows, other = [1000.0], [True], "test://other"
+        engine = Judge(lambda asked: shows[0], slow=True, seen_s=10.0)
+        answers = {"resources/list": resources(WATCHED, other)}
+        async with (
+            Teller(answers=answers) as one,
+            Running({"one": spec("one", one.url)}, engine=engine, wall=lambda: now[0]) as gateway,
+        ):
+            if modern:
+                stream = await listen(await gateway.client(), resourceSubscriptions=[WATCHED, other])
+                await stream.message()
+            else:
+                client, stream = await hearing(gateway)
+                for uri in (WATCHED, other):
+                    assert (await subscribe(client, uri)).result == {}
+            await heard(one)
+            one.tell("notifications/resources/updated", uri=WATCHED)
+            assert await updated(stream) == WATCHED
+            now[0] += 15.0
+            shows[0], asked = seen, len(engine.asked)
+            one.tell("notifications/resources/updated", uri=WATCHED)
+            await until(lambda: len(engine.asked) > asked and not gateway.front.hub._background)
+            if seen:
+                assert await updated(stream) == WATCHED
+            shows[0], now[0] = True, now[0] + 10.0
+            one.tell("notifications/resources/updated", uri=other)
+            assert await updated(stream) == other, "what was hidden is not told later"
 
     run(main)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from narthex.flow.notify.live import LiveSession, LiveSessions
 from narthex.flow.notify.resumability import RETRY_MS, Logs, Stream
 from narthex.flow.policy.admission import Admission
 from narthex.flow.policy.check import NO_META, Check
+from narthex.flow.policy.engines.visibility import Thing
 from narthex.flow.route.index import Index
 from narthex.flow.upstream.port import Channel
 from narthex.flow.upstream.viewers import Viewer
@@ -68,9 +69,10 @@ class Listener:
         subscriber: Its place in `Interests`, None before `Hub.join` and after `Hub.leave`.
         stream: None while it has none: then news wait for it.
         meta: The `_meta` of its request, which may say which run it is part of.
+        late: News of which an engine has only just decided whether they are for it.
     """
 
-    __slots__ = ("bits", "endpoint", "meta", "principal", "session", "stream", "subscriber", "wanted")
+    __slots__ = ("bits", "endpoint", "late", "meta", "principal", "session", "stream", "subscriber", "wanted")
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class Listener:
         self.session = session
         self.bits = bits
         self.wanted = wanted
+        self.late: list[Notification] = []
         self.meta = meta
         self.subscriber: Subscriber | None = None
         self.stream: Telling | None = None
@@ -191,10 +194,36 @@ class Hub:
         """What it is to be told now. Raises Overloaded where its stream is to be ended."""
         if listener.subscriber is None:
             return []
-        news, admission = self.interests.take(listener.subscriber), self.admission(listener)
+        subscriber, admission = listener.subscriber, self.admission(listener)
+        news = self.interests.take(subscriber)
         if admission is None:
             return news
-        return [one for one in news if self._may_hear(listener, listener.subscriber, admission, one)]
+        if admission.engine is not None:
+            things = {one: self._things(listener, subscriber, admission, one) for one in news}
+            open_ = {one: some for one, some in things.items() if not all(admission.looked_at(*it) for it in some)}
+            if open_:
+                self.spawn(self._decide(listener, subscriber, admission, open_))
+                news = [one for one in news if one not in open_]
+            news, listener.late = listener.late + news, []
+        return [one for one in news if self._may_hear(listener, subscriber, admission, one)]
+
+    def _things(
+        self, listener: Listener, subscriber: Subscriber, admission: Admission, what: Notification
+    ) -> list[Thing]:
+        """What must be visible for it to be heard."""
+        if isinstance(what, Updated):
+            return [("resources", *place) for place in self.interests.places(subscriber, what.uri)]
+        task = self._opened(listener, what.id) if isinstance(what, TaskChanged) else None
+        return [("tools", task.server, task.tool)] if task is not None and task.tool else []
+
+    async def _decide(
+        self, listener: Listener, subscriber: Subscriber, admission: Admission, news: Mapping[Notification, list[Thing]]
+    ) -> None:
+        """Ask the engine, and tell then; what it does not decide is hidden."""
+        await admission.look([one for some in news.values() for one in some])
+        if listener.subscriber is subscriber:
+            listener.late += news
+            self.wake([subscriber])
 
     def _may_hear(self, listener: Listener, subscriber: Subscriber, admission: Admission, what: Notification) -> bool:
         """Is it still visible? A grant may have ended while the stream was open."""
@@ -253,11 +282,16 @@ class Hub:
 
     def _task(self, listener: Listener, admission: Admission | None, id_: str) -> Task | None:
         """The task of an id; None where it is another's, or of a call of what this one may not see."""
+        task = self._opened(listener, id_)
+        if task is None or admission is None or admission.sees_call_of(task.server, task.tool):
+            return task
+        return None
+
+    def _opened(self, listener: Listener, id_: str) -> Task | None:
         try:
-            task = self.front.handles.open_task(id_, owner_of(listener.principal, listener.endpoint))
+            return self.front.handles.open_task(id_, owner_of(listener.principal, listener.endpoint))
         except SealError:
             return None
-        return task if admission is None or admission.sees_call_of(task.server, task.tool) else None
 
     def _offered(self, viewer: Viewer, kinds: Iterable[ListKind]) -> frozenset[ListKind]:
         offers = offered("modern", [dialect for _, dialect in self.front.fleet.dialects(viewer)])

@@ -37,8 +37,9 @@ GUARDED = "/api/v1/approvals"
 """Below it reading needs the token too: it shows what others want to call."""
 AUDIT = "/api/v1/audit"
 """Below it, too: it shows what others did. Who reads that is recorded, and so is who reads what calls have said."""
-_READING_NEEDS_IT = (GUARDED, AUDIT, "/api/v1/payloads")
-_READING_IS_TOLD = (AUDIT, "/api/v1/payloads")
+PAYLOADS = "/api/v1/payloads"
+_READING_NEEDS_IT = (GUARDED, AUDIT, PAYLOADS)
+_READING_IS_TOLD = (AUDIT, PAYLOADS)
 _CALLER = "narthex.caller"
 
 

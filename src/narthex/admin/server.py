@@ -45,6 +45,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
     from narthex.admin.guard import Guard
     from narthex.admin.health import health_routes
     from narthex.admin.limits import limit_routes
+    from narthex.admin.payloads import payload_routes
     from narthex.admin.reply import on_failure, on_http_error, on_store_error
     from narthex.admin.servers import server_routes
 
@@ -59,6 +60,7 @@ def build_admin(gateway: GatewayView, token: str) -> ASGIApp:
         *approval_routes(gateway),
         *cost_routes(gateway),
         *audit_routes(gateway),
+        *payload_routes(gateway),
     ]
     handlers = {HTTPException: on_http_error, StoreError: on_store_error, Exception: on_failure}
     app = Starlette(routes=routes, exception_handlers=handlers)

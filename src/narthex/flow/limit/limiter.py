@@ -124,7 +124,7 @@ class Binding:
     """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
 
     __slots__ = (
-        "alerts", "counts_tokens", "groups", "has_buckets", "held", "kind", "known", "lasting", "lowers",
+        "alerts", "buckets", "counts_tokens", "groups", "has_buckets", "held", "kind", "known", "lasting", "lowers",
         "ones", "places", "plain", "policy", "prices", "reads_arguments", "shown", "subject", "template",
     )  # fmt: skip
 
@@ -144,7 +144,9 @@ class Binding:
         )
         self.lasting = any(limit.lasting for *_, limit in places)
         self.lowers = any(limit.rule.when_spent.lower for *_, limit in places)
-        self.has_buckets = any(limit.rule.algorithm == "bucket" for *_, limit in places)
+        self.buckets = tuple(at for at, (*_, limit) in enumerate(places) if limit.rule.algorithm == "bucket")
+        """The places whose receipt is another one than the time."""
+        self.has_buckets = bool(self.buckets)
         rules = [limit.rule for *_, limit in places]
         self.plain = not prices and not any(
             limit.per_arguments or limit.rule.unit not in ("calls", "concurrent") for *_, limit in places
@@ -264,25 +266,28 @@ class Limiter:
     def take(self, binding: Binding, places: tuple[Place, ...], amounts: tuple[int, ...]) -> Reservation:
         """Take these amounts of these places, or nothing. Raises as `reserve`."""
         now, taken = self.clock(), 0
-        lowering: list[LimitRule] = []
+        lowering: list[LimitRule] | None = None
         for algorithm, shard, key, limit in places:
             if not algorithm.take(shard, key, amounts[taken], now):
                 if limit.rule.when_spent.lower:
-                    lowering.append(limit.rule)
+                    lowering = [*(lowering or ()), limit.rule]
                 elif not limit.rule.soft:
                     break
                 algorithm.correct(shard, key, amounts[taken], now, now)
             taken += 1
         else:
-            lowered = _lowered(lowering, places, now) if lowering else -1
+            lowered = -1 if lowering is None else _lowered(lowering, places, now)
             if lowered < 0:
-                receipts = _receipts(places, now) if binding.has_buckets else (now,) * len(places)
+                receipts = [now] * len(places)
+                for at in binding.buckets:
+                    algorithm, shard, key, _ = places[at]
+                    receipts[at] = algorithm.receipt(shard, key, now)
                 return Reservation(binding, places, amounts, now, receipts)
         back = places[:taken]
         for (algorithm, shard, key, _), amount, at in zip(back, amounts, _receipts(back, now), strict=False):
             if amount:
                 algorithm.correct(shard, key, -amount, at, now)
-        if taken == len(places):
+        if lowering is not None and taken == len(places):
             refusal = _refusal_of(lowering, places[lowered], amounts[lowered], now)
         else:
             refusal = self._refusal(places, amounts, now)

@@ -94,6 +94,7 @@ conformance: .venv/.dev counterparts ## The official conformance suite; UPSTREAM
 bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; needs nginx and wrk; writes bench/results
 	@$(BIN)/python bench/run.py
 	@$(BIN)/python bench/run.py --only governed --out bench/results/governed.json
+	@$(BIN)/python bench/governing.py
 	@NARTHEX_COMPILE=0 $(BIN)/python bench/steps.py
 	@NARTHEX_COMPILE=0 $(BIN)/python bench/bridges.py
 	@$(BIN)/python bench/memory.py

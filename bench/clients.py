@@ -39,16 +39,18 @@ def initialized(port: int, session: str, path: str = "/mcp") -> bytes:
     return request(port, path, {"jsonrpc": "2.0", "method": "notifications/initialized"}, headers)
 
 
-def call(port: int, tool: str, number: int, session: str | None, path: str = "/mcp") -> bytes:
-    """A `tools/call`; modern where there is no session."""
+def call(
+    port: int, tool: str, number: int, session: str | None, path: str = "/mcp", headers: Sequence[str] = ()
+) -> bytes:
+    """A `tools/call`; modern where there is no session. `headers`: more of them, lines without their ends."""
     params: dict[str, Any] = {"name": tool, "arguments": {"text": f"call {number}", "ms": 1000}}
     if session is None:
         params["_meta"] = META
-        headers = [f"MCP-Protocol-Version: {MODERN}", "Mcp-Method: tools/call", f"Mcp-Name: {tool}"]
+        own = [f"MCP-Protocol-Version: {MODERN}", "Mcp-Method: tools/call", f"Mcp-Name: {tool}"]
     else:
-        headers = [f"MCP-Protocol-Version: {LEGACY}", f"Mcp-Session-Id: {session}"]
-    headers.append(f"traceparent: 00-{number:032x}-{number:016x}-01")
-    return request(port, path, {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}, headers)
+        own = [f"MCP-Protocol-Version: {LEGACY}", f"Mcp-Session-Id: {session}"]
+    lines = (*headers, *own, f"traceparent: 00-{number:032x}-{number:016x}-01")
+    return request(port, path, {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}, lines)
 
 
 class Client(asyncio.Protocol):

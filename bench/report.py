@@ -116,6 +116,7 @@ def bridges_table(results: Results) -> str:
 SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("calls", "What a call costs", calls_table),
     ("governed", "What governing a call costs", calls_table),
+    ("governing", "What governs, without the kernel", figures_table),
     ("steps", "One call by room", steps_table),
     ("bridges", "One call by eras", bridges_table),
     ("memory", "Memory", figures_table),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -135,30 +135,36 @@ class _Replaced:
     def __init__(self, real: Any, era: str) -> None:
         self._real = real
         self._era = era
-        self.server: Server
+        self.server = Server(era)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
     async def dial(self, scheme: str, host: str, port: int, factory: Callable[[], Any], **_: Any) -> tuple[Any, Any]:
-        protocol, self.server = factory(), Server(self._era)
-        self.server.protocol = protocol
+        protocol, quick = factory(), self.server.quick
+        self.server = Server(self._era)
+        self.server.quick, self.server.protocol = quick, protocol
         protocol.connection_made(self.server)
         return self.server, protocol
 
 
-async def rooms(folder: Path, era: str, server_era: str | None = None) -> Rooms:
-    """Start a gateway on loopback ports, give it a client connection and a server that lead nowhere, make one call."""
+async def rooms(
+    folder: Path, era: str, server_era: str | None = None, *, token: str = "", name: str = "server", **more: Any
+) -> Rooms:
+    """Start a gateway on loopback ports, give it a client connection and a server that lead nowhere, make one call.
+
+    `token`: what the client shows. `more`: what stands in the configuration beside the one server, which is `name`.
+    """
     server_era = server_era or era
-    config, port, _ = gateway_config(folder, http_servers(9, {"server": f"/{server_era}/10"}))
+    config, port, _ = gateway_config(folder, http_servers(9, {name: f"/{server_era}/10"}), **more)
     gateway = Gateway(load_snapshot(config))
     await gateway.start()
-    pool = gateway.fleet.servers["server"].pool
+    pool = gateway.fleet.servers[name].pool
     assert pool is not None
     dialer = _Replaced(pool.dialer, server_era)
     pool.dialer = cast(Any, dialer)
     gateway.shared.outbox = pool.outbox = Outbox(lambda flush: flush())
-    made = await first_call(gateway, port, era)
+    made = await first_call(gateway, port, era, f"{name}__echo", (f"Authorization: Bearer {token}",) if token else ())
     return Rooms(gateway, made.connection, made.client, dialer.server, pool, made.request, made.session)
 
 
@@ -172,13 +178,13 @@ async def piped(folder: Path, era: str, server_era: str) -> Call:
     return await first_call(gateway, port, era)
 
 
-async def first_call(gateway: Gateway, port: int, era: str) -> Call:
+async def first_call(gateway: Gateway, port: int, era: str, tool: str = TOOL, headers: Sequence[str] = ()) -> Call:
     """A client's connection, and a call on it that was answered."""
     client = Nowhere()
     connection = Connection(gateway.shared)
     connection.connection_made(client)
     handle = gateway.sessions.create(LOCAL, "default", "2025-11-25") if era == "legacy" else None
-    request = wire_call(port, TOOL, 7, handle)
+    request = wire_call(port, tool, 7, handle, headers=headers)
     connection.data_received(request)
     for _ in range(500):
         if b"call 7" in client.last:

@@ -62,6 +62,20 @@ def test_it_is_the_same_line(request: str, bytes_in: int, bytes_out: int, second
     assert short.line(ID) == line_of(entry, ID)
 
 
+HEX = "0123456789abcdef"
+spans = st.just("") | st.text(HEX, min_size=16, max_size=16)
+
+
+@given(trace=st.text(HEX, min_size=32, max_size=32), parent=spans, span=spans)
+def test_it_is_the_same_line_in_a_trace(trace: str, parent: str, span: str) -> None:
+    frames, shape = Frames(os.urandom), ("a" * 32, parent and "b" * 16, span and "c" * 16)
+    shortened(frames, replace(CALL, trace=shape))
+    entry = replace(CALL, trace=(trace, parent, span))
+    short = frames.short(entry)
+    assert short is not None
+    assert short.line(ID) == line_of(entry, ID)
+
+
 def test_only_what_comes_again_has_a_frame() -> None:
     frames = Frames(os.urandom)
     assert frames.short(CALL) is None

@@ -27,6 +27,7 @@ COMMANDS = {
     "cost": ("narthex.cli.cost:cost", "Show who spent what on what, by day."),
     "limits": ("narthex.cli.limits:limits", "Show what is used of each limit, and when there is more."),
     "approvals": ("narthex.cli.approvals:approvals", "Approve or deny calls that wait for a person."),
+    "run": ("narthex.cli.run:run", "Show what an agent did in several steps, as a tree."),
     "audit": ("narthex.cli.audit:audit", "Prove that the record of calls is whole; find in it, export, report."),
     "cache": ("narthex.cli.cache:cache", "Show what answers are kept, and end them."),
     "doctor": ("narthex.cli.doctor:doctor", "Look at what the gateway needs; say what to do where it is wrong."),

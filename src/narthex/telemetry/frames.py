@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import msgspec
 
-from narthex.telemetry.record import LONGEST, Entry, line_of
+from narthex.telemetry.record import LONGEST, NO_TRACE, Entry, line_of
 from narthex.telemetry.stamps import stamp
 
 MOST: Final = 4096
 """Frames that are kept, of a kilobyte or two each; when there are more, all begin anew, at most every so often."""
 RENEW_S: Final = 10.0
 FILLED: Final = frozenset(
-    {"request", "bytes_in", "bytes_out", "seconds", "arguments_digest", "result_digest", "at", "seq"}
+    {"request", "bytes_in", "bytes_out", "seconds", "arguments_digest", "result_digest", "trace", "at", "seq"}
 )
 """Members of an entry that a frame leaves open. All others are part of what it is found by: a member that is new makes
 records no less true, at most dearer."""
@@ -47,7 +47,7 @@ class Frame:
 class Short:
     """What differs in one record, for which nobody waits. `at`: seconds since 1970."""
 
-    __slots__ = ("_bytes_in", "_bytes_out", "_digest", "_frame", "_request", "_result", "_seconds", "at")
+    __slots__ = ("_bytes_in", "_bytes_out", "_digest", "_frame", "_more", "_request", "_result", "_seconds", "at")
 
     def __init__(self, frame: Frame, entry: Entry) -> None:
         self._frame = frame
@@ -57,6 +57,7 @@ class Short:
         self._seconds = entry.seconds
         self._digest = entry.arguments_digest
         self._result = entry.result_digest
+        self._more = entry.trace
         self.at = entry.at
 
     @property
@@ -67,11 +68,15 @@ class Short:
         """The record, an object of JSON without line ends."""
         parts, request = self._frame.parts, self._request
         text = request if request.isdigit() else _encode(request.decode(errors="replace"))[1:-1]
+        last = parts[8]
+        if self._more is not NO_TRACE:
+            said = [one for one in self._more if one]
+            last += b"".join([one.encode() + part for one, part in zip(said, parts[9:], strict=True)])
         return b"".join(
             (
                 parts[0], id_.encode(), parts[1], stamp(self.at).encode(), parts[2], b"%d" % self._bytes_in, parts[3],
                 b"%d" % self._bytes_out, parts[4], _encode(round(self._seconds, 6)), parts[5], text, parts[6],
-                self._digest.encode(), parts[7], self._result.encode(), parts[8],
+                self._digest.encode(), parts[7], self._result.encode(), last,
             )
         )  # fmt: skip
 
@@ -102,7 +107,8 @@ class Frames:
         if check is not None:
             decision, target, kind = check.decision, check.target, check.kind
         place = (target.server, target.name) if target is not None else None
-        key = (id(entry.principal), id(decision), kind, place, _common(entry))
+        shape = tuple(map(bool, entry.trace)) if entry.trace is not NO_TRACE else None
+        key = (id(entry.principal), id(decision), kind, place, shape, _common(entry))
         known = self._known.get(key, self)
         if isinstance(known, Frame):
             return Short(known, entry)
@@ -117,13 +123,15 @@ class Frames:
         return None
 
     def _made(self, entry: Entry, of: tuple[Any, ...]) -> Frame | None:
-        id_, request, arguments, result = (self._random(8).hex() for _ in range(4))
+        id_, request, arguments, result, trace, parent, span = (self._random(8).hex() for _ in range(7))
+        place, above, told = (mark if one else "" for mark, one in zip((trace, parent, span), entry.trace, strict=True))
         numbers = [1 << 62 | int.from_bytes(self._random(7), "big") for _ in range(3)]
         blank = msgspec.structs.replace(
             entry, bytes_in=numbers[0], bytes_out=numbers[1], seconds=numbers[2], request=request.encode(),
-            arguments_digest=arguments, result_digest=result,
+            arguments_digest=arguments, result_digest=result, trace=(place, above, told),
         )  # fmt: skip
-        texts = (id_, stamp(entry.at), *map(str, numbers), request, arguments, result)
+        more = [one for one in (place, above, told) if one]
+        texts = (id_, stamp(entry.at), *map(str, numbers), request, arguments, result, *more)
         parts: list[bytes] = []
         try:
             rest = line_of(blank, id_)

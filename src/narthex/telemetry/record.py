@@ -37,6 +37,9 @@ LONGEST = 256
 _encode = msgspec.json.Encoder().encode
 
 
+NO_TRACE = ("", "", "")
+
+
 class Entry(msgspec.Struct):
     """What the path of a call hands over: references and numbers, nothing large, nothing made for it.
 
@@ -81,6 +84,10 @@ class Entry(msgspec.Struct):
     begun: Entry | None = None
     """The record that said that it begins, where there is one."""
     result_digest: str = ""
+    trace: tuple[str, str, str] = NO_TRACE
+    """Of the trace that it is part of: its id, the span that called, and the one that its server was told; each empty
+    where there is none."""
+    run: str = ""
     keep: KeptParts | None = None
     """What is kept of `arguments` and `answer`, the value of the answer's `result` or `error` in pieces, as it was
     relayed; None: nothing."""
@@ -180,6 +187,14 @@ class Record(msgspec.Struct, omit_defaults=True):
     """`sha256:` and the hexadecimal digits of what the client sent, byte for byte."""
     result_digest: str = ""
     """The same of the `result`, or of the server's `error`, as the client got it."""
+    trace: str = ""
+    """Id of the trace that it is part of (W3C Trace Context): as the client said it, or as it was begun here."""
+    parent: str = ""
+    """The span that called."""
+    span: str = ""
+    """The span that its server was told, where the call is sampled."""
+    run: str = ""
+    """Id of the run that the agent has said."""
     payload: dict[str, Note] | None = None
     policy: Said | None = None
     shadow: Said | None = None
@@ -245,6 +260,10 @@ def line_of(entry: Entry, id_: str) -> bytes:
         age=round(entry.age, 3) if entry.cache in ("hit", "stale") else None,
         arguments_digest=entry.arguments_digest,
         result_digest=entry.result_digest,
+        trace=entry.trace[0],
+        parent=entry.trace[1],
+        span=entry.trace[2],
+        run=entry.run,
         payload=entry.notes,
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),

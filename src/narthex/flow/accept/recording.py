@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from narthex.errors import GatewayError, RateLimited
 from narthex.flow.accept.relayed import Relayed, digest_of, value_of
+from narthex.flow.codec.trace_context import PARENT, in_meta
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.engines.obligations import value_of as obligation
 from narthex.flow.policy.evidence.again import Again
+from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.upstream.viewers import account_in
 from narthex.flow.walk import KIND_OF
 from narthex.telemetry.accounts import OUTCOME, outcome_of
 from narthex.telemetry.payloads.rules import LOG, KeptParts
-from narthex.telemetry.record import LONGEST, Entry
+from narthex.telemetry.record import LONGEST, NO_TRACE, Entry
 from narthex.telemetry.traces import Ended, Trace
 from narthex.types import Call, Principal, Snapshot
 
@@ -94,11 +96,23 @@ def entry_of(
         age=one.caching.age_s if one.caching is not None else 0.0,
         arguments_digest=f"sha256:{sha256(arguments).hexdigest()}" if arguments is not None else "",
         result_digest=result_digest,
+        trace=_trace_of(one),
+        run=id_in(call.meta, one.front.metering.run_id) if call.meta else "",
         keep=keep,
         arguments=arguments if keep is not None else None,
         answer=pieces if keep is not None else (),
         is_error=is_error,
     )
+
+
+def _trace_of(one: Exchange) -> tuple[str, str, str]:
+    """What trace it is part of: as it is traced here, or else as the client has said in `_meta`."""
+    trace, meta = one.trace, one.call.meta
+    if trace is not None:
+        told = trace.context.span_id if trace.sampled and trace.context is not None else ""
+        return trace.trace_id, trace.parent.span_id if trace.parent is not None else "", told
+    context = in_meta(meta) if PARENT in meta else None
+    return (context.trace_id, context.span_id, "") if context is not None else NO_TRACE
 
 
 def _kept_of(one: Exchange) -> KeptParts | None:

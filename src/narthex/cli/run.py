@@ -1,0 +1,177 @@
+"""`narthex run show`: the calls of one multi-step run as a tree: each decision, each call, what it returned, its cost.
+
+In: an id of a run, a trace, a session or of one of its calls; a configuration, or the folder of a journal. Out: a tree,
+or JSON; exit 0, 1 where nothing is found. Cases: `tests/cli/test_run.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from narthex.cli.amounts import counted
+from narthex.cli.audit_search import FOLDER, finder_of, recorded, snapshot_of
+from narthex.cli.client import one_line
+from narthex.cli.kept import config_option, find_file, json_option, say
+
+if TYPE_CHECKING:
+    from narthex.telemetry.audit.execution import Step, Sums
+    from narthex.telemetry.audit.matching import Wanted
+    from narthex.telemetry.payloads.reading import Payload
+
+KINDS = ("run", "trace", "session")
+MOST = 10_000
+"""Records of one run: more are no tree that anybody reads."""
+Record = dict[str, Any]
+Find = Callable[["Wanted"], Iterable[Record]]
+
+
+@click.group()
+def run() -> None:
+    """Walk through what an agent did in several steps."""
+
+
+@run.command()
+@click.argument("id_", metavar="ID")
+@click.option("--dir", "folder", type=FOLDER, help="The folder of a journal, also a copied one.")
+@click.option("--payloads", is_flag=True, help="Show what was kept of arguments and results, too.")
+@config_option
+@json_option
+@click.pass_context
+def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, config: Path | None, as_json: bool) -> None:
+    """Show the calls of one run as a tree, in their order.
+
+    ID is what the agent called its run, the id of a trace or of a session, or the id or decisionId of any call of them:
+    then what that call was part of. A call stands below the one within which it was made, where the trace says so.
+
+    Exits 0 where something is found, else 1.
+
+    With --json: {"kind": "run" | "trace" | "session" | "call", "id", "sums": {"calls", "denied", "failed", "seconds",
+    "cost", "principals", "clients"}, "steps": [{"depth", "what", "decision", "rule", "approvals", "open", "record",
+    "payloads"}]}.
+    """
+    import msgspec
+
+    from narthex.telemetry.audit.execution import steps_of, sums_of
+
+    file = find_file(ctx, config) if folder is None or payloads else config
+    with _finding(file, folder) as (find, place):
+        kind, name, records = _found(find, id_)
+        steps = steps_of(records)
+    if not steps:
+        click.echo(f"nothing is recorded of {one_line(id_)}", err=True)
+        ctx.exit(1)
+    kept = _reader(place, file) if payloads else lambda record: []
+    if as_json:
+        rows = [
+            {**msgspec.to_builtins(one),
+             "payloads": [{"part": p.part, "state": p.state, "body": _body(p)} for p in kept(one.record)]}
+            for one in steps
+        ]  # fmt: skip
+        say({"kind": kind, "id": name, "sums": msgspec.to_builtins(sums_of(steps)), "steps": rows})
+        return
+    click.echo("\n".join(head_lines(kind, name, steps, sums_of(steps))))
+    for one in steps:
+        click.echo("\n".join(step_lines(one, kept(one.record))))
+
+
+@contextmanager
+def _finding(config: Path | None, folder: Path | None) -> Iterator[tuple[Find, Path]]:
+    """How records are found, the newest or the oldest first; and the folder that they are in."""
+    from narthex.telemetry.audit.reading import Search
+
+    if folder is not None:
+        place = folder
+        yield (lambda wanted: Search(place, wanted)), place
+        return
+    assert config is not None
+    snapshot = snapshot_of(config)
+    with finder_of(snapshot) as finder:
+        yield finder.each, recorded(snapshot)
+
+
+def _found(find: Find, id_: str) -> tuple[str, str, list[Record]]:
+    """What the id is of, its name, and the records that belong to it."""
+    from msgspec.structs import replace
+
+    from narthex.telemetry.audit.matching import Wanted
+
+    def of(kind: str, name: str) -> list[Record]:
+        records = []
+        for record in find(replace(Wanted(), **{kind: name})):
+            records.append(record)
+            if len(records) > MOST:
+                raise click.ClickException(
+                    f"{kind} {one_line(name)} has more than {MOST} records: narthex audit search"
+                )
+        held = {str(one["approval"]) for one in records if one.get("approval") and one.get("event") != "approval"}
+        for approval in sorted(held):
+            records += [one for one in find(Wanted(approval=approval)) if one.get("event") == "approval"]
+        return records
+
+    for kind in KINDS:
+        if records := of(kind, id_):
+            return kind, id_, records
+    single = list(find(Wanted(id=id_)))
+    for one in single:
+        for kind in KINDS:
+            if name := one.get(kind):
+                return kind, str(name), of(kind, str(name))
+    return "call", id_, single
+
+
+def _reader(folder: Path, config: Path | None) -> Callable[[Record], list[Payload]]:
+    from narthex.cli.audit_kept import configured_seals
+    from narthex.telemetry.payloads.reading import Reader
+
+    return Reader(folder, configured_seals(config) if config is not None else None).of
+
+
+def _body(payload: Payload) -> Any:
+    import msgspec
+
+    return msgspec.json.decode(payload.body) if payload.body else None
+
+
+def head_lines(kind: str, name: str, steps: list[Step], sums: Sums) -> list[str]:
+    """What it is, who did it, and what it adds up to."""
+    who = ", ".join(map(one_line, sums.principals)) or "nobody"
+    agents = f" with {', '.join(map(one_line, sums.clients))}" if sums.clients else ""
+    cost = "".join(f", {amount} {one_line(currency)}" for currency, amount in sums.cost.items())
+    first, last = (str(steps[at].record.get("time", "")) for at in (0, -1))
+    return [
+        click.style(f"{kind} {one_line(name)}", bold=True),
+        f"{who}{agents}, {one_line(first)} to {one_line(last)}",
+        f"{counted(sums.calls, 'call')}, {sums.denied} denied, {sums.failed} failed, {sums.seconds:.3f} s{cost}",
+        "",
+    ]
+
+
+def step_lines(step: Step, kept: Iterable[Payload]) -> list[str]:
+    """One call: when, what, what was decided and by which rule, how it ended, how long it took, what it cost; then what
+    it said, as digests or as it was kept."""
+    one, pad = step.record, "  " * step.depth
+
+    def text(name: str) -> str:
+        return one_line(str(one[name])) if one.get(name) else ""
+
+    ended = "no end is recorded" if step.open else text("outcome")
+    words = [step.decision + (f" by {step.rule!r}" if step.rule else ""), ended]
+    words += [text("reason")] if text("reason") not in ("", ended) else []
+    seconds = one.get("seconds")
+    words += [f"{seconds * 1000:.1f} ms"] if isinstance(seconds, int | float) and not step.open else []
+    words += [text("cost"), f"cache {text('cache')}" if one.get("cache") else ""]
+    colour = {"deny": "red", "hold": "yellow"}.get(step.decision, "green" if ended == "ok" else "yellow")
+    head = click.style(one_line(step.what), fg=colour)
+    lines = [f"{pad}{text('time')[11:23]}  {head}  {', '.join(one_line(word) for word in words if word)}"]
+    lines += [f"{pad}              {one_line(said)}" for said in step.approvals]
+    digests = [f"{what} {text(f'{what}_digest')[:19]}…" for what in ("arguments", "result") if text(f"{what}_digest")]
+    lines += [f"{pad}              {'  '.join(digests)}  record {text('id')}"]
+    for payload in kept:
+        body = payload.body.decode(errors="replace")
+        lines.append(f"{pad}              {payload.part}: {one_line(body, len(body)) if body else payload.state}")
+    return lines

@@ -1,0 +1,136 @@
+"""The calls of one run as a tree: which call was made within which, in the order in which they were made.
+
+In: records that belong together (of a run, a trace or a session), from a journal that may be anybody's. Out: steps with
+their depth, and what they add up to. Pure. Cases: `tests/telemetry/audit/test_execution.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+import msgspec
+
+from narthex.telemetry.audit.matching import facts_of, what_of
+
+Record = dict[str, Any]
+DEEPEST: Final = 32
+"""Deeper ones are shown at this depth."""
+SHOWN: Final = frozenset({"call", "refused", "begin", "approval"})
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One call. `depth`: of the call that it was made within, and one; 0 where none of these is that.
+
+    `rule` is what decided; `approvals` what people said of it, each in a few words; `open`: no end of it is recorded.
+    """
+
+    depth: int
+    record: Record
+    what: str
+    decision: str
+    rule: str
+    approvals: tuple[str, ...] = ()
+    open: bool = False
+
+
+class Sums(msgspec.Struct, frozen=True):
+    """Of all steps. `cost` by currency; `seconds` those of the calls, which may overlap."""
+
+    calls: int
+    denied: int
+    failed: int
+    seconds: float
+    cost: dict[str, str]
+    principals: tuple[str, ...]
+    clients: tuple[str, ...]
+
+
+def steps_of(records: Iterable[Record]) -> list[Step]:
+    """The calls among these, each behind the one that it was made within. Of a call that has an end, the record of its
+    beginning is left out."""
+    found = sorted((one for one in records if _text(one, "event") in SHOWN), key=_when)
+    ended = {(_text(one, "request"), one["begin"]) for one in found if isinstance(one.get("begin"), int)}
+    said: dict[str, list[str]] = {}
+    calls = []
+    for one in found:
+        if one.get("event") == "approval":
+            said.setdefault(_text(one, "approval"), []).append(_words(one))
+        elif one.get("event") != "begin" or (_text(one, "request"), one.get("seq")) not in ended:
+            calls.append(one)
+    return [_step(depth, one, said) for depth, one in _nested(calls)]
+
+
+def _nested(calls: list[Record]) -> list[tuple[int, Record]]:
+    """A call whose parent is a span that a call before it told its server stands within that one. Only one before it
+    counts: so no records, whoever wrote them, go round in a circle."""
+    within: dict[str, int] = {}
+    parents: list[int] = []
+    for index, one in enumerate(calls):
+        parents.append(within.get(_text(one, "parent"), -1))
+        if span := _text(one, "span"):
+            within.setdefault(span, index)
+    children: dict[int, list[int]] = {}
+    for index, parent in enumerate(parents):
+        children.setdefault(parent, []).append(index)
+    found: list[tuple[int, Record]] = []
+    waiting = [(0, index) for index in reversed(children.get(-1, []))]
+    while waiting:
+        depth, index = waiting.pop()
+        found.append((min(depth, DEEPEST), calls[index]))
+        waiting += [(depth + 1, child) for child in reversed(children.get(index, []))]
+    return found
+
+
+def _step(depth: int, one: Record, said: dict[str, list[str]]) -> Step:
+    approval = _text(one, "approval")
+    return Step(
+        depth, one, what_of(one) or _text(one, "method"), _text(one, "decision"), facts_of(one)["rule"],
+        tuple(said.get(approval, ())) if approval else (), one.get("event") == "begin",
+    )  # fmt: skip
+
+
+def sums_of(steps: Iterable[Step]) -> Sums:
+    """What they add up to."""
+    records = [one.record for one in steps]
+    cost: dict[str, Decimal] = {}
+    for one in records:
+        amount, _, currency = _text(one, "cost").partition(" ")
+        try:
+            value = Decimal(amount)
+        except InvalidOperation:
+            continue
+        if value.is_finite() and abs(value) < 10**12:
+            cost[currency] = cost.get(currency, Decimal(0)) + value
+    facts = [facts_of(one) for one in records]
+    return Sums(
+        calls=len(records),
+        denied=sum(one.get("decision") == "deny" for one in records),
+        failed=sum(one.get("decision") == "allow" and one.get("outcome") not in ("ok", None) for one in records),
+        seconds=sum(_seconds(one) for one in records),
+        cost={currency: f"{amount:f}" for currency, amount in cost.items()},
+        principals=tuple(sorted({one["subject"] for one in facts if one["subject"]})),
+        clients=tuple(sorted({one["client"] for one in facts if one["client"]})),
+    )
+
+
+def _words(step: Record) -> str:
+    """A step of a held call: what happened, and who did it."""
+    by = _text(step, "by")
+    return f"{_text(step, 'step')} by {by}" if by else _text(step, "step")
+
+
+def _when(one: Record) -> tuple[str, str]:
+    """When it began: records are of its end. Ids of a gateway are in the order of its lines."""
+    return _text(one, "time"), _text(one, "id")
+
+
+def _seconds(one: Record) -> float:
+    value = one.get("seconds")
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e9 else 0.0
+
+
+def _text(one: Record, name: str) -> str:
+    value = one.get(name)
+    return value if isinstance(value, str) else ""

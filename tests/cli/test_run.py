@@ -1,0 +1,102 @@
+"""`narthex run show` finds a run by whatever it is known by, and shows it as it was recorded; nothing of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from narthex.cli.main import cli
+from narthex.testing import FakeServer
+from tests.conftest import StartGateway
+from tests.e2e.harness import Gateway, Wire, message, routing_headers, wait_for
+
+pytestmark = pytest.mark.e2e
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("find", "send", "other")]
+CONFIG: dict[str, Any] = {
+    "version": 1,
+    "audit": {"dir": "audit", "payloads": [{"tools": ["one__find"], "keep": "full"}]},
+    "grants": [
+        {"name": "most", "allow": ["one__*"]},
+        {"name": "no sending", "deny": ["one__send"], "when": "args.number == 2"},
+    ],
+    "prices": [{"tools": ["one__find"], "per_call": "0.02 USD"}],
+    "telemetry": {"otlp": {"url": "http://127.0.0.1:9", "metrics": False}},
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(module_gateway: StartGateway) -> Iterator[Gateway]:
+    """One whose agent has made three calls of one run and trace, one within another, and one of none."""
+    with FakeServer(tools=TOOLS) as server:
+        started = module_gateway({**CONFIG, "servers": {"one": {"url": server.url}}})
+
+        def call(tool: str, number: int, parent: str = "") -> None:
+            body = message("tools/call", {"name": f"one__{tool}", "arguments": {"number": number}})
+            if parent:
+                body["params"]["_meta"] |= {"io.narthex/run": "trip-7", "traceparent": f"00-{TRACE}-{parent}-01"}
+            with Wire(started.mcp) as wire:
+                wire.request("POST", "/mcp", routing_headers(body), json.dumps(body).encode())
+
+        call("find", 1, SPAN)
+        told = [one for one in server.asked if one.method == "tools/call"][-1].headers["traceparent"].split("-")[2]
+        call("send", 2, told)
+        call("find", 3, SPAN)
+        call("other", 4)
+        wait_for(lambda: len(steps(started, "trip-7")) == 3, "the records")
+        yield started
+
+
+def show(gateway: Gateway, id_: str, *options: str) -> Result:
+    return CliRunner().invoke(cli, ["run", "show", id_, "--config", str(gateway.folder / "narthex.yaml"), *options])
+
+
+def steps(gateway: Gateway, id_: str, *options: str) -> list[dict[str, Any]]:
+    done = show(gateway, id_, "--json", *options)
+    found: list[dict[str, Any]] = json.loads(done.stdout)["steps"] if done.exit_code == 0 else []
+    return found
+
+
+def test_a_run_is_a_tree_with_decisions_and_cost(gateway: Gateway) -> None:
+    document = json.loads(show(gateway, "trip-7", "--json").stdout)
+    assert (document["kind"], document["id"]) == ("run", "trip-7")
+    assert [(one["depth"], one["what"], one["decision"], one["rule"]) for one in document["steps"]] == [
+        (0, "one__find", "allow", "most"), (1, "one__send", "deny", "no sending"), (0, "one__find", "allow", "most"),
+    ]  # fmt: skip
+    sums = document["sums"]
+    assert (sums["calls"], sums["denied"], sums["cost"]) == (3, 1, {"USD": "0.04"})
+    shown = show(gateway, "trip-7").stdout
+    assert shown.splitlines()[0] == "run trip-7"
+    assert "3 calls, 1 denied, 0 failed" in shown
+    assert "deny by 'no sending', denied" in shown
+    assert "result sha256:" in shown
+    assert "one__other" not in shown
+
+
+def test_whatever_it_is_known_by(gateway: Gateway) -> None:
+    by_run = steps(gateway, "trip-7")
+    assert steps(gateway, TRACE) == by_run
+    record = by_run[0]["record"]
+    assert (record["trace"], record["parent"], record["run"]) == (TRACE, SPAN, "trip-7")
+    assert steps(gateway, record["id"]) == by_run, "of one of its calls"
+    assert steps(gateway, by_run[1]["record"]["decision_id"]) == by_run
+    assert steps(gateway, "trip-7", "--dir", str(gateway.folder / "audit")) == by_run, "in a folder that has no index"
+
+
+def test_what_was_kept_is_shown_where_that_is_asked(gateway: Gateway) -> None:
+    kept = steps(gateway, "trip-7", "--payloads")
+    assert [one["payloads"] for one in steps(gateway, "trip-7")] == [[], [], []]
+    parts = {part["part"]: part["body"] for part in kept[0]["payloads"]}
+    assert parts["arguments"] == {"number": 1}
+    assert kept[1]["payloads"] == []
+    assert '{"number":1}' in show(gateway, "trip-7", "--payloads").stdout.replace(" ", "")
+
+
+def test_what_is_not_recorded(gateway: Gateway) -> None:
+    done = show(gateway, "trip-8")
+    assert done.exit_code == 1
+    assert "nothing is recorded of trip-8" in done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from narthex.flow.codec.handles import Task, owner_of
 from narthex.testing.server import Asked, FakeServer, JsonRpcError
-from narthex.types import LOCAL, EndpointSpec
+from narthex.types import LOCAL, CacheRule, CacheSpec, ClearRule, EndpointSpec
 from tests.flow.gateway import LEGACY, Answer, Client, Running, run, spec, until
 from tests.flow.notify.hearing import Hearing, Teller
 
@@ -395,5 +395,25 @@ def test_a_server_that_lists_what_is_no_task() -> None:
             client = await gateway.client(session=True)
             server.tasks[""] = "working"
             assert (await client.legacy("tasks/list")).error["code"] == -31005
+
+    run(main)
+
+
+def test_a_task_ends_what_its_tool_may_change_when_it_is_heard_of() -> None:
+    cache = CacheSpec(
+        (CacheRule("read", 60.0, tools=("one__plain",)),), (ClearRule(("one__long",), tools=("one__plain",)),)
+    )
+
+    async def main() -> None:
+        async with Tasker() as server, Running({"one": spec("one", server.url)}, settings={"cache": cache}) as gateway:
+            client = await gateway.client()
+            handle = (await client.modern("tools/call", LONG, meta=META)).result["taskId"]
+            plain = {"name": "one__plain", "arguments": {}}
+            for calls in (1, 1):
+                await client.modern("tools/call", plain)
+                assert len(server.requests("tools/call")) == 1 + calls
+            await client.modern("tasks/get", {"taskId": handle}, meta=META, headers={"Mcp-Name": handle})
+            await client.modern("tools/call", plain)
+            assert len(server.requests("tools/call")) == 3
 
     run(main)

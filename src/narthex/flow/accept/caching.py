@@ -135,14 +135,11 @@ class Caching:
         return "none"
 
     def _found(self, kept: Kept, now: float) -> None:
-        counts = self._cache.counts
         self.age_s = age_of(kept.at, now)
         if now < kept.fresh_until:
             self.word = "hit"
-            counts.hits += 1
         else:
             self.word = "stale"
-            counts.stale += 1
             self._renews = self._cache.flights.get(kept.key) is None
         self._costs()
 
@@ -171,7 +168,6 @@ class Caching:
             found = await _landed(flight)
             self._joined = None
             if isinstance(found, Kept):
-                self._cache.counts.joined += 1
                 self.word = "joined"
                 self._costs()
                 return found
@@ -192,6 +188,13 @@ class Caching:
         assert target is not None
         turn_to(one, target.server)
         one.target_name = target.name
+        counts = self._cache.counts
+        if self.word == "joined":
+            counts.joined += 1
+        elif self.word == "stale":
+            counts.stale += 1
+        else:
+            counts.hits += 1
         one.respond(kept.result.parts(one.call.id_json, one.call.era, self.age_s))
         if self._renews:
             asyncio.get_running_loop().call_soon(self._renew)

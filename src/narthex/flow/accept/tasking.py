@@ -39,6 +39,7 @@ from narthex.flow.codec.tasks import (
     shown,
     unknown,
 )
+from narthex.flow.route.target import Target
 from narthex.flow.upstream.fleet import Fleet, Viewer
 from narthex.flow.upstream.naming import may_name
 from narthex.flow.upstream.port import Channel
@@ -90,7 +91,15 @@ class Tasking(Exchange):
         check_speaks(call)
         self.handle = call.name or read_string(call.params, "taskId")
         self.about = self._opened(alone)
+        if self.front.cache is not None and self.about.tool:
+            self._may_change(self.about)
         return about_task(call, self.about, self.check, durable=self.lasting is not None)
+
+    def _may_change(self, task: Task) -> None:
+        """What a task has done since it was made, nobody has said: it may have changed what its tool may change."""
+        tool = self.front.fleet.planned(self.viewer, "tools", Target(task.server, task.tool, encode(task.tool)))
+        if tool is not None and tool.caching is not None:
+            self.recalling().goes(tool, {})
 
     def _was_offered(self, alone: tuple[str, ...]) -> bool:
         """Were tasks offered in `initialize`? That is answered before there is a session."""

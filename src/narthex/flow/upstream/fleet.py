@@ -223,7 +223,7 @@ class Fleet:
             self._rebuild(viewer, kind)
         target = view.index.targets.get(name)
         if kind == "resources" and (target is None or name.startswith(APP)):
-            return self._planned(viewer, find_resource(viewer.spec, _indexes(viewer), name))
+            return self.planned(viewer, "resources", find_resource(viewer.spec, _indexes(viewer), name))
         if kind == "skills" and target is None:
             return find_skill(viewer.spec, view.index, name)
         return target
@@ -254,7 +254,7 @@ class Fleet:
         view = await self._rechecked(viewer, kind, only)
         if kind == "resources":
             await self._beside(viewer, name)
-            target = self._planned(viewer, find_resource(spec, _indexes(viewer), name))
+            target = self.planned(viewer, "resources", find_resource(spec, _indexes(viewer), name))
         elif kind == "skills":
             self.check_skills(viewer, view, check.admission if check is not None else None)
             target = find_skill(spec, view.index, name) or self._only_with_skills(viewer, name)
@@ -275,11 +275,11 @@ class Fleet:
                     raise server.unavailable() if server is not None else UpstreamUnavailable(one.reason)
         return target
 
-    def _planned(self, viewer: Viewer, target: Target | None) -> Target | None:
-        """A resource with what the cache does for it, where it is in no list that would say so."""
+    def planned(self, viewer: Viewer, kind: Kind, target: Target | None) -> Target | None:
+        """A thing with what the cache does for calls of it, where no list has said so."""
         if self._plans is None or target is None or target.caching is not None:
             return target
-        plan = self._plans.of("resources", viewer.spec.name, target.server, target.name)
+        plan = self._plans.of(kind, viewer.spec.name, target.server, target.name)
         return target if plan is None else Target(target.server, target.name, target.name_json, caching=plan)
 
     async def _serves(self, viewer: Viewer, kind: Kind, server: str, check: Check | None) -> bool:

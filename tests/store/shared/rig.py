@@ -101,3 +101,13 @@ class Gateway:
         found = await self.counters.look(binding.places)
         assert found is not None
         return {place[3].rule.name: used for place, (used, _) in zip(binding.places, found, strict=True)}
+
+
+def uses_of(gateway: Gateway, at: int, amount: int) -> list[Use]:
+    """What its ledger would know, had Ada used so much of all that lasts."""
+    binding = gateway.limiter.binding(ADA, "default", "tools", "git", "log")
+    return [
+        Use(limit.counter, key, 0, at, at + 3_600_000_000, amount)
+        for _, _, key, limit in binding.places
+        if limit.lasting
+    ]

@@ -9,10 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from narthex.errors import BudgetExhausted, LimitsUnavailable, RateLimited
-from narthex.flow.limit.spending import Use
 from narthex.types import LimitRule, Principal, SharedSpec
 from tests.counterparts.keeper import Keeper
-from tests.store.shared.rig import ADA, Gateway, until
+from tests.store.shared.rig import ADA, Gateway, until, uses_of
 
 SECOND = 1_000_000
 MINUTE, HOUR = 60 * SECOND, 3600 * SECOND
@@ -123,11 +122,6 @@ def test_arguments_have_buckets_of_their_own(spec: SharedSpec) -> None:
                 await two.take(demand={"calls": 1}, arguments={"account": 1})
 
     asyncio.run(main())
-
-
-def uses_of(gateway: Gateway, at: int, amount: int) -> list[Use]:
-    binding = gateway.limiter.binding(ADA, "default", "tools", "git", "log")
-    return [Use(limit.counter, key, 0, at, at + HOUR, amount) for _, _, key, limit in binding.places if limit.lasting]
 
 
 def test_an_empty_server_is_told_what_lasts_once_for_each_ledger(spec: SharedSpec) -> None:

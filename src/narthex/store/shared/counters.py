@@ -308,7 +308,7 @@ class Counters:
         if len(self._owed) >= MOST_OWED:
             self._owed.popleft()
             self.lost += 1
-        self._owed.append(Ended(held, rows, self.time(), self._tell))
+        self._owed.append(Ended(held, rows, self.time(), self._stint, self._tell))
         self._soon_told()
 
     # --- requests
@@ -584,6 +584,7 @@ class Counters:
         self._connection = None
         if self._stint is not None:
             self._stint, self._hopeful = None, not self._late
+            self._away(why)
             self._unsure += self._sent
             for sent in self._sent:
                 for one in sent.entries:
@@ -591,7 +592,6 @@ class Counters:
                         self._decide(one)
             self._sent.clear()
             self._late = False
-            self._away(why)
         self._over.set()
 
     def _give_up(self) -> None:

@@ -133,10 +133,14 @@ Row = tuple[int, int, int]
 class Ended:
     """A call that has ended: what it has used, as far as the counters do not know it yet."""
 
-    __slots__ = ("_asked", "at", "held", "rows", "tell")
+    __slots__ = ("_asked", "at", "during", "held", "rows", "tell")
 
-    def __init__(self, held: Reservation, rows: Sequence[Row], at: int, tell: Callable[[Alert], None]) -> None:
+    def __init__(
+        self, held: Reservation, rows: Sequence[Row], at: int, during: Stint | None, tell: Callable[[Alert], None]
+    ) -> None:
         self.held = held
+        self.during = during
+        """The stint in which it has ended: what is held is told anew in each, and in later ones it is not held."""
         self.rows = rows
         self.at = at
         self.tell = tell
@@ -152,7 +156,7 @@ class Ended:
         for at, reserved, used in self.rows:
             algorithm, _, key, limit = held.places[at]
             if limit.rule.unit == "concurrent":
-                change = -reserved if before is stint else 0  # else it has gone with the name that held it
+                change = -reserved if self.during is stint else 0
             elif counted:
                 change = used - reserved
             else:  # nobody there knows of it, but for what was restored

@@ -92,6 +92,37 @@ def test_a_rotated_key_is_fetched_when_its_first_token_comes() -> None:
     run(work)
 
 
+def test_a_key_made_while_the_keys_are_asked_for_is_asked_for_once_more() -> None:
+    async def work(live: LiveIssuer, clock: FakeClock, fetch: Fetcher) -> None:
+        come, deliver = asyncio.Event(), asyncio.Event()
+
+        async def late(*arguments: Any, **more: Any) -> Any:
+            answer = await fetch.fetch(*arguments, **more)
+            come.set()
+            await deliver.wait()
+            return answer
+
+        one = issuer(live, clock, fetch)
+        await one.refresh()
+        live.keys.append(public("rsa2"))
+        one._fetch = late
+        assert one.may_ask("rsa2")
+        first = asyncio.ensure_future(one.seek("rsa2", "RS256"))
+        await come.wait()
+        live.keys.append(public("p256"))
+        assert one.may_ask("p256")
+        second = asyncio.ensure_future(one.seek("p256", "ES256"))
+        await asyncio.sleep(0)
+        deliver.set()
+        assert await first is not None
+        assert await second is not None
+        before = live.count("/keys")
+        assert await asyncio.gather(*(one.seek("never", "RS256") for _ in range(9))) == [None] * 9
+        assert live.count("/keys") == before + 2, "all who joined share the second asking too"
+
+    run(work)
+
+
 def test_a_key_that_is_gone_takes_with_it_what_it_had_signed() -> None:
     async def work(live: LiveIssuer, clock: FakeClock, fetch: Fetcher) -> None:
         one = issuer(live, clock, fetch)

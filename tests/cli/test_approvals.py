@@ -24,7 +24,7 @@ from tests.flow.policy.approvals.test_approval import WAITS
 CONFIG = "version: 1\nservers: {billing: {url: 'http://127.0.0.1:1/mcp'}}\n"
 EVIL = "\x1b[2J\u202eevil\nrow"
 PARAMS = {"name": "billing__refund", "arguments": {"amount": 500, "note": EVIL}}
-NOW = int(time.time())
+NOW, DAY = int(time.time()), 86_400
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def hold(id_: str, params: Any = PARAMS, **more: Any) -> Approval:
     state.mkdir(mode=0o700, exist_ok=True)
     sealed = Envelopes(load_keys(state, {}), os.urandom).seal(json.dumps(params), "default", f"approval {id_}")
     made = replace(
-        WAITS, id=id_, digest=os.urandom(32), params=sealed, asked_at=NOW, ends_at=NOW + 600, use_within=300, **more
+        WAITS, id=id_, digest=os.urandom(32), params=sealed, asked_at=NOW, ends_at=NOW + DAY, use_within=300, **more
     )
 
     async def main() -> None:

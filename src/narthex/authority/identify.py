@@ -299,7 +299,7 @@ class Identity:
         always: bool,
     ) -> Principal:
         if issuer.find(jwt.header.kid, jwt.header.alg) is None:
-            await issuer.refresh()
+            await issuer.seek(jwt.header.kid, jwt.header.alg)
         self._check_signature(jwt, issuer, rules)
         if always:
             await self.ask(issuer, token)

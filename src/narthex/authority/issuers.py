@@ -102,6 +102,19 @@ class Issuer:
             self._asking.add_done_callback(self._asked)
         await asyncio.shield(self._asking)
 
+    async def seek(self, kid: str | None, alg: str) -> Key | None:
+        """The key of a token that is not in memory. An asking that was under way may have been answered before the key
+        was made: then once more, if it is our turn.
+
+        Raises:
+            AuthorityUnavailable: The issuer does not answer, or not with keys.
+        """
+        joined = self._asking is not None
+        await self.refresh()
+        if joined and self.find(kid, alg) is None and self.may_ask(kid):
+            await self.refresh()
+        return self.find(kid, alg)
+
     def _asked(self, task: asyncio.Task[None]) -> None:
         self._asking = None
         if not task.cancelled():

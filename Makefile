@@ -100,6 +100,7 @@ bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; need
 	@$(BIN)/python bench/memory.py
 	@$(BIN)/python bench/startup.py
 	@$(BIN)/python bench/replay.py
+	@NARTHEX_COMPILE=0 $(BIN)/python bench/rego.py
 	@$(BIN)/python bench/hidden.py
 	@$(BIN)/python bench/journal.py
 	@$(BIN)/python bench/durable.py

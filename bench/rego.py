@@ -2,7 +2,7 @@
 
 `python bench/rego.py [--out FILE]`. The sample policy of `examples/policy` (its 50 lines), and one rule that allows.
 The least of many repeats; what blocks the loop is measured in CPU time of its thread, so that a busy machine does not
-count. In: nothing. Out: a table; with `--out` the same as JSON.
+count. Writes `bench/results/rego.json`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+
+from report import RESULTS, facts_line, figures_table, write_results
+from rig import facts
 
 from narthex.app import settle_memory
 from narthex.authority.bundles import read_path
@@ -135,12 +138,31 @@ async def main() -> dict[str, float]:
     return rows
 
 
+def figures(found: dict[str, float]) -> list[dict[str, object]]:
+    """What was measured, with the targets that there are."""
+    rows: list[dict[str, object]] = []
+    for name, words, target in (("simple", "a rule that allows", 30.0), ("sample", "a policy of 50 lines", 300.0)):
+        inline = found[f"{name}_inline_us"]
+        helper, remembered = found[f"{name}_helper_us"] - inline, found[f"{name}_remembered_us"]
+        rows += [
+            {"label": f"{words}, inline", "value": inline, "unit": "µs", "target": target},
+            {"label": f"{words}, in a helper: so much more", "value": helper, "unit": "µs", "target": 150.0},
+            {"label": f"{words}, remembered", "value": remembered, "unit": "µs", "target": 3.0},
+        ]
+    first, longest = found["first_s"], found["longest_ms"]
+    return [
+        *rows,
+        {"label": f"which of {TOOLS:,} tools are visible, the first time", "value": first, "unit": "s"},
+        {"label": "the longest that it keeps the loop from others, of CPU", "value": longest, "unit": "ms"},
+        {"label": "which are visible, once it is known", "value": found["again_us"], "unit": "µs"},
+        {"label": "memory of a helper", "value": found["helper_mb"], "unit": "MB"},
+    ]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS / "rego.json")
     out = parser.parse_args().out
-    found = asyncio.run(main())
-    for key, value in found.items():
-        print(f"{key:24} {value:10.1f}")
-    if out is not None:
-        out.write_text(json.dumps({key: round(value, 2) for key, value in found.items()}, indent=1) + "\n")
+    results = {"kind": "rego", "facts": facts(), "figures": figures(asyncio.run(main()))}
+    print(f"{facts_line(results)}\n\n{figures_table(results)}")
+    write_results(results, out)

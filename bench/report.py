@@ -123,6 +123,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("soak", "A soak", figures_table),
     ("startup", "Start", figures_table),
     ("replay", "Replay", figures_table),
+    ("rego", "A decision by Rego", figures_table),
     ("hidden", "Hidden or missing?", figures_table),
     ("journal", "The journal", figures_table),
     ("durable", "Durable calls", figures_table),

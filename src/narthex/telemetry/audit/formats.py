@@ -20,6 +20,7 @@ COLUMNS = (
     "time", "id", "event", "decision", "outcome", "reason", "tenant", "subject", "issuer", "client", "proof", "source",
     "endpoint", "server", "method", "name", "resource", "rule", "credential", "code", "bytes_in", "bytes_out",
     "seconds", "cost", "arguments_digest", "decision_id", "config", "seq", "hash",
+    "run", "trace",
 )  # fmt: skip
 
 
@@ -113,7 +114,8 @@ def ocsf(record: Record) -> str:
         "duration": _whole_ms(record.get("seconds")),
         "metadata": {
             "version": "1.9.0", "uid": _text(record, "id"), "sequence": record.get("seq"),
-            "tenant_uid": _text(record, "tenant"), "profiles": ["record_integrity", "security_control"],
+            "tenant_uid": _text(record, "tenant"), "correlation_uid": _text(record, "run") or _text(record, "trace"),
+            "profiles": ["record_integrity", "security_control"],
             "product": {"name": "Narthex", "vendor_name": "Narthex", "version": _text(record, "gateway")},
         },
         "action_id": {"allow": 1, "deny": 2}.get(_text(record, "decision"), 0),

@@ -45,6 +45,9 @@ def test_a_record() -> None:
     assert "narthex.reason" not in found, "what has no value is left out"
     assert json.loads(request([{**RECORD, "trace": "0af7651916cd43dd8448eb211c80319c"}], NOW))["resourceLogs"][0][
         "scopeLogs"][0]["logRecords"][0]["traceId"] == "0af7651916cd43dd8448eb211c80319c"  # fmt: skip
+    spanned = json.loads(request([{**RECORD, "span": "b7ad6b7169203331", "trace": "no trace"}], NOW))
+    log = spanned["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+    assert log["spanId"] == "b7ad6b7169203331" and "traceId" not in log
     (denied,) = decoded(request([{**RECORD, "decision": "deny"}], NOW))
     assert denied.severity_number == SeverityNumber.SEVERITY_NUMBER_WARN
 

@@ -28,7 +28,7 @@ INFO, WARN = (9, "INFO"), (13, "WARN")
 MOST_ANSWER = 64 * 1024
 MALFORMED = frozenset({400, 413, 422})
 """What is sent, and not who sends it or when, is at fault."""
-_TRACE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_TRACE, _SPAN = (re.compile(rf"[0-9a-f]{{{digits}}}", re.ASCII) for digits in (32, 16))
 
 
 def request(records: Sequence[Record], now_ns: int) -> bytes:
@@ -50,9 +50,10 @@ def log_record(record: Record, now_ns: int) -> dict[str, Any]:
         "body": {"stringValue": jsonl(record)},
         "attributes": list(_attributes({f"narthex.{name}": row.get(name) for name in COLUMNS})),
     }  # fmt: skip
-    trace = record.get("trace")
-    if isinstance(trace, str) and _TRACE.fullmatch(trace):
-        found["traceId"] = trace
+    for name, member, form in (("traceId", "trace", _TRACE), ("spanId", "span", _SPAN)):
+        value = record.get(member)
+        if isinstance(value, str) and form.fullmatch(value):
+            found[name] = value
     return found
 
 

@@ -27,7 +27,7 @@ from narthex.telemetry.audit.opening import opened as opened
 from narthex.telemetry.audit.removals import RETENTION, Removals
 from narthex.telemetry.audit.segments import CHECKPOINTS, SEGMENT, SIGN_RECORDS
 from narthex.telemetry.payloads.lines import Seals
-from narthex.telemetry.payloads.proving import MARKS, PayloadProof, Proved
+from narthex.telemetry.payloads.proving import ERASE, NOTES, PayloadProof, Proved
 
 MOST_UNSIGNED_S = 10.0
 """Seconds that the records behind the last checkpoint may span: ten times what is usual, for a disk that is slow."""
@@ -308,7 +308,7 @@ class _Walk:
                 return False
             if b'"event":"begin"' in line or b'"begin":' in line or b'"event":"close"' in line:
                 self._notice(seq, line)
-            if any(mark in line for mark in MARKS):
+            if NOTES in line or ERASE in line or RETENTION in line:
                 if RETENTION in line:
                     self._removals.notice(line)
                 if wrong := self._proof.take(line, name, number):

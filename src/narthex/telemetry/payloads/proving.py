@@ -19,8 +19,9 @@ from narthex.telemetry.audit.opening import UNREADABLE, opened
 from narthex.telemetry.payloads.lines import PAYLOADS, Note, Seals
 from narthex.telemetry.payloads.reading import LONGEST, Reader, files_in
 
-MARKS = (b'"payload":{', b'"event":"erase"', b'"event":"retention"')
-"""Of lines that are looked at."""
+NOTES = b'"payload":{'
+ERASE = b'"event":"erase"'
+"""With `RETENTION`, what stands in lines that are looked at."""
 MOST_PENDING = 1_000_000
 
 
@@ -70,7 +71,7 @@ class PayloadProof:
         self._until: dict[str, str] = {}
 
     def take(self, data: bytes, file: str, number: int) -> str:
-        """Look at a line that has one of the `MARKS`. Returns what is wrong with its payloads; empty: nothing."""
+        """Look at a line that has one of the marks. Returns what is wrong with its payloads; empty: nothing."""
         try:
             record: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
             if record.get("event") == "erase":

@@ -44,18 +44,28 @@ sizes = st.integers(0, 1 << 40)
     bytes_in=sizes,
     bytes_out=sizes,
     seconds=st.floats(0, 3600),
+    server=st.floats(0, 3600),
     at=st.floats(1.5e9, 2e9),
     name=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )
-def test_it_is_the_same_line(request: str, bytes_in: int, bytes_out: int, seconds: float, at: float, name: str) -> None:
+def test_it_is_the_same_line(
+    request: str, bytes_in: int, bytes_out: int, seconds: float, server: float, at: float, name: str
+) -> None:
     raw = request.encode(errors="replace")
     frames, check = Frames(os.urandom), checked(name=name)
-    first = replace(CALL, name=name, check=check, cost=(5, "USD"))
+    first = replace(CALL, name=name, check=check, cost=(5, "USD"), server_seconds=server)
     shortened(frames, first)
     digest = "sha256:" + "0" * 64
     first = replace(first, result_digest=digest)
     entry = replace(
-        first, request=raw, bytes_in=bytes_in, bytes_out=bytes_out, seconds=seconds, at=at, arguments_digest=digest
+        first,
+        request=raw,
+        bytes_in=bytes_in,
+        bytes_out=bytes_out,
+        seconds=seconds,
+        at=at,
+        arguments_digest=digest,
+        server_seconds=server and server / 3 + 1e-3,
     )
     short = frames.short(entry)
     assert short is not None

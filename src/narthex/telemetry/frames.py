@@ -22,7 +22,10 @@ MOST: Final = 4096
 """Frames that are kept, of a kilobyte or two each; when there are more, all begin anew, at most every so often."""
 RENEW_S: Final = 10.0
 FILLED: Final = frozenset(
-    {"request", "bytes_in", "bytes_out", "seconds", "arguments_digest", "result_digest", "trace", "at", "seq"}
+    {
+        *("request", "bytes_in", "bytes_out", "seconds", "server_seconds", "arguments_digest", "result_digest"),
+        *("trace", "at", "seq"),
+    }
 )
 """Members of an entry that a frame leaves open. All others are part of what it is found by: a member that is new makes
 records no less true, at most dearer."""
@@ -47,7 +50,9 @@ class Frame:
 class Short:
     """What differs in one record, for which nobody waits. `at`: seconds since 1970."""
 
-    __slots__ = ("_bytes_in", "_bytes_out", "_digest", "_frame", "_more", "_request", "_result", "_seconds", "at")
+    __slots__ = (
+        "_bytes_in", "_bytes_out", "_digest", "_frame", "_more", "_request", "_result", "_seconds", "_server", "at",
+    )  # fmt: skip
 
     def __init__(self, frame: Frame, entry: Entry) -> None:
         self._frame = frame
@@ -55,6 +60,7 @@ class Short:
         self._bytes_in = entry.bytes_in
         self._bytes_out = entry.bytes_out
         self._seconds = entry.seconds
+        self._server = entry.server_seconds
         self._digest = entry.arguments_digest
         self._result = entry.result_digest
         self._more = entry.trace
@@ -68,15 +74,16 @@ class Short:
         """The record, an object of JSON without line ends."""
         parts, request = self._frame.parts, self._request
         text = request if request.isdigit() else _encode(request.decode(errors="replace"))[1:-1]
-        last = parts[8]
+        last = parts[9]
         if self._more is not NO_TRACE:
             said = [one for one in self._more if one]
-            last += b"".join([one.encode() + part for one, part in zip(said, parts[9:], strict=True)])
+            last += b"".join([one.encode() + part for one, part in zip(said, parts[10:], strict=True)])
         return b"".join(
             (
                 parts[0], id_.encode(), parts[1], stamp(self.at).encode(), parts[2], b"%d" % self._bytes_in, parts[3],
-                b"%d" % self._bytes_out, parts[4], _encode(round(self._seconds, 6)), parts[5], text, parts[6],
-                self._digest.encode(), parts[7], self._result.encode(), last,
+                b"%d" % self._bytes_out, parts[4], _encode(round(self._seconds, 6)), parts[5],
+                _encode(round(self._server, 6)) if self._server > 0 else b"", parts[6], text, parts[7],
+                self._digest.encode(), parts[8], self._result.encode(), last,
             )
         )  # fmt: skip
 
@@ -108,7 +115,7 @@ class Frames:
             decision, target, kind = check.decision, check.target, check.kind
         place = (target.server, target.name) if target is not None else None
         shape = tuple(map(bool, entry.trace)) if entry.trace is not NO_TRACE else None
-        key = (id(entry.principal), id(decision), kind, place, shape, _common(entry))
+        key = (id(entry.principal), id(decision), kind, place, shape, entry.server_seconds > 0, _common(entry))
         known = self._known.get(key, self)
         if isinstance(known, Frame):
             return Short(known, entry)
@@ -125,20 +132,23 @@ class Frames:
     def _made(self, entry: Entry, of: tuple[Any, ...]) -> Frame | None:
         id_, request, arguments, result, trace, parent, span = (self._random(8).hex() for _ in range(7))
         place, above, told = (mark if one else "" for mark, one in zip((trace, parent, span), entry.trace, strict=True))
-        numbers = [1 << 62 | int.from_bytes(self._random(7), "big") for _ in range(3)]
+        numbers = [1 << 62 | int.from_bytes(self._random(7), "big") for _ in range(4)]
+        sent = entry.server_seconds > 0
         blank = msgspec.structs.replace(
             entry, bytes_in=numbers[0], bytes_out=numbers[1], seconds=numbers[2], request=request.encode(),
             arguments_digest=arguments, result_digest=result, trace=(place, above, told),
+            server_seconds=numbers[3] if sent else 0.0,
         )  # fmt: skip
         more = [one for one in (place, above, told) if one]
-        texts = (id_, stamp(entry.at), *map(str, numbers), request, arguments, result, *more)
+        server = str(numbers[3]) if sent else ""  # where there is none, nothing is filled in
+        texts = (id_, stamp(entry.at), *map(str, numbers[:3]), server, request, arguments, result, *more)
         parts: list[bytes] = []
         try:
             rest = line_of(blank, id_)
         except Exception:  # text that is no Unicode, say: it is said where the entry itself is written
             return None
         for text in texts:
-            before, found, rest = rest.partition(text.encode())
+            before, found, rest = rest.partition(text.encode()) if text else (b"", b"-", rest)
             if not found:
                 return None
             parts.append(before)

@@ -88,6 +88,11 @@ class Entry(msgspec.Struct):
     """Of the trace that it is part of: its id, the span that called, and the one that its server was told; each empty
     where there is none."""
     run: str = ""
+    server_seconds: float = 0.0
+    """From the call's being sent until its server had answered; 0: it was not sent."""
+    model: str = ""
+    prompt: str = ""
+    """These two are the client's words."""
     keep: KeptParts | None = None
     """What is kept of `arguments` and `answer`, the value of the answer's `result` or `error` in pieces, as it was
     relayed; None: nothing."""
@@ -161,6 +166,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     outcome: str = ""
     begin: int = 0
     """Number of the record that said that it begins."""
+    server_seconds: float | None = None
     server: str = ""
     name: str = ""
     reason: str = ""
@@ -195,6 +201,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     """The span that its server was told, where the call is sampled."""
     run: str = ""
     """Id of the run that the agent has said."""
+    model: str = ""
+    prompt: str = ""
+    """By the client's word: which model it calls for, and by which prompt."""
     payload: dict[str, Note] | None = None
     policy: Said | None = None
     shadow: Said | None = None
@@ -264,6 +273,9 @@ def line_of(entry: Entry, id_: str) -> bytes:
         parent=entry.trace[1],
         span=entry.trace[2],
         run=entry.run,
+        server_seconds=round(entry.server_seconds, 6) if entry.server_seconds > 0 else None,
+        model=entry.model,
+        prompt=entry.prompt,
         payload=entry.notes,
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),

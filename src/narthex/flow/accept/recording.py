@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
 
 _OK = OUTCOME["ok"]
+MODEL, PROMPT = "gen_ai.request.model", "gen_ai.prompt.name"
+"""Members of `_meta` by which a client says for which model it calls, and by which prompt (OpenTelemetry, GenAI)."""
 
 
 def entry_of(
@@ -98,6 +100,9 @@ def entry_of(
         result_digest=result_digest,
         trace=_trace_of(one),
         run=id_in(call.meta, one.front.metering.run_id) if call.meta else "",
+        server_seconds=(one.heard_at or one.began_at + seconds) - one.sent_at if one.sent_at else 0.0,
+        model=id_in(call.meta, MODEL) if call.meta else "",
+        prompt=id_in(call.meta, PROMPT) if call.meta else "",
         keep=keep,
         arguments=arguments if keep is not None else None,
         answer=pieces if keep is not None else (),

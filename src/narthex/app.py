@@ -33,6 +33,7 @@ from narthex.authority.files import mark_of
 from narthex.authority.subjects import Subjects
 from narthex.authority.upkeep import Upkeep
 from narthex.authority.webhook import Hook, Sender
+from narthex.config.changes import act_of_reload
 from narthex.config.compile import Overrides, endpoint_url
 from narthex.config.reload import Reloader, ReloadOutcome
 from narthex.config.values import is_loopback
@@ -60,6 +61,7 @@ from narthex.keys import load_keys
 from narthex.store.books import Books
 from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
+from narthex.telemetry.acts import ActEntry
 from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.audit.custodian import look_after
@@ -68,7 +70,8 @@ from narthex.telemetry.behaviour import Behaviour
 from narthex.telemetry.lag import Lag
 from narthex.telemetry.log import Logs, start_line
 from narthex.telemetry.otlp.outlet import Outlet
-from narthex.telemetry.payloads.using import use_payloads
+from narthex.telemetry.payloads.using import journal_of, use_payloads
+from narthex.telemetry.sign_ins import SignIns
 from narthex.types import Address, Principal, Snapshot, TlsFiles
 
 if TYPE_CHECKING:
@@ -104,7 +107,7 @@ class Gateway:
         path: Path | None = None,
         logs: Logs | None = None,
     ) -> None:
-        self.snapshot = snapshot
+        self.snapshot = self._reported = snapshot
         self.accounts = Accounts()
         self.draining = False
         self.ready = False
@@ -226,24 +229,16 @@ class Gateway:
 
     def _record(self, snapshot: Snapshot) -> None:
         """Record calls where the configuration says so. Raises ConfigError."""
-        before, folder = self.journal, Path(snapshot.audit_dir)
-        second = Path(snapshot.audit_checkpoints) if snapshot.audit_checkpoints else None
-        if before is not None and snapshot.audit_dir and (before.folder, before.second) == (folder, second):
-            before.blocks = snapshot.audit_blocks
-            use_payloads(before, snapshot, self._keys)
+        on_loop = asyncio.get_running_loop().call_soon_threadsafe
+        before, journal = self.journal, journal_of(self.journal, snapshot, self._keys, on_loop)
+        if journal is before:
             return
-        self.journal = None
-        if snapshot.audit_dir:
-            from narthex.telemetry.audit.checkpoints import load_signer  # signatures: only where they are needed
-            from narthex.telemetry.journal import Journal
-
-            on_loop = asyncio.get_running_loop().call_soon_threadsafe
-            signer, blocks = load_signer(Path(snapshot.state_dir)), snapshot.audit_blocks
-            self.journal = Journal(folder, signer, second=second, blocks=blocks, on_loop=on_loop)
-            use_payloads(self.journal, snapshot, self._keys)
-        journal = self.journal
+        self.journal = journal
         self.front.record = journal.add if journal is not None else None
         self.front.is_full = (lambda: journal.is_full) if journal is not None else bool
+        self.front.sign_ins = SignIns(journal.add_step, time.time) if journal is not None else None
+        if journal is not None and not self.ready:
+            journal.add_step(ActEntry("config", {"step": "started", "revision": snapshot.revision}))
         if before is not None:
             before.close()
 
@@ -372,6 +367,9 @@ class Gateway:
 
     def _report(self, outcome: ReloadOutcome) -> None:
         """Say what became of a reload; of a new configuration its warnings too, as at the start."""
+        before, self._reported = self._reported, self.snapshot
+        if self.journal is not None and outcome.status != "unchanged":
+            self.journal.add_step(ActEntry("config", act_of_reload(outcome, before, self.snapshot)))
         if outcome.status == "applied":
             _log.info("configuration %s applied (%s)", outcome.revision[:12], outcome.reason)
             for warning in self.snapshot.warnings:

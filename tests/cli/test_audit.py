@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from narthex.cli.audit_search import EVENTS
 from narthex.cli.main import cli
+from narthex.telemetry.acts import Event as ActEvent
 from narthex.telemetry.audit.checkpoints import load_signer
 from narthex.telemetry.audit.segments import Segments
 from narthex.telemetry.record import Event
@@ -154,4 +155,4 @@ def test_an_offset_is_counted(folder: Path) -> None:
 
 
 def test_every_event_can_be_asked_for() -> None:
-    assert set(EVENTS) == {*get_args(Event), "alert", "approval", "lost"}
+    assert set(EVENTS) == {*get_args(Event), *get_args(ActEvent), "alert", "approval", "lost"}

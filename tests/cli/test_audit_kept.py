@@ -372,3 +372,25 @@ def test_a_rotation_of_the_master_key_leaves_no_payload_behind(folder: Path) -> 
         found = CliRunner().invoke(cli, ["secrets", "rotate-key", "--keep", "0s", "--json"])
         assert found.exit_code == 0 and json.loads(found.stdout)["payloads"] == 2, found.output
         assert json.loads(run("verify", "--json").stdout)["payloads"]["here"] == 2
+
+
+# --- what is done at the terminal
+
+
+def test_keys_and_secrets_are_recorded_without_their_values(folder: Path) -> None:
+    def do(*words: str, text: str = "") -> None:
+        assert CliRunner().invoke(cli, [*words], input=text).exit_code == 0
+
+    do("keys", "create", "ci", "--role", "reader")
+    do("keys", "rotate", "ci")
+    do("keys", "revoke", "ci")
+    do("secrets", "set", "pat", text="PLANTED-value")
+    do("secrets", "rotate-key")
+    do("secrets", "remove", "pat")
+    acts = records(folder, "command")
+    assert [one["action"] for one in acts] == [
+        "keys.create", "keys.rotate", "keys.revoke", "secrets.set", "secrets.rotate-key", "secrets.remove",
+    ]  # fmt: skip
+    assert acts[0]["name"] == "ci" and acts[0]["roles"] == ["reader"] and acts[0]["by"].endswith("at the terminal")
+    assert not any(word in path.read_bytes() for path in folder.iterdir() for word in (b"nx_", b"PLANTED"))
+    look(folder)

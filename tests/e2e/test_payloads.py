@@ -161,6 +161,9 @@ def test_a_reload_changes_what_is_kept(start_gateway: StartGateway, server: Fake
     stop(gateway)
     said = [one.get("payload", {}).get("result", {}).get("kept") for one in records(gateway)]
     assert said == [None, "full", "redacted"]
+    acts = records(gateway, "config")
+    assert [one["step"] for one in acts] == ["started", "applied", "applied"]
+    assert acts[1]["changes"] == ["audit.payloads"] and acts[1]["before"] == acts[0]["revision"]
     assert [one.state for one in Reader(gateway.folder / "audit").of(records(gateway)[2])] == ["sealed", "sealed"]
 
 

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 SEARCHED = 100
 """Records that a search shows, unless told otherwise."""
-EVENTS = ("call", "begin", "refused", "admin", "approval", "alert", "lost")
+EVENTS = (
+    "call", "begin", "refused", "admin", "approval", "alert", "lost", "config", "signin", "command", "erase", "hold",
+    "retention",
+)  # fmt: skip
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 

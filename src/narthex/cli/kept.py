@@ -119,3 +119,24 @@ def who_sits() -> str:
         return f"{pwd.getpwuid(os.geteuid()).pw_name} at the terminal"
     except KeyError:
         return f"user {os.geteuid()} at the terminal"
+
+
+def record_act(config: Path, action: str, **particulars: Any) -> None:
+    """Record what was done at the terminal, where this configuration records. Raises ClickException: it cannot."""
+    import os
+
+    from narthex.config.compile import load_snapshot
+    from narthex.errors import ConfigError
+    from narthex.telemetry.audit.by_hand import record_by_hand
+
+    try:
+        snapshot = load_snapshot(config, env=os.environ)
+    except ConfigError:  # keys and secrets are mended before the rest is
+        return
+    if not snapshot.audit_dir:
+        return
+    try:
+        act = {"action": action, "by": who_sits(), **particulars}
+        record_by_hand(Path(snapshot.audit_dir), Path(snapshot.state_dir), [("command", act)])
+    except OSError as error:
+        raise click.ClickException(f"it was done, and cannot be recorded: {error}") from None

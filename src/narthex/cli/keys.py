@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from narthex.cli.kept import Duration, config_option, find_file, json_option, on_store, say, stamp, table, when
+from narthex.cli.kept import (
+    Duration,
+    config_option,
+    find_file,
+    json_option,
+    on_store,
+    record_act,
+    say,
+    stamp,
+    table,
+    when,
+)
 
 if TYPE_CHECKING:
     from narthex.store.port import ApiKey, Store
@@ -90,6 +101,8 @@ def create(
         click.echo(f"{name} has a key already; `narthex keys rotate {name}` replaces it", err=True)
         ctx.exit(1)
     _show_new({"id": row.id, "name": name, "key": new}, as_json, ends=row.expires_at)
+    said = {"name": name, "tenant": tenant, "roles": list(row.roles), "scopes": list(row.scopes)}
+    record_act(find_file(ctx, config), "keys.create", ids=[row.id], **said)
 
 
 @keys.command("list")
@@ -149,6 +162,7 @@ def revoke(ctx: click.Context, which: str, tenant: str, config: Path | None, as_
         say({"revoked": ids})
     else:
         click.echo(f"revoked: {', '.join(ids)}; a running gateway refuses it within two seconds")
+    record_act(find_file(ctx, config), "keys.revoke", ids=ids)
 
 
 @keys.command()
@@ -189,6 +203,7 @@ def rotate(
     _show_new(document, as_json, ends=row.expires_at)
     if not as_json:
         click.echo(f"the old one ({', '.join(replaced)}) works until {when(now + int(grace))} UTC", err=True)
+    record_act(find_file(ctx, config), "keys.rotate", ids=[row.id], replaces=replaced, name=row.name, tenant=row.tenant)
 
 
 def _new_key(

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from narthex.cli.kept import Duration, config_option, find_file, json_option, on_store, say, stamp, table, when
+from narthex.cli.kept import (
+    Duration,
+    config_option,
+    find_file,
+    json_option,
+    on_store,
+    record_act,
+    say,
+    stamp,
+    table,
+    when,
+)
 
 if TYPE_CHECKING:
     from narthex.authority.envelope import Envelopes
@@ -87,6 +98,7 @@ def set_(ctx: click.Context, name: str, config: Path | None, as_json: bool) -> N
         click.echo(f"{name} is kept; a credential refers to it as ${{secret:{name}}}", err=True)
     if os.environ.get("NARTHEX_KEY") is None and not as_json:
         click.echo(f"sealed with {places.state_dir / 'narthex.key'}: keep a copy of that file elsewhere", err=True)
+    record_act(find_file(ctx, config), "secrets.set", name=name)
 
 
 @secrets.command("list")
@@ -143,6 +155,7 @@ def remove(ctx: click.Context, name: str, config: Path | None, as_json: bool) ->
         say({"removed": name})
     else:
         click.echo(f"{name} is removed; a running gateway forgets it within two seconds", err=True)
+    record_act(find_file(ctx, config), "secrets.remove", name=name)
 
 
 @secrets.command("rotate-key")
@@ -201,6 +214,7 @@ def rotate_key(ctx: click.Context, keep: float, config: Path | None, as_json: bo
         if keep < STEP_S:  # only now: had this ended half-way, the old key would still be there to go on with
             end_old_keys(places.state_dir, now=now, keep_s=keep)
     current = Envelopes(_keys(places), os.urandom).current
+    record_act(find_file(ctx, config), "secrets.rotate-key", key=current, secrets=count, payloads=payloads)
     if as_json:
         say({"key": current, "secrets": count, "payloads": payloads})
     else:

@@ -75,6 +75,7 @@ from narthex.telemetry.behaviour import Behaviour
 from narthex.telemetry.log import Logs
 from narthex.telemetry.payloads.rules import Rules, keeps_payloads
 from narthex.telemetry.record import Entry
+from narthex.telemetry.sign_ins import SignIns
 from narthex.telemetry.tally import Tally
 from narthex.telemetry.traces import Tracer
 from narthex.types import LOCAL, Call, EndpointSpec, Era, Principal, ServerSpec, Snapshot
@@ -124,6 +125,8 @@ class Front:
         self.handles = handles
         self.record: Callable[[Entry], None] | None = None
         """Takes the record of each call; None where none is asked for."""
+        self.sign_ins: SignIns | None = None
+        """Records who has proved who they are, and who could not; None where nothing is recorded."""
         self.is_full: Callable[[], bool] = bool
         """Is there no room for another record?"""
         self.approvals: Keeper | None = None
@@ -269,9 +272,17 @@ class Front:
             self.turn_away(connection, request, endpoint, path, error)
             return
         if isinstance(found, Principal):
-            self.serve(connection, request, endpoint, found)
+            self.let_in(connection, request, endpoint, found)
         else:
             gate.wait(self, connection, request, endpoint, path, found)
+
+    def let_in(
+        self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal
+    ) -> None:
+        """Serve somebody whose credential was not known before."""
+        if self.sign_ins is not None:
+            self.sign_ins.succeeded(principal, endpoint.name, connection.peer[0])
+        self.serve(connection, request, endpoint, principal)
 
     def turn_away(
         self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, path: bytes, error: Exception
@@ -282,6 +293,8 @@ class Front:
             self.failed(connection, error, "modern")
             return
         _log.debug("not let in: %s %s", error.public, error.detail)
+        if self.sign_ins is not None and b"authorization" in request.headers:
+            self.sign_ins.refused(error, endpoint.name, connection.peer[0])
         if not error.scopes:
             error.scopes = endpoint.base_scopes
         self.refuse(connection, None, error, "modern", gate.metadata_url(connection, request, path))

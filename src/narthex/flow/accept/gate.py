@@ -199,7 +199,7 @@ class Identifying:
         if front.gate is not self._gate:
             front.handle(connection, self._request)
         elif error is None:
-            front.serve(connection, self._request, self._endpoint, task.result())
+            front.let_in(connection, self._request, self._endpoint, task.result())
         elif isinstance(error, Exception):
             front.turn_away(connection, self._request, self._endpoint, self._path, error)
 

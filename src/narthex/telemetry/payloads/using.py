@@ -1,13 +1,15 @@
-"""A journal keeps payloads as a configuration says, from its start on or from a reload on.
+"""The journal of a gateway, and what it keeps: as the configuration says, from the start on or from a reload on.
 
-In: a journal, the configuration, the master keys. Cases: `tests/e2e/test_payloads.py`.
+In: the journal that there is, the configuration, the master keys. Out: the one that takes records from now on.
+Cases: `tests/e2e/test_payloads.py`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from narthex.telemetry.payloads.rules import keeps_payloads
 
@@ -15,6 +17,31 @@ if TYPE_CHECKING:
     from narthex.flow.codec.seal import MasterKey
     from narthex.telemetry.journal import Journal
     from narthex.types import Snapshot
+
+
+def journal_of(
+    before: Journal | None, snapshot: Snapshot, keys: Sequence[MasterKey], on_loop: Callable[..., Any]
+) -> Journal | None:
+    """The one before, where it writes to the same places; else another one, or None: nothing is recorded.
+
+    Raises:
+        ConfigError: Its folder cannot be written, or its key not read.
+    """
+    folder = Path(snapshot.audit_dir)
+    second = Path(snapshot.audit_checkpoints) if snapshot.audit_checkpoints else None
+    if before is not None and snapshot.audit_dir and (before.folder, before.second) == (folder, second):
+        before.blocks = snapshot.audit_blocks
+        use_payloads(before, snapshot, keys)
+        return before
+    if not snapshot.audit_dir:
+        return None
+    from narthex.telemetry.audit.checkpoints import load_signer  # signatures: only where they are needed
+    from narthex.telemetry.journal import Journal
+
+    signer = load_signer(Path(snapshot.state_dir))
+    journal = Journal(folder, signer, second=second, blocks=snapshot.audit_blocks, on_loop=on_loop)
+    use_payloads(journal, snapshot, keys)
+    return journal
 
 
 def use_payloads(journal: Journal, snapshot: Snapshot, keys: Sequence[MasterKey]) -> None:

@@ -12,6 +12,18 @@ from narthex.flow.codec.jsonrpc import Incoming, Raw
 from narthex.flow.policy.engines.obligations import BadObligation, Duties, read, rewritten
 
 
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def test_a_patch_as_deep_as_it_may_be_is_applied() -> None:
+    (patch,) = read({"rewrite": nested(64)})
+    assert rewritten({}, patch.value) == nested(64)
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
@@ -24,6 +36,7 @@ from narthex.flow.policy.engines.obligations import BadObligation, Duties, read,
         ("max_results", -1),
         ("max_results", True),
         ("rewrite", []),
+        ("rewrite", nested(65)),
         ("step_up_scope", ""),
         ("step_up_scope", [""]),
         ("cache_ttl_s", -1),

@@ -75,7 +75,12 @@ def _seconds(value: Any) -> Any:
 def _map(value: Any) -> Any:
     if not isinstance(value, dict):
         raise BadObligation("wants an object")
-    return value
+    level: list[Any] = [value]
+    for _ in range(MOST_STEPS + 1):
+        level = [inner for one in level if isinstance(one, dict) for inner in one.values()]
+        if not level:
+            return value
+    raise BadObligation(f"wants at most {MOST_STEPS} objects in each other")  # it is applied by recursion
 
 
 def _log(value: Any) -> Any:

@@ -53,10 +53,10 @@ def read(value: Any) -> tuple[str, str, str]:
             "max_results: wants a whole number",
         ),
         (
-            {"allow": True, "obligations": {"log": "full"}},
+            {"allow": True, "obligations": {"log": "loud"}},
             "deny",
             "bad_policy_result",
-            "log: wants meta or none",
+            "log: wants full, redacted, meta or none",
         ),
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -146,3 +147,24 @@ def test_records_are_sent_and_a_new_secret_is_taken_up(tmp_path: Path) -> None:
 
         run(given, goes_on)
         assert len(server.messages) == 33, "where the process before has stopped"
+
+
+def test_a_receiver_that_takes_nothing_holds_up_itself_alone(tmp_path: Path) -> None:
+    write(tmp_path / "audit", 3_000)
+    cert, go = make_certificate(tmp_path, "siem"), threading.Event()
+    stuck, well = SyslogServer(cert, reading=lambda size: go.wait(60)), SyslogServer(cert)
+    sinks = [
+        SinkSpec(name, f"syslog+tls://127.0.0.1:{server.port}", ca=cert[0])
+        for name, server in (("stuck", stuck), ("well", well))
+    ]
+
+    async def work(keeper: Keeper) -> None:
+        found = await answered(keeper, lambda answer: any(one.sent == 3_000 for one in answer.exports))
+        assert {one.name: one.sent for one in found.exports} == {"stuck": 0, "well": 3_000}
+        assert len(found.records) == 500, "and it searches meanwhile"
+        go.set()
+        await answered(keeper, lambda answer: all(one.sent == 3_000 for one in answer.exports), Question())
+
+    with closing(stuck, well):
+        run(lambda: task(tmp_path, *sinks), work)
+        assert len(stuck.messages) == len(well.messages) == 3_000

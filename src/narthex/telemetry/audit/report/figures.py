@@ -245,6 +245,7 @@ def _integrity(ask: Questions, found: Report, given: bool, config: str) -> Secti
             replace(ask.figure("records lost, in this period", event="lost"), value=f"{lost:,}", bad=lost > 0),
         ),
         (
+            ask.grouped("Records by kind", {"kind": "event"}),
             Table("Faults", ("what", "file", "line", "found"), faults, command,
                   max(0, found.fault_count - len(faults))),
             Table("Chains", ("chain", "first", "last", "signed up to", "whole"), chains[:MOST_ROWS], command,

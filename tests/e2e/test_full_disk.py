@@ -1,0 +1,64 @@
+"""A disk that takes no more records: calls are refused, or go on, as the configuration says; and it is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from narthex.telemetry.audit.checkpoints import read_keys
+from narthex.telemetry.audit.verify import verify
+from narthex.testing import FakeServer
+from tests.conftest import StartGateway
+from tests.e2e.harness import ROOT, Gateway
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="how large a file may be is bounded by the kernel"),
+]
+TOOLS = [{"name": "echo", "inputSchema": {"type": "object"}}]
+HOOK = "import resource as r\nr.setrlimit(r.RLIMIT_FSIZE, (40_000, r.getrlimit(r.RLIMIT_FSIZE)[1]))\n"
+ENOUGH = 80
+"""Calls, of two records each, of which the file takes a part."""
+
+
+def gateway_on(start: StartGateway, server: FakeServer, tmp_path: Path, **audit: Any) -> Gateway:
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
+    config = {"version": 1, "servers": {"one": {"url": server.url}}, "audit": {"dir": "audit", **audit}}
+    return start(config, env={"PYTHONPATH": os.pathsep.join((str(tmp_path / "hook"), str(ROOT / "src")))})
+
+
+def answers(gateway: Gateway) -> list[Any]:
+    client = gateway.client()
+    return [client.post("tools/call", {"name": "one__echo", "arguments": {"n": n}}).json for n in range(ENOUGH)]
+
+
+@pytest.mark.parametrize("payloads", [[], [{"keep": "full"}]], ids=["records", "payloads"])
+def test_a_durable_call_that_cannot_be_recorded_is_refused(
+    start_gateway: StartGateway, tmp_path: Path, payloads: list[Any]
+) -> None:
+    with FakeServer(tools=TOOLS) as server:
+        gateway = gateway_on(start_gateway, server, tmp_path, durable="all", payloads=payloads)
+        found = answers(gateway)
+        errors = [one["error"] for one in found if "error" in one]
+        assert errors and "result" in found[0] and "error" in found[-1], "from some call on all are refused"
+        assert {(one["code"], one["data"]["reason"]) for one in errors} == {(-31009, "audit_unavailable")}
+        reached = sum(one.method == "tools/call" for one in server.asked)
+        assert reached <= len(found) - len(errors) + 1, "of what cannot be recorded nothing is sent"
+        ready = gateway.ready()
+        assert ready.status == 503 and "journal_unavailable" in ready.body.decode()
+        assert "cannot be written" in gateway.log()
+        gateway.kill()
+    folder = gateway.folder / "audit"
+    assert not verify(folder, read_keys(folder.glob("audit-*.pub"))).faults
+
+
+def test_where_it_is_to_go_on_it_goes_on_and_says_so(start_gateway: StartGateway, tmp_path: Path) -> None:
+    with FakeServer(tools=TOOLS) as server:
+        gateway = gateway_on(start_gateway, server, tmp_path, durable="all", on_failure="degrade")
+        assert all("result" in one for one in answers(gateway))
+        assert gateway.ready().status == 503 and "calls go on" in gateway.log()

@@ -701,8 +701,8 @@ def test_what_a_server_says_makes_nothing_last_longer_or_reach_further(shared: b
             for late, number in ((0, "1"), (9, "1"), (2, "2")):
                 gateway.pass_time(late)
                 assert (await client.modern("tools/call", GET)).text == number
-            key = next(iter(gateway.front.cache.shelves)).key
-            assert key[0] is shared, "`public` makes nothing shared"
+            _, who, *_ = next(iter(gateway.front.cache.shelves)).key
+            assert (who == ("default", "")) is shared, "`public` makes nothing shared"
 
     run(main)
 

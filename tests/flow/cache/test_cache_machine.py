@@ -74,7 +74,7 @@ class CacheMachine(RuleBasedStateMachine):
         params = {"name": Raw(b'"get"'), "arguments": Raw(raw)}
         meta = {"io.modelcontextprotocol/clientCapabilities": Raw(b"{}")}
         call = Call("tools/call", params, meta, b"1", "modern", "2026-07-28", WHO[who], "default")
-        one = wanted(GET, call, params, (WHO[who].tenant, "", *WHO[who].key[1:]))
+        one = wanted(GET, call, params, (WHO[who].tenant, "", *WHO[who].key[1:]), self.cache.audiences)
         assert one is not None
         since = self.version(who, id_)
         kept = self.cache.shelves.get(one.key, self.now)

@@ -88,7 +88,7 @@ def test_the_first_rule_that_covers_it_counts() -> None:
 def test_another_definition_is_another_plan() -> None:
     some = plans(MARKED)
     before, after = some.of("tools", "d", "one", "get", tool()), some.of("tools", "d", "one", "get", HARMLESS)
-    assert before is not None and after is not None and before.definition != after.definition
+    assert before is not None and after is not None and before.place != after.place
 
 
 def test_where_the_callers_own_token_is_shown_nothing_is_shared() -> None:

@@ -11,18 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from narthex.flow.cache.plans import Plan
-from narthex.flow.cache.requests import MOST_ARGUMENTS, Wanted, canonical_arguments, wanted
+from narthex.flow.cache.plans import Plan, Plans
+from narthex.flow.cache.requests import MOST_ARGUMENTS, Audiences, Wanted, canonical_arguments, wanted
 from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_VERSION
-from narthex.types import LOCAL, CacheRule, Call, Principal
+from narthex.types import LOCAL, CacheRule, CacheSpec, Call, Principal
 
 RULE = CacheRule("r", 60.0, tools=("*",))
 ADA = Principal("t", "iss", "ada", "agent", scopes=frozenset({"read"}), method="jwt")
 CAPABILITIES = {META_CAPABILITIES: Raw(b"{}"), META_VERSION: Raw(b'"2026-07-28"')}
 
 
-def plan(shared: bool = False, name: str = "get", definition: bytes = b"d", server: str = "one") -> Plan:
-    return Plan("tools", server, name, RULE, definition, (), (), shared=shared)
+AUDIENCES = Audiences()
+
+
+def plan(
+    shared: bool = False, name: str = "get", listed: bytes = b"{}", server: str = "one", at: str = "default"
+) -> Plan:
+    rule = RULE if not shared else msgspec.structs.replace(RULE, shared=True)
+    found = Plans(CacheSpec((rule,)), {}).of("tools", at, server, name, Raw(listed))
+    assert found is not None
+    return found
 
 
 def asked(
@@ -33,7 +41,8 @@ def asked(
     given = {"name": Raw(b'"get"'), **({} if arguments is None else {"arguments": Raw(arguments)}), **(more or {})}
     seen = {**CAPABILITIES, **{key: Raw(json.dumps(value).encode()) for key, value in (meta or {}).items()}}
     call = Call("tools/call", given, seen, b"1", "modern", "2026-07-28", who, endpoint, "one__get", None, log_level)
-    return wanted(by or plan(), call, given, scope or (who.tenant, "account", *who.key[1:]))
+    scope = scope or (who.tenant, "account", *who.key[1:])
+    return wanted(by or plan(at=endpoint), call, given, scope, AUDIENCES)
 
 
 def key(*args: Any, **settings: Any) -> Any:
@@ -71,7 +80,7 @@ SAME = key()
         pytest.param({"who": msgspec.structs.replace(ADA, expires_at=9.0)}, True, id="a renewed token"),
         pytest.param({"scope": ("t", "another account", *ADA.key[1:])}, False, id="another account with the server"),
         pytest.param({"scope": ("t", "account", *ADA.key[1:], "session", "0")}, False, id="another session there"),
-        pytest.param({"by": plan(definition=b"e")}, False, id="another definition of the tool"),
+        pytest.param({"by": plan(listed=b"[]")}, False, id="another definition of the tool"),
         pytest.param({"by": plan(name="put")}, False, id="another tool"),
         pytest.param({"by": plan(server="two")}, False, id="another server"),
         pytest.param({"endpoint": "other"}, False, id="another endpoint"),

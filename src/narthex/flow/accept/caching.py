@@ -97,7 +97,8 @@ class Caching:
         self._plan, self._target, self._params = plan, target, params
         if not plain or plan.rule is None or self._is_its_own():
             return "none", params
-        found = wanted(plan, call, params, one.viewer.scopes[target.server], self._cache.passes)
+        cache, scope = self._cache, one.viewer.scopes[target.server]
+        found = wanted(plan, call, params, scope, cache.audiences, cache.passes)
         if found is None:
             return "none", params
         self._wanted, self._params = found, found.params

@@ -13,7 +13,7 @@ import msgspec
 
 from narthex.flow.cache.flights import Flight, Flights
 from narthex.flow.cache.lots import Lots
-from narthex.flow.cache.requests import PASSES, Wanted
+from narthex.flow.cache.requests import PASSES, Audiences, Wanted
 from narthex.flow.cache.results import Result, terms_of
 from narthex.flow.cache.shelves import Kept, Marks, Shelves
 from narthex.flow.route.names import canonical
@@ -63,6 +63,7 @@ class Cache:
     def __init__(self, spec: CacheSpec, counts: Counts) -> None:
         self.spec: Final = spec
         self.counts: Final = counts
+        self.audiences: Final = Audiences()
         self.passes: Set[str] = PASSES
         """Members of `_meta` that change no answer."""
         self.lots: Final = Lots()

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from narthex.flow.cache.marks import Mark, marks_in
-from narthex.flow.codec.jsonrpc import BAD_JSON, Raw
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, encode
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
 from narthex.types import CacheRule, CacheSpec, ClearRule, Kind, ServerSpec, TokenCredential
@@ -80,12 +80,12 @@ class Clear:
 class Plan:
     """What the cache does for calls of one listed thing.
 
-    `rule`: its answers are kept by this one; None: they are not. `shared`: for several callers. `definition`: a digest
-    of the thing as listed: what is listed otherwise is something else. `clears`: rules that end its kept answers;
-    `ends`: those by which a call of it ends others'.
+    `rule`: its answers are kept by this one; None: they are not. `shared`: for several callers. `place`: a digest of
+    what it is and where, as listed: what is listed otherwise is something else. `clears`: rules that end its kept
+    answers; `ends`: those by which a call of it ends others'.
     """
 
-    __slots__ = ("clears", "definition", "ends", "kind", "name", "rule", "server", "shared")
+    __slots__ = ("clears", "ends", "kind", "name", "place", "rule", "server", "shared")
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Plan:
         server: str,
         name: str,
         rule: CacheRule | None,
-        definition: bytes,
+        place: bytes,
         clears: tuple[Clear, ...],
         ends: tuple[Clear, ...],
         *,
@@ -103,7 +103,7 @@ class Plan:
         self.server: Final = server
         self.name: Final = name
         self.rule: Final = rule
-        self.definition: Final = definition
+        self.place: Final = place
         self.clears: Final = clears
         self.ends: Final = ends
         self.shared: Final = shared
@@ -141,9 +141,10 @@ class Plans:
         if rule is None:
             return Plan(kind, server, name, None, b"", (), ends, shared=False) if ends else None
         clears = tuple(one for one in self._clears if one.covers[kind](full))
-        definition = sha256(listed).digest() if listed is not None and kind != "resources" else b""
+        definition = sha256(listed).hexdigest() if listed is not None and kind != "resources" else ""
         shared = rule.shared and server not in self._own
-        return Plan(kind, server, name, rule, definition, clears, ends, shared=shared)
+        place = sha256(encode([kind, endpoint, server, name, definition, shared])).digest()
+        return Plan(kind, server, name, rule, place, clears, ends, shared=shared)
 
     def _fits(
         self, rule: CacheRule, covers: Matches, kind: Kind, endpoint: str, full: str, server: str, listed: Raw | None

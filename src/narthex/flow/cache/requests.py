@@ -21,12 +21,13 @@ from narthex.errors import GatewayError
 from narthex.flow.cache.plans import Plan
 from narthex.flow.codec.bridge import client_capabilities
 from narthex.flow.codec.crowds import refuse_crowd
-from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap
+from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
 from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_VERSION
 from narthex.types import Call, Principal
 
 MOST_ARGUMENTS: Final = 64 * 1024
 """Bytes. Larger ones are hardly ever asked for twice, and take long to be looked at."""
+MOST_AUDIENCES: Final = 8192
 SHORT: Final = 512
 """Bytes of arguments that stand in a key as they are: to compare them takes less time than to find a digest."""
 _PLAIN: Final[dict[str, frozenset[str]]] = {
@@ -79,7 +80,40 @@ def canonical_arguments(raw: Raw) -> bytes | None:
         return None
 
 
-def wanted(plan: Plan, call: Call, params: RawMap, scope: tuple[str, ...], passes: Set[str] = PASSES) -> Wanted | None:
+class Audiences:
+    """Whose an answer is, in one piece: worked out once for each caller that comes again and again."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, tuple[str, ...]], tuple[Principal, bytes]] = {}
+
+    def of(self, principal: Principal, scope: tuple[str, ...]) -> bytes:
+        """A digest of the principal with all that its proof says it may, so that of one who may more or less than
+        before nothing is kept; and of who shares its session with the server, by which account."""
+        place = (id(principal), scope)  # a verified token gives the same object each time
+        known = self._known.get(place)
+        if known is not None and known[0] is principal:
+            return known[1]
+        rights = [
+            *principal.key, principal.roles, principal.groups, sorted(principal.scopes), principal.kind,
+            principal.actors, principal.method,
+        ]  # fmt: skip
+        made = sha256(encode([scope, rights])).digest()
+        if len(self._known) >= MOST_AUDIENCES:
+            del self._known[next(iter(self._known))]
+        self._known[place] = (principal, made)
+        return made
+
+
+def wanted(
+    plan: Plan,
+    call: Call,
+    params: RawMap,
+    scope: tuple[str, ...],
+    audiences: Audiences,
+    passes: Set[str] = PASSES,
+) -> Wanted | None:
     """The key of a call; None where its answer is its own.
 
     Args:
@@ -87,10 +121,15 @@ def wanted(plan: Plan, call: Call, params: RawMap, scope: tuple[str, ...], passe
         scope: Who shares the session with the server: its tenant and account first.
         passes: Members of `_meta` that change no answer.
     """
-    if plan.rule is None or not _PLAIN[call.method].issuperset(params) or call.log_level:
+    if plan.rule is None or call.log_level:
         return None
-    if not call.meta.keys() <= passes:
-        return None
+    plain = _PLAIN[call.method]
+    for name in params:
+        if name not in plain:
+            return None
+    for name in call.meta:
+        if name not in passes:
+            return None
     said = b""
     if "arguments" in params:
         text = canonical_arguments(params["arguments"])
@@ -98,17 +137,6 @@ def wanted(plan: Plan, call: Call, params: RawMap, scope: tuple[str, ...], passe
             return None
         params = {**params, "arguments": Raw(text)}
         said = text if len(text) <= SHORT else sha256(text).digest()
-    tenant, account = scope[:2]
-    who: tuple[Hashable, ...] = (tenant, account) if plan.shared else (*scope, *rights_of(call.principal))
-    able = bytes(client_capabilities(call))
-    key = (plan.shared, who, call.endpoint, plan.server, call.method, plan.name, plan.definition, said, able)
-    return Wanted(plan, key, params, tenant, call.endpoint)
-
-
-def rights_of(principal: Principal) -> tuple[Hashable, ...]:
-    """Whose answer it is: the principal with all that its proof says it may, so that of one who may more or less than
-    before nothing is kept."""
-    return (
-        *principal.key, principal.roles, principal.groups, principal.scopes, principal.kind, principal.actors,
-        principal.method,
-    )  # fmt: skip
+    who: Hashable = scope[:2] if plan.shared else audiences.of(call.principal, scope)
+    key = (plan.place, who, said, bytes(client_capabilities(call)))
+    return Wanted(plan, key, params, scope[0], call.endpoint)

@@ -77,7 +77,6 @@ MODULES = (
     "flow.identity.verified",
     "flow.limit.algorithms",
     "flow.limit.limiter",
-    "flow.limit.reserving",
     "flow.outbox",
     "flow.policy.admission",
     "flow.policy.admissions",

@@ -158,11 +158,23 @@ def test_steps_take_a_call_apart(tmp_path: Path) -> None:
     for era in ("modern", "legacy"):
         out = tmp_path / f"{era}.json"
         command = [sys.executable, str(BENCH / "steps.py"), "--era", era, "--repeats", "1", "--out", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
         said = json.loads(out.read_text())
         assert {line["room"] for line in said["steps"]} == {"accept", "codec", "walk", "upstream", "telemetry"}
         assert {"route", "codec"} <= {line["room"] for line in said["alone"]}
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@linux_with_two_cores
+def test_what_governs_a_call_is_told_apart(tmp_path: Path) -> None:
+    out = tmp_path / "governing.json"
+    command = [sys.executable, str(BENCH / "governing.py"), "--rounds", "5", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())["figures"]
+    assert len(figures) == 10 and all(line["value"] > 0 for line in figures)
 
 
 @pytest.mark.e2e

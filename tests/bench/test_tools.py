@@ -142,7 +142,7 @@ def test_growth_compares_the_last_fifth_with_the_second(bench: dict[str, ModuleT
 def test_run_measures_and_every_answer_is_right(tmp_path: Path) -> None:
     out = tmp_path / "calls.json"
     command = [sys.executable, str(BENCH / "run.py"), "--only", "call", "--rounds", "1", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     rows = {row["key"]: row for row in json.loads(out.read_text())["rows"]}
     bridged = {"bridge", "bridge-up", "pipe-bridge", "pipe-bridge-up"}
@@ -158,7 +158,7 @@ def test_steps_take_a_call_apart(tmp_path: Path) -> None:
     for era in ("modern", "legacy"):
         out = tmp_path / f"{era}.json"
         command = [sys.executable, str(BENCH / "steps.py"), "--era", era, "--repeats", "1", "--out", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         said = json.loads(out.read_text())
         assert {line["room"] for line in said["steps"]} == {"accept", "codec", "walk", "upstream", "telemetry"}
@@ -168,23 +168,11 @@ def test_steps_take_a_call_apart(tmp_path: Path) -> None:
 @pytest.mark.e2e
 @pytest.mark.slow
 @linux_with_two_cores
-def test_what_governs_a_call_is_told_apart(tmp_path: Path) -> None:
-    out = tmp_path / "governing.json"
-    command = [sys.executable, str(BENCH / "governing.py"), "--rounds", "5", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(out.read_text())["figures"]
-    assert len(figures) == 10 and all(line["value"] > 0 for line in figures)
-
-
-@pytest.mark.e2e
-@pytest.mark.slow
-@linux_with_two_cores
 def test_each_pair_of_eras_is_timed_over_each_transport(tmp_path: Path) -> None:
     out = tmp_path / "bridges.json"
     command = [sys.executable, str(BENCH / "bridges.py"), "--repeats", "1", "--out", str(out)]
     environment = {**os.environ, "NARTHEX_COMPILE": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["lines"]
     assert len({(line["client"], line["server"], line["transport"]) for line in lines}) == len(lines) == 8
@@ -213,14 +201,14 @@ def test_the_advantage_of_who_measures(monkeypatch: pytest.MonkeyPatch) -> None:
 @linux_with_two_cores
 def test_a_hidden_tool_answers_as_a_missing_one_over_the_wire(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "hidden.py"), "--pairs", "20", "--out", str(tmp_path / "hidden.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     figures = {one["label"]: one["value"] for one in json.loads((tmp_path / "hidden.json").read_text())["figures"]}
     assert figures["answers that differ in anything else"] == 0, done.stderr
 
 
 def test_recorded_calls_are_replayed_and_every_decision_is_the_same(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "replay.py"), "--records", "600", "--out", str(tmp_path / "replay.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     figures = {one["label"]: one["value"] for one in json.loads((tmp_path / "replay.json").read_text())["figures"]}
     assert (figures["records replayed"], figures["decisions that differ"]) == (600, 0), done.stderr
     assert 100 < figures["of them denied"] < 500
@@ -228,6 +216,6 @@ def test_recorded_calls_are_replayed_and_every_decision_is_the_same(tmp_path: Pa
 
 def test_a_short_soak_has_no_wrong_answer() -> None:
     command = [sys.executable, str(BENCH / "soak.py"), "--calls", "4000"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert "wrong answers" in done.stdout, done.stderr
     assert "first wrong answer" not in done.stdout, done.stdout

@@ -105,6 +105,7 @@ bench: .venv/.dev compile ## The gateway against nginx and FastMCP's proxy; need
 	@$(BIN)/python bench/hidden.py
 	@$(BIN)/python bench/journal.py
 	@$(BIN)/python bench/durable.py
+	@$(BIN)/python bench/shared.py
 	@$(BIN)/python bench/cache.py
 	@$(BIN)/python bench/report.py
 

@@ -129,6 +129,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("durable", "Durable calls", figures_table),
     ("audit-search", "Search and export of records", figures_table),
     ("cache", "Answers from memory", figures_table),
+    ("shared", "Limits in a Valkey or Redis", figures_table),
 )
 
 

@@ -28,6 +28,7 @@ from fuzz.payloads import fuzz_payload, fuzz_redaction
 from fuzz.policies import fuzz_policy
 from fuzz.records import fuzz_recorded
 from fuzz.runs import fuzz_run_id
+from fuzz.shared import fuzz_shared
 from fuzz.telemetry import fuzz_trace
 from narthex.config.load import load
 from narthex.errors import CodecError, GatewayError, ParseError, UpstreamUnavailable
@@ -302,6 +303,7 @@ TARGETS: dict[str, Target] = {
     "recorded": fuzz_recorded,
     "run_id": fuzz_run_id,
     "seal": fuzz_seal,
+    "shared": fuzz_shared,
     "sse": fuzz_sse,
     "token_answer": fuzz_token_answer,
     "trace": fuzz_trace,

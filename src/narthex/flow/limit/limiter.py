@@ -125,7 +125,7 @@ class Binding:
 
     __slots__ = (
         "alerts", "buckets", "counts_tokens", "groups", "has_buckets", "held", "kind", "known", "lasting", "lowers",
-        "ones", "places", "plain", "policy", "prices", "reads_arguments", "shown", "subject", "template",
+        "names", "ones", "places", "plain", "policy", "prices", "reads_arguments", "shown", "subject", "template",
     )  # fmt: skip
 
     def __init__(
@@ -138,6 +138,8 @@ class Binding:
         self.ones = (1,) * len(places)
         self.known: Sequence[tuple[int, int]] | None = None
         """What is used of each place, and until when, as it was last heard from those who count elsewhere."""
+        self.names: Any = None
+        """What its places are called there."""
         self.prices = tuple(prices)
         self.reads_arguments = any(limit.per_arguments for *_, limit in places) or any(
             price.reads_arguments for price in prices

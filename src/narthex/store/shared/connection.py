@@ -89,19 +89,23 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._unread += len(data)
-        try:
-            self._reader.feed(data)
-            while (answer := self._reader.gets()) is not Ellipsis:
-                self._unread = 0
-                if not self._takers:
-                    self.close("it said something that nobody asked")
-                    return
-                self._takers.popleft()(answer)
-        except (hiredis.HiredisError, ValueError, MemoryError) as error:
-            self.close(f"it does not speak RESP: {str(error)[:80]}")
-            return
+        self._reader.feed(data)
+        while (answer := self._next()) is not Ellipsis:
+            self._unread = 0
+            if not self._takers:
+                self.close("it said something that nobody asked")
+                return
+            self._takers.popleft()(answer)
         if self._unread > LARGEST:
             self.close("its answer is too large")
+
+    def _next(self) -> object:
+        """The next answer; `...` where there is none yet, and after bytes that are none: then it is over."""
+        try:
+            return self._reader.gets()
+        except (hiredis.HiredisError, ValueError, TypeError, MemoryError) as error:  # TypeError: a map with odd keys
+            self.close(f"it does not speak RESP: {str(error)[:80]}")
+            return ...
 
     def connection_lost(self, error: Exception | None) -> None:
         self.close(f"the connection broke: {error}" if error is not None else "it closed the connection")

@@ -130,7 +130,7 @@ class Counters:
         """Gateways that live, as last heard; requests that were answered; ended calls that nobody could be told of."""
         self._hopeful = False
         """It has just gone, and may be back before anybody has waited too long."""
-        self._late = self._suspects = False
+        self._late = self._suspects = self._stops = False
         self._connection: Connection | None = None
         self._stint: Stint | None = None
         self._stint_before: Stint | None = None
@@ -288,6 +288,11 @@ class Counters:
         if isinstance(stint, Locally) and stint.share is not None:
             self.stand_in.settle(stint.share, used)
         rows: list[Row] = []
+        if not used and used is not None and stint is self._stint and not held.binding.alerts:
+            rows = [(at, held.amounts[at], 0) for at in held.binding.held]  # it was as it was reserved
+            if rows:
+                self._owe(held, rows)
+            return
         for at, ((*_, limit), amount) in enumerate(zip(held.places, held.amounts, strict=True)):
             if limit.rule.unit == "concurrent":
                 rows.append((at, amount, 0))
@@ -455,7 +460,7 @@ class Counters:
                 await asyncio.sleep(min(LONGEST_S, FIRST_S * 2**tries) * (0.5 + self._chance()))
                 tries = min(tries + 1, 20)
         finally:
-            self._hopeful = False
+            self._hopeful, self._stops = False, True
             if self._connection is not None:
                 self._connection.close("the gateway stops")
             for handle in (self._due, self._ending, self._watch):
@@ -607,6 +612,8 @@ class Counters:
     def _say(self, problem: str) -> None:
         """Once for each change."""
         before, self.problem = self.problem, problem
+        if self._stops:
+            return
         if problem and before in ("", NOT_ASKED):
             _log.error("the shared counters are away (%s): %s", self.spec.when_down.replace("_", " "), problem)
         elif not problem and before not in ("", NOT_ASKED):

@@ -85,10 +85,16 @@ class Ask:
     def ask(self, request: Request, remote: Callable[[Limit], Remote], stint: Stint) -> bool:
         if self.future.done():
             return False
-        ops = request.ops
-        ops += (RESERVE, len(self.places))
-        for (_, _, key, limit), amount in zip(self.places, self.amounts, strict=True):
-            ops += (request.bucket(remote(limit), key), amount)
+        ops, named, binding = request.ops, request.named, self.binding
+        names: Sequence[tuple[bytes, Remote]] | None = binding.names
+        if names is None or self.places is not binding.places:
+            names = [((at := remote(limit)).before + key, at) for _, _, key, limit in self.places]
+            if self.places is binding.places:
+                binding.names = names
+        ops += (RESERVE, len(names))
+        for (name, at), amount in zip(names, self.amounts, strict=True):
+            ops.append(named(name, at))
+            ops.append(amount)
         return True
 
     def answer(self, said: Numbers, stint: Stint) -> None:

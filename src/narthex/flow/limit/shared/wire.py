@@ -8,6 +8,7 @@ of it. Cases: `tests/flow/limit/shared/test_wire.py`; the script beside the limi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from math import gcd
@@ -94,9 +95,13 @@ def parts_of(bucket: TokenBucket, *, large: bool) -> tuple[int, int, int]:
     Where whole numbers are exact, that is a whole number of parts. Else parts are as small as a double allows, and what
     comes back is rounded down.
     """
-    common = gcd(bucket.rate, bucket.window)
-    rate, window = bucket.rate // common, bucket.window // common
-    finest = _EXACT // max(bucket.most, _LARGE if large else _SMALL)
+    return _parts(bucket.rate, bucket.window, max(bucket.most, _LARGE if large else _SMALL))
+
+
+@cache
+def _parts(rate: int, window: int, most: int) -> tuple[int, int, int]:
+    common, finest = gcd(rate, window), _EXACT // most
+    rate, window = rate // common, window // common
     if window <= finest:
         return window, rate, 1
     return finest, finest * rate, window
@@ -121,7 +126,10 @@ class Request:
 
     def bucket(self, remote: Remote, key: bytes) -> int:
         """The number of a bucket."""
-        name = remote.before + key
+        return self.named(remote.before + key, remote)
+
+    def named(self, name: bytes, remote: Remote) -> int:
+        """The same by its whole name."""
         number = self._names.get(name)
         if number is None:
             number = self._names[name] = len(self._names) + 1

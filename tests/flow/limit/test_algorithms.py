@@ -84,6 +84,12 @@ class SlidingModel(Model):
             assert before + amount > MOST
 
 
+class CountedModel(SlidingModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.algorithm = Sliding(MOST, WINDOW, by_one=True)
+
+
 class PeriodicModel(Model):
     def __init__(self) -> None:
         super().__init__()
@@ -103,9 +109,10 @@ class ConcurrentModel(Model):
 
 
 TestSliding = SlidingModel.TestCase
+TestCounted = CountedModel.TestCase
 TestPeriodic = PeriodicModel.TestCase
 TestConcurrent = ConcurrentModel.TestCase
-for one in (TestSliding, TestPeriodic, TestConcurrent):
+for one in (TestSliding, TestCounted, TestPeriodic, TestConcurrent):
     one.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 

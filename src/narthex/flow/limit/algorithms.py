@@ -59,9 +59,9 @@ class Algorithm:
         raise NotImplementedError
 
 
-_pair: Final = Struct("qq")
-_pack, _unpack = _pair.pack, _pair.unpack_from
-FULL = (SLOTS - 1) * _pair.size
+_WIDE: Final = Struct("<qq")
+_NARROW: Final = Struct("<qI")
+"""A time and an amount; of what is counted one by one, an amount is small."""
 
 
 class Sliding(Algorithm):
@@ -71,8 +71,11 @@ class Sliding(Algorithm):
     newest: then room may come back by up to a slot late, and never early.
     """
 
-    def __init__(self, most: int, window: int) -> None:
+    def __init__(self, most: int, window: int, *, by_one: bool = False) -> None:
         super().__init__(most)
+        self._pair = _NARROW if by_one else _WIDE
+        self._pack, self._unpack, self._size = self._pair.pack, self._pair.unpack_from, self._pair.size
+        self._full = (SLOTS - 1) * self._size
         self.window = window
         self.slot = max(1, window // SLOTS)
 
@@ -90,10 +93,10 @@ class Sliding(Algorithm):
             if one.level + amount > self.most:
                 return False
         one.level += amount
-        if one.at == now or (len(one.log) >= FULL and self._shares(one, now)):
+        if one.at == now or (len(one.log) >= self._full and self._shares(one, now)):
             one.last += amount
         else:
-            one.log += _pack(one.at, one.last)
+            one.log += self._pack(one.at, one.last)
             one.last = amount
         one.at = now
         return True
@@ -101,19 +104,18 @@ class Sliding(Algorithm):
     def _shares(self, one: Window, now: int) -> bool:
         """Does an entry of now share that of the newest?"""
         self._forget(one, now - self.window)
-        return len(one.log) >= FULL and one.at // self.slot == now // self.slot
+        return len(one.log) >= self._full and one.at // self.slot == now // self.slot
 
-    @staticmethod
-    def _forget(one: Window, until: int) -> None:
+    def _forget(self, one: Window, until: int) -> None:
         if one.at <= until:
             one.level, one.last, one.log = 0, 0, b""
             return
         end = 0
-        for at, amount in _pair.iter_unpack(one.log):
+        for at, amount in self._pair.iter_unpack(one.log):
             if at > until:
                 break
             one.level -= amount
-            end += _pair.size
+            end += self._size
         if end:
             one.log = one.log[end:]
 
@@ -125,7 +127,7 @@ class Sliding(Algorithm):
             return 0
         self._forget(one, now - self.window)
         lacking, freed = one.level + amount - self.most, now - self.window
-        entries = iter((*_pair.iter_unpack(one.log), (one.at, one.last)))
+        entries = iter((*self._pair.iter_unpack(one.log), (one.at, one.last)))
         while lacking > 0:
             freed, less = next(entries)
             lacking -= less
@@ -143,10 +145,10 @@ class Sliding(Algorithm):
                 shard[key] = Window(change, at, change)
             return
         log, place = one.log, len(one.log)
-        while place and _unpack(log, place - _pair.size)[0] >= at:
-            place -= _pair.size
-        when, amount = (one.at, one.last) if place == len(log) else _unpack(log, place)
-        if when < at or (when > at and change > 0 and len(log) < FULL):  # its own entry is not there any more
+        while place and self._unpack(log, place - self._size)[0] >= at:
+            place -= self._size
+        when, amount = (one.at, one.last) if place == len(log) else self._unpack(log, place)
+        if when < at or (when > at and change > 0 and len(log) < self._full):  # its own entry is not there any more
             if change > 0:
                 self._insert(one, change, at, place)
             return
@@ -155,27 +157,26 @@ class Sliding(Algorithm):
             one.level += amount - one.last
             one.last = amount
             if not amount and log:
-                one.at, one.last = _unpack(log, len(log) - _pair.size)
-                one.log = log[: -_pair.size]
+                one.at, one.last = self._unpack(log, len(log) - self._size)
+                one.log = log[: -self._size]
         else:
-            one.level += amount - _unpack(log, place)[1]
-            one.log = log[:place] + (_pack(when, amount) if amount else b"") + log[place + _pair.size :]
+            one.level += amount - self._unpack(log, place)[1]
+            one.log = log[:place] + (self._pack(when, amount) if amount else b"") + log[place + self._size :]
 
-    @staticmethod
-    def _insert(one: Window, amount: int, at: int, place: int) -> None:
+    def _insert(self, one: Window, amount: int, at: int, place: int) -> None:
         one.level += amount
         if one.at < at:
-            one.log += _pack(one.at, one.last)
+            one.log += self._pack(one.at, one.last)
             one.at, one.last = at, amount
         else:
-            one.log = one.log[:place] + _pack(at, amount) + one.log[place:]
+            one.log = one.log[:place] + self._pack(at, amount) + one.log[place:]
 
     def used(self, shard: Shard, key: bytes, now: int) -> tuple[int, int]:
         one = shard.get(key)
         if one is None:
             return 0, 0
         self._forget(one, now - self.window)
-        oldest = _unpack(one.log)[0] if one.log else one.at
+        oldest = self._unpack(one.log)[0] if one.log else one.at
         return one.level, oldest + self.window - now if one.level else 0
 
     def over(self, now: int) -> Callable[[Any], bool]:

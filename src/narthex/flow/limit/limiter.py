@@ -49,7 +49,7 @@ def algorithm_of(rule: LimitRule) -> Algorithm:
         return Periodic(rule.most, partial(_fixed, rule.window))
     if rule.period:
         return Periodic(rule.most, partial(_calendar, rule))
-    return Sliding(rule.most, rule.window)
+    return Sliding(rule.most, rule.window, by_one=rule.unit == "calls")
 
 
 def is_lasting(rule: LimitRule) -> bool:

@@ -1,4 +1,4 @@
-"""Fuzz target for what a policy agent answers: nothing but a plain yes lets anything through."""
+"""Fuzz targets for what a policy agent answers: nothing but a plain yes lets anything through; a trace is bounded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from narthex.flow.policy.engines.opa import Nonsense, read_all, read_batch, read_fault, read_one
+from narthex.flow.policy.engines.trace import MOST_LINES, MOST_TEXT, Unreadable, read_coverage, read_trace
 
 
 def _said(data: bytes) -> Any:
@@ -39,3 +40,15 @@ def fuzz_opa_answer(data: bytes) -> None:
                 assert len(read(data, count)) == count
             except Nonsense:
                 continue
+
+
+def fuzz_opa_trace(data: bytes) -> None:
+    """No trace and no report of coverage is read without bounds, and what cannot be read says so in few words."""
+    for read in (read_trace, read_coverage):
+        try:
+            found = read(data)
+        except Unreadable as unreadable:
+            assert len(str(unreadable)) < 600
+            continue
+        assert len(found.lines) <= MOST_LINES and (found.more == 0 or len(found.lines) == MOST_LINES)
+        assert all(len(one.text) <= MOST_TEXT and len(one.file) <= MOST_TEXT for one in found.lines)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fuzz.agents import fuzz_opa_answer
+from fuzz.agents import fuzz_opa_answer, fuzz_opa_trace
 from fuzz.approvals import fuzz_approval
 from fuzz.bundles import fuzz_bundle
 from fuzz.caches import fuzz_cache
@@ -292,6 +292,7 @@ TARGETS: dict[str, Target] = {
     "metadata": fuzz_metadata,
     "names": fuzz_names,
     "opa_answer": fuzz_opa_answer,
+    "opa_trace": fuzz_opa_trace,
     "param_headers": fuzz_param_headers,
     "cursor": fuzz_cursor,
     "export": fuzz_export,

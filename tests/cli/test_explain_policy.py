@@ -94,7 +94,7 @@ def obliged(explain: Explain, tmp_path: Path) -> Explain:
 def test_a_scope_that_the_policy_demands_and_the_caller_lacks(obliged: Explain) -> None:
     done = obliged(*SUPPORT, "--tool", "billing__refund")
     assert done.exit_code == 1
-    assert done.output.startswith("Denied: insufficient_scope by the policy (rego, revision sha256:")
+    assert "\n\nDenied: insufficient_scope by the policy (rego, revision sha256:" in done.output
     assert "): step_up_scope: the caller lacks pay\n" in done.output
     assert 'The policy demands step_up_scope: ["pay"]\n' in done.output
 
@@ -102,7 +102,7 @@ def test_a_scope_that_the_policy_demands_and_the_caller_lacks(obliged: Explain) 
 def test_what_the_policy_demands_is_shown(obliged: Explain) -> None:
     words = (*SUPPORT, "--who", "scope=pay", "--tool", "billing__refund")
     done = obliged(*words)
-    assert done.exit_code == 0 and done.output.startswith("Allowed: allowed_by_policy by the policy"), done.output
+    assert done.exit_code == 0 and "\n\nAllowed: allowed_by_policy by the policy" in done.output, done.output
     assert "demands max_results: 20\n" in done.output and 'demands rewrite: {"limit": 3}\n' in done.output
     assert json.loads(obliged(*words, "--json").stdout)["policy"]["obligations"] == {
         "step_up_scope": ["pay"], "max_results": 20, "rewrite": {"limit": 3},
@@ -127,3 +127,56 @@ def test_what_the_engine_says_that_is_no_decision(explain: Explain, tmp_path: Pa
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert "it cannot be decided: the engine does not say what the caller sees: bad_policy_result: " in done.output
     assert "unknown member 'reason'" in done.output
+
+
+# --- which lines of it were looked at
+
+
+def test_each_line_that_the_policy_looked_at(explain: Explain) -> None:
+    done = explain("--tool", "billing__refund", "--arg", "amount=700")
+    assert done.output.split("\n\n")[0].splitlines() == [
+        "What the policy looked at, asked about tools/call:",
+        '  policy.rego:5   evaluated    default decision := {"allow": false, "reasons": ["no rule allows it"]}',
+        '  policy.rego:7   not reached  decision := {"allow": true} if {',
+        '  policy.rego:8   evaluated    input.action == "list"',
+        '  policy.rego:9   not reached  not startswith(input.resource.upstream_name, "secret")',
+        f"  policy.rego:12  evaluated    {POLICY.splitlines()[11]}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tool", "grants", "action"),
+    [
+        pytest.param("refund", False, "tools/call", id="of a call"),
+        pytest.param("secret", False, "list", id="of what is hidden, why it is"),
+        pytest.param("refund", True, "list", id="of a call that the grants deny, why it is seen"),
+    ],
+)
+def test_the_lines_for_programs(explain: Explain, tool: str, grants: bool, action: str) -> None:
+    done = explain("--tool", f"billing__{tool}", "--arg", "amount=70", "--json", grants=grants)
+    trace = json.loads(done.stdout)["trace"]
+    assert (trace["action"], trace["more"], trace["problem"]) == (action, 0, None)
+    verdicts = {one["line"]: one["verdict"] for one in trace["lines"]}
+    assert verdicts[9] == ("evaluated" if action == "list" else "not reached")
+
+
+def test_no_lines_without_a_policy(tmp_path: Path) -> None:
+    (tmp_path / "narthex.yaml").write_text(SERVERS.partition("policy")[0] + GRANTS)
+    words = ["explain", "--config", str(tmp_path / "narthex.yaml"), "--tool", "billing__refund"]
+    assert json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["trace"] is None
+    assert "looked at" not in CliRunner().invoke(cli, words).output
+
+
+def test_nothing_of_a_policy_moves_the_terminal(explain: Explain, tmp_path: Path) -> None:
+    (tmp_path / "policy" / "policy.rego").write_text(POLICY.replace('"small"', '"\x9b31m\u202esmall"' + " " * 300))
+    for words in ((), ("--json",)):
+        said = explain("--tool", "billing__refund", "--arg", "amount=700", *words).output
+        assert "small" in said and "\x9b" not in said and "\u202e" not in said
+        assert max(map(len, said.splitlines())) < 400
+
+
+def test_an_error_at_this_input_is_where_it_ends(explain: Explain, tmp_path: Path) -> None:
+    (tmp_path / "policy" / "policy.rego").write_text(POLICY.replace("amount <= 100", "amount / 0 > 1"))
+    done = explain("--tool", "billing__refund", "--arg", "amount=7")
+    assert done.exit_code == 1
+    assert "  It ends there: it fails at this input, in policy.rego:12:" in done.output

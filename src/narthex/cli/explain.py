@@ -18,20 +18,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narthex.cli.callers import principal_of
-from narthex.cli.client import one_line
+from narthex.cli.explain_record import explain_record
+from narthex.cli.explain_shown import brief, brief_words, document_of, document_of_trace, judged, show, show_trace
 from narthex.cli.judging import decided_again
 from narthex.cli.kept import config_option, find_file, json_option, say
 from narthex.cli.records import grants_of, imagined
 
 if TYPE_CHECKING:
-    from narthex.flow.policy.decision import Decision
-    from narthex.flow.policy.explanation import Explanation
-    from narthex.types import Kind, Principal
+    from narthex.flow.policy.evidence.again import Asked
+    from narthex.types import Kind, Principal, Snapshot
 
 WHO = ("tenant", "issuer", "subject", "client", "agent", "role", "group", "scope", "kind", "anonymous")
 """Keys of `--who`; those of a grant's `who`."""
 METHODS: Mapping[Kind, str] = {"tools": "tools/call", "prompts": "prompts/get", "resources": "resources/read"}
-_COLOURS = {"applies": "green", "skipped": None, "not met": "yellow", "failed": "red"}
 
 
 @click.command()
@@ -79,15 +78,14 @@ def explain(
     Exits 0 where the call is allowed, 1 where not; with RECORD 0 where the decision is the one that was recorded.
 
     With --json: {"decision", "reason", "rule", "line", "visible", "revision", "policy": {"engine", "bundle", "detail",
-    "obligations": {KIND: VALUE}}, "rules": [{"rule", "line", "effect", "verdict", "text"}]}, where there are grants in
-    shadow mode "shadow": {"decision", "reason", "rule", "line"}, with RECORD also "agrees" and "record": {"id", "time",
+    "obligations": {KIND: VALUE}}, "rules": [{"rule", "line", "effect", "verdict", "text"}], "trace": {"action",
+    "lines": [{"file", "line", "verdict", "text"}], "more", "problem"}}, where there are grants in shadow mode "shadow":
+    {"decision", "reason", "rule", "line"}, with RECORD also "agrees" and "record": {"id", "time",
     "decision", "reason", "rule", "line"}; of one that cannot be decided again {"agrees", "untold", "record"}.
     """
     if record is not None:
         if said or tool or prompt or resource or labels or calls:
             raise click.UsageError("a record says itself who called what: give it alone")
-        from narthex.cli.explain_record import explain_record
-
         explain_record(ctx, record, find_file(ctx, config), as_json=as_json)
         return
     kind, name = _what(tool, prompt, resource)
@@ -98,9 +96,7 @@ def explain(
     from narthex.config.compile import load_snapshot
     from narthex.config.document import suggest
     from narthex.flow.codec.jsonrpc import Raw, encode
-    from narthex.flow.policy.evidence.again import Asked, Untold
-    from narthex.flow.policy.explanation import explain as decide
-    from narthex.flow.policy.shadow import shadows_of
+    from narthex.flow.policy.evidence.again import Asked
     from narthex.flow.route.target import Target
     from narthex.types import Call
 
@@ -113,62 +109,49 @@ def explain(
     runs = imagined(snapshot, principal, endpoint, labels, Counter(calls))
     if runs is None and (labels or calls):
         raise click.UsageError("this configuration has no `runs`: nothing looks at what a run has done")
-    params, now = {"arguments": Raw(json.dumps(arguments).encode())}, time.time()
+    params = {"arguments": Raw(json.dumps(arguments).encode())}
     call = Call(METHODS[kind], params, {}, b"1", "modern", "2026-07-28", principal, endpoint, own)
-    asked = Asked(call, kind, Target(server, own, encode(own)), address, now, past=runs)
+    asked = Asked(call, kind, Target(server, own, encode(own)), address, time.time(), past=runs)
+    ctx.exit(0 if _explained(snapshot, asked, as_json=as_json) else 1)
+
+
+def _explained(snapshot: Snapshot, asked: Asked, *, as_json: bool) -> bool:
+    """Decide an imagined call and show how; whether it is allowed."""
+    from narthex.flow.policy.evidence.again import Untold
+    from narthex.flow.policy.explanation import explain as decide
+    from narthex.flow.policy.shadow import shadows_of
+
+    would = None
     try:
-        decision = asyncio.run(decided_again(snapshot, asked))  # before `decide`, which counts the call in its run
-        would = asyncio.run(decided_again(snapshot, asked, shadow=True)) if shadows_of(snapshot) else None
+        decision, trace = asyncio.run(decided_again(snapshot, asked))  # before `decide`, which counts the call
+        if shadows_of(snapshot):
+            would, in_shadow = asyncio.run(decided_again(snapshot, asked, shadow=True))
+            trace = trace or in_shadow
     except Untold as error:
         raise click.ClickException(f"it cannot be decided: {error}") from None
+    call, target = asked.call, asked.target
     found = decide(
         grants_of(snapshot),
-        principal,
-        endpoint,
-        kind,
-        (server, own),
-        params,
-        {"address": address} if address else {},
-        now,
-        runs,
+        call.principal,
+        call.endpoint,
+        asked.kind,
+        (target.server, target.name),
+        call.params,
+        {"address": asked.address} if asked.address else {},
+        asked.at,
+        asked.past,
     )
     found = judged(found, decision)
     if as_json:
-        said_too = {"shadow": _brief(would)} if would is not None else {}
-        say(document_of(found, snapshot.revision) | said_too)
+        said_too = {"shadow": brief(would)} if would is not None else {}
+        say(document_of(found, snapshot.revision) | {"trace": document_of_trace(trace)} | said_too)
     else:
         file = Path(snapshot.source).name
+        show_trace(trace)
         show(found, file)
         if would is not None:
-            click.echo(f"With the rules in shadow mode: {_brief_words(would, file)}")
-    ctx.exit(0 if found.decision.effect == "allow" else 1)
-
-
-def _brief(decision: Decision) -> dict[str, Any]:
-    return {
-        "decision": decision.effect,
-        "reason": decision.reason,
-        "rule": decision.rule or None,
-        "line": decision.line or None,
-    }
-
-
-def _brief_words(decision: Decision, file: str) -> str:
-    by = f" by '{decision.rule}' ({file}:{decision.line})" if decision.rule else ""
-    return f"{decision.effect}, {decision.reason}{by}"
-
-
-def judged(found: Explanation, decision: Decision) -> Explanation:
-    """What the grants and the rules on runs say, with what was decided in the end: scopes, the endpoint or an engine
-    may have had the last word. What the grants hide stays with the denial that hides it, for its author."""
-    from msgspec.structs import replace
-
-    from narthex.flow.policy.decision import NOT_GRANTED
-    from narthex.flow.policy.evidence.replay import effect_of
-
-    if decision.reason == NOT_GRANTED and not found.visible:
-        return found
-    return replace(found, decision=decision, visible=effect_of(decision) != "hidden")
+            click.echo(f"With the rules in shadow mode: {brief_words(would, file)}")
+    return found.decision.effect == "allow"
 
 
 def _what(tool: str | None, prompt: str | None, resource: str | None) -> tuple[Kind, str]:
@@ -214,55 +197,3 @@ def _principal(said: tuple[str, ...], *, identified: bool) -> Principal:
             raise click.UsageError(f"no '{key}' in --who{suggest(key, WHO)}")
         values.setdefault(key, []).append(value)
     return principal_of(values, identified=identified)
-
-
-def show(found: Explanation, file: str) -> None:
-    """For people."""
-    from narthex.flow.policy.decision import NO_RULES
-
-    decision = found.decision
-    if decision.reason == NO_RULES and not found.steps:
-        click.echo("No grants are configured: whoever is let in may call everything.\n")
-    width = max((len(step.rule) for step in found.steps), default=0)
-    for step in found.steps:
-        click.echo(
-            f"  {file}:{step.line:<4} {step.effect:<5}  {step.rule.ljust(width)}  "
-            + click.style(step.verdict.ljust(8), fg=_COLOURS[step.verdict])
-            + f" {one_line(step.text)}"
-        )
-    if found.steps:
-        click.echo()
-    words = {"allow": ("Allowed", "green"), "deny": ("Denied", "red"), "hold": ("Held", "yellow")}
-    word, colour = words[decision.effect]
-    by = ""
-    if decision.rule:
-        by = f" by '{decision.rule}' ({file}:{decision.line})"
-    elif decision.engine:
-        by = f" by the policy ({decision.engine}, revision {one_line(decision.bundle or '?')})"
-        by += f": {one_line(decision.detail)}" if decision.detail else ""
-    seen = "" if found.visible else "; the caller does not see it: it answers as what is missing"
-    click.secho(f"{word}: {decision.reason}{by}{seen}", fg=colour)
-    for one in decision.obligations:
-        click.echo(f"The policy demands {one.kind}: {one_line(json.dumps(one.value, ensure_ascii=False))}")
-
-
-def document_of(found: Explanation, revision: str) -> dict[str, Any]:
-    """For programs."""
-    decision = found.decision
-    return {
-        "decision": decision.effect,
-        "reason": decision.reason,
-        "rule": decision.rule or None,
-        "line": decision.line or None,
-        "visible": found.visible,
-        "revision": revision,
-        "policy": {
-            "engine": decision.engine,
-            "bundle": decision.bundle,
-            "detail": decision.detail,
-            "obligations": {one.kind: one.value for one in decision.obligations},
-        }
-        if decision.engine
-        else None,
-        "rules": [{key: getattr(step, key) for key in step.__struct_fields__} for step in found.steps],
-    }

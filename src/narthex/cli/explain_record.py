@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from narthex.cli.client import one_line
-from narthex.cli.explain import document_of, judged, show
+from narthex.cli.explain_shown import document_of, document_of_trace, judged, show, show_trace
 from narthex.cli.judging import decided_again
 from narthex.cli.kept import say
 from narthex.cli.records import find_record, folder_of, grants_of, imagined, lines_of
@@ -36,7 +36,7 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
     one = _read(record, snapshot)
     asked, call, run = one.asked, one.asked.call, one.asked.run or {}
     try:
-        decision = asyncio.run(decided_again(snapshot, asked))
+        decision, trace = asyncio.run(decided_again(snapshot, asked))
     except Untold as error:
         _show_untold(one, str(error), as_json=as_json)
         ctx.exit(1)
@@ -55,9 +55,17 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
     agrees = one.said is not None and agree(one.said, decision)
     if as_json:
         document = document_of(found, snapshot.revision)
-        say({**document, "agrees": agrees, "record": {"id": one.id, "time": one.time, **_said(one.said)}})
+        say(
+            {
+                **document,
+                "trace": document_of_trace(trace),
+                "agrees": agrees,
+                "record": {"id": one.id, "time": one.time, **_said(one.said)},
+            }
+        )
     else:
         _show_asked(one)
+        show_trace(trace)
         show(found, Path(snapshot.source).name)
         _show_recorded(one.said, agrees=agrees)
     ctx.exit(0 if agrees else 1)

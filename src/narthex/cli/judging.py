@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,40 +18,65 @@ from narthex.cli.records import grants_of, run_rules_of
 
 if TYPE_CHECKING:
     from narthex.flow.policy.decision import Decision
+    from narthex.flow.policy.document import Document
     from narthex.flow.policy.engines.engine import Engine
+    from narthex.flow.policy.engines.trace import Trace
     from narthex.flow.policy.evidence.again import Again, Asked
     from narthex.types import Snapshot
 
+    Told = Callable[[Engine, Document], None]
+
 
 @asynccontextmanager
-async def judging(snapshot: Snapshot, *, shadow: bool = False, opens: bool = False) -> AsyncIterator[Again]:
+async def judging(
+    snapshot: Snapshot, *, shadow: bool = False, opens: bool = False, told: Told | None = None
+) -> AsyncIterator[Again]:
     """Decides as a gateway with this configuration does.
 
     Args:
         shadow: As if the rules in shadow mode counted.
         opens: `on_error: allow` lets through; else a policy agent that is not there has decided nothing.
+        told: Called with the engine and each document that it is asked about.
     Raises:
         ConfigError: The policy's bundle cannot be used.
     """
+    from narthex.engines.logged import Logged
     from narthex.flow.policy.evidence.again import Again, scopes_of
     from narthex.flow.policy.site import Site
 
     site = Site(snapshot.environment, snapshot.data)
     async with _engine(None if snapshot.policy_shadow and not shadow else snapshot, opens=opens) as engine:
+        asked = engine
+        if engine is not None and told is not None:
+            asked = Logged(engine, lambda document, _: told(engine, document), lists=True)
         yield Again(
             grants_of(snapshot, shadow=shadow),
             scopes_of(snapshot.endpoints),
             snapshot.endpoints,
-            engine,
+            asked,
             site,
             runs=run_rules_of(snapshot, shadow=shadow),
         )
 
 
-async def decided_again(snapshot: Snapshot, asked: Asked, *, shadow: bool = False) -> Decision:
-    """One decision. Raises ConfigError; Untold: it lacks what a rule looks at."""
-    async with judging(snapshot, shadow=shadow, opens=True) as again:
-        return await again.decide(asked)
+async def decided_again(
+    snapshot: Snapshot, asked: Asked, *, shadow: bool = False
+) -> tuple[Decision, tuple[str, Trace] | None]:
+    """One decision, and of the last question that its engine was asked, if any: its `input.action`, and a trace.
+
+    Raises:
+        ConfigError. Untold: It lacks what a rule looks at.
+    """
+    from narthex.engines.embedded import Rego
+    from narthex.engines.opa import RemoteOpa
+
+    questions: list[tuple[Engine, Document]] = []
+    async with judging(snapshot, shadow=shadow, opens=True, told=lambda *one: questions.append(one)) as again:
+        decision = await again.decide(asked)
+        engine, document = questions[-1] if questions else (None, None)
+        if document is None or not isinstance(engine, Rego | RemoteOpa):
+            return decision, None
+        return decision, (str(document.input()["action"]), await engine.trace(document))
 
 
 @asynccontextmanager

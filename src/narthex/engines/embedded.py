@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from narthex.engines.counts import Counts
+from narthex.engines.covered import covered
 from narthex.engines.frames import Source
 from narthex.engines.helper import probe
 from narthex.engines.helpers import Helpers, TookTooLong
@@ -26,6 +27,7 @@ from narthex.flow.policy.engines.engine import failed
 from narthex.flow.policy.engines.rego import Uses
 from narthex.flow.policy.engines.remembered import Remembered, pick, timeless
 from narthex.flow.policy.engines.results import UNDEFINED, read_result
+from narthex.flow.policy.engines.trace import Trace
 
 SEEN_S = 60.0
 """What somebody sees by a policy that looks at the time is decided anew each minute, as the hours of grants are."""
@@ -88,6 +90,14 @@ class Rego:
         if self._of_subject is None:
             return _encode([asked["subject"], asked["context"]["tenant"], asked["context"]["endpoint"]])
         return _encode([pick(asked, path) for path in self._of_subject])
+
+    async def trace(self, document: Document) -> Trace:
+        """Which lines are looked at for this document: evaluated once more, elsewhere. Not for calls."""
+        try:
+            sent = self._sent(document)
+        except EngineError as error:
+            return Trace(problem=str(error))
+        return await asyncio.to_thread(covered, self._way.source, sent, _where)
 
     @property
     def problem(self) -> str:
@@ -178,6 +188,7 @@ class Inline:
         """Raises Flawed."""
         from narthex.engines.evaluator import EvaluationFailed, Evaluator  # ten megabytes of engine: only where it is
 
+        self.source = source
         self._evaluator = Evaluator(source)
         self._failed = EvaluationFailed
 

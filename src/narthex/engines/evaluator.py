@@ -109,6 +109,18 @@ class Evaluator:
             self._engine.take_prints()
         return value
 
+    def cover(self, document: str) -> tuple[str, str]:
+        """Evaluate, and note which lines are looked at: the engine's report as JSON, and its error, if any."""
+        self._engine.set_enable_coverage(True)
+        self._engine.clear_coverage_data()
+        failed = ""
+        try:
+            self.evaluate(document)
+        except EvaluationFailed as error:
+            failed = str(error)
+        report: str = self._engine.get_coverage_report_as_json()
+        return report, failed
+
 
 def functions() -> frozenset[str]:
     """The built-in functions of the engine, by its own word."""

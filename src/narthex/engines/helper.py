@@ -219,12 +219,16 @@ class Helper(asyncio.Protocol):
             self._loop.run_in_executor(None, process.wait)
 
 
-def _spawn(command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:
+def inherited() -> dict[str, str]:
+    """The environment of a process that evaluates."""
     env = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("LC_")}
-    env |= {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0", "NARTHEX_COMPILE": "0"}
+    return env | {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0", "NARTHEX_COMPILE": "0"}
+
+
+def _spawn(command: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command,
-        stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, start_new_session=True,
+        command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=inherited(),
+        start_new_session=True,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ class Helpers:
 
     def __init__(self, source: Source, deadline_s: float, command: Sequence[str] = COMMAND) -> None:
         self._command = command
-        self._source = source
+        self.source = source
         self._deadline_s = deadline_s
         self._slots: list[Helper | None] = [None, None]
         self._queue: list[Asked] = []
@@ -53,7 +53,7 @@ class Helpers:
         """Start both. Raises Flawed; HelperGone: none came up."""
         helpers = [self._make() for _ in self._slots]
         try:
-            uses, _ = await asyncio.gather(*(one.start(self._source) for one in helpers))
+            uses, _ = await asyncio.gather(*(one.start(self.source) for one in helpers))
         except BaseException:
             for one in helpers:
                 one.close()
@@ -149,7 +149,7 @@ class Helpers:
             await asyncio.sleep(self._pauses[slot])
             helper = self._make()
             try:
-                await helper.start(self._source)
+                await helper.start(self.source)
             except (HelperGone, Flawed) as error:
                 self._pauses[slot] = min(max(FIRST_PAUSE_S, 2 * self._pauses[slot]), LONGEST_PAUSE_S)
                 _log.error("no helper for the policy: %s", error)

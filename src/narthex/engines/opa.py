@@ -41,6 +41,7 @@ from narthex.flow.policy.engines.opa import (
     read_fault,
     read_one,
 )
+from narthex.flow.policy.engines.trace import Trace, Unreadable, read_trace
 from narthex.flow.upstream.secrets import HANDED_OUT
 from narthex.types import OpaSpec
 
@@ -96,6 +97,7 @@ class RemoteOpa:
         self._one = f"{spec.url}/v1/data/{spec.path}?provenance=true"
         self._many = f"{spec.url}/v1/data/{spec.batch}?provenance=true"
         self._batch = f"{spec.url}/v1/batch/data/{spec.path}?provenance=true"
+        self._traced = f"{spec.url}/v1/data/{spec.path}?explain=full&pretty=true"
         self._has_batches = True
         self._token = ""
         self._room = asyncio.Semaphore(spec.max_in_flight)
@@ -153,6 +155,16 @@ class RemoteOpa:
             return self._without(await self._made_sure(undecided))
         self._learn(found.bundle)
         return found
+
+    async def trace(self, document: Document) -> Trace:
+        """Which lines the agent looks at for this document: it is asked once more, and in full. Not for calls."""
+        try:
+            async with self._within(self.spec.list_deadline_s):
+                return read_trace(await self._post(self._traced, body_of(document), (), MAX_ANSWER))
+        except _Undecided as undecided:
+            return Trace(problem=undecided.detail)
+        except Unreadable as error:
+            return Trace(problem=str(error))
 
     def _batched(self, found: list[Decision | None]) -> list[Decision]:
         self._learn(next((one.bundle for one in found if one is not None), ""))

@@ -70,11 +70,12 @@ def test_what_never_went_out_is_given_back_and_what_was_used_is_settled(spec: Sh
 def test_a_call_that_is_given_up_while_it_waits_takes_nothing(spec: SharedSpec) -> None:
     async def main() -> None:
         async with Gateway(spec, (CALLS, OPEN)) as one:
-            task = asyncio.ensure_future(one.take())
+            told, task = one.counters.told, asyncio.ensure_future(one.take())
             await asyncio.sleep(0)
             await asyncio.sleep(0)  # it is on its way
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await until(lambda: one.counters.told > told)
             assert await one.used() == {"calls": 0, "open": 0}
 
     asyncio.run(main())

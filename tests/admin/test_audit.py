@@ -98,6 +98,7 @@ def test_a_principal_hears_of_no_other_tenant() -> None:
     "path",
     [
         query(who="ada"), query(since="yesterday"), query(limit="0"), query(limit="501"), query(limit="x"),
+        query(limit="000000001999999999"), query(limit="0" * 5000 + "1"),
         query(tools="x"),
     ],
 )  # fmt: skip

@@ -76,7 +76,7 @@ def _question(request: Request, tenant: str | None) -> Question:
     except ValueError as error:
         raise HTTPException(400, f"{str(error)[:64]!r} is no time") from None
     limit = given.get("limit", str(LIMIT))
-    if not (limit.isascii() and limit.isdigit() and 0 < int(limit[:9]) <= MOST):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 9 and 0 < int(limit) <= MOST):
         raise HTTPException(400, f"limit: 1 to {MOST}")
     if tenant is not None:
         if wanted.get("tenant", tenant) != tenant:

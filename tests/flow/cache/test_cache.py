@@ -65,6 +65,7 @@ def test_a_changed_list_ends_what_its_kind_said(cache: Cache) -> None:
         pytest.param("file:///a", False, id="what it lies in"),
         pytest.param("file:///a/bc", False, id="one whose name begins alike"),
         pytest.param("other:///a/b", False, id="another"),
+        pytest.param("other:///" + "x/" * 64, True, id="one so deep that nobody goes through it"),
     ],
 )
 def test_a_changed_resource(cache: Cache, changed: str, ended: bool) -> None:

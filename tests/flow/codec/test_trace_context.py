@@ -74,6 +74,12 @@ def test_meta_and_headers_say_the_same() -> None:
     assert in_headers({}) is None
 
 
+def test_what_a_later_version_says_behind_need_be_no_text_of_ours() -> None:
+    """Latin-1 in a header, which is no UTF-8: read as far as is known, and nothing is raised."""
+    found = in_headers({b"traceparent": b"01" + PARENT[2:].encode() + b"-\xe9"})
+    assert found is not None and found.parent == PARENT
+
+
 @pytest.mark.parametrize("raw", [b"1", b"null", b'"', b"{}", b'["x"]', b'"\\u0030"'])
 def test_what_is_no_string_counts_as_not_said(raw: bytes) -> None:
     assert in_meta({"traceparent": Raw(raw)}) is None

@@ -21,6 +21,8 @@ from narthex.flow.route.patterns import compile_globs
 from narthex.types import CacheSpec, Kind, ServerSpec
 
 KINDS: Final[tuple[Kind, ...]] = ("tools", "prompts", "resources")
+MOST_STEPS: Final = 64
+"""Slashes in a URI that is looked at step by step: what that takes grows with their number times its length."""
 
 
 class Counts:
@@ -109,7 +111,13 @@ class Cache:
         self.lots.end((server, kind))
 
     def updated(self, server: str, uri: str) -> None:
-        """A resource has changed, and with it what it lies in (MCP, `resources/updated`: "might be a sub-resource")."""
+        """A resource has changed, and with it what it lies in (MCP, `resources/updated`: "might be a sub-resource").
+
+        Where it lies deeper than anything does, all resources of the server have.
+        """
+        if uri.count("/") > MOST_STEPS:
+            self.list_changed(server, "resources")
+            return
         self.lots.end((server, "resources", uri))
         at = uri.find("/")
         while at >= 0:

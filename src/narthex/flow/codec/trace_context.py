@@ -36,7 +36,7 @@ def read_context(parent: bytes, state: bytes = b"", *, by_header: bool = False) 
     """What the two fields say; None where the first cannot be read. A `state` that cannot be read is dropped alone."""
     if _FORM.match(parent) is None or (len(parent) > _LENGTH and (parent[:2] == b"00" or not _is_later(parent))):
         return None
-    text = parent.decode()
+    text = parent[:_LENGTH].decode()
     if state and (len(state) > _LONGEST or _STATE_FORM.fullmatch(state) is None):
         state = b""
     flags = int(text[53:55], 16) & _KNOWN_FLAGS

@@ -9,9 +9,10 @@ import pytest
 
 from narthex.errors import RateLimited
 from narthex.flow.limit.limiter import Limiter
+from narthex.flow.limit.spending import Spent
 from narthex.telemetry.record import Entry
 from narthex.testing import FakeServer
-from narthex.types import LOCAL, Grant, LimitRule, Principal, WhenSpent
+from narthex.types import LOCAL, CacheRule, CacheSpec, Grant, LimitRule, PriceRule, Principal, WhenSpent
 from tests.flow.accept.test_exchange import ERAS
 from tests.flow.accept.test_holding import gateway as keeping
 from tests.flow.accept.test_holding import waits
@@ -110,6 +111,46 @@ def test_the_other_tool_has_limits_of_its_own_and_may_lead_on() -> None:
             assert said == ["dear", "cheap", "poor"]
             error = (await client.modern("tools/call", CALL)).error
             assert error["data"]["limit"] == "three"
+
+    run(main)
+
+
+def test_the_other_tool_has_its_own_price_and_no_other() -> None:
+    """Of the tool that was asked for nothing is paid: it was not called."""
+
+    async def main() -> None:
+        spent: list[Spent] = []
+        async with FakeServer(tools=TOOLS, answers=ANSWERS) as server, gateway(server, limit("one__cheap")) as running:
+            metering = running.front.metering
+            metering.limiter.apply([limit("one__cheap")], [PriceRule("USD", per_call=100, tools=("one__dear",))])
+            metering.book = spent.append
+            client = await running.client()
+            for _ in range(2):
+                assert (await client.modern("tools/call", CALL)).result
+            await until(running.settled)
+            assert sum(one.amount for one in spent) == 100 and {one.subject.name for one in spent} == {"dear"}
+
+    run(main)
+
+
+def test_the_other_tool_costs_all_of_its_price_where_the_answer_of_the_first_was_kept() -> None:
+    """What is given from memory may cost nothing; what goes to a server in its place does not."""
+
+    async def main() -> None:
+        cache = CacheSpec((CacheRule("all", 60.0, tools=("one__dear",), hit=0),))
+        spent: list[Spent] = []
+        settings = {
+            "quotas": (limit("one__cheap"),), "cache": cache, "prices": (PriceRule("USD", per_call=100),),
+        }  # fmt: skip
+        async with FakeServer(tools=TOOLS, answers=ANSWERS) as server, Running(
+            {"one": spec("one", server.url)}, settings=settings
+        ) as running:  # fmt: skip
+            running.front.metering.book = spent.append
+            client = await running.client()
+            said = [(await client.modern("tools/call", CALL)).result["content"][0]["text"] for _ in range(2)]
+            assert said == ["dear", "cheap"]
+            await until(running.settled)
+            assert [(one.subject.name, one.amount) for one in spent] == [("dear", 100), ("cheap", 100)]
 
     run(main)
 

@@ -14,7 +14,7 @@ from msgspec import Raw
 from narthex.flow.cache.plans import Plan, Plans
 from narthex.flow.cache.requests import MOST_ARGUMENTS, Audiences, Wanted, canonical_arguments, wanted
 from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_VERSION
-from narthex.types import LOCAL, CacheRule, CacheSpec, Call, Principal
+from narthex.types import LOCAL, CacheRule, CacheSpec, Call, ClearRule, Principal
 
 RULE = CacheRule("r", 60.0, tools=("*",))
 ADA = Principal("t", "iss", "ada", "agent", scopes=frozenset({"read"}), method="jwt")
@@ -124,6 +124,13 @@ def test_what_is_sent_is_what_the_key_was_made_of() -> None:
     once = asked(b'{"id":"public"}')
     assert twice is not None and once is not None and twice.key == once.key
     assert bytes(twice.params["arguments"]) == bytes(once.params["arguments"]) == b'{"id":"public"}'
+
+
+@pytest.mark.parametrize("item", [b"1e400", b"-1E9999"])
+def test_what_cannot_be_compared_may_be_meant_by_any_write(item: bytes) -> None:
+    clear = ClearRule(("one__put",), tools=("one__get",), same=(("/id", "/id"),))
+    found = asked(b'{"id":%b}' % item, by=Plans(CacheSpec((RULE,), (clear,)), {}).of("tools", "default", "one", "get"))
+    assert found is not None and ("t", 0, None) in found.lots
 
 
 JSON = st.recursive(

@@ -152,7 +152,9 @@ class Caching:
 
     def leave(self) -> None:
         self._land(GAVE_UP)
-        self._wanted, self.word = None, ""
+        self._wanted, self.word, self.age_s, self._renews = None, "", 0.0, False
+        if self._one.metered is not None:
+            self._one.metered.share = 100  # what goes to a server has its whole price
 
     def goes(self, target: Target, params: RawMap) -> None:
         self._plan, self._target, self._params = target.caching, target, params

@@ -199,6 +199,7 @@ class Metered:
         limiter = self._metering.limiter
         binding = limiter.binding(call.principal, call.endpoint, COUNTED[call.method], target.server, target.name)
         if binding.plain and not beyond:
+            self._price = None  # of a tool that was asked for before, and whose limit was spent
             return self._take(binding, params, binding.places, binding.ones) if binding.places else params
         arguments: Any = {}
         if binding.reads_arguments and "arguments" in params:

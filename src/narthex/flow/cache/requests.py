@@ -59,9 +59,12 @@ class Wanted:
 
     @property
     def arguments(self) -> Any:
-        """Decoded, for what clearing rules compare."""
+        """Decoded, for what clearing rules compare; None where they cannot be (1e400): then any write may mean them."""
         raw = self.params.get("arguments")
-        return _read(raw) if raw is not None else None
+        try:
+            return _read(raw) if raw is not None else None
+        except BAD_JSON:
+            return None
 
     @property
     def lots(self) -> tuple[Hashable, ...]:

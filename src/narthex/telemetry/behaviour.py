@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Raw
+
 from narthex.telemetry.accounts import OTHER, OUTCOME
 from narthex.types import Call
 
@@ -21,7 +23,6 @@ LOOP: Final = 3
 LOOKED_AT: Final = 4096
 """Bytes of arguments that tell two calls apart, beside their length."""
 OK: Final = OUTCOME["ok"]
-_CANCELLED: Final = OUTCOME["cancelled"]
 _LAST_OF_SERVER: Final = OUTCOME["cancelled"]
 """Outcomes up to this one are what the server and its caller made of a call; behind it stands what we refused."""
 RowKey = tuple[str, str, str, str, str]
@@ -45,12 +46,17 @@ class Row:
 
 
 class _Run:
-    """What a run did last."""
+    """What a run did last: the call, as what tells it from others, with the row that it stands in; None: nothing yet.
 
-    __slots__ = ("again", "at", "call", "ok")
+    `arguments`: their hash.
+    """
+
+    __slots__ = ("again", "arguments", "at", "name", "ok", "row", "server", "size")
 
     def __init__(self) -> None:
-        self.call = 0
+        self.row: Row | None = None
+        self.server = self.name = ""
+        self.arguments = self.size = 0
         self.again = 0
         self.ok = True
         self.at = 0.0
@@ -82,7 +88,20 @@ class Behaviour:
             cost: In millionths of a currency, and which.
         """
         who = call.principal
-        row = self._row((who.tenant, who.subject, who.client, server, name))
+        tenant, subject, client = who.tenant, who.subject, who.client
+        key = (tenant, who.issuer, subject, client, call.session.id if call.session is not None else trace_id)
+        run = self._runs.get(key)
+        begins = run is None or now - run.at > IDLE_S
+        if run is None or begins:
+            run = self._begin(key)
+        row, raw = run.row, call.params.get("arguments")
+        size = len(raw) if raw is not None else 0
+        arguments = hash(_looked_at(raw, size)) if raw is not None else 0
+        if row is not None and run.server == server and run.name == name:  # its row is known, and stays what it is
+            same = run.arguments == arguments and run.size == size
+        else:
+            row = run.row = self._row((tenant, subject, client, server, name))
+            run.server, run.name, same = server, name, False
         if outcome == OK:
             row.ok += 1
         elif outcome <= _LAST_OF_SERVER:
@@ -93,15 +112,9 @@ class Behaviour:
         if cost is not None:
             amount, currency = cost
             row.cost[currency] = row.cost.get(currency, 0) + amount
-        session = call.session.id if call.session is not None else trace_id
-        run = self._runs.get((who.tenant, who.issuer, who.subject, who.client, session))
-        if run is None or now - run.at > IDLE_S:
-            run = self._begin((who.tenant, who.issuer, who.subject, who.client, session))
+        if begins:
             row.runs += 1
-        raw = call.params.get("arguments")
-        arguments = bytes(memoryview(raw)[:LOOKED_AT]) if raw is not None else b""
-        same = hash((server, name, arguments, len(raw) if raw is not None else 0))
-        if same == run.call:
+        if same:
             run.again += 1
             if run.again >= LOOP:
                 row.loops += 1
@@ -110,7 +123,7 @@ class Behaviour:
             else:
                 row.retries += 1
         else:
-            run.call, run.again = same, 1
+            run.arguments, run.size, run.again = arguments, size, 1
         run.ok = outcome == OK
         run.at = now
 
@@ -131,3 +144,8 @@ class Behaviour:
             del runs[next(iter(runs))]
         run = runs[key] = _Run()
         return run
+
+
+def _looked_at(raw: Raw, size: int) -> bytes:
+    """Of arguments, what tells them from others. Most are short, and need no view to be cut out of."""
+    return bytes(raw) if size <= LOOKED_AT else bytes(memoryview(raw)[:LOOKED_AT])

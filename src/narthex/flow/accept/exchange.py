@@ -152,6 +152,7 @@ class Exchange:
             while (answer := self._send(need) if need.__class__ is Send else meet(self, need)) is not PARKED:
                 need = walk.send(answer)
         except StopIteration:
+            self._walk = None  # it has ended by itself: closing it would raise in it
             self.close()
         except GatewayError as error:
             self.fail(error)

@@ -40,10 +40,12 @@ class Keeper:
 
     Args:
         options: Of the command line, such as `--requirepass x`.
+        port_option: How the port is named there: `--tls-port` where it speaks nothing but TLS.
     """
 
-    def __init__(self, kind: str, folder: Path, *options: str) -> None:
+    def __init__(self, kind: str, folder: Path, *options: str, port_option: str = "--port") -> None:
         self.program, self.folder, self.options = program(kind) or kind, folder, options
+        self._port_option = port_option
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             self.port = int(one.getsockname()[1])
@@ -56,8 +58,8 @@ class Keeper:
     def start(self) -> Keeper:
         """Returns once it listens; again at the same port after a `kill`."""
         self.process = subprocess.Popen(
-            [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder),
-             "--daemonize", "no", *self.options],
+            [self.program, "--port", "0", self._port_option, str(self.port), "--bind", "127.0.0.1", "--save", "",
+             "--dir", str(self.folder), "--daemonize", "no", *self.options],
             stdin=subprocess.DEVNULL, stdout=(self.folder / "keeper.log").open("ab"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         end = time.monotonic() + PATIENCE_S
@@ -109,9 +111,9 @@ class Client:
 
 
 @contextlib.contextmanager
-def serving(kind: str, folder: Path, *options: str) -> Iterator[Keeper]:
+def serving(kind: str, folder: Path, *options: str, port_option: str = "--port") -> Iterator[Keeper]:
     """One that ends with the block."""
-    keeper = Keeper(kind, folder, *options)
+    keeper = Keeper(kind, folder, *options, port_option=port_option)
     try:
         yield keeper.start()
     finally:

@@ -47,14 +47,15 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=1))
         )
 
-    def issue(self, name: str) -> Pair:
-        """A certificate for loopback, of servers and clients alike."""
+    def issue(self, name: str, host: str = "") -> Pair:
+        """A certificate for loopback, or for `host` alone; of servers and clients alike."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [
+        loopback: list[x509.GeneralName] = [
             x509.DNSName("localhost"),
             x509.DNSName("upstream.example.com"),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         ]
+        names = [x509.DNSName(host)] if host else loopback
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = self._builder(subject, key.public_key())
         cert = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(

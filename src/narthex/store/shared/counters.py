@@ -492,6 +492,8 @@ class Counters:
             why = str(error)
         except TimeoutError:
             why = "it does not answer"
+        except ssl.SSLCertVerificationError as error:
+            why = f"TLS: its certificate is not trusted: {error.verify_message}"
         except ssl.SSLError as error:
             why = f"TLS: {error.reason or error}"
         except OSError as error:
@@ -508,11 +510,17 @@ class Counters:
     async def _open(self) -> Connection:
         spec, context = self.spec, None
         if spec.tls:
-            context = client_context(spec.ca, spec.cert, spec.key)
-        async with asyncio.timeout(GREETING_S):
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self._closed), spec.host, spec.port, ssl=context
-            )
+            try:
+                context = client_context(spec.ca, spec.cert, spec.key)
+            except OSError as error:  # an SSLError is one, too
+                raise Refused(f"TLS: ca, cert or key cannot be used: {error.strerror or error}") from None
+        try:
+            async with asyncio.timeout(GREETING_S):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._closed), spec.host, spec.port, ssl=context
+                )
+        except TimeoutError:  # a server without TLS may wait for the end of what it takes for a command
+            raise Refused("it does not answer over TLS" if spec.tls else "it does not answer") from None
         return connection
 
     async def _begin(self, connection: Connection) -> None:

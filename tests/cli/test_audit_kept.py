@@ -209,7 +209,8 @@ def test_a_hold_stands_against_erasing_and_age(folder: Path) -> None:
     write(folder, "ada", "bob", days_ago=30)
     write(folder, "carl")
     id_ = json.loads(run("hold", "place", "--principal", "ada", "--reason", "Doe v. Roe", "--json").stdout)["id"]
-    assert "Doe v. Roe" in run("hold", "list").output
+    listed = run("hold", "list").output
+    assert "subject=ada" in listed and "Doe v. Roe" in listed and "records" not in listed
     run("erase", "--client", "bot", "--reason", "x", code=1)
     assert "erased" not in states(folder), "all or nothing"
     found = json.loads(run("upkeep", "--json").stdout)

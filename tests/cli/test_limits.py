@@ -28,6 +28,11 @@ def test_where_no_gateway_answers_it_says_so(tmp_path: Path) -> None:
             id="a unit",
         ),
         pytest.param(
+            {"per": {"agent": "", "principal": "narthex local "}, "unit": "calls", "currency": "", "resets_in": 0},
+            ("l", "agent -, principal narthex local", "1", "2 calls", "-"),
+            id="without an agent",
+        ),
+        pytest.param(
             {"per": {}, "unit": "calls", "currency": "", "resets_in": 0},
             ("l", "everybody", "1", "2 calls", "-"),
             id="all",

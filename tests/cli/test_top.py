@@ -53,6 +53,13 @@ def test_one_look_shows_sums() -> None:
     assert "in all <1ms <4ms <4ms" in shown
 
 
+def test_calls_that_were_never_sent_are_of_no_tool() -> None:
+    refused = {"ok": 0, "refused": 3, "seconds": 0.003}
+    shown = plain(frame(None, look(row("", **refused), row("", server="", **refused)), "calls", 200, 50))
+    assert re.search(r"ada +git \(not sent\) +3 +0%", shown)
+    assert re.search(r"ada +\(not sent\) +3 +0%", shown)
+
+
 def test_two_looks_show_what_came_in_between() -> None:
     before = look(row("log", ok=8, seconds=1.0), row("idle"))
     now = look(row("log", ok=28, seconds=2.0, repeats=3, loops=1), row("idle"), row("new", ok=5), at=1010.0)

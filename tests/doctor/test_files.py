@@ -18,7 +18,8 @@ def rights(tmp_path: Path, **modes: int) -> list[tuple[str, str, str]]:
     """The findings on a configuration and its state, with these modes."""
     state = tmp_path / ".narthex"
     state.mkdir(mode=0o700)
-    paths = {"source": tmp_path / "narthex.yaml", "key": state / "narthex.key", "token": state / "admin.token",
+    paths = {"source": tmp_path / "narthex.yaml", "key": state / "narthex.key",
+             "signing": state / "audit.key", "token": state / "admin.token",
              "store": state / "narthex.db"}  # fmt: skip
     for name, path in paths.items():
         path.touch(0o600)
@@ -30,7 +31,7 @@ def rights(tmp_path: Path, **modes: int) -> list[tuple[str, str, str]]:
 
 def test_all_is_well(tmp_path: Path) -> None:
     found = rights(tmp_path)
-    assert {name for name, _, _ in found} == {".narthex", "narthex.key", "admin.token", "narthex.db"}
+    assert {name for name, _, _ in found} == {".narthex", "narthex.key", "audit.key", "admin.token", "narthex.db"}
     assert {verdict for _, verdict, _ in found} == {"ok"}
 
 
@@ -39,6 +40,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     [
         ("source", 0o622, "narthex.yaml", "warn", "chmod go-w"),
         ("key", 0o640, "narthex.key", "fail", "chmod 600"),
+        ("signing", 0o644, "audit.key", "fail", "chmod 600"),
         ("token", 0o604, "admin.token", "fail", "chmod 600"),
         ("store", 0o660, "narthex.db", "fail", "chmod 600"),
         ("state", 0o755, ".narthex", "fail", "chmod 700"),

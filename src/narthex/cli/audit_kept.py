@@ -302,7 +302,7 @@ def list_(ctx: click.Context, config: Path | None, as_json: bool) -> None:
         return
     rows: list[tuple[str, ...]] = [("id", "since", "by", "concerned", "reason")]
     for one in holds:
-        whom = ", ".join(f"{key}={value}" for key, value in msgspec.to_builtins(one.concerned).items())
+        whom = ", ".join(f"{key}={value}" for key, value in msgspec.to_builtins(one.concerned).items() if value)
         rows.append((one.id, one.time, one_line(one.by), one_line(whom), one_line(one.reason)))
     table(rows)
 

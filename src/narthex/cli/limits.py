@@ -49,7 +49,7 @@ def limits(ctx: click.Context, principal: str, admin: str, config: Path | None, 
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    per = ", ".join(f"{word} {one_line(value)}" for word, value in one["per"].items())
+    per = ", ".join(f"{word} {one_line(value).strip() or '-'}" for word, value in one["per"].items())
     used, most = _amounts(one)
     return one_line(one["limit"]), per or "everybody", used, most, span(one["resets_in"]) if one["resets_in"] else "-"
 

@@ -18,6 +18,7 @@ from narthex.doctor.finding import Finding, fail, ok, warn
 from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.store.file import APPLICATION_ID
 from narthex.store.migrations import MIGRATIONS
+from narthex.telemetry.audit.checkpoints import KEY_FILE as SIGNING_KEY_FILE
 from narthex.types import Snapshot
 
 LITTLE, TOO_LITTLE = 1024**3, 100 * 1024**2
@@ -44,7 +45,8 @@ def look_at_rights(source: Path, state: Path, store: Path, journal: Path) -> Ite
         yield ok("files", str(state), "not there yet; the gateway makes it at its first start")
         return
     for path, wanted in (
-        (state, 0o700), (state / KEY_FILE, 0o600), (state / TOKEN_FILE, 0o600), (store, 0o600), (journal, 0o700),
+        (state, 0o700), (state / KEY_FILE, 0o600), (state / SIGNING_KEY_FILE, 0o600), (state / TOKEN_FILE, 0o600),
+        (store, 0o600), (journal, 0o700),
     ):  # fmt: skip
         yield from _private(path, wanted)
 

@@ -495,8 +495,8 @@ def test_a_share_that_is_reached_is_worth_a_line(caplog: pytest.LogCaptureFixtur
     with caplog.at_level("WARNING", "narthex.limits"):
         run(main)
     assert [one.getMessage() for one in caplog.records] == [
-        "limit 'calls': 50% used (2 of 4 calls) by tenant default, principal narthex local ",
-        "limit 'calls': 100% used (4 of 4 calls) by tenant default, principal narthex local ",
+        "limit 'calls': 50% used (2 of 4 calls) by tenant default, principal narthex local",
+        "limit 'calls': 100% used (4 of 4 calls) by tenant default, principal narthex local",
     ]
 
 

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from narthex.flow.limit import alerts
-from narthex.flow.limit.alerts import Shares
+from narthex.flow.limit.alerts import Alert, Shares
+from narthex.flow.limit.keys import Shown
 
 SHARES = (50, 80, 90, 100)
+
+
+@pytest.mark.parametrize(
+    ("unit", "currency", "amounts"),
+    [("money", "USD", "0.03 of 0.05 USD"), ("calls", "", "30000 of 50000 calls")],
+    ids=["money", "calls"],
+)
+def test_what_is_used_is_said_in_its_unit(unit: str, currency: str, amounts: str) -> None:
+    assert alert(unit, currency).amounts == amounts
+
+
+def test_whom_it_is_for_is_said_also_of_those_without_an_agent() -> None:
+    assert alert(per=(("tenant", "default"), ("agent", ""))).words == "tenant default, agent -"
+    assert alert(per=()).words == "everybody"
+
+
+def alert(unit: str = "calls", currency: str = "", per: Shown = ()) -> Alert:
+    return Alert("1", "spend", 50, 30_000, 50_000, unit, per, b"k", currency)
 
 
 def told(*used: int) -> list[int]:

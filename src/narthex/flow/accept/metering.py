@@ -97,9 +97,8 @@ class Metering:
     def alert(self, alert: Alert) -> None:
         """A share of a limit is reached: rare, and worth a line."""
         _log.warning(
-            "limit '%s': %d%% used (%d of %d %s) by %s",
-            alert.limit, alert.share, alert.used, alert.most, alert.currency or alert.unit, clean(alert.words, 256),
-        )  # fmt: skip
+            "limit '%s': %d%% used (%s) by %s", alert.limit, alert.share, alert.amounts, clean(alert.words, 256)
+        )
         if self.tell is not None:
             self.tell(alert)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from narthex.flow.limit.keys import Shown
+from narthex.flow.limit.money import show_amount, show_money
 
 MOST = 10_000
 """Buckets of one limit whose share is remembered; the oldest is forgotten, and may be told of again."""
@@ -32,7 +33,14 @@ class Alert(msgspec.Struct, frozen=True):
     @property
     def words(self) -> str:
         """Whom the bucket is for."""
-        return ", ".join(f"{word} {value}" for word, value in self.per)
+        return ", ".join(f"{word} {value.strip() or '-'}" for word, value in self.per) or "everybody"
+
+    @property
+    def amounts(self) -> str:
+        """What is used, of what: money, which is counted in millionths, as money."""
+        if self.currency:
+            return f"{show_amount(self.used)} of {show_money(self.most, self.currency)}"
+        return f"{self.used} of {self.most} {self.unit}"
 
 
 class Shares:

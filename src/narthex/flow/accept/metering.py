@@ -320,8 +320,6 @@ class Metered:
     def _count_again(self, spec: TokenSpec, held: Reservation, used: dict[str, int], body: bytes) -> None:
         """Have it counted exactly what was estimated; the difference is settled then, and put into the books."""
         metering, price = self._metering, self._price
-        if held.stint is not None:  # others count, and have been told
-            return
         name = chosen(self._model, spec.tokenizer, spec.models)
         result = result_in(body) if self.reads else None
         said = price.reported(result) if price is not None else NO_FACTS

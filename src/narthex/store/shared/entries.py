@@ -133,7 +133,7 @@ class Ask:
 
 
 Row = tuple[int, int, int]
-"""Which place of a reservation, how much of it was reserved, how much was used."""
+"""Which place of a reservation, how much of it was reserved, how much was used: of a recount 0, and the difference."""
 
 
 class Ended:
@@ -165,8 +165,10 @@ class Ended:
                 change = -reserved if self.during is stint else 0
             elif counted:
                 change = used - reserved
-            else:  # nobody there knows of it, but for what was restored
-                change = 0 if limit.lasting and self.at <= stint.since else used
+            elif limit.lasting:  # nobody there knows of it, but for what was restored
+                change = 0 if self.at <= stint.since else used
+            else:  # of what it has forgotten, nothing is given back
+                change = max(0, used)
             if change or limit.rule.alerts:
                 lacked = held.receipts[at] if isinstance(algorithm, TokenBucket) else 0
                 ops += (request.bucket(remote(limit), key), change, held.at, lacked)

@@ -122,7 +122,10 @@ def test_the_other_tool_has_its_own_price_and_no_other() -> None:
         spent: list[Spent] = []
         async with FakeServer(tools=TOOLS, answers=ANSWERS) as server, gateway(server, limit("one__cheap")) as running:
             metering = running.front.metering
-            metering.limiter.apply([limit("one__cheap")], [PriceRule("USD", per_call=100, tools=("one__dear",))])
+            counted = LimitRule("counted", "calls", 9, window=MINUTE, tools=("one__cheap",))
+            metering.limiter.apply(
+                [limit("one__cheap"), counted], [PriceRule("USD", per_call=100, tools=("one__dear",))]
+            )
             metering.book = spent.append
             client = await running.client()
             for _ in range(2):

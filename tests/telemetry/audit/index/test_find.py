@@ -123,6 +123,10 @@ def test_the_same_is_found_as_by_reading_every_line(
     assert finder.count(asked) == len(expected)
 
 
+def test_an_id_of_a_time_beyond_all_records_is_nobodys(finder: Finder) -> None:
+    assert finder.page(Wanted(id="ffffffff-ffff-7fff-8fff-ffffffffffff")) == Page([])
+
+
 def test_groups_are_counted(folder: Path, finder: Finder) -> None:
     wanted = Wanted(decision="deny")
     expected = Counter((facts_of(one)["subject"], facts_of(one)["rule"]) for one in Search(folder, wanted))

@@ -202,7 +202,7 @@ class _Where:
     """A condition on `records`: between two keys, by numbers of texts, by marks; and by which index it is looked up."""
 
     def __init__(self, since: int, until: int) -> None:
-        self.since, self.until = since, min(until, LAST)
+        self.since, self.until = min(since, LAST), min(until, LAST)
         self.columns: dict[str, list[int]] = {}
         self.marks: list[int] = []
         self.by = ""

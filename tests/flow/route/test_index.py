@@ -344,3 +344,17 @@ def test_annotated_schemas_make_the_merge_pause_sooner() -> None:
     items = [raw({"name": f"t{n}", "inputSchema": large}) for n in range(10)]
     pauses = sum(1 for _ in merge(endpoint(), "tools", [read_items("tools", "one", items, 100)[0]], ()))
     assert pauses >= 5, "two of them are what is done at a time"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param(b'{"a":1,"b":2}', b'{ "b": 2, "a": 1 }', True, id="written otherwise"),
+        pytest.param(b'{"a":1}', b'{"a":2}', False, id="another"),
+        pytest.param(b'{"maximum":1e400}', b'{"maximum":1e400}', False, id="a number that no double holds"),
+    ],
+)
+def test_what_two_tools_give_is_compared_whatever_servers_say(one: bytes, other: bytes, same: bool) -> None:
+    tools = [Raw(b'{"name":"%b","outputSchema":%b}' % (name, said)) for name, said in ((b"x", one), (b"y", other))]
+    index = run(endpoint(), "tools", [read_items("tools", "s", tools, 10)[0]])
+    assert index.has_same_output("s__x", "s__y") is same

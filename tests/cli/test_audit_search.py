@@ -61,6 +61,16 @@ def test_for_people(config: Path) -> None:
     assert search(config, "--run", "none").exit_code == 1
 
 
+def test_an_alert_names_its_limit(tmp_path: Path) -> None:
+    def alert(one: Segments, number: int) -> None:
+        record = {"id": f"r{number}", "event": "alert", "time": stamp(AT + number), "limit": "spend", "share": 50}
+        one.add(json.dumps(record, separators=(",", ":")).encode())
+
+    write(tmp_path / "audit", 1, step=alert)
+    (tmp_path / "narthex.yaml").write_text("version: 1\naudit: {dir: audit}\n")
+    assert "spend" in search(tmp_path / "narthex.yaml").stdout
+
+
 def test_what_is_written_meanwhile_is_found(config: Path) -> None:
     assert json.loads(search(config, "--server", "git", "--json").stdout)["found"] == COUNT
     write(config.parent / "audit", 1, boot="b2", at=AT + 60, step=lambda one, _: add(one, 60))

@@ -164,7 +164,8 @@ def test_compressed_files_are_read_too(rig: Rig) -> None:
 
 
 def test_misused(rig: Rig) -> None:
-    assert rig.run("nowhere.jsonl").exit_code == 2
+    missing = rig.run("nowhere.jsonl")
+    assert missing.exit_code == 2 and "narthex explain nowhere.jsonl" in missing.output
     rig.records.unlink()
     found = rig.run()
     assert found.exit_code == 1 and "no records in" in found.output and "calls-STAMP-SLOT.jsonl" in found.output

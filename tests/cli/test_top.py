@@ -142,7 +142,7 @@ ENV = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"}
 def test_without_a_terminal(gateway: Gateway) -> None:
     done = subprocess.run(command(gateway), env=ENV, capture_output=True, text=True, check=True)
     assert re.search(r"local +one__echo +4 +100%", done.stdout)
-    assert "\x1b" not in done.stdout
+    assert "\x1b" not in done.stdout and "…" not in done.stdout
     found = json.loads(subprocess.run(command(gateway, "--json"), env=ENV, capture_output=True, check=True).stdout)
     assert [(one["name"], one["ok"], one["loops"]) for one in found["rows"]] == [("echo", 4, 2)]
     unused = subprocess.run(command(gateway, "--unused"), env=ENV, capture_output=True, text=True, check=True).stdout

@@ -239,7 +239,7 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
     who = record.get("principal")
     who = who if isinstance(who, dict) else {}
     caller = " by ".join(str(who[name]) for name in ("subject", "client") if who.get(name))
-    what = what_of(record) or record.get("method")
+    what = what_of(record) or record.get("method") or record.get("limit")  # the last is an alert's
     ends = (record.get(name) for name in ("decision", "outcome", "id"))
     cells = (record.get("time"), _event(record), caller, what, *ends)
     return tuple(one_line(str(cell)) if cell else "-" for cell in cells)

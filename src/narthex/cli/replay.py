@@ -59,7 +59,7 @@ def replay(
         ruling = snapshot if against is None else load_snapshot(find_file(ctx, config), env=os.environ)
         records = folder_of(ruling)
     elif str(records) != "-" and not records.exists():
-        raise click.BadParameter(f"no file or folder '{records}'")
+        raise click.BadParameter(f"no file or folder '{records}'; of one record: narthex explain {records}")
     silent, others = [0], [0]
     by_effect = against is not None or shadow
     found = asyncio.run(_replay(records, snapshot, silent, others, shadow=shadow, by_effect=by_effect))

@@ -65,7 +65,7 @@ def top(
     elif as_json:
         say(look())
     elif once or not sys.stdout.isatty():
-        click.echo("\n".join(frame(None, look(), order, *shutil.get_terminal_size((120, 1000)))))
+        click.echo("\n".join(frame(None, look(), order, *shutil.get_terminal_size((1000, 1000)))))
     else:
         _live(look, every, order)
 

@@ -36,6 +36,7 @@ def plain(data: bytes) -> str:
     return f"sha256:{sha256(data).hexdigest()}"
 
 
+@pytest.mark.interpreted  # `Client` stands in for a connection
 @given(
     st.text(max_size=300), st.lists(st.integers(1, 400), max_size=8), st.sampled_from(["", " ", "\r\n"]), st.booleans()
 )

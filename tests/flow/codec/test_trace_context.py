@@ -56,6 +56,15 @@ def test_tracestate_is_dropped_alone(state: str, kept: bool) -> None:
     assert found.state == (state if kept else "")
 
 
+@pytest.mark.parametrize("state", ['a="quoted"', "a=back\\slash", "a=" + '"' * 256])
+def test_a_tracestate_with_what_json_escapes_is_the_same_in_meta(state: str) -> None:
+    meta = decode_map(json.dumps({"traceparent": PARENT, "tracestate": state}).encode())
+    found = in_meta(meta)
+    assert found is not None and found.state == state
+    told = in_meta(found.into(meta))
+    assert told is not None and told.state == state
+
+
 @given(st.binary(), st.binary())
 def test_what_is_read_can_be_sent_on(parent: bytes, state: bytes) -> None:
     found = read_context(parent, state)

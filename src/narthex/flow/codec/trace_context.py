@@ -30,6 +30,7 @@ _STATE_FORM: Final = re.compile(rb"[ \t]*(?:%b)?(?:[ \t]*,[ \t]*(?:%b)?){0,31}[ 
 _LONGEST: Final = 512
 """Characters of a `tracestate` that have to be passed on (W3C, "tracestate Limits"); of `traceparent` there are 55."""
 _decode_map: Final = msgspec.json.Decoder(RawMap).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 def read_context(parent: bytes, state: bytes = b"", *, by_header: bool = False) -> Context | None:
@@ -72,6 +73,13 @@ def trace_id_of(params: RawMap) -> str:
 
 
 def _text(raw: Raw | None) -> bytes:
-    """A string of JSON as it stands: nothing that may be said here needs an escape."""
+    """A string of JSON; empty where it is none. Hardly one has an escape: a quotation mark in a `tracestate` has."""
     text = bytes(raw) if raw is not None else b""
-    return text[1:-1] if len(text) >= 2 and text.startswith(b'"') and len(text) <= 2 * _LONGEST else b""
+    if len(text) < 2 or not text.startswith(b'"') or len(text) > 2 * _LONGEST + 2:
+        return b""
+    if b"\\" not in text:
+        return text[1:-1]
+    try:
+        return _decode_text(text).encode()
+    except (*BAD_JSON, UnicodeEncodeError):
+        return b""

@@ -61,7 +61,7 @@ def test_the_sum_of_the_ledger_is_what_limits_count_whatever_kills_them(tmp_path
         """What the file says that calls have cost, and what limits have counted."""
         costs = read_costs(store, 0, 1 << 40)
         found = {"money": sum(one.amount for one in costs), "calls": sum(one.calls for one in costs)}
-        uses: dict[str, int] = {}
+        uses = {"money": 0, "each": 0, "calls": 0}
         for use in read_uses(store, int(NOON) * SECOND):
             if not use.counter:  # the ledger's name, not a limit's
                 continue

@@ -65,7 +65,8 @@ def top(
     elif as_json:
         say(look())
     elif once or not sys.stdout.isatty():
-        click.echo("\n".join(frame(None, look(), order, *shutil.get_terminal_size((1000, 1000)))))
+        size = shutil.get_terminal_size() if sys.stdout.isatty() else (1000, 1000)  # COLUMNS is of no pipe
+        click.echo("\n".join(frame(None, look(), order, *size)))
     else:
         _live(look, every, order)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from narthex.store.shared.counters import LIVED_S
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway, missing
 from tests.counterparts import keeper
@@ -94,10 +95,12 @@ def test_a_server_that_forgot_everything_is_told_what_lasts_of_every_ledger(
 ) -> None:
     limits = [{"name": "today", "calls": 12, "window": "calendar day"}]
     gateways = [start_gateway(config(shared, server.url, limits, prefix="flush")) for _ in range(2)]
+    started = time.monotonic()
     for gateway in gateways:
         for _ in range(5):
             gateway.client().call("one__echo")
     assert used(gateways[0]) == {"today": 10}
+    wait_for(lambda: time.monotonic() > started + LIVED_S, "connections that are tried again at once")
     client = shared.client()
     client("FLUSHALL")
     client.close()

@@ -71,6 +71,7 @@ def test_an_answer_that_ends_as_none_does_has_no_digest() -> None:
     assert one.end() == ("", ())
 
 
+@pytest.mark.interpreted  # what is compiled has its constants in it
 def test_of_a_result_that_is_too_large_nothing_is_kept_but_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relayed, "MOST_KEPT", 100)
     one = Relayed(0, b"", keep=True)

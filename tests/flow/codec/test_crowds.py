@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import tracemalloc
 from typing import Any
@@ -110,6 +111,7 @@ class Steps:
     def __enter__(self) -> Steps:
         self.calls = 0
         tracemalloc.start()
+        gc.disable()  # its callbacks are calls, too
         sys.setprofile(self._event)
         return self
 
@@ -118,6 +120,7 @@ class Steps:
 
     def __exit__(self, *error: object) -> None:
         sys.setprofile(None)
+        gc.enable()
         self.peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
 

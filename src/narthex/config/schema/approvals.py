@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from narthex.config.expand import Expanded
-from narthex.config.kinds import SECRET_TEXT, URL, Choice, Count, Flag, Group, Setting, duration
+from narthex.config.kinds import Choice, Count, Flag, Group, Setting, duration
+from narthex.config.schema.webhook import WebhookSettings
 from narthex.types import ApprovalSpec, HoldTerms
 
 SPEC, TERMS = ApprovalSpec(), HoldTerms()
@@ -35,21 +35,9 @@ HOLD = Setting(
 )
 
 
-class WebhookSettings(msgspec.Struct, frozen=True):
+class HeldHookSettings(WebhookSettings, frozen=True):
     """Who is told of each step of a held call: a POST of JSON, in the form of Standard Webhooks."""
 
-    url: Annotated[
-        Expanded | None, Setting(URL, "Where to. Without TLS on loopback only.", default="required", secret=True)
-    ] = None
-    secret: Annotated[
-        Expanded | None,
-        Setting(
-            SECRET_TEXT,
-            "What the header `webhook-signature` is made with (HMAC-SHA256): `whsec_` and base64, or any text.",
-            default="nothing is signed",
-            secret=True,
-        ),
-    ] = None
     arguments: Annotated[bool, Setting(Flag(), "`true`: the arguments of the call are told too.")] = False
 
 
@@ -66,8 +54,8 @@ class ApprovalSettings(msgspec.Struct, frozen=True):
         SPEC.most_each
     )
     webhook: Annotated[
-        WebhookSettings | None,
-        Setting(Group(WebhookSettings, "a map `{url, secret, arguments}`"), "Who is told.", nullable=True),
+        HeldHookSettings | None,
+        Setting(Group(HeldHookSettings, "a map `{url, secret, arguments}`"), "Who is told.", nullable=True),
     ] = None
 
 

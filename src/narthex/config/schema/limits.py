@@ -10,12 +10,9 @@ import msgspec
 
 from narthex.config import values
 from narthex.config.document import Fault, Node, Path, Reading, quote
-from narthex.config.expand import Expanded
 from narthex.config.kinds import (
     GLOBS,
     NAME,
-    SECRET_TEXT,
-    URL,
     Choice,
     Count,
     Flag,
@@ -28,6 +25,7 @@ from narthex.config.kinds import (
     size,
 )
 from narthex.config.schema.prices import MONEY, Money
+from narthex.config.schema.webhook import WebhookSettings
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.quotas import REFUSE
 from narthex.types import Period, WhenSpent
@@ -143,23 +141,6 @@ class InsteadSettings(msgspec.Struct, frozen=True):
     ] = {}
 
 
-class AlertHookSettings(msgspec.Struct, frozen=True):
-    """Who is told of alerts: a POST of JSON for each, in the form of Standard Webhooks."""
-
-    url: Annotated[
-        Expanded | None, Setting(URL, "Where to. Without TLS on loopback only.", default="required", secret=True)
-    ] = None
-    secret: Annotated[
-        Expanded | None,
-        Setting(
-            SECRET_TEXT,
-            "What the header `webhook-signature` is made with (HMAC-SHA256): `whsec_` and base64, or any text.",
-            default="nothing is signed",
-            secret=True,
-        ),
-    ] = None
-
-
 class LimitSettings(msgspec.Struct, frozen=True):
     """One limit: of one unit, in one window, with a bucket for each value of what it is `per`. `tools/call`,
     `prompts/get` and `resources/read` count; lists, and what the gateway asks for itself, never do."""
@@ -241,8 +222,8 @@ class LimitSettings(msgspec.Struct, frozen=True):
         ),
     ] = ()
     webhook: Annotated[
-        AlertHookSettings | None,
-        Setting(Group(AlertHookSettings, "a map `{url, secret}`"), "Who is told of `alerts`, too.", nullable=True),
+        WebhookSettings | None,
+        Setting(Group(WebhookSettings, "a map `{url, secret}`"), "Who is told of `alerts`, too.", nullable=True),
     ] = None
     when_spent: Annotated[
         WhenSpent,

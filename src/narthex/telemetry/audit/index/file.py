@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from narthex.errors import StoreError
+from narthex.store.file import transaction
 
 FORM: Final = 2
 """Of the tables; a file of another form is begun anew."""
@@ -113,19 +114,6 @@ def _begin(connection: sqlite3.Connection, folder: Path) -> None:
         connection.execute("INSERT INTO about VALUES ('folder', ?), ('pruned', 0)", (str(folder.absolute()),))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORM}")
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    """All that happens within, or nothing of it."""
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 @contextmanager

@@ -20,9 +20,10 @@ from typing import Any
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
+from narthex.store.file import transaction
 from narthex.telemetry.audit.chain import LONGEST, Broken, place
 from narthex.telemetry.audit.headers import Header, read_header
-from narthex.telemetry.audit.index.file import COLUMNS, TIES, USUAL, explained, open_index, transaction
+from narthex.telemetry.audit.index.file import COLUMNS, TIES, USUAL, explained, open_index
 from narthex.telemetry.audit.matching import OWN, facts_of, marks_of, what_of
 from narthex.telemetry.audit.verify import UNREADABLE, opened, segments_in
 

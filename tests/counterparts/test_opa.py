@@ -83,7 +83,9 @@ def test_a_decision_its_id_its_revision_and_its_trace(agent: OpaServer) -> None:
         found = await engine.decide(document("refund", meta={"traceparent": TRACE}, amount=500))
         assert said(found) == ("deny", "denied_by_policy") and found.detail == "no role grants it"
         assert found.bundle == engine.bundle == "example-1"
-        (logged,) = [one for one in logged_decisions(agent) if one["decision_id"] == found.decision_id]
+        while not (mine := [one for one in logged_decisions(agent) if one["decision_id"] == found.decision_id]):
+            await asyncio.sleep(0.01)
+        (logged,) = mine
         assert logged["trace_id"] == TRACE.split("-")[1]
         assert logged["input"]["mcp"]["arguments"] == {"amount": 500}
 

@@ -13,7 +13,7 @@ from narthex.telemetry.audit.checkpoints import read_keys
 from narthex.telemetry.audit.verify import verify
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
-from tests.e2e.harness import ROOT, Gateway
+from tests.e2e.harness import ROOT, Gateway, wait_for
 
 pytestmark = [
     pytest.mark.e2e,
@@ -51,7 +51,7 @@ def test_a_durable_call_that_cannot_be_recorded_is_refused(
         assert reached <= len(found) - len(errors) + 1, "of what cannot be recorded nothing is sent"
         ready = gateway.ready()
         assert ready.status == 503 and "journal_unavailable" in ready.body.decode()
-        assert "cannot be written" in gateway.log()
+        wait_for(lambda: "cannot be written" in gateway.log(), "the log")
         gateway.kill()
     folder = gateway.folder / "audit"
     assert not verify(folder, read_keys(folder.glob("audit-*.pub"))).faults
@@ -61,4 +61,5 @@ def test_where_it_is_to_go_on_it_goes_on_and_says_so(start_gateway: StartGateway
     with FakeServer(tools=TOOLS) as server:
         gateway = gateway_on(start_gateway, server, tmp_path, durable="all", on_failure="degrade")
         assert all("result" in one for one in answers(gateway))
-        assert gateway.ready().status == 503 and "calls go on" in gateway.log()
+        assert gateway.ready().status == 503
+        wait_for(lambda: "calls go on" in gateway.log(), "the log")

@@ -95,7 +95,7 @@ def test_a_secret_that_is_set_and_sealed_anew_under_a_running_gateway(
             "audit": {"dir": "audit"},
         }
     )
-    assert "narthex secrets set pat" in gateway.log(), "what is missing is said at the start"
+    wait_for(lambda: "narthex secrets set pat" in gateway.log(), "what is missing to be said at the start")
     assert gateway.ready().json["missing_secrets"] == 1
     assert call(gateway).answer["error"]["code"] == -31005
 

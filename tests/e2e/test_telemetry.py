@@ -70,6 +70,12 @@ def told(server: FakeServer) -> tuple[str, str]:
     return asked.params.get("_meta", {}).get("traceparent", ""), asked.headers.get("traceparent", "")
 
 
+def logged(gateway: Gateway) -> list[Any]:
+    """The lines of calls to tools in its log, which a thread of its own writes."""
+    lines = [json.loads(line) for line in gateway.log().splitlines() if '"narthex.call"' in line]
+    return [one for one in lines if one["method"] == "tools/call"]
+
+
 def pair(collector: Collector) -> list[Any]:
     """The spans of one call, the server's first, once they are there."""
     wait_for(lambda: len(collector.spans) >= 2, "the spans")
@@ -96,8 +102,8 @@ def test_a_context_goes_through_and_its_spans_are_one_tree(
     assert theirs.start_time_unix_nano < theirs.end_time_unix_nano <= ours.end_time_unix_nano
     child = f"00-{TRACE}-{theirs.span_id.hex()}-01"
     assert told(server) == (child, child)
-    lines = [json.loads(line) for line in gateway.log().splitlines() if '"narthex.call"' in line]
-    assert [one.get("trace_id") for one in lines if one["method"] == "tools/call"] == [TRACE]
+    wait_for(lambda: logged(gateway), "the line of the call")
+    assert [one.get("trace_id") for one in logged(gateway)] == [TRACE]
 
 
 def test_a_context_in_the_headers_alone(

@@ -108,7 +108,9 @@ def _found(find: Find, id_: str) -> tuple[str, str, list[Record]]:
                 raise click.ClickException(
                     f"{kind} {one_line(name)} has more than {MOST} records: narthex audit search"
                 )
-        held = {str(one["approval"]) for one in records if one.get("approval") and one.get("event") != "approval"}
+        held = {
+            id_ for one in records if one.get("event") != "approval" for id_ in str(one.get("approval", "")).split()
+        }
         for approval in sorted(held):
             records += [one for one in find(Wanted(approval=approval)) if one.get("event") == "approval"]
         return records

@@ -12,11 +12,23 @@ from narthex.flow.limit.limiter import Limiter
 from narthex.flow.limit.spending import Spent
 from narthex.telemetry.record import Entry
 from narthex.testing import FakeServer
-from narthex.types import LOCAL, CacheRule, CacheSpec, Grant, LimitRule, PriceRule, Principal, WhenSpent
+from narthex.types import (
+    LOCAL,
+    ApprovalSpec,
+    CacheRule,
+    CacheSpec,
+    Grant,
+    HoldTerms,
+    LimitRule,
+    PriceRule,
+    Principal,
+    WhenSpent,
+)
+from tests.flow.accept.asking import META_ABLE, retry_of
 from tests.flow.accept.test_exchange import ERAS
+from tests.flow.accept.test_holding import READS, YES, waits
 from tests.flow.accept.test_holding import gateway as keeping
-from tests.flow.accept.test_holding import waits
-from tests.flow.gateway import Running, run, spec, until
+from tests.flow.gateway import Answer, Running, run, spec, until
 
 MINUTE = 60_000_000
 SCHEMA = {"type": "object"}
@@ -175,6 +187,67 @@ def test_a_person_lets_one_call_through_and_it_is_counted(modern: bool) -> None:
             await until(running.settled)
             assert {one.limit: one.used for one in running.front.metering.limiter.states()} == {"spend": 2}
             assert waits(await ask("tools/call", CALL)) != id_, "the next one waits again"
+            assert len(server.requests("tools/call")) == 2
+
+    run(main)
+
+
+@ERAS
+def test_a_call_that_a_rule_holds_and_a_spent_limit_too_passes_when_both_are_approved(modern: bool) -> None:
+    async def main() -> None:
+        held = Grant("held", "hold", tools=("one__dear",), terms=HoldTerms("approver", 600, 300))
+        rule = limit(hold=True)
+        async with (
+            FakeServer(tools=TOOLS, answers=ANSWERS) as server,
+            keeping(server, held, READS, quotas=(rule,)) as running,
+        ):
+            client = await running.client(session=not modern)
+            ask = client.modern if modern else client.legacy
+
+            async def approved() -> str:
+                id_ = waits(await ask("tools/call", CALL))
+                await running.keeper.decide(id_, "bob", yes=True)
+                return id_
+
+            await approved()
+            assert (await ask("tools/call", CALL)).result, "the limit has room"
+            by_rule = await approved()
+            by_limit = await approved()
+            assert by_rule != by_limit
+            assert (await ask("tools/call", CALL)).result["content"][0]["text"] == "dear"
+            await until(running.settled)
+            assert {one.id: one.rule for one in await running.keeper.all()}[by_limit] == "limit spend"
+            assert all(one.used_at is not None for one in await running.keeper.all())
+            assert len(server.requests("tools/call")) == 2
+            assert waits(await ask("tools/call", CALL)) not in (by_rule, by_limit), "each has let one call pass"
+
+    run(main)
+
+
+def test_a_user_is_asked_for_the_rule_and_for_the_limit_one_after_the_other() -> None:
+    async def main() -> None:
+        by_user = HoldTerms("user", 600, 300)
+        held = Grant("held", "hold", tools=("one__dear",), terms=by_user)
+        rule = limit(hold=True)
+        async with (
+            FakeServer(tools=TOOLS, answers=ANSWERS) as server,
+            keeping(server, held, READS, quotas=(rule,), approvals=ApprovalSpec(by_user)) as running,
+        ):
+            client = await running.client()
+
+            async def asked(last: Answer | None = None) -> Answer:
+                params = retry_of(CALL, last, {"approval": YES}) if last is not None else CALL
+                return await client.modern("tools/call", params, meta=META_ABLE)
+
+            first = await asked(await asked())
+            assert first.result["content"][0]["text"] == "dear", "the limit has room"
+            again = await asked()
+            for_limit = await asked(again)
+            assert for_limit.result["resultType"] == "input_required"
+            assert len(server.requests("tools/call")) == 1
+            assert (await asked(for_limit)).result["content"][0]["text"] == "dear"
+            assert len(server.requests("tools/call")) == 2
+            assert (await asked(for_limit)).result["resultType"] == "input_required", "nothing passes by them twice"
             assert len(server.requests("tools/call")) == 2
 
     run(main)

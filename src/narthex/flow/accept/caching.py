@@ -108,7 +108,7 @@ class Caching:
         """Have rules, or people, let this call through in a way that is for it alone? Also notes for how long a policy
         lets an answer be kept."""
         one, check = self._one, self._one.check
-        if one.only_server or one.passed is not None or one.word is not None:
+        if one.only_server or one.approved is not None:
             return True
         decision = check.decision if check is not None else None
         if decision is None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from narthex.errors import ContentBlocked, GatewayError, Overloaded, UpstreamTimeout, UpstreamUnavailable
 from narthex.flow.accept.caching import Caching
 from narthex.flow.accept.hearing import hear, result
+from narthex.flow.accept.holding import Approved
 from narthex.flow.accept.inputs import Inputs
 from narthex.flow.accept.keeping import Keeping
 from narthex.flow.accept.lasting import Lasting, lasting_of, when_recorded
@@ -59,10 +60,10 @@ class Exchange:
     """A call that goes to a server. `only_server` is the one whose state a retry brings."""
 
     __slots__ = (
-        "_ending", "_sending", "_task", "_walk", "answer", "answered", "began_at", "caching", "call", "channel",
-        "check", "code", "deadline", "flight", "front", "heard_at", "inputs", "lasting", "metadata_url", "metered",
-        "only_server", "out", "outcome", "over", "passed", "response", "sent_at", "server", "server_name", "size_in",
-        "source", "takes_events", "target_name", "trace", "unheard", "viewer", "word",
+        "_ending", "_sending", "_task", "_walk", "answer", "answered", "approved", "began_at", "caching", "call",
+        "channel", "check", "code", "deadline", "flight", "front", "heard_at", "inputs", "lasting",
+        "metadata_url", "metered", "only_server", "out", "outcome", "over", "response", "sent_at",
+        "server", "server_name", "size_in", "source", "takes_events", "target_name", "trace", "unheard", "viewer",
     )  # fmt: skip
 
     def __init__(
@@ -98,9 +99,8 @@ class Exchange:
         self._sending = False
         self.outcome = _OK
         self.inputs: Inputs | None = None
-        self.unheard: GatewayError | None = None  # these three are `holding`'s: what a client hears that says nothing,
-        self.passed: tuple[str, int] | None = None  # the approval that has let the call pass, and how often,
-        self.word: tuple[str, RawMap] | None = None  # and what a modern client's user has said of one
+        self.unheard: GatewayError | None = None  # what a client hears that says nothing when it is asked
+        self.approved: Approved | None = None  # what people have said of it; None: nothing
         self.check: Check | None = None  # whether the caller may; None where whoever was let in may
         self.metered: Metered | None = None  # what it takes of the limits; None where it counts in none
         self.caching: Caching | None = None  # what the cache does for it; None: nothing

@@ -19,6 +19,7 @@ from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.capabilities import ClientCaps
 from narthex.flow.codec.handles import Approving
 from narthex.flow.codec.inputs import Ask, input_required, origin_of
+from narthex.flow.codec.jsonrpc import RawMap
 from narthex.flow.policy.approvals.approval import Approval, Outcome, ToApprove
 from narthex.flow.policy.approvals.holding import Hold, Standing, said
 from narthex.flow.policy.decision import APPROVAL_REQUIRED
@@ -31,6 +32,27 @@ USED = "approval_used"
 """Reason of a call that its server has asked something, and that has gone on with that already."""
 
 _giving: set[asyncio.Future[None]] = set()
+
+
+class Approved:
+    """What people have said of a call, by the rule that held it: a rule and a spent limit may both hold one, and each
+    is approved by itself.
+
+    `passed`: the approval that has let it pass, and how often. `earlier`: the same of the call that this one goes on,
+    its server having asked something. `words`: an approval, and what a modern client's user has said of it.
+    """
+
+    __slots__ = ("earlier", "passed", "words")
+
+    def __init__(self) -> None:
+        self.passed: dict[str, tuple[str, int]] = {}
+        self.earlier: dict[str, tuple[str, int]] = {}
+        self.words: dict[str, tuple[str, RawMap]] = {}
+
+    @property
+    def ids(self) -> str:
+        """Of the approvals that it has passed by, in the order in which it did; a space between two."""
+        return " ".join(id_ for id_, _ in self.passed.values())
 
 
 class Keeper(Protocol):
@@ -66,13 +88,15 @@ async def stand(one: Exchange, need: Hold) -> Standing:
     keeper, call = one.front.approvals, to_approve(one, need)
     if keeper is None:
         raise Denied(APPROVAL_REQUIRED, detail="nobody keeps approvals")
-    if one.passed is not None:
-        id_, rounds = one.passed
-        passed = await keeper.go_on(call, id_, rounds)
-        if passed is None:
-            raise Denied(USED, detail=f"approval {id_}: round {rounds} was answered before")
-        return _passes(one, keeper, call, passed)
-    word, one.word = need.word or one.word, None
+    said_before, word = one.approved, need.word
+    if said_before is not None:
+        if (earlier := said_before.earlier.pop(call.rule, None)) is not None:
+            id_, rounds = earlier
+            passed = await keeper.go_on(call, id_, rounds)
+            if passed is None:
+                raise Denied(USED, detail=f"approval {id_}: round {rounds} was answered before")
+            return _passes(one, keeper, call, passed)
+        word = word or said_before.words.pop(call.rule, None)
     if word is not None and (yes := said(word[1])) is not None:
         await keeper.user_says(call, word[0], yes=yes)
     asking = asyncio.ensure_future(keeper.ask(call))
@@ -89,10 +113,10 @@ async def stand(one: Exchange, need: Hold) -> Standing:
 
 def _passes(one: Exchange, keeper: Keeper, call: ToApprove, found: Approval) -> Standing:
     """It goes on; and if nothing of it is sent then, it may pass again."""
-    one.passed = (found.id, found.rounds)
-
+    one.approved = approved = one.approved or Approved()
+    approved.passed[call.rule] = (found.id, found.rounds)
     assert one.check is not None
-    one.check.unsent = partial(_give_back, keeper, call, found)
+    one.check.unsent += (partial(_unsent, approved, keeper, call, found),)
     return Standing("passes", found, keeper.left_s(found))
 
 
@@ -100,6 +124,12 @@ def _nobody_waits(keeper: Keeper, call: ToApprove, asking: asyncio.Future[tuple[
     """The client has gone while it was found out that its call passes."""
     if not asking.cancelled() and asking.exception() is None and asking.result()[0] == "passes":
         _give_back(keeper, call, asking.result()[1])
+
+
+def _unsent(approved: Approved, keeper: Keeper, call: ToApprove, found: Approval) -> None:
+    """Nothing is sent of the call: it has not passed."""
+    approved.passed.pop(call.rule, None)
+    _give_back(keeper, call, found)
 
 
 def _give_back(keeper: Keeper, call: ToApprove, found: Approval) -> None:
@@ -128,5 +158,5 @@ def can_be_asked(one: Exchange) -> bool:
 
 def asking(one: Exchange, ask: Ask) -> bytes:
     """The result that asks a modern client's user whether they approve."""
-    state = Approving(one.server_name, ask.about.approval.id)
+    state = Approving(one.server_name, ask.about.approval.id, ask.about.approval.rule)
     return input_required(ask.required.asked, one.front.handles.for_retry(one.call, origin_of(one.call), state))

@@ -85,7 +85,7 @@ def entry_of(
         size,
         seconds,
         snapshot.revision,
-        approval=one.passed[0] if one.passed is not None else "",
+        approval=one.approved.ids if one.approved is not None else "",
         check=one.check,
         call=call if snapshot.audit_inputs != "none" or has_shadow else None,
         inputs=snapshot.audit_inputs,

@@ -79,7 +79,8 @@ class Retrying:
         target = Target(held.server_name, held.target_name, encode(held.target_name))
         if held.check is not None:
             check.held = held.check.taken
-        self._check, self._walk = check, again(call, target, check, approved=held.passed is not None)
+        approved = held.approved is not None and bool(held.approved.passed)
+        self._check, self._walk = check, again(call, target, check, approved=approved)
         self._step(None)
 
     def _held(self) -> Exchange:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from narthex.flow.accept.holding import Approved
 from narthex.flow.codec.bridge import GoesOn, NeedsInput, client_bits
 from narthex.flow.codec.handles import Approving, Relayed, RequestState
 from narthex.flow.codec.inputs import check_asked, for_modern, origin_of
@@ -37,11 +38,12 @@ def unfinished(one: Exchange, need: NeedsInput | GoesOn) -> tuple[bytes | Raw, E
 def _relayed(one: Exchange, need: NeedsInput) -> bytes:
     """A call that was held gets a state in any case: it passes no second time without."""
     state = need.required.state
-    if state is None and one.passed is not None:
+    passed = one.approved.passed if one.approved is not None else {}
+    if state is None and passed:
         state = Raw(b"")
 
     def sealed(own: bytes) -> str:
-        kept = Relayed(one.server_name, own, *(one.passed or ()))
+        kept = Relayed(one.server_name, own, tuple((rule, *last) for rule, last in passed.items()))
         return one.front.handles.for_retry(one.call, origin_of(one.call), kept)
 
     return for_modern(need.members, state, sealed)
@@ -58,6 +60,8 @@ def retried(call: Call, state: RequestState) -> Call:
 def remember(one: Exchange, state: RequestState, answers: RawMap) -> None:
     """What the state of a retry says of approvals."""
     if isinstance(state, Approving):
-        one.word = (state.approval, answers)
-    elif isinstance(state, Relayed) and state.approval:
-        one.passed = (state.approval, state.rounds)
+        one.approved = Approved()
+        one.approved.words[state.rule] = (state.approval, answers)
+    elif isinstance(state, Relayed) and state.approvals:
+        one.approved = Approved()
+        one.approved.earlier.update({rule: (id_, rounds) for rule, id_, rounds in state.approvals})

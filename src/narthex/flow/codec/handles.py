@@ -70,12 +70,11 @@ class Origin(msgspec.Struct, frozen=True):
 
 class Relayed(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """The state of a modern upstream: its `requestState` as it came, JSON and all, so that it goes back unchanged;
-    empty where it has none. `approval` is what a call that was held has passed by, `rounds` how often it has."""
+    empty where it has none. `approvals` are what a call that was held has passed by: the rule, the id, how often."""
 
     server: str
     state: bytes
-    approval: str = ""
-    rounds: int = 0
+    approvals: tuple[tuple[str, str, int], ...] = ()
 
 
 class HeldCall(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -87,10 +86,12 @@ class HeldCall(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Approving(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """A call that waits for an approval which its own user was asked for: nothing of it has been sent."""
+    """A call that waits for an approval which its own user was asked for: nothing of it has been sent.
+    `rule` is the one that holds it."""
 
     server: str
     approval: str
+    rule: str
 
 
 RequestState = Relayed | HeldCall | Approving

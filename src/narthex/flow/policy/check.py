@@ -71,7 +71,7 @@ class Check:
         self.logged = True
         self.trace = NO_TRACE
         self.shadow: Shadow | None = None
-        self.unsent: Callable[[], None] | None = None
+        self.unsent: tuple[Callable[[], None], ...] = ()
 
     def sees(self, kind: Kind, target: Target) -> bool:
         """Is this visible to the caller?"""
@@ -223,10 +223,11 @@ class Check:
         """What became of the call. The first time counts."""
         if self.taken is not None:
             self.taken.end(end)
-        if self.unsent is not None:
-            unsent, self.unsent = self.unsent, None
+        if self.unsent:
+            told, self.unsent = self.unsent, ()
             if end == "unsent":
-                unsent()
+                for one in told:
+                    one()
 
     @property
     def asks_how_it_ends(self) -> bool:

@@ -84,10 +84,10 @@ def _nested(calls: list[Record]) -> list[tuple[int, Record]]:
 
 
 def _step(depth: int, one: Record, said: dict[str, list[str]]) -> Step:
-    approval = _text(one, "approval")
+    approvals = _text(one, "approval").split()
     return Step(
         depth, one, what_of(one) or _text(one, "method"), _text(one, "decision"), facts_of(one)["rule"],
-        tuple(said.get(approval, ())) if approval else (), one.get("event") == "begin",
+        tuple(word for id_ in approvals for word in said.get(id_, ())), one.get("event") == "begin",
     )  # fmt: skip
 
 

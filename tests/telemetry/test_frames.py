@@ -14,12 +14,16 @@ from narthex.flow.policy.admission import Admission
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.decision import GRANTED, Decision
 from narthex.flow.route.target import Target
+from narthex.flow.upstream.port import Dialect
 from narthex.telemetry.frames import FILLED, MOST, RENEW_S, Frames
 from narthex.telemetry.record import LONGEST, Entry, line_of
 from narthex.types import LOCAL
 from tests.telemetry.test_record import ENTRY, ID, WHO
 
-CALL = replace(ENTRY, arguments_digest="sha256:" + "ab" * 32, result_digest="sha256:" + "cd" * 32)
+CALL = replace(
+    ENTRY, arguments_digest="sha256:" + "ab" * 32, result_digest="sha256:" + "cd" * 32, definition=b"\x5c" * 32,
+    dialect=Dialect("legacy", "2025-11-25", session_id="s1"), upstream_status=200,
+)  # fmt: skip
 
 
 def checked(rule: str = "the rule", name: str = "search") -> Check:
@@ -122,6 +126,9 @@ def test_what_is_a_record_of_its_own(change: dict[str, Any]) -> None:
         pytest.param({"check": checked(name="other")}, id="of another thing"),
         pytest.param({"config": "f00"}, id="another configuration"),
         pytest.param({"cost": (1, "EUR")}, id="another cost"),
+        pytest.param({"definition": b"\1" * 32}, id="of a tool that is listed otherwise"),
+        pytest.param({"upstream_status": 202}, id="another status"),
+        pytest.param({"dialect": Dialect("legacy", "2025-11-25", session_id="s2")}, id="in another session"),
     ],
 )
 def test_what_is_not_the_same_has_another_frame(change: dict[str, Any]) -> None:

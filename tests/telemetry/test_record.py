@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from narthex.flow.upstream.port import Dialect
 from narthex.telemetry.accounts import OUTCOME, OUTCOMES
 from narthex.telemetry.record import Entry, line_of, line_of_lost
 from narthex.telemetry.stamps import Ids, id_of, stamp
@@ -123,6 +124,22 @@ def test_a_decision_stands_in_every_record(outcome: str) -> None:
 )
 def test_the_credential_by_its_name(account: str, credential: str | None) -> None:
     assert read(replace(ENTRY, account=account)).get("credential") == credential
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        pytest.param("1.2.3", "1.2.3", id="a version"),
+        pytest.param("v2026.11.27-rc.1+build7", "v2026.11.27-rc.1+build7", id="a longer one"),
+        pytest.param("ghp_16C7e42F292c6912E7710c838347Ae178B4a", None, id="what may be a secret"),
+        pytest.param("1" * 40, None, id="too long"),
+        pytest.param(7, None, id="no text"),
+    ],
+)
+def test_what_a_server_says_of_its_version(version: Any, said: str | None) -> None:
+    dialect = Dialect("legacy", "2025-11-25", server_info={"version": version})
+    found = read(replace(ENTRY, dialect=dialect, upstream_status=0))["upstream"]
+    assert found == {"protocol": "2025-11-25", **({"version": said} if said else {})}
 
 
 def test_a_text_of_a_client_is_bounded() -> None:

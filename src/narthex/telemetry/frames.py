@@ -29,7 +29,7 @@ FILLED: Final = frozenset(
 )
 """Members of an entry that a frame leaves open. All others are part of what it is found by: a member that is new makes
 records no less true, at most dearer."""
-_REFERENCES: Final = frozenset({"principal", "check"})
+_REFERENCES: Final = frozenset({"principal", "check", "dialect"})
 """What it is found by as the object that it is: equal ones are not looked for."""
 _NEVER: Final = frozenset({"call", "trial", "begun", "done", "keep", "notes", "reason", "decision_id"})
 """An entry with one of these is a record of its own."""
@@ -115,12 +115,15 @@ class Frames:
             decision, target, kind = check.decision, check.target, check.kind
         place = (target.server, target.name) if target is not None else None
         shape = tuple(map(bool, entry.trace)) if entry.trace is not NO_TRACE else None
-        key = (id(entry.principal), id(decision), kind, place, shape, entry.server_seconds > 0, _common(entry))
+        key = (
+            id(entry.principal), id(decision), id(entry.dialect), kind, place, shape, entry.server_seconds > 0,
+            _common(entry),
+        )  # fmt: skip
         known = self._known.get(key, self)
         if isinstance(known, Frame):
             return Short(known, entry)
         if known is None:
-            frame = self._known[key] = self._made(entry, (entry.principal, decision))
+            frame = self._known[key] = self._made(entry, (entry.principal, decision, entry.dialect))
             return Short(frame, entry) if frame is not None else None
         if len(self._known) < MOST:
             self._known[key] = None  # most callers of a crowd come once

@@ -7,7 +7,9 @@ Source: the members that SOC 2 CC7.2, ISO 27001 A.8.15 and HIPAA §164.312(b) as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any, Literal
 
 import msgspec
@@ -18,6 +20,7 @@ from narthex.flow.limit.money import show_money
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.evidence.again import Again, Asked
 from narthex.flow.route.names import canonical
+from narthex.flow.upstream.port import Dialect
 from narthex.telemetry.accounts import OUTCOMES
 from narthex.telemetry.inputs import input_of
 from narthex.telemetry.payloads.lines import Note
@@ -34,6 +37,8 @@ Event = Literal["call", "refused", "begin", "admin"]
 `admin`: something that was done on the admin side, or denied there."""
 LONGEST = 256
 """Characters of a text that a client or a server chose."""
+_VERSION = re.compile(r"v?[0-9][0-9A-Za-z.+_-]{0,30}")
+"""What a server says of its version and is recorded: too short for most of the secrets that it could say there."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -99,6 +104,11 @@ class Entry(msgspec.Struct):
     arguments: Buffer | None = None
     answer: Sequence[Buffer] = ()
     is_error: bool = False
+    definition: bytes = b""
+    """SHA-256 of what was called, as its server had listed it."""
+    dialect: Dialect | None = None
+    """What was negotiated with the server that it was sent to; None: it was sent to none."""
+    upstream_status: int = 0
     held: int = 0
     """Bytes of the call that wait with it; set by the journal, as `id` and `notes`: what the record says of them."""
     id: str = ""
@@ -142,6 +152,17 @@ class Said(msgspec.Struct, omit_defaults=True):
     obligations: tuple[str, ...] = ()
 
 
+class Upstream(msgspec.Struct, omit_defaults=True):
+    """The conversation in which the call was sent to its server. `status`: of HTTP, as it was answered last; none over
+    stdio. `protocol`: the revision of MCP. `session`: 16 hexadecimal digits of the SHA-256 of the server's own id of
+    it. `version`: of itself, by the server's word."""
+
+    protocol: str
+    status: int = 0
+    session: str = ""
+    version: str = ""
+
+
 class Record(msgspec.Struct, omit_defaults=True):
     """One line. What has no value is left out; times are UTC (RFC 3339), sizes bytes of the bodies.
 
@@ -169,6 +190,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     server_seconds: float | None = None
     server: str = ""
     name: str = ""
+    definition_digest: str = ""
+    """`sha256:` and the hexadecimal digits of what was called, as its server had listed it when the call was made."""
+    upstream: Upstream | None = None
     reason: str = ""
     code: int = 0
     decision_id: str = ""
@@ -252,6 +276,8 @@ def line_of(entry: Entry, id_: str) -> bytes:
         gateway=__version__,
         server=entry.server,
         name=entry.name,
+        definition_digest=f"sha256:{entry.definition.hex()}" if entry.definition else "",
+        upstream=_upstream(entry.dialect, entry.upstream_status) if entry.dialect is not None else None,
         reason=entry.reason,
         code=entry.code,
         decision_id=entry.decision_id,
@@ -282,6 +308,13 @@ def line_of(entry: Entry, id_: str) -> bytes:
         input=_input(entry),
     )  # fmt: skip
     return _encode(record)
+
+
+def _upstream(dialect: Dialect, status: int) -> Upstream:
+    version = dialect.server_info.get("version")
+    said = version if isinstance(version, str) and _VERSION.fullmatch(version) else ""
+    session = dialect.session_id
+    return Upstream(dialect.version, status, sha256(session.encode()).hexdigest()[:16] if session else "", said)
 
 
 def _input(entry: Entry) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from narthex.testing import FakeServer, JsonRpcError
 from narthex.types import Grant
 from tests.flow.accept.test_exchange import Mcp
 from tests.flow.gateway import Running, run, spec, until
-from tests.flow.upstream.test_http import HOLD
+from tests.flow.upstream.test_http import HOLD, answer, rpc
 
 TOOLS: list[dict[str, Any]] = [{"name": "echo", "inputSchema": {"type": "object"}}]
 CALL = {"name": "one__echo", "arguments": {"password": "s3cr3t-argument"}}
@@ -70,6 +71,76 @@ def test_what_a_server_refuses_was_allowed(answer: Any, outcome: str, code: int)
             await client.modern("tools/call", CALL)
             (one,) = found
             assert (one["outcome"], one["decision"], one.get("code", 0)) == (outcome, "allow", code)
+
+    run(main)
+
+
+@ERAS
+@pytest.mark.parametrize("tool", ["echo", "delete"], ids=["sent", "denied"])
+def test_what_was_called_is_known_by_what_its_server_had_listed(modern: bool, tool: str) -> None:
+    async def main() -> None:
+        listed = [*TOOLS, {"name": "delete", "description": "before"}]
+        async with FakeServer(tools=listed) as server:
+            upstream, grants = {"one": spec("one", server.url)}, {"grants": GRANTS}
+            async with Running(upstream, settings=grants) as gateway:
+                client = await gateway.client(session=not modern)
+                found = recorded(gateway)
+                call = {"name": f"one__{tool}", "arguments": {"amount": 1}}
+                await (client.modern if modern else client.legacy)("tools/call", call)
+                (one,) = found
+                as_listed = json.dumps(next(item for item in listed if item["name"] == tool)).encode()
+                assert one.get("definition_digest") == f"sha256:{sha256(as_listed).hexdigest()}"
+
+    run(main)
+
+
+@ERAS
+def test_in_which_conversation_it_was_sent(modern: bool) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client(session=not modern)
+            found = recorded(gateway)
+            await (client.modern if modern else client.legacy)("tools/call", CALL)
+            (one,) = found
+            (channel,) = gateway.front.fleet.servers["one"].channels.values()
+            session, version = channel.dialect.session_id, channel.dialect.server_info.get("version")
+            said = {"session": sha256(session.encode()).hexdigest()[:16]} if session else {}
+            said |= {"version": version} if version else {}
+            assert one["upstream"] == {"protocol": channel.dialect.version, "status": 200, **said}
+            assert session is None or session not in json.dumps(one)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        pytest.param(answer(b"no", "503 Service Unavailable"), 503, id="a refusal"),
+        pytest.param(answer(b"", "302 Found", "Location: http://127.0.0.1:1/"), 302, id="a redirect"),
+        pytest.param(answer(rpc(3, error={"code": -32602, "message": "no"}), "400 Bad Request"), 400, id="an error"),
+        pytest.param(answer(b"nonsense"), 200, id="nonsense"),
+        pytest.param("close", None, id="no answer"),
+    ],
+)
+def test_the_http_status_of_the_server(script: Any, status: int | None) -> None:
+    async def main() -> None:
+        async with Mcp(script) as server, server.gateway() as gateway:
+            client = await gateway.client()
+            found = recorded(gateway)
+            await client.modern("tools/call", CALL)
+            (one,) = found
+            assert one["upstream"].get("status") == status and one["decision"] == "allow"
+
+    run(main)
+
+
+def test_what_was_never_sent_had_no_conversation() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client()
+            found = recorded(gateway)
+            await client.modern("tools/call", {"name": "one__missing"})
+            assert not {"upstream", "definition_digest"} & found[0].keys()
 
     run(main)
 

@@ -190,7 +190,7 @@ class Caching:
         one, target = self._one, self._target
         assert target is not None
         turn_to(one, target.server)
-        one.target_name = target.name
+        one.target_name, one.definition = target.name, target.definition
         counts = self._cache.counts
         if self.word == "joined":
             counts.joined += 1

@@ -61,7 +61,7 @@ class Exchange:
 
     __slots__ = (
         "_ending", "_sending", "_task", "_walk", "answer", "answered", "approved", "began_at", "caching", "call",
-        "channel", "check", "code", "deadline", "flight", "front", "heard_at", "inputs", "lasting",
+        "channel", "check", "code", "deadline", "definition", "flight", "front", "heard_at", "inputs", "lasting",
         "metadata_url", "metered", "only_server", "out", "outcome", "over", "response", "sent_at",
         "server", "server_name", "size_in", "source", "takes_events", "target_name", "trace", "unheard", "viewer",
     )  # fmt: skip
@@ -87,6 +87,7 @@ class Exchange:
         self.deadline = deadline
         self.answered = self.over = False
         self.only_server = self.server_name = self.target_name = ""
+        self.definition = b""  # SHA-256 of what is called, as its server listed it; empty: it has not
         self.code = 0
         self.source = ""
         self._walk: Walk | None = None
@@ -187,7 +188,7 @@ class Exchange:
         else:
             self.channel.open_calls -= 1
         channel.open_calls += 1
-        self.channel, self.out, self.target_name = channel, out, target.name
+        self.channel, self.out, self.target_name, self.definition = channel, out, target.name, target.definition
         if server.spec.idempotent and self.call.method == "tools/call":
             out.resend = self.front.is_idempotent(server.spec, target.name)
         if not self.sent_at:

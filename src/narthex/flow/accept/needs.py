@@ -44,6 +44,7 @@ def meet(one: Exchange, need: Need) -> Any:
     if isinstance(need, Ask):
         return _ask(one, need)
     if isinstance(need, Begin) and one.lasting is not None and one.front.record is not None:
+        one.definition = need.target.definition
         one.lasting.begin(one.front.record)
         return PARKED
     if isinstance(need, Hold):

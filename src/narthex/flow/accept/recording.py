@@ -66,6 +66,8 @@ def entry_of(
     has_shadow = one.check is not None and one.check.shadow is not None
     instead = one.metered.instead if one.metered is not None else None
     scope = one.viewer.scopes.get(one.server_name)
+    target = one.check.target if one.check is not None else None
+    out, channel = one.out, one.channel
     return Entry(
         call.principal,
         one.source,
@@ -107,6 +109,9 @@ def entry_of(
         arguments=arguments if keep is not None else None,
         answer=pieces if keep is not None else (),
         is_error=is_error,
+        definition=one.definition or (target.definition if target is not None else b""),
+        dialect=channel.dialect if out is not None and channel is not None else None,
+        upstream_status=out.status if out is not None else 0,
     )
 
 

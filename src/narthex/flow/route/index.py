@@ -7,6 +7,7 @@ What is listed is what can be called: both come from here. Cases: `tests/flow/ro
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from hashlib import sha256
 
 import msgspec
 
@@ -165,12 +166,13 @@ def merge(
                     if mirrored:
                         refused.append((one.server, name, error.detail))
                         continue
+            definition = sha256(raw).digest()
             page = app_of(raw) if kind == "tools" and _APP in bytes(raw) else None
             if page and apps.setdefault(page, Target(one.server, page, encode(page))).server != one.server:
                 hidden.append((one.server, page))
                 raw = _without_app(raw)
             plan = caching(one.server, name, raw) if caching is not None else None
-            targets[shown] = Target(one.server, name, encode(name), params, mirrored, plan)
+            targets[shown] = Target(one.server, name, encode(name), params, mirrored, plan, definition)
             prepared.add(shown, raw if shown == name else _renamed(raw, key, shown))
     templates: tuple[tuple[Template, Target], ...] = ()
     if kind == "templates":

@@ -14,10 +14,11 @@ class Target:
     """Where a shown name leads: the server, and the name as that server gives it (also as JSON).
 
     `params` are the arguments of a tool that go into headers, too. `mirrored`: the server gets such headers, if modern.
-    `caching`: what the cache does for calls of it; None: nothing.
+    `caching`: what the cache does for calls of it; None: nothing. `definition`: SHA-256 of the thing as the server last
+    listed it, byte for byte; empty where it is called without having been listed.
     """
 
-    __slots__ = ("caching", "mirrored", "name", "name_json", "params", "server")
+    __slots__ = ("caching", "definition", "mirrored", "name", "name_json", "params", "server")
 
     def __init__(
         self,
@@ -27,6 +28,7 @@ class Target:
         params: Plan = (),
         mirrored: bool = True,
         caching: CachePlan | None = None,
+        definition: bytes = b"",
     ) -> None:
         self.server: Final = server
         self.name: Final = name
@@ -34,3 +36,4 @@ class Target:
         self.params: Final = params
         self.mirrored: Final = mirrored
         self.caching: Final = caching
+        self.definition: Final = definition

@@ -280,7 +280,9 @@ class Fleet:
         if self._plans is None or target is None or target.caching is not None:
             return target
         plan = self._plans.of(kind, viewer.spec.name, target.server, target.name)
-        return target if plan is None else Target(target.server, target.name, target.name_json, caching=plan)
+        if plan is None:
+            return target
+        return Target(target.server, target.name, target.name_json, caching=plan, definition=target.definition)
 
     async def _serves(self, viewer: Viewer, kind: Kind, server: str, check: Check | None) -> bool:
         """Is there such a server here, for this caller? With an engine: of one that has listed nothing yet it has shown

@@ -224,10 +224,11 @@ class HttpCall:
             self.end()
             return
         self.connection = None  # it is back in its pool: nothing that happens to this call may touch it
+        self._out.status = 200
         self._finish_json(sink, body)
 
     def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
-        self._status = status
+        self._status = self._out.status = status
         kind = headers.get(b"content-type", b"")
         kind = kind.partition(b";")[0].strip().lower()
         self._json = kind == b"application/json" or kind.endswith(b"+json")

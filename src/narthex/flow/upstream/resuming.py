@@ -124,6 +124,7 @@ class ResumableCall(HttpCall):
 
     def _refused(self, status: int, challenge: bytes) -> None:
         """The stream is not there any more; or the server is not well, and asked once more."""
+        self._out.status = status
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()

@@ -183,6 +183,10 @@ class _Call(_Post):
         self._sink = sink
         self._resend = out.resend
 
+    def head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
+        self._out.status = status
+        super().head(status, headers, length)
+
     def undelivered(self, error: GatewayError) -> None:
         if self._channel.calls.waiting.pop(self._out.id, None) is not None:
             self._sink.failed(error)

@@ -294,6 +294,18 @@ def test_the_end_of_a_chain_is_not_removed_by_saying_so(folder: Path) -> None:
     assert [one.what for one in verify(folder, read_keys(folder.glob("audit-*.pub"))).faults][:1] == ["missing"]
 
 
+def test_what_a_hold_has_kept_is_missed(folder: Path) -> None:
+    """It is older than what a record says was removed, and still it was not."""
+    for days in (40, 30, 20, 0):
+        write(folder, "ada" if days == 30 else "bob", days_ago=days)
+    run("hold", "place", "--principal", "ada", "--reason", "Doe v. Roe")
+    assert json.loads(run("upkeep", "--json").stdout)["removed"]["files"] == 2
+    look(folder)
+    held, _ = sorted(folder.glob("calls-*-0.jsonl*"))
+    held.unlink()
+    assert "missing" in [one.what for one in verify(folder, read_keys(folder.glob("audit-*.pub"))).faults]
+
+
 def test_closed_files_are_compressed_and_all_commands_read_them(folder: Path) -> None:
     write(folder, "ada", "bob", days_ago=3)
     write(folder, "carl", days_ago=2)

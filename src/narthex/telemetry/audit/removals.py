@@ -22,11 +22,13 @@ RETENTION = b'"event":"retention"'
 
 class Removed(msgspec.Struct, omit_defaults=True):
     """What was removed, as its record says it. `heads`: the last record of each segment, and of
-    earlier ones what is still named; `payloads`: how many of each group, and `payloads_until` when theirs were."""
+    earlier ones what is still named; `stay`: chains that are as old and stay, for a hold, say; `payloads`: how many of
+    each group, and `payloads_until` when theirs were."""
 
     records_until: str = ""
     files: tuple[str, ...] = ()
     heads: tuple[Head, ...] = ()
+    stay: tuple[str, ...] = ()
     payloads: dict[str, int] = {}
     payloads_until: dict[str, str] = {}
 
@@ -34,40 +36,57 @@ class Removed(msgspec.Struct, omit_defaults=True):
         return bool(self.files or self.payloads)
 
 
-_removed = msgspec.json.Decoder(Removed).decode
+class _Said(Removed):
+    event: str = ""
+
+
+_said = msgspec.json.Decoder(_Said).decode
 
 
 def removed_in(line: bytes) -> Removed:
     """What a record of a removal says; nothing where it is none."""
     try:
-        return _removed(line)
+        found = _said(line)
     except BAD_JSON:
         return Removed()
+    return found if found.event == "retention" else Removed()
 
 
 class Removals:
     """Gathers what is missing, and what was removed; which of it is the same is known at the end."""
 
     def __init__(self) -> None:
-        self._heads: dict[str, int] = {}
+        self._heads: set[Head] = set()
+        self._last: dict[str, int] = {}
         self._until = ""
-        self._missing: list[tuple[str, int, str, Fault]] = []
+        self._stay: frozenset[str] = frozenset()
+        self._missing: list[tuple[Head | None, str, int, str, Fault]] = []
 
     def notice(self, line: bytes) -> None:
-        """A proved record says that something was removed."""
+        """A proved and signed record says that something was removed."""
         removed = removed_in(line)
-        self._until = max(self._until, removed.records_until)
+        if removed.records_until >= self._until:
+            self._until, self._stay = removed.records_until, frozenset(removed.stay)
         for head in removed.heads:
-            self._heads[head.chain] = max(head.seq, self._heads.get(head.chain, 0))
+            self._heads.add(head)
+            self._last[head.chain] = max(head.seq, self._last.get(head.chain, 0))
+
+    def missing_before(self, head: Head, fault: Fault) -> None:
+        """Records up to this one, behind which its chain goes on, are not there."""
+        self._missing.append((head, head.chain, head.seq, "", fault))
 
     def missing(self, chain: str, last: int, time: str, fault: Fault) -> None:
-        """Records up to `last` of a chain are not there, the last of them signed at `time`."""
-        self._missing.append((chain, last, time, fault))
+        """A chain is not there, of which record `last` is the last that is known, signed at `time`."""
+        self._missing.append((None, chain, last, time, fault))
 
     def unexplained(self, notes: list[str]) -> Iterator[Fault]:
         """Faults of what was not removed; of what was, a note."""
-        for chain, last, time, fault in self._missing:
-            if last <= self._heads.get(chain, 0) or time < self._until:
+        for head, chain, last, time, fault in self._missing:
+            if head in self._heads if head is not None else self._is_removed(chain, last, time):
                 notes.append(f"records up to {last} of the chain {chain} were removed by their age, as a record says")
             else:
                 yield fault
+
+    def _is_removed(self, chain: str, last: int, time: str) -> bool:
+        """By its name, while a record says so; by its time, when that record itself was removed."""
+        return last <= self._last.get(chain, 0) or (time < self._until and chain not in self._stay)

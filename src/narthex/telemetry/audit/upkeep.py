@@ -181,7 +181,8 @@ class Removal:
         """Whole segments, each chain from its beginning on: what is left goes on behind what is named."""
         closed = {path for path in _closed(self._folder, 0.0) if path.name.startswith(SEGMENT)}
         stays: set[str] = set()
-        left: list[tuple[Header, Head]] = []
+        left: list[Header] = []
+        old: set[str] = set()
         gone: list[Head] = []
         for path in segments_in(self._folder):
             header, head, youngest = _ends(path)
@@ -193,12 +194,15 @@ class Removal:
                 gone.append(head)
             else:
                 stays.add(header.chain)
-                left.append((header, head))
+                left.append(header)
+                if youngest < until:
+                    old.add(header.chain)
         if gone:
-            named = {one.previous for one, _ in left}
+            named = {one.previous for one in left}
             before = [one for one in _removed_before(self._folder) if one in named]
             self.removed.records_until, self.removed.heads = until, (*before, *gone)
             self.removed.files = tuple(path.name for path in self._segments)
+            self.removed.stay = tuple(sorted(old))
 
 
 def _removed_before(folder: Path) -> Iterator[Head]:

@@ -8,6 +8,7 @@ Reference: `docs/guides/audit.md`, what a chain proves and what not.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -118,6 +119,7 @@ class _Point(msgspec.Struct, frozen=True):
 
 _Points = Mapping[str, Mapping[int, list[_Point]]]
 _moment = msgspec.json.Decoder(_Moment).decode
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 def verify(
@@ -244,6 +246,7 @@ class _Walk:
         self._begun: dict[int, bytes] = {}
         self._after = b""  # the first line behind the last checkpoint
         self._last = b""
+        self._said: list[bytes] = []  # lines on erasing and removing that no checkpoint covers yet
 
     def run(self, segments: list[_Segment]) -> None:
         report, found = self._report, self._found
@@ -255,6 +258,10 @@ class _Walk:
         found.last = self._seq
         if found.whole:
             self._look_at_end(segments[-1].path.name)
+        if self._said:
+            report.notes.append(
+                f"{found.chain}: what it says of erasing and removing is not signed, and counts for nothing"
+            )
         self._say_unfinished()
 
     def _enter(self, one: _Segment) -> bool:
@@ -266,14 +273,14 @@ class _Walk:
                 return True
             self._report.fault("changed", name, 1, f"the chain {header.chain} opens a second time")
             return False
+        if before.chain != header.chain or before.seq < 1 or not _HASH.fullmatch(before.hash):
+            self._report.fault("changed", name, 1, "what it says it goes on behind is no record of its chain")
+            return False
         if self._seq == 0:
             text = f"records 1 to {before.seq} of the chain {header.chain} are missing"
-            self._removals.missing(before.chain, before.seq, "~", Fault("missing", name, 1, text))
-            try:
-                self._seq, self._head = before.seq, bytes.fromhex(before.hash)
-            except ValueError:
-                return False
-            return before.seq > 0 and before.chain == header.chain
+            self._removals.missing_before(before, Fault("missing", name, 1, text))
+            self._seq, self._head = before.seq, bytes.fromhex(before.hash)
+            return True
         if before == Head(header.chain, self._seq, self._head.hex()):
             return True
         if before.seq > self._seq:
@@ -308,11 +315,10 @@ class _Walk:
                 return False
             if b'"event":"begin"' in line or b'"begin":' in line or b'"event":"close"' in line:
                 self._notice(seq, line)
-            if NOTES in line or ERASE in line or RETENTION in line:
-                if RETENTION in line:
-                    self._removals.notice(line)
-                if wrong := self._proof.take(line, name, number):
-                    report.fault("payload", name, number, f"record {seq}: {wrong}")
+            if NOTES in line and (wrong := self._proof.take(line, name, number)):
+                report.fault("payload", name, number, f"record {seq}: {wrong}")
+            if RETENTION in line or ERASE in line:
+                self._said.append(line)
             if not self._after:
                 self._after = line
             self._last = line
@@ -329,7 +335,15 @@ class _Walk:
                 return False
             if point.signed:
                 self._found.signed, self._after = seq, b""
+                self._believe()
         return True
+
+    def _believe(self) -> None:
+        """What was erased or removed counts only once it is signed: anybody can write a chain of their own."""
+        for line in self._said:
+            self._removals.notice(line)
+            self._proof.notice(line)
+        self._said.clear()
 
     def _notice(self, seq: int, line: bytes) -> None:
         try:

@@ -56,6 +56,7 @@ class Concerned(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Erasure(msgspec.Struct):
+    event: str = ""
     records: tuple[str, ...] = ()
 
 
@@ -99,7 +100,8 @@ def left_over(folder: Path) -> list[Found]:
             for line in file:
                 if ERASE in line:
                     with suppress(*BAD_JSON):
-                        records.update(_erasure(line).records)
+                        said = _erasure(line)
+                        records.update(said.records if said.event == "erase" else ())
     return list(find(folder, Concerned(frozenset(records)))) if records else []
 
 

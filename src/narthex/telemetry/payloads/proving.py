@@ -21,7 +21,7 @@ from narthex.telemetry.payloads.reading import LONGEST, Reader, files_in
 
 NOTES = b'"payload":{'
 ERASE = b'"event":"erase"'
-"""With `RETENTION`, what stands in lines that are looked at."""
+"""With `RETENTION`, what stands in lines that say why a payload is gone."""
 MOST_PENDING = 1_000_000
 
 
@@ -50,12 +50,13 @@ class _Gone(msgspec.Struct):
     is_erased: bool
 
 
-class _Erasure(msgspec.Struct):
+class _Said(msgspec.Struct):
+    event: str = ""
     records: tuple[str, ...] = ()
-
-
-class _Removal(msgspec.Struct):
     payloads_until: dict[str, str] = {}
+
+
+_said = msgspec.json.Decoder(_Said).decode
 
 
 class PayloadProof:
@@ -71,18 +72,25 @@ class PayloadProof:
         self._until: dict[str, str] = {}
 
     def take(self, data: bytes, file: str, number: int) -> str:
-        """Look at a line that has one of the marks. Returns what is wrong with its payloads; empty: nothing."""
+        """Look at a line that has the mark `NOTES`. Returns what is wrong with its payloads; empty: nothing."""
         try:
             record: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
-            if record.get("event") == "erase":
-                self._erased.update(msgspec.convert(record, _Erasure).records)
-            elif record.get("event") == "retention":
-                for group, until in msgspec.convert(record, _Removal).payloads_until.items():
-                    self._until[group] = max(until, self._until.get(group, ""))
         except BAD_JSON:
             return ""
         changed = " and ".join(self._states(record, file, number))
         return f"its {changed} in the files of payloads are not what it was recorded with" if changed else ""
+
+    def notice(self, data: bytes) -> None:
+        """A proved and signed record says that something was erased, or removed."""
+        try:
+            said = _said(data)
+        except BAD_JSON:
+            return
+        if said.event == "erase":
+            self._erased.update(said.records)
+        elif said.event == "retention":
+            for group, until in said.payloads_until.items():
+                self._until[group] = max(until, self._until.get(group, ""))
 
     def _states(self, record: dict[str, Any], file: str, number: int) -> Iterator[str]:
         id_, time, proved = str(record.get("id")), str(record.get("time")), self.proved

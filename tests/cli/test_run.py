@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,16 @@ from tests.e2e.harness import Gateway, Wire, message, routing_headers, wait_for
 pytestmark = pytest.mark.e2e
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("find", "send", "other")]
+STATED = {
+    "io.narthex/task": "Book a trip for ada@example.com\n\x1b[31mto Rome",
+    "gen_ai.request.model": "model-9", "gen_ai.prompt.name": "travel",
+}  # fmt: skip
 CONFIG: dict[str, Any] = {
     "version": 1,
-    "audit": {"dir": "audit", "payloads": [{"tools": ["one__find"], "keep": "full"}]},
+    "audit": {
+        "dir": "audit",
+        "payloads": [{"parts": ["task"], "keep": "redacted"}, {"tools": ["one__find"], "keep": "full"}],
+    },
     "grants": [
         {"name": "most", "allow": ["one__*"]},
         {"name": "no sending", "deny": ["one__send"], "when": "args.number == 2"},
@@ -39,6 +47,8 @@ def gateway(module_gateway: StartGateway) -> Iterator[Gateway]:
             body = message("tools/call", {"name": f"one__{tool}", "arguments": {"number": number}})
             if parent:
                 body["params"]["_meta"] |= {"io.narthex/run": "trip-7", "traceparent": f"00-{TRACE}-{parent}-01"}
+            if number == 1:
+                body["params"]["_meta"] |= STATED
             with Wire(started.mcp) as wire:
                 wire.request("POST", "/mcp", routing_headers(body), json.dumps(body).encode())
 
@@ -92,8 +102,29 @@ def test_what_was_kept_is_shown_where_that_is_asked(gateway: Gateway) -> None:
     assert [one["payloads"] for one in steps(gateway, "trip-7")] == [[], [], []]
     parts = {part["part"]: part["body"] for part in kept[0]["payloads"]}
     assert parts["arguments"] == {"number": 1}
+    assert json.loads(parts["result"]["content"][0]["text"]) == {"number": 1}, "what it returned"
     assert kept[1]["payloads"] == []
     assert '{"number":1}' in show(gateway, "trip-7", "--payloads").stdout.replace(" ", "")
+
+
+def test_what_the_agent_says_that_it_is_for_stands_at_the_head(gateway: Gateway) -> None:
+    sums = json.loads(show(gateway, "trip-7", "--json").stdout)["sums"]
+    assert (sums["models"], sums["prompts"]) == (["model-9"], ["travel"])
+    silent = show(gateway, "trip-7").stdout
+    assert "model: model-9\nprompt: travel\ntask: kept; --payloads shows it\n" in silent and "Rome" not in silent
+    told = show(gateway, "trip-7", "--payloads").stdout
+    assert told.count("Book a trip for [redacted: emails]") == 1 and "to Rome" in told and "\x1b" not in told
+    assert "ada@example.com" not in told
+    first = steps(gateway, "trip-7", "--payloads")[0]["payloads"]
+    assert [one["part"] for one in first] == ["task", "arguments", "result"]
+
+
+def test_a_copied_folder_needs_no_configuration(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["run", "show", "trip-7", "--dir", str(gateway.folder / "audit"), "--payloads"])
+    assert done.exit_code == 0 and "task: " in done.stdout, done.output
 
 
 def test_what_is_not_recorded(gateway: Gateway) -> None:

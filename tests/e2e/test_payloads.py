@@ -98,6 +98,29 @@ def stop(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("durable", ["none", "all"])
+def test_a_task_is_kept_by_rule_and_told_to_no_server(
+    start_gateway: StartGateway, server: FakeServer, durable: str
+) -> None:
+    task = f"Find out about {CANARIES['meta']}"
+    audit = {"dir": "audit", "durable": durable, "payloads": [{"parts": ["task"], "keep": "full"}]}
+    gateway = start_gateway({"version": 1, "servers": {"one": {"url": server.url}}, "audit": audit})
+    ask(gateway, "echo", meta={"io.narthex/task": task})
+    ask(gateway, "echo")
+    wait_for(lambda: len(records(gateway)) == 2, "the records")
+    stop(gateway)
+    first, second = records(gateway)
+    (kept,) = Reader(gateway.folder / "audit").of(first)
+    assert (kept.part, json.loads(kept.body)) == ("task", task)
+    assert "payload" not in second
+    assert all(CANARIES["meta"].encode() not in asked.body for asked in server.asked)
+    chain = b"".join(path.read_bytes() for path in (gateway.folder / "audit").glob("calls-*"))
+    assert CANARIES["meta"].encode() not in chain
+    shown = command(gateway, "audit", "erase", "--id", first["id"], "--reason", "asked for")
+    assert "NOT WHOLE" not in command(gateway, "audit", "verify"), shown
+    assert Reader(gateway.folder / "audit").of(first)[0].state == "erased"
+
+
+@pytest.mark.parametrize("durable", ["none", "all"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_digest_is_over_the_bytes_that_the_client_got(
     start_gateway: StartGateway, server: FakeServer, durable: str, stream: bool

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from narthex.telemetry.payloads.reading import Payload
 
 KINDS = ("run", "trace", "session")
+TASK = "task"
 MOST = 10_000
 """Records of one run: more are no tree that anybody reads."""
 Record = dict[str, Any]
@@ -51,32 +52,33 @@ def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, conf
     Exits 0 where something is found, else 1.
 
     With --json: {"kind": "run" | "trace" | "session" | "call", "id", "sums": {"calls", "denied", "failed", "seconds",
-    "cost", "principals", "clients"}, "steps": [{"depth", "what", "decision", "rule", "approvals", "open", "record",
-    "payloads"}]}.
+    "cost", "principals", "clients", "models", "prompts"}, "steps": [{"depth", "what", "decision", "rule", "approvals",
+    "open", "record", "payloads"}]}.
     """
     import msgspec
 
     from narthex.telemetry.audit.execution import steps_of, sums_of
 
-    file = find_file(ctx, config) if folder is None or payloads else config
+    file = find_file(ctx, config) if folder is None else config
     with _finding(file, folder) as (find, place):
         kind, name, records = _found(find, id_)
         steps = steps_of(records)
     if not steps:
         click.echo(f"nothing is recorded of {one_line(id_)}", err=True)
         ctx.exit(1)
-    kept = _reader(place, file) if payloads else lambda record: []
+    reader = _reader(place, file) if payloads else lambda record: []
+    kept = [reader(one.record) for one in steps]
     if as_json:
         rows = [
             {**msgspec.to_builtins(one),
-             "payloads": [{"part": p.part, "state": p.state, "body": _body(p)} for p in kept(one.record)]}
-            for one in steps
+             "payloads": [{"part": p.part, "state": p.state, "body": _body(p)} for p in said]}
+            for one, said in zip(steps, kept, strict=True)
         ]  # fmt: skip
         say({"kind": kind, "id": name, "sums": msgspec.to_builtins(sums_of(steps)), "steps": rows})
         return
-    click.echo("\n".join(head_lines(kind, name, steps, sums_of(steps))))
-    for one in steps:
-        click.echo("\n".join(step_lines(one, kept(one.record))))
+    click.echo("\n".join([*head_lines(kind, name, steps, sums_of(steps)), *task_lines(steps, kept), ""]))
+    for one, said in zip(steps, kept, strict=True):
+        click.echo("\n".join(step_lines(one, [payload for payload in said if payload.part != TASK])))
 
 
 @contextmanager
@@ -149,8 +151,21 @@ def head_lines(kind: str, name: str, steps: list[Step], sums: Sums) -> list[str]
         click.style(f"{kind} {one_line(name)}", bold=True),
         f"{who}{agents}, {one_line(first)} to {one_line(last)}",
         f"{counted(sums.calls, 'call')}, {sums.denied} denied, {sums.failed} failed, {sums.seconds:.3f} s{cost}",
-        "",
-    ]
+        *(f"{what}: {', '.join(map(one_line, names))}"
+          for what, names in (("model", sums.models), ("prompt", sums.prompts)) if names),
+    ]  # fmt: skip
+
+
+def task_lines(steps: Iterable[Step], kept: Iterable[Iterable[Payload]]) -> list[str]:
+    """What the agent was asked to do, each text once; or that it was kept."""
+    told = [payload for said in kept for payload in said if payload.part == TASK]
+    texts = dict.fromkeys(payload.body.decode(errors="replace") or payload.state for payload in told)
+    if told:
+        return [f"task: {one_line(text, len(text))}" for text in texts]
+    from narthex.telemetry.payloads.reading import notes_of
+
+    is_kept = any(TASK in notes_of(step.record) for step in steps)
+    return ["task: kept; --payloads shows it"] if is_kept else []
 
 
 def step_lines(step: Step, kept: Iterable[Payload]) -> list[str]:

@@ -154,7 +154,7 @@ class Journal:
                 self.without_input += 1
                 if entry.keep is not None:
                     entry.notes = no_room(entry.keep)
-                entry.call = entry.keep = entry.arguments = None
+                entry.call = entry.keep = entry.arguments = entry.task = None
                 entry.answer = ()
             else:
                 entry.held = entry.bytes_in + (entry.bytes_out if entry.keep is not None else 0)

@@ -99,10 +99,11 @@ class Entry(msgspec.Struct):
     prompt: str = ""
     """These two are the client's words."""
     keep: KeptParts | None = None
-    """What is kept of `arguments` and `answer`, the value of the answer's `result` or `error` in pieces, as it was
-    relayed; None: nothing."""
+    """What is kept of `arguments`, of `answer`, the value of the answer's `result` or `error` in pieces, as it was
+    relayed, and of `task`; None: nothing."""
     arguments: Buffer | None = None
     answer: Sequence[Buffer] = ()
+    task: Buffer | None = None
     is_error: bool = False
     definition: bytes = b""
     """SHA-256 of what was called, as its server had listed it."""

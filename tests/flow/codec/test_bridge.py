@@ -26,7 +26,7 @@ from narthex.flow.codec.failures import code_for
 from narthex.flow.codec.handshake import CLIENT_INFO
 from narthex.flow.codec.inputs import check_asked
 from narthex.flow.codec.jsonrpc import Raw, RawMap, decode_incoming
-from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_VERSION
+from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_TASK, META_VERSION
 from narthex.flow.upstream.port import Dialect
 from narthex.types import LOCAL, Call, Era, Session
 
@@ -74,6 +74,14 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 # --- requests -----------------------------------------------------------------------------------------------------
+
+
+@each_pair
+def test_what_the_agent_was_asked_to_do_is_told_to_no_server(client: Era, server: Era) -> None:
+    own = MODERN if client == "modern" else {}
+    with_task = call(client, {**own, "x": 1, META_TASK: "book a trip for ada"}, name="t")
+    assert sent(with_task, server) == sent(call(client, {**own, "x": 1}, name="t"), server)
+    assert META_TASK in with_task.meta, "it is for the record"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,23 @@ def test_an_error_is_kept_as_one(tmp_path: Path) -> None:
     assert list(said(tmp_path)[0]) == ["arguments", "error"]
 
 
+def test_the_task_is_a_payload_of_its_own(tmp_path: Path) -> None:
+    keep, task = KeptParts("none", "none", "internal", "redacted"), b'"mail ada@example.com, password: hunter22"'
+    journal = make(tmp_path)
+    begin = entry(event="begin", keep=keep, task=task)
+    journal.add(begin)
+    end = entry(keep=keep)
+    end.begun = begin
+    journal.add(end)
+    journal.add(entry(keep=KeptParts("full", "none", "internal"), task=task))
+    journal.close()
+    assert said(tmp_path) == [{"task": "here"}, {"task": "here"}, {"arguments": "here"}]
+    for record in records(tmp_path)[:2]:
+        (kept,) = Reader(tmp_path).of(record)
+        assert json.loads(kept.body) == "mail [redacted: emails], password: [redacted: secrets]"
+    assert not any(b"ada@" in path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+
+
 def test_what_is_not_asked_for_is_not_kept(tmp_path: Path) -> None:
     journal = make(tmp_path)
     journal.add(entry(keep=None))

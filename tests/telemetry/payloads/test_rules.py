@@ -63,6 +63,17 @@ def test_a_policy_has_the_first_word(log: str, found: tuple[str, str] | None) ->
     assert kept(rules(), log=log) == found
 
 
+def test_the_task_is_kept_by_a_rule_that_names_it() -> None:
+    asked = rules(PayloadRule("redacted", frozenset(["task"])), PayloadRule("full"))
+    found = asked.of("default", "tools", "one", "x")
+    assert found is not None and (found.task, found.arguments, found.result) == ("redacted", "full", "full")
+    by_policy = asked.of("default", "tools", "one", "x", "redacted")
+    assert by_policy is not None and (by_policy.task, by_policy.arguments) == ("redacted", "redacted")
+    assert asked.of("default", "tools", "one", "x", "none") is None
+    plain = rules(PayloadRule("full")).of("default", "tools", "one", "x")
+    assert plain is not None and plain.task == "none", "a rule that names no parts is as it was"
+
+
 def test_names_without_end_do_not_fill_the_memory() -> None:
     one = rules(PayloadRule("full"))
     for number in range(MOST_KNOWN + 100):

@@ -30,9 +30,9 @@ class PayloadSettings(msgspec.Struct, frozen=True):
     parts: Annotated[
         tuple[str, ...],
         Setting(
-            Listed(Choice(("arguments", "result")), "parts"),
-            "Of the call's arguments, of its result (or error), or of both.",
-            default="both",
+            Listed(Choice(("arguments", "result", "task")), "parts"),
+            "Of the call's arguments, of its result (or error); `task`: what the agent was asked to do, as it says.",
+            default="arguments, result",
         ),
     ] = ()
     endpoints: Annotated[tuple[str, ...], Setting(Listed(NAME, "endpoints"), "At these endpoints.", default="all")] = ()
@@ -128,7 +128,7 @@ class AuditSettings(msgspec.Struct, frozen=True):
         Setting(
             Listed(Group(PayloadSettings, "a map with the settings of a rule"), "rules"),
             "What is kept of what calls say, in files apart from the records, where it can be erased. The first rule"
-            " that fits counts, for the arguments and for the result; a policy's obligation `log` goes before.",
+            " that fits counts, for each part; a policy's obligation `log` goes before.",
         ),
     ] = ()
     redact: Annotated[

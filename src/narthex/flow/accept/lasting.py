@@ -86,7 +86,7 @@ class Lasting:
         """The record of the end: whoever waits for it is told."""
         entry.begun = self._begun
         if self._begun is not None:
-            entry.arguments = None  # they were kept then
+            entry.arguments = entry.task = None  # they were kept then
         if self._write is not None:
             entry.done = self.recorded
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from narthex.errors import GatewayError, RateLimited
 from narthex.flow.accept.relayed import Relayed, digest_of, value_of
+from narthex.flow.codec.revisions import META_TASK
 from narthex.flow.codec.trace_context import PARENT, in_meta
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.engines.obligations import value_of as obligation
@@ -108,6 +109,7 @@ def entry_of(
         keep=keep,
         arguments=arguments if keep is not None else None,
         answer=pieces if keep is not None else (),
+        task=call.meta.get(META_TASK) if keep is not None else None,
         is_error=is_error,
         definition=one.definition or (target.definition if target is not None else b""),
         dialect=channel.dialect if out is not None and channel is not None else None,
@@ -139,7 +141,10 @@ def _kept_of(one: Exchange) -> KeptParts | None:
         target = check.target if check is not None else None
         target = target or one.front.fleet.find_now(one.viewer, kind, call.name)
         server, name = (target.server, target.name) if target is not None else ("", call.name)
-    return rules.of(call.endpoint, kind, server, name, log)
+    keep = rules.of(call.endpoint, kind, server, name, log)
+    if keep is not None and META_TASK not in call.meta and (keep.arguments, keep.result) == ("none", "none"):
+        return None
+    return keep
 
 
 def ended_of(

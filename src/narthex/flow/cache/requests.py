@@ -22,7 +22,7 @@ from narthex.flow.cache.plans import Plan
 from narthex.flow.codec.bridge import client_capabilities
 from narthex.flow.codec.crowds import refuse_crowd
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
-from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_VERSION
+from narthex.flow.codec.revisions import META_CAPABILITIES, META_CLIENT, META_TASK, META_VERSION
 from narthex.types import Call, Principal
 
 MOST_ARGUMENTS: Final = 64 * 1024
@@ -38,7 +38,9 @@ _PLAIN: Final[dict[str, frozenset[str]]] = {
 """Parameters that say nothing but what is asked for."""
 RECALLED: Final = frozenset(_PLAIN)
 """Methods whose answers may be kept, and which may end kept ones."""
-PASSES: Final = frozenset({META_VERSION, META_CAPABILITIES, META_CLIENT, "progressToken", "traceparent", "tracestate"})
+PASSES: Final = frozenset(
+    {META_VERSION, META_CAPABILITIES, META_CLIENT, META_TASK, "progressToken", "traceparent", "tracestate"}
+)
 """Members of `_meta` that change no answer: who the client is, what it speaks, how its trace goes on."""
 _decode: Final = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode())).decode
 _read: Final = msgspec.json.Decoder().decode

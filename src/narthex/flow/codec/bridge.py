@@ -25,6 +25,7 @@ from narthex.flow.codec.revisions import (
     META_CLIENT,
     META_LOG_LEVEL,
     META_PREFIX,
+    META_TASK,
     META_VERSION,
     METHODS,
     MODERN,
@@ -64,8 +65,11 @@ def outgoing_body(call: Call, params: RawMap, id_: int, dialect: Dialect) -> byt
     goes with each request to a modern server; to a legacy one it was said when the conversation began.
     """
     meta, context = call.meta, call.context
+    told = META_TASK not in meta
+    if not told:
+        meta = {k: v for k, v in meta.items() if k != META_TASK}
     traced = context is not None and not context.by_header
-    passes = call.era == dialect.era and "progressToken" not in meta and not traced
+    passes = told and call.era == dialect.era and "progressToken" not in meta and not traced
     if passes and (call.era == "legacy" or _passes(call, dialect)):
         return b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (id_, call.method.encode(), encode(params))
     if dialect.era == "modern":

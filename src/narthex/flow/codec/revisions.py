@@ -45,6 +45,8 @@ META_CLIENT: Final = "io.modelcontextprotocol/clientInfo"
 META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
 META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 META_PREFIX: Final = "io.modelcontextprotocol/"
+META_TASK: Final = "io.narthex/task"
+"""What the agent was asked to do, a text: for the record alone, no server is told."""
 _META_VERSION_BYTES: Final = META_VERSION.encode()
 
 ERA_OF_HEADER: Final[Mapping[bytes | None, tuple[str, Era]]] = {

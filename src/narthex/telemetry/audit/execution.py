@@ -17,7 +17,8 @@ from narthex.telemetry.audit.matching import facts_of, what_of
 Record = dict[str, Any]
 DEEPEST: Final = 32
 """Deeper ones are shown at this depth."""
-SHOWN: Final = frozenset({"call", "refused", "begin", "approval"})
+CALLS: Final = frozenset({"call", "refused", "begin"})
+SHOWN: Final = CALLS | {"approval"}
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -36,7 +37,8 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """Of all steps. `cost` by currency; `seconds` those of the calls, which may overlap."""
+    """Of all steps. `cost` by currency; `seconds` those of the calls, which may overlap; `models` and `prompts` as the
+    agent has named them."""
 
     calls: int
     denied: int
@@ -45,21 +47,28 @@ class Sums(msgspec.Struct, frozen=True):
     cost: dict[str, str]
     principals: tuple[str, ...]
     clients: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
 
 
 def steps_of(records: Iterable[Record]) -> list[Step]:
     """The calls among these, each behind the one that it was made within. Of a call that has an end, the record of its
     beginning is left out."""
     found = sorted((one for one in records if _text(one, "event") in SHOWN), key=_when)
-    ended = {(_text(one, "request"), one["begin"]) for one in found if isinstance(one.get("begin"), int)}
     said: dict[str, list[str]] = {}
-    calls = []
     for one in found:
         if one.get("event") == "approval":
             said.setdefault(_text(one, "approval"), []).append(_words(one))
-        elif one.get("event") != "begin" or (_text(one, "request"), one.get("seq")) not in ended:
-            calls.append(one)
-    return [_step(depth, one, said) for depth, one in _nested(calls)]
+    return [_step(depth, one, said) for depth, one in _nested(calls_of(found))]
+
+
+def calls_of(records: Iterable[Record]) -> list[Record]:
+    """The calls among these in the order in which they were made: the record of the end, or where there is none of the
+    beginning."""
+    found = sorted((one for one in records if _text(one, "event") in CALLS), key=_when)
+    ended = {(_text(one, "request"), one["begin"]) for one in found if isinstance(one.get("begin"), int)}
+    return [one for one in found
+            if one.get("event") != "begin" or (_text(one, "request"), one.get("seq")) not in ended]  # fmt: skip
 
 
 def _nested(calls: list[Record]) -> list[tuple[int, Record]]:
@@ -112,7 +121,13 @@ def sums_of(steps: Iterable[Step]) -> Sums:
         cost={currency: f"{amount:f}" for currency, amount in cost.items()},
         principals=tuple(sorted({one["subject"] for one in facts if one["subject"]})),
         clients=tuple(sorted({one["client"] for one in facts if one["client"]})),
+        models=_named(records, "model"),
+        prompts=_named(records, "prompt"),
     )
+
+
+def _named(records: Iterable[Record], member: str) -> tuple[str, ...]:
+    return tuple(sorted({_text(one, member) for one in records} - {""}))
 
 
 def _words(step: Record) -> str:

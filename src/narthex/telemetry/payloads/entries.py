@@ -7,6 +7,7 @@ Cases: `tests/telemetry/payloads/test_entries.py`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +19,7 @@ from narthex.telemetry.stamps import stamp
 
 if TYPE_CHECKING:
     from narthex.telemetry.payloads.writing import Payloads
-    from narthex.telemetry.record import Entry
+    from narthex.telemetry.record import Buffer, Entry
 
 _log = logging.getLogger("narthex.journal")
 NO_ROOM = Note("none", reason="no_room")
@@ -30,12 +31,16 @@ def keep_payloads(entry: Entry, keep: KeptParts, payloads: Payloads, now: float)
     """Keep what is asked for. Raises OSError: there is no file for it; it may be tried again."""
     result: Part = "error" if entry.is_error else "result"
     arguments = (entry.arguments,) if entry.arguments is not None else ()
+    task = (entry.task,) if entry.task is not None else ()
     notes = dict(entry.notes or {})
-    for part, pieces, kept in (("arguments", arguments, keep.arguments), (result, entry.answer, keep.result)):
+    parts: tuple[tuple[Part, Sequence[Buffer], Keep], ...] = (
+        ("task", task, keep.task), ("arguments", arguments, keep.arguments), (result, entry.answer, keep.result),
+    )  # fmt: skip
+    for part, pieces, kept in parts:
         if pieces and kept != "none" and part not in notes:
             notes[part] = _note(entry, part, b"".join(pieces), kept, keep.group, payloads, now)
             entry.notes = notes
-    entry.arguments, entry.answer = None, ()
+    entry.task, entry.arguments, entry.answer = None, None, ()
 
 
 def _note(

@@ -1,7 +1,7 @@
 """A payload in its file: a line of JSON, apart from the chain of records, which has a salted digest of it.
 
-In: what is kept of arguments, of a result or an error. Out: a line, and back; bytes from a file are trusted in nothing.
-The salt stands in the line and nowhere else: once the line is gone, nobody can tell what it was, not even by guessing.
+In: what is kept of a task, of arguments, of a result or an error. Out: a line, and back; bytes from a file are trusted
+in nothing. The salt stands in the line and nowhere else: once it is gone, nobody can tell what it was, or guess it.
 An erased payload leaves a line of the same length, which begins as the one before it, so that a crash in the middle
 of it leaves a line that still says whose it was. Cases: `tests/telemetry/payloads/test_lines.py`; fuzz target
 `payload`. Reference: `docs/reference/records.md`, "Payloads".
@@ -22,7 +22,7 @@ FORM = 1
 PAYLOADS = "payloads-"
 SALT = 16
 """Bytes of chance in a digest."""
-Part = Literal["arguments", "result", "error"]
+Part = Literal["task", "arguments", "result", "error"]
 Kept = Literal["full", "redacted"]
 
 
@@ -76,7 +76,7 @@ class BadLine(ValueError):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line).decode
-_START = re.compile(rb'\{"v":1,"record":"([0-9a-f-]{36})","part":"(arguments|result|error)"')
+_START = re.compile(rb'\{"v":1,"record":"([0-9a-f-]{36})","part":"(task|arguments|result|error)"')
 
 
 def digest_of(salt: bytes, body: bytes) -> str:

@@ -19,15 +19,16 @@ from narthex.types import Kind, Snapshot
 MOST_KNOWN: Final = 4096
 """Names that are remembered: a resource is called whatever a client likes."""
 LOG: Final = "log"
-"""The obligation that says it of a call: `full`, `redacted`; `meta` and `none` keep nothing."""
+"""The obligation that says it of a call: `full`, `redacted`; `meta` and `none` keep nothing, of the task neither."""
 
 
 class KeptParts(msgspec.Struct, frozen=True):
-    """What is kept of the arguments and of the result, and in which group."""
+    """What is kept of the arguments and of the result, in which group, and what of the task that the client states."""
 
     arguments: Keep
     result: Keep
     group: str
+    task: Keep = "none"
 
 
 class Rules:
@@ -53,14 +54,14 @@ class Rules:
                 self._known[key] = found
         if log is not None:
             keep: Keep = "full" if log == "full" else "redacted" if log == "redacted" else "none"
-            found = KeptParts(keep, keep, found.group)
-        return found if (found.arguments, found.result) != ("none", "none") else None
+            found = KeptParts(keep, keep, found.group, found.task if keep != "none" else keep)
+        return found if {found.arguments, found.result, found.task} != {"none"} else None
 
     def _find(self, endpoint: str, kind: Kind, server: str, name: str) -> KeptParts:
         whole = canonical(server, name)
         group = self._site.data(kind, whole).classification
         fits = [row for row in self._rows if row.fits(endpoint, kind, server, whole, group)]
-        return KeptParts(_first(fits, "arguments"), _first(fits, "result"), group)
+        return KeptParts(_first(fits, "arguments"), _first(fits, "result"), group, _first(fits, "task"))
 
 
 def keeps_payloads(snapshot: Snapshot) -> bool:

@@ -53,11 +53,11 @@ def test_one_look_shows_sums() -> None:
     assert "in all <1ms <4ms <4ms" in shown
 
 
-def test_calls_that_were_never_sent_are_of_no_tool() -> None:
+def test_calls_of_what_is_not_there_are_of_no_tool() -> None:
     refused = {"ok": 0, "refused": 3, "seconds": 0.003}
-    shown = plain(frame(None, look(row("", **refused), row("", server="", **refused)), "calls", 200, 50))
-    assert re.search(r"ada +git \(not sent\) +3 +0%", shown)
-    assert re.search(r"ada +\(not sent\) +3 +0%", shown)
+    shown = plain(frame(None, look(row("log", **refused), row("(unknown)", server="", **refused)), "calls", 200, 50))
+    assert re.search(r"ada +git__log +3 +0%", shown)
+    assert re.search(r"ada +\(unknown\) +3 +0%", shown)
 
 
 def test_two_looks_show_what_came_in_between() -> None:

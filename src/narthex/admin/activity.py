@@ -54,11 +54,7 @@ def activity_routes(gateway: GatewayView) -> list[Route]:
 
     async def unused(request: Request) -> Response:
         """By server, for everybody: whoever lists the servers may see them."""
-        used: dict[str, set[str]] = {}
-        for _, server, method, name, _ in list(gateway.accounts.counters):
-            if method == "tools/call":
-                used.setdefault(server, set()).add(name)
-        found = []
+        used, found = gateway.accounts.called(), []
         for one in gateway.snapshot.servers:
             await asyncio.sleep(0)  # a server may list thousands
             listed = gateway.listed(one)

@@ -10,7 +10,6 @@ import os
 import resource
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -91,13 +90,10 @@ def _of_servers(gateway: Gateway) -> Rows:
             yield from (((("server", one.name), ("health", said)), float(said == one.health)) for said in _HEALTH)
 
     def unused() -> Iterator[tuple[Labels, float]]:
-        used: dict[str, set[str]] = defaultdict(set)
-        for _, server, method, name, _ in gateway.accounts.counters:
-            if method == "tools/call":
-                used[server].add(name)
+        used = gateway.accounts.called()
         for name in gateway.snapshot.servers:
             if name in servers:
-                yield (("server", name),), float(max(servers[name].count("tools") - len(used[name]), 0))
+                yield (("server", name),), float(len(servers[name].names("tools") - used.get(name, set())))
 
     return (
         ("narthex_server_health", "1 for what each server is.", healths, "gauge"),

@@ -88,7 +88,7 @@ def _cells(row: Document, span: float) -> tuple[str, ...]:
     mean = f"{row['seconds'] / calls * 1000:.1f} ms" if calls else "-"
     share = f"{row['ok'] / calls:.0%}" if calls else "-"
     cost = ", ".join(f"{amount:.4g} {currency}" for amount, currency in row["cost"]) or "-"
-    tool = f"{row['server']}__{row['name']}" if row["name"] else f"{row['server']} (not sent)".strip()
+    tool = f"{row['server']}__{row['name']}" if row["server"] else row["name"]
     again = f"{row['again']}" + (f" ({row['loops']} in a loop)" if row["loops"] else "") if row["again"] else "-"
     names = (one_line(row["client"])[:24] or "-", one_line(row["subject"])[:24] or "-", one_line(tool)[:48])
     return (*names, said, share, mean, cost, again)

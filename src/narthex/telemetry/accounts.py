@@ -17,7 +17,7 @@ from narthex.errors import Denied, GatewayError
 
 CallKey = tuple[str, str, str, str, str]
 """(endpoint, server, method, name, era), each as it is labelled. `name` is the server's own name of the tool or prompt,
-`era` the client's, empty where it was not known yet."""
+empty where the caller sees none; `era` the client's, empty where it was not known yet."""
 Labels = tuple[tuple[str, str], ...]
 MetricType = Literal["gauge", "counter", "histogram"]
 
@@ -73,6 +73,12 @@ METHODS: Final = frozenset(
 """Methods with a label of their own; a client may send any text as a method, so all else is `other`. `refused` stands
 for what was turned away before it was known to be a call."""
 
+NAMED_METHODS: Final = frozenset({"tools/call", "prompts/get"})
+"""Methods that are counted by what they call, too. URIs are not among it: callers write them, with what they like."""
+_REACHED: Final = tuple(
+    OUTCOME[name] for name in ("ok", "tool_error", "rpc_error", "cancelled", "upstream_unavailable", "upstream_timeout")
+)
+"""Outcomes of calls that were let through to their server."""
 _TICK: Final = float(1 << 20)
 _BUCKETS: Final = 64
 SLICE: Final = 64
@@ -231,6 +237,14 @@ class Accounts:
         if (type_ == "counter") != name.endswith("_total"):
             raise ValueError(f"the metric name of counters, and of nothing else, ends in _total: {name!r}")
         self._readers[name] = (help_, type_, read)
+
+    def called(self) -> dict[str, set[str]]:
+        """By server, the tools that somebody has called and was let through to."""
+        found: dict[str, set[str]] = {}
+        for (_, server, method, name, _), counter in list(self.counters.items()):
+            if method == "tools/call" and any(counter.outcomes[one] for one in _REACHED):
+                found.setdefault(server, set()).add(name)
+        return found
 
     def _make(self, key: CallKey) -> Counter:
         endpoint, server, method, name, era = key

@@ -22,11 +22,13 @@ IDLE_S: Final = 600.0
 LOOP: Final = 3
 LOOKED_AT: Final = 4096
 """Bytes of arguments that tell two calls apart, beside their length."""
+UNKNOWN: Final = "(unknown)"
+"""Stands for names that lead to no tool that the caller sees."""
 OK: Final = OUTCOME["ok"]
 _LAST_OF_SERVER: Final = OUTCOME["cancelled"]
 """Outcomes up to this one are what the server and its caller made of a call; behind it stands what we refused."""
 RowKey = tuple[str, str, str, str, str]
-"""(tenant, subject, client, server, name)"""
+"""(tenant, subject, client, server, name); the name is a listed one, or `UNKNOWN`."""
 
 
 class Row:

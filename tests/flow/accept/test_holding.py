@@ -364,7 +364,7 @@ def test_a_modern_user_is_asked_and_the_retry_passes() -> None:
             assert len(sent(server)) == 1
             await running.keeper.look()
             assert running.steps == ["asked", "approved", "used", "asked"]
-            assert running.counted("tools/call", "refund") == {"ok": 1}
+            assert running.counted("tools/call", "refund") == {"ok": 1, "approval_required": 2}
             await until(lambda: nothing_left(running))
 
     run(main)

@@ -36,7 +36,7 @@ from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.metering import Metering, holds_spent
 from narthex.flow.accept.posting import post, takes
 from narthex.flow.accept.rates import Rates, rates_of
-from narthex.flow.accept.recording import Turned, ended_of, entry_of, entry_of_turned
+from narthex.flow.accept.recording import Turned, ended_of, entry_of, entry_of_turned, seen_of
 from narthex.flow.accept.refusals import error_lines, status_of
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.sessions import Sessions
@@ -70,8 +70,8 @@ from narthex.flow.route.index import Index
 from narthex.flow.route.patterns import compile_globs
 from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.whole import HttpRequest
-from narthex.telemetry.accounts import OUTCOME, Accounts, Exemplar, outcome_of
-from narthex.telemetry.behaviour import Behaviour
+from narthex.telemetry.accounts import NAMED_METHODS, OUTCOME, Accounts, Exemplar, outcome_of
+from narthex.telemetry.behaviour import UNKNOWN, Behaviour
 from narthex.telemetry.log import Logs
 from narthex.telemetry.payloads.rules import Rules, keeps_payloads
 from narthex.telemetry.record import Entry
@@ -368,17 +368,20 @@ class Front:
         call, trace, now = one.call, one.trace, self.clock()
         seconds = now - one.began_at
         outside = (one.heard_at or now) - one.sent_at if one.sent_at else -1.0
-        counter = self.accounts.counters[call.endpoint, one.server_name, call.method, one.target_name, call.era]
+        server, name = (one.server_name, one.target_name) if one.target_name else seen_of(one)
+        counter = self.accounts.counters[
+            call.endpoint, server, call.method, name if call.method in NAMED_METHODS else "", call.era
+        ]
         counter.add(outcome, seconds, one.size_in, size, outside)
         if call.method == "tools/call":
             cost = one.metered.cost if one.metered is not None else None
             trace_id = trace.trace_id if trace is not None else ""
-            self.behaviour.note(call, one.server_name, one.target_name, outcome, seconds, now, trace_id, cost)
+            self.behaviour.note(call, server, name or UNKNOWN, outcome, seconds, now, trace_id, cost)
         if isinstance(error, RateLimited):
             self.refused_by.add(1, error.limit, error.reason)
         if self.tracer is not None and trace is not None and trace.sampled:
             counter.shared.call.mark(Exemplar(seconds, trace.trace_id, trace.span_id, self.now()))
-            self.tracer.add(ended_of(one, trace, self.snapshot.revision, outcome, size, now, error, decision_id))
+            self.tracer.add(ended_of(one, trace, name, self.snapshot.revision, outcome, size, now, error, decision_id))
         if self._log_calls and self.logs is not None and (one.check is None or one.check.logged):
             self.logs.call_line(
                 endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name or call.name,

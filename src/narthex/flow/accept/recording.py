@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from narthex.errors import GatewayError, RateLimited
+from narthex.flow.accept.needs import found
 from narthex.flow.accept.relayed import Relayed, digest_of, value_of
 from narthex.flow.codec.revisions import META_TASK
 from narthex.flow.codec.trace_context import PARENT, in_meta
@@ -20,7 +21,7 @@ from narthex.flow.policy.evidence.again import Again
 from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.upstream.viewers import account_in
 from narthex.flow.walk import KIND_OF
-from narthex.telemetry.accounts import OUTCOME, outcome_of
+from narthex.telemetry.accounts import NAMED_METHODS, OUTCOME, outcome_of
 from narthex.telemetry.payloads.rules import LOG, KeptParts
 from narthex.telemetry.record import LONGEST, NO_TRACE, Entry
 from narthex.telemetry.traces import Ended, Trace
@@ -147,9 +148,18 @@ def _kept_of(one: Exchange) -> KeptParts | None:
     return keep
 
 
+def seen_of(one: Exchange) -> tuple[str, str]:
+    """Of a call that was not sent, the server and its own name of what was called, as far as the caller sees it; else
+    no name: what a client wrote there may be any text, and is none to count by."""
+    method = one.call.method
+    target = found(one, KIND_OF[method], one.call.name) if method in NAMED_METHODS else None
+    return (target.server, target.name) if target is not None else (one.server_name, "")
+
+
 def ended_of(
     one: Exchange,
     trace: Trace,
+    name: str,
     config: str,
     outcome: int,
     size: int,
@@ -157,13 +167,16 @@ def ended_of(
     error: GatewayError | None,
     decision_id: str,
 ) -> Ended:
-    """What the spans of a sampled call are made of. Args as `entry_of`; now: when it ended, in seconds of the clock."""
+    """What the spans of a sampled call are made of.
+
+    Args as `entry_of`; name: as it is counted by. now: when it ended, in seconds of the clock.
+    """
     call = one.call
     who = call.principal
     return Ended(
         trace,
         call.method[:LONGEST],
-        (one.target_name or call.name)[:LONGEST],
+        name[:LONGEST],
         call.endpoint,
         one.server_name,
         who.tenant,

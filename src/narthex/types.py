@@ -638,6 +638,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     audit_durable: Durable = "none"
     audit_blocks: bool = False
     audit_reads: tuple[str, ...] = ()
+    audit_wait_s: float = 5.0
     audit_inputs: Literal["none", "digest", "full"] = "none"
     audit_index: bool = True
     audit_exports: tuple[ExportSpec, ...] = ()

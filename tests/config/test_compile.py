@@ -340,6 +340,13 @@ def test_who_waits_for_the_disk(tmp_path: Path, text: str, durable: str, blocks:
     assert (found.audit_durable, found.audit_blocks, found.audit_reads) == (durable, blocks, reads)
 
 
+@pytest.mark.parametrize(("text", "wait_s"), [("dir: x", 5.0), ("dir: x, wait: 250ms", 0.25)])
+def test_how_long_the_disk_is_waited_for(tmp_path: Path, text: str, wait_s: float) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text(f"version: 1\naudit: {{{text}}}\n")
+    assert load_snapshot(path, env={}).audit_wait_s == wait_s
+
+
 def test_patterns_that_say_nothing_are_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "narthex.yaml"
     path.write_text('version: 1\naudit: {dir: x, durable: all, reads: ["a__*"]}\n')

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """The longest a condition is waited for; generous, because only failures wait that long."""
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 PROTOCOL, CAPABILITIES, INFO = (
@@ -513,8 +513,13 @@ class Gateway:
     admin: str = ""
 
     def write(self, config: Mapping[str, Any] | str) -> None:
-        """Replace the configuration file in one step, as an editor does."""
+        """Replace the configuration file in one step, as an editor does.
+
+        A disk that all tests share may take its time: only tests of that are decided by it, those that set `wait`.
+        """
         self.config = config
+        if not isinstance(config, str) and "dir" in (audit := config.get("audit") or {}):
+            config = {**config, "audit": {"wait": "60s", **audit}}
         new = self.folder / "new.tmp"
         new.write_text(config if isinstance(config, str) else json.dumps(config, indent=1))
         new.replace(self.folder / self.file)

@@ -31,7 +31,7 @@ def server() -> Iterator[FakeServer]:
 def test_calls_are_counted_refused_shown_and_still_counted_after_a_reload(
     start_gateway: StartGateway, server: FakeServer
 ) -> None:
-    text = f"version: 1\nservers: {{one: {{url: '{server.url}'}}}}\naudit: {{dir: audit}}\n"
+    text = f"version: 1\nservers: {{one: {{url: '{server.url}'}}}}\naudit: {{dir: audit, wait: 60s}}\n"
     running = start_gateway(text + LIMITS)
     assert json.loads(command(running, "limits", "--json", "--admin", running.admin)) == {"limits": [], "more": False}
     for _ in range(2):

@@ -322,6 +322,7 @@ class _Compiler:
             "audit_durable": audit.durable,
             "audit_blocks": audit.on_failure == "block",
             "audit_reads": audit.reads,
+            "audit_wait_s": audit.wait,
             "audit_index": audit.index,
         }
 

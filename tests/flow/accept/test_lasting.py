@@ -160,6 +160,50 @@ def test_a_disk_that_says_nothing_is_not_waited_for_for_long(settings: dict[str,
     run(main)
 
 
+def test_the_disk_has_its_whole_time_for_the_second_record_too() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, over(server) as gateway:
+            disk, client = Disk(gateway), await gateway.client()
+            client.send("tools/call", CALL, modern=True)
+            for _ in range(2):
+                await until(lambda: disk.waiting)
+                gateway.pass_time(4)
+                await disk.says()
+            assert (await client.read()).result
+
+    run(main)
+
+
+def test_the_error_of_a_call_that_came_too_late_waits_for_its_record_as_well() -> None:
+    async def main() -> None:
+        async with Mcp(HOLD) as server, scripted(server) as gateway:
+            disk, client = Disk(gateway), await gateway.client()
+            client.send("tools/call", CALL, modern=True)
+            await disk.says()
+            await until(lambda: server.calls)
+            gateway.pass_time(100)
+            await until(lambda: disk.waiting)
+            gateway.pass_time(3)
+            await disk.says()
+            assert (await client.read()).error["code"] == -31006
+
+    run(main)
+
+
+def test_a_slow_disk_may_be_waited_for_longer() -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, over(server, {**BLOCK, "audit_wait_s": 30.0}) as gateway:
+            disk, client = Disk(gateway), await gateway.client()
+            client.send("tools/call", CALL, modern=True)
+            for _ in range(2):
+                await until(lambda: disk.waiting)
+                gateway.pass_time(20)
+                await disk.says()
+            assert (await client.read()).result
+
+    run(main)
+
+
 def test_who_only_reads_waits_for_nothing() -> None:
     async def main() -> None:
         async with FakeServer(tools=TOOLS) as server, over(server, audit_reads=("one__ec*",)) as gateway:

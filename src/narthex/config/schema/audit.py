@@ -123,6 +123,15 @@ class AuditSettings(msgspec.Struct, frozen=True):
             " server says of its own tools (`readOnlyHint`) is not believed.",
         ),
     ] = ()
+    wait: Annotated[
+        float,
+        Setting(
+            duration("100ms", "10m"),
+            "How long a call waits for the disk, within its own time: one that has to wait longer counts as one that"
+            " cannot be recorded (`on_failure`).",
+            default="5s",
+        ),
+    ] = 5.0
     payloads: Annotated[
         tuple[PayloadSettings, ...],
         Setting(

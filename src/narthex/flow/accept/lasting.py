@@ -20,22 +20,20 @@ from narthex.telemetry.record import Entry
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
 
-PATIENCE_S = 5.0
-"""How long a call waits for the disk; the sweep looks once a second."""
 SLOW = "the disk takes too long"
 
 
 class Lasting:
     """The two records of one exchange. Word comes on the event loop, once for each."""
 
-    __slots__ = ("_begun", "_blocks", "_deadline", "_exchange", "_went_on", "_write", "begins")
+    __slots__ = ("_begun", "_blocks", "_deadline", "_exchange", "_held_at", "_went_on", "_write", "begins")
 
     def __init__(self, exchange: Exchange, *, blocks: bool) -> None:
         self._exchange = exchange
         self._blocks = blocks
         self._begun: Entry | None = None
         self._write: Callable[[], None] | None = None
-        self._deadline = 0.0
+        self._deadline = self._held_at = 0.0
         self._went_on = False
         self.begins = False
         """The walk waits for the first record."""
@@ -46,7 +44,8 @@ class Lasting:
         """Record that the call begins; the walk goes on when that is on the disk."""
         one = self._exchange
         self.begins = True
-        self._be_patient()
+        until = one.front.clock() + one.front.snapshot.audit_wait_s  # the sweep looks once a second
+        self._deadline, one.deadline = one.deadline, min(one.deadline, until)
         self._begun = entry = begin_of(one, one.front.snapshot)
         entry.done = self.begun
         record(entry)
@@ -74,13 +73,14 @@ class Lasting:
         return self._write is not None
 
     def hold(self, write: Callable[[], None]) -> None:
-        """Keep an answer back until its record, which is made next, is on the disk."""
-        self._write = write
-        self._be_patient()
+        """Keep an answer back until its record, which is made next, is on the disk.
 
-    def _be_patient(self) -> None:
+        The disk gets its whole time, even where the call's own is over: its error waits as well. The client has as
+        long as ever to take the answer, from when it is written on.
+        """
         one = self._exchange
-        self._deadline, one.deadline = one.deadline, min(one.deadline, one.front.clock() + PATIENCE_S)
+        self._write, self._held_at = write, one.front.clock()
+        self._deadline, one.deadline = one.deadline, self._held_at + one.front.snapshot.audit_wait_s
 
     def ended(self, entry: Entry) -> None:
         """The record of the end: whoever waits for it is told."""
@@ -95,7 +95,7 @@ class Lasting:
         one, write = self._exchange, self._write
         if write is None:
             return  # it came too late
-        self._write, one.deadline = None, self._deadline
+        self._write, one.deadline = None, self._deadline + one.front.clock() - self._held_at
         if problem and self._blocks:
             self._withhold(problem)
         else:

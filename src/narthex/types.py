@@ -524,6 +524,9 @@ class EndpointSpec(msgspec.Struct, frozen=True):
     """Glob on a tool's canonical name -> scopes that a call of it needs; all globs that match count."""
     hide_unscoped: bool = False
     """Does a caller whose token lacks a tool's scopes not see the tool? Otherwise it may ask for more (step-up)."""
+    durable: Durable | None = None
+    """Which of its calls wait for the disk, and is what cannot be recorded refused? None: as `audit` says."""
+    blocks: bool | None = None
 
 
 class Limits(msgspec.Struct, frozen=True):

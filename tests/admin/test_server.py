@@ -29,7 +29,7 @@ from narthex.flow.limit.state import State
 from narthex.store.ledger import Ledger
 from narthex.telemetry.accounts import OUTCOME
 from narthex.telemetry.exposition import render
-from narthex.types import Principal, TlsFiles
+from narthex.types import EndpointSpec, Principal, TlsFiles
 
 from .gateway import ADMIN, SECRET, TOKEN, Gateway, admin, ask, fetch
 
@@ -77,7 +77,12 @@ def test_a_store_that_cannot_be_used_makes_unready_and_a_missing_secret_degrades
     assert "narthex.db" not in str(document), "whoever asks without a token learns no path"
     gateway.store_problem, gateway.journal_problem = "", "/var/audit: No space left on device"
     status, document = ask(gateway, "GET", "/readyz")
-    assert (status, document["status"]) == (503, "journal_unavailable")
+    assert (status, document["status"], document["refusing"]) == (503, "journal_unavailable", [])
+    endpoints = {name: EndpointSpec(name, (), blocks=name == "pay") for name in ("pay", "look")}
+    gateway.snapshot = msgspec.structs.replace(gateway.snapshot, endpoints=endpoints)
+    assert ask(gateway, "GET", "/readyz")[1]["refusing"] == ["pay"], "the other goes on"
+    gateway.journal_problem = ""
+    assert not ask(gateway, "GET", "/readyz")[1]["refusing"]
 
 
 def test_metrics_are_what_was_counted() -> None:

@@ -347,6 +347,19 @@ def test_how_long_the_disk_is_waited_for(tmp_path: Path, text: str, wait_s: floa
     assert load_snapshot(path, env={}).audit_wait_s == wait_s
 
 
+def test_an_endpoint_says_itself_what_waits_for_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "narthex.yaml"
+    path.write_text(
+        "version: 1\nservers: {a: {command: x}}\naudit: {dir: x, durable: none, reads: ['a__get_*']}\n"
+        "endpoints: {default: {}, pay: {audit: {durable: writes, on_failure: block}},"
+        " look: {audit: {on_failure: degrade}}}\n"
+    )
+    found = load_snapshot(path, env={})
+    said = {name: (one.durable, one.blocks) for name, one in found.endpoints.items()}
+    assert said == {"default": (None, None), "pay": ("writes", True), "look": (None, False)}
+    assert not any("audit.reads" in one for one in found.warnings), "it says something at one of them"
+
+
 def test_patterns_that_say_nothing_are_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "narthex.yaml"
     path.write_text('version: 1\naudit: {dir: x, durable: all, reads: ["a__*"]}\n')
@@ -360,6 +373,9 @@ def test_patterns_that_say_nothing_are_warned_of(tmp_path: Path) -> None:
         "audit: {dir: x, durable: sometimes}",
         "audit: {dir: x, on_failure: ignore}",
         "audit: {dir: x, checkpoints: x}",
+        "endpoints: {default: {audit: {durable: all}}}",
+        "audit: {dir: x}\nendpoints: {default: {audit: {durable: sometimes}}}",
+        "audit: {dir: x}\nendpoints: {default: {audit: {dir: y}}}",
     ],
 )
 def test_what_a_record_cannot_be_is_refused(tmp_path: Path, text: str) -> None:

@@ -20,20 +20,27 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="how large a file may be is bounded by the kernel"),
 ]
 TOOLS = [{"name": "echo", "inputSchema": {"type": "object"}}]
-HOOK = "import resource as r\nr.setrlimit(r.RLIMIT_FSIZE, (40_000, r.getrlimit(r.RLIMIT_FSIZE)[1]))\n"
+HOOK = """
+import resource as r, sys
+sys.dont_write_bytecode = True  # or others would read the half of a file that fits
+r.setrlimit(r.RLIMIT_FSIZE, (40_000, r.getrlimit(r.RLIMIT_FSIZE)[1]))
+"""
 ENOUGH = 80
 """Calls, of two records each, of which the file takes a part."""
 
 
-def gateway_on(start: StartGateway, server: FakeServer, tmp_path: Path, **audit: Any) -> Gateway:
+def gateway_on(start: StartGateway, server: FakeServer, tmp_path: Path, endpoints: Any = None, **audit: Any) -> Gateway:
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
-    config = {"version": 1, "servers": {"one": {"url": server.url}}, "audit": {"dir": "audit", **audit}}
+    config = {
+        "version": 1, "servers": {"one": {"url": server.url}}, "audit": {"dir": "audit", **audit},
+        "endpoints": endpoints or {"default": {}},
+    }  # fmt: skip
     return start(config, env={"PYTHONPATH": os.pathsep.join((str(tmp_path / "hook"), str(ROOT / "src")))})
 
 
-def answers(gateway: Gateway) -> list[Any]:
-    client = gateway.client()
+def answers(gateway: Gateway, endpoint: str = "default") -> list[Any]:
+    client = gateway.client(endpoint)
     return [client.post("tools/call", {"name": "one__echo", "arguments": {"n": n}}).json for n in range(ENOUGH)]
 
 
@@ -63,3 +70,22 @@ def test_where_it_is_to_go_on_it_goes_on_and_says_so(start_gateway: StartGateway
         assert all("result" in one for one in answers(gateway))
         assert gateway.ready().status == 503
         wait_for(lambda: "calls go on" in gateway.log(), "the log")
+
+
+def test_each_endpoint_does_what_it_says_itself(start_gateway: StartGateway, tmp_path: Path) -> None:
+    endpoints = {"default": {}, "pay": {"audit": {"on_failure": "block"}}}
+    with FakeServer(tools=TOOLS) as server:
+        gateway = gateway_on(start_gateway, server, tmp_path, endpoints, durable="all", on_failure="degrade")
+        paid, looked = answers(gateway, "pay"), answers(gateway)
+        assert "result" in paid[0] and paid[-1]["error"]["data"]["reason"] == "audit_unavailable"
+        reached = sum(one.method == "tools/call" for one in server.asked)
+        assert all("result" in one for one in looked), "it goes on"
+        assert reached <= sum("result" in one for one in paid) + 1 + len(looked), "of the other nothing was sent"
+        assert answers(gateway, "pay")[0]["error"]["code"] == -31009, "the one does not, still"
+        ready = gateway.ready()
+        assert (ready.status, ready.json["status"], ready.json["refusing"]) == (503, "journal_unavailable", ["pay"])
+        wait_for(lambda: "calls at pay that wait for the disk are refused" in gateway.log(), "the log")
+        assert "calls at default go on" in gateway.log()
+        gateway.kill()
+    folder = gateway.folder / "audit"
+    assert not verify(folder, read_keys(folder.glob("audit-*.pub"))).faults

@@ -18,8 +18,11 @@ from msgspec.structs import replace
 from narthex.errors import ConfigError
 from narthex.telemetry import journal as module
 from narthex.telemetry.journal import Journal
+from narthex.telemetry.payloads.using import meanwhile
 from narthex.testing import FakeClock
+from narthex.types import EndpointSpec
 from tests.e2e.harness import wait_for
+from tests.flow.gateway import snapshot
 from tests.telemetry.audit.writing import AT, SIGNER, look
 from tests.telemetry.audit.writing import journal as paths
 from tests.telemetry.test_record import ENTRY
@@ -166,21 +169,28 @@ class Disk:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "said"),
+    ("refusing", "said"),
     [
-        pytest.param(True, "calls that wait for the disk are refused, all others once 4 records wait", id="block"),
-        pytest.param(False, "calls go on, and records are lost once 4 wait", id="degrade"),
+        pytest.param("ab", "calls that wait for the disk are refused, all others once 4 records wait", id="block"),
+        pytest.param("", "calls go on, and records are lost once 4 wait", id="degrade"),
+        pytest.param(
+            "b",
+            "calls at b that wait for the disk are refused, all others once 4 records wait;"
+            " calls at a go on, and records are lost once 4 wait",
+            id="each endpoint as it says",
+        ),
     ],
 )
 def test_the_log_says_what_becomes_of_calls(
     make: Callable[..., Journal],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    blocks: bool,
+    refusing: str,
     said: str,
 ) -> None:
     disk = Disk(monkeypatch)
-    journal = make(capacity=4, blocks=blocks)
+    endpoints = {name: EndpointSpec(name, (), blocks=name in refusing) for name in "ab"}
+    journal = make(capacity=4, meanwhile=meanwhile(snapshot({}, endpoints)))
     disk.error, disk.most = errno.ENOSPC, 0
     add(journal, "a")
     wait_for(lambda: bool(journal.problem), "the problem")

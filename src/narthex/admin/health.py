@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from narthex.admin.reply import NO_STORE, json_reply
 from narthex.admin.view import GatewayView
+from narthex.flow.policy.durability import refusing
 from narthex.telemetry.exposition import OPEN_METRICS, TEXT, render, wants_open
 
 
@@ -70,6 +71,7 @@ def readiness(gateway: GatewayView) -> dict[str, Any]:
         "shared_problem": gateway.shared_problem,
         "checkpoints": "behind" if gateway.checkpoints_problem else "ok",
         "records": gateway.keeping.problem or "ok",
+        "refusing": list(refusing(gateway.snapshot)) if gateway.journal_problem else [],
         "last_reload": msgspec.to_builtins(last) if last is not None else None,
     }
 

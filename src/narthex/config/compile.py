@@ -39,6 +39,7 @@ from narthex.config.places import places_of
 from narthex.config.policy import compile_policy
 from narthex.config.prices import compile_models, compile_prices, compile_tokens
 from narthex.config.runs import check_conditions, compile_runs
+from narthex.config.schema.audit import EndpointAuditSettings
 from narthex.config.schema.endpoints import EndpointSettings, SelectionSettings
 from narthex.config.schema.grants import GrantSettings, PatternSettings
 from narthex.config.schema.listeners import TlsSettings
@@ -316,7 +317,8 @@ class _Compiler:
         audit = self.settings.audit
         if audit is None:
             return {}
-        if audit.reads and audit.durable != "writes":
+        own = [one.audit.durable for one in (self.settings.endpoints or {}).values()]
+        if audit.reads and "writes" not in (audit.durable, *own):
             self.reading.warn(("audit", "reads"), f"audit.reads says nothing with durable: {audit.durable}")
         return {
             "audit_durable": audit.durable,
@@ -430,6 +432,8 @@ class _Compiler:
         here: KeyPath = ("endpoints", name)
         servers = tuple(self.settings.servers) if endpoint.servers is None else endpoint.servers
         self._members(here, endpoint)
+        if self.settings.audit is None and endpoint.audit != EndpointAuditSettings():
+            self.reading.fault((*here, "audit"), f"endpoint '{name}': nothing is recorded: there is no `audit`")
         return EndpointSpec(
             name=name,
             servers=servers,
@@ -445,6 +449,8 @@ class _Compiler:
             scopes=self._scopes((*here, "scopes"), endpoint.scopes, servers),
             hide_unscoped=endpoint.hide_unscoped,
             project=endpoint.project or "",
+            durable=endpoint.audit.durable,
+            blocks=endpoint.audit.on_failure == "block" if endpoint.audit.on_failure is not None else None,
         )
 
     def _members(self, here: KeyPath, endpoint: EndpointSettings) -> None:

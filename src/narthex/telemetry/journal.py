@@ -41,9 +41,9 @@ MOST_KEPT = 64 * 1024 * 1024
 FLUSH_S = 0.02
 RETRY_S = 1.0
 FULL = "the queue of records is full"
-REFUSED = "calls that wait for the disk are refused, all others once %d records wait"
-LOST = "calls go on, and records are lost once %d wait"
-"""What becomes of calls while the disk takes no records."""
+REFUSED = "calls%s that wait for the disk are refused, all others once {} records wait"
+LOST = "calls%s go on, and records are lost once {} wait"
+"""What becomes of calls while the disk takes no records; {}: so many find room."""
 Step = ApprovalEntry | AlertEntry | ActEntry
 """What is recorded beside calls."""
 Done = Callable[[str], None]
@@ -58,7 +58,7 @@ class Journal:
         folder: Made (0700) where it is missing.
         signer: Signs how far the chain has come.
         second: Another folder, for checkpoints; None: no other.
-        blocks: Are calls refused that cannot be recorded? For the log alone.
+        meanwhile: What becomes of calls that cannot be recorded, for the log.
         on_loop: Runs something on the event loop soon, from any thread.
         now: Seconds since 1970. random: so many bytes of chance. sync: brings a file to the disk.
     Raises:
@@ -71,7 +71,7 @@ class Journal:
         signer: Signer,
         *,
         second: Path | None = None,
-        blocks: bool = False,
+        meanwhile: str = "",
         on_loop: Callable[..., Any] | None = None,
         now: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
@@ -79,7 +79,7 @@ class Journal:
         capacity: int = CAPACITY,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        self.folder, self.second, self.blocks = folder, second, blocks
+        self.folder, self.second, self.meanwhile = folder, second, meanwhile
         self.written = 0
         self.lost = 0
         self.without_input = 0
@@ -240,8 +240,8 @@ class Journal:
     def _failed(self, problem: str) -> None:
         if problem != self.problem:
             self.problem = problem
-            what = REFUSED if self.blocks else LOST
-            _log.error(f"records of calls cannot be written; {what}: %s", self._capacity, problem)
+            meanwhile = self.meanwhile.replace("{}", str(self._capacity))
+            _log.error("records of calls cannot be written; %s: %s", meanwhile, problem)
         queued = list(self._entries)
         waiting = self._waiting + [entry.done for entry in queued if entry.done is not None]
         for entry in queued:

@@ -10,7 +10,7 @@ import pytest
 
 from narthex.telemetry.record import Entry, line_of
 from narthex.testing import FakeServer
-from narthex.types import Grant
+from narthex.types import EndpointSpec, Grant
 from tests.flow.accept.test_exchange import CALL, ERAS, TOOLS, Mcp
 from tests.flow.gateway import Client, Running, run, spec, until
 from tests.flow.upstream.test_http import HOLD, answer, rpc
@@ -296,5 +296,34 @@ def test_a_large_answer_is_held_whole() -> None:
             await nothing_yet(client)
             await disk.says()
             assert (await client.read()).text == text
+
+    run(main)
+
+
+def test_each_endpoint_has_it_its_own_way() -> None:
+    async def main() -> None:
+        endpoints = {
+            "default": EndpointSpec("default", ("one",), durable="none", blocks=False),
+            "pay": EndpointSpec("pay", ("one",)),
+            "look": EndpointSpec("look", ("one",), blocks=False),
+        }
+        async with FakeServer(tools=TOOLS) as server:
+            one = Running({"one": spec("one", server.url)}, endpoints, settings=BLOCK)
+            async with one as gateway:
+                disk, client = Disk(gateway), await gateway.client()
+                assert (await client.modern("tools/call", CALL)).result and not disk.waiting, "nobody waits here"
+                client.send("tools/call", CALL, modern=True, path="/mcp/pay")
+                await disk.says("No space left on device")
+                await disk.says("No space left on device")
+                assert (await client.read()).error["data"]["reason"] == "audit_unavailable"
+                client.send("tools/call", CALL, modern=True, path="/mcp/look")
+                await disk.says("No space left on device")
+                await disk.says("No space left on device")
+                assert (await client.read()).result
+                disk.full = True
+                assert (await client.modern("tools/call", CALL)).result, "nor minds what is not recorded"
+                got = await client.modern("tools/call", CALL, path="/mcp/pay")
+                assert got.error["data"]["reason"] == "audit_unavailable"
+                assert len(server.requests("tools/call")) == 3
 
     run(main)

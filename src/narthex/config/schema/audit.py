@@ -82,6 +82,22 @@ class RetentionSettings(msgspec.Struct, frozen=True):
     ] = None
 
 
+DURABLE = Choice(("none", "writes", "all"))
+ON_FAILURE = Choice(("block", "degrade"))
+
+
+class EndpointAuditSettings(msgspec.Struct, frozen=True):
+    """What is another matter at this endpoint than `audit` says for all."""
+
+    durable: Annotated[
+        Durable | None, Setting(DURABLE, "Which of its calls wait for the disk.", default="as `audit.durable`")
+    ] = None
+    on_failure: Annotated[
+        Literal["block", "degrade"] | None,
+        Setting(ON_FAILURE, "What becomes of its calls that cannot be recorded.", default="as `audit.on_failure`"),
+    ] = None
+
+
 class AuditSettings(msgspec.Struct, frozen=True):
     """The record of every call, a line of JSON each, chained and signed. Without this section nothing is recorded."""
 
@@ -109,7 +125,7 @@ class AuditSettings(msgspec.Struct, frozen=True):
     durable: Annotated[
         Durable,
         Setting(
-            Choice(("none", "writes", "all")),
+            DURABLE,
             "Which calls wait for the disk: a record that they begin is there before anything is sent to a server, and"
             " one that they have ended before the client gets the last byte of its answer. `writes`: calls of tools,"
             " but for those in `reads`; `none`: all are recorded a moment later.",
@@ -174,7 +190,7 @@ class AuditSettings(msgspec.Struct, frozen=True):
     on_failure: Annotated[
         Literal["block", "degrade"],
         Setting(
-            Choice(("block", "degrade")),
+            ON_FAILURE,
             "What becomes of calls that cannot be recorded. `block`: they are refused with `audit_unavailable`; where"
             " nobody waits for the disk, once there is no room left for records. `degrade`: they go on, and what is"
             " missing is counted.",

@@ -23,6 +23,7 @@ from narthex.config.kinds import (
     Setting,
     later,
 )
+from narthex.config.schema.audit import EndpointAuditSettings
 
 
 class SelectionSettings(msgspec.Struct, frozen=True):
@@ -120,4 +121,12 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     project: Annotated[
         str | None, Setting(WORD, "What calls are made for here: costs are put down to it.", default="none")
     ] = None
+    audit: Annotated[
+        EndpointAuditSettings,
+        Setting(
+            Group(EndpointAuditSettings, "a map `{durable, on_failure}`"),
+            "Which of its calls wait for their record, and what becomes of them where there can be none.",
+            default="as `audit` says",
+        ),
+    ] = EndpointAuditSettings()
     discovery: Annotated[None, later("How its tools are found.")] = None

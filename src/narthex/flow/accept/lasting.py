@@ -123,9 +123,10 @@ class Lasting:
 
 def lasting_of(one: Exchange, target: Target | None) -> Lasting | None:
     """None where its records wait for nothing. Raises AuditUnavailable: there is no room for any."""
-    front, rule = one.front, one.front.durability
-    if rule is None or front.record is None:
+    front = one.front
+    if front.durability is None or front.record is None:
         return None
+    rule = front.durability.get(one.call.endpoint) or front.durability[""]
     if rule.blocks and front.is_full():
         raise AuditUnavailable("the queue of records is full")
     return Lasting(one, blocks=rule.blocks) if rule.asks(one.call.method, target) else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from narthex.flow.policy.durability import refusing
 from narthex.telemetry.payloads.rules import keeps_payloads
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def journal_of(
     folder = Path(snapshot.audit_dir)
     second = Path(snapshot.audit_checkpoints) if snapshot.audit_checkpoints else None
     if before is not None and snapshot.audit_dir and (before.folder, before.second) == (folder, second):
-        before.blocks = snapshot.audit_blocks
+        before.meanwhile = meanwhile(snapshot)
         use_payloads(before, snapshot, keys)
         return before
     if not snapshot.audit_dir:
@@ -39,9 +40,20 @@ def journal_of(
     from narthex.telemetry.journal import Journal
 
     signer = load_signer(Path(snapshot.state_dir))
-    journal = Journal(folder, signer, second=second, blocks=snapshot.audit_blocks, on_loop=on_loop)
+    journal = Journal(folder, signer, second=second, meanwhile=meanwhile(snapshot), on_loop=on_loop)
     use_payloads(journal, snapshot, keys)
     return journal
+
+
+def meanwhile(snapshot: Snapshot) -> str:
+    """What becomes of calls while the disk takes no records, in words; endpoints are named where they differ."""
+    from narthex.telemetry.journal import LOST, REFUSED
+
+    refused = refusing(snapshot)
+    others = tuple(name for name in snapshot.endpoints if name not in refused)
+    if not refused or not others:
+        return (REFUSED if refused else LOST) % ""
+    return f"{REFUSED % (' at ' + ', '.join(refused))}; {LOST % (' at ' + ', '.join(others))}"
 
 
 def use_payloads(journal: Journal, snapshot: Snapshot, keys: Sequence[MasterKey]) -> None:

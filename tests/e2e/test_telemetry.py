@@ -76,10 +76,15 @@ def logged(gateway: Gateway) -> list[Any]:
     return [one for one in lines if one["method"] == "tools/call"]
 
 
+def of_calls(collector: Collector) -> list[Any]:
+    """The spans of calls to tools, as far as they are there."""
+    return [span for span in collector.spans if said(span)["mcp.method.name"] == "tools/call"]
+
+
 def pair(collector: Collector) -> list[Any]:
     """The spans of one call, the server's first, once they are there."""
-    wait_for(lambda: len(collector.spans) >= 2, "the spans")
-    found = sorted(collector.spans, key=lambda one: one.kind)
+    wait_for(lambda: len(of_calls(collector)) >= 2, "the spans")
+    found = sorted(of_calls(collector), key=lambda one: one.kind)
     collector.spans = []
     return found
 
@@ -147,9 +152,80 @@ def test_a_call_without_a_context(
     ours, theirs = pair(one)
     assert said(ours)["error.type"] == said(theirs)["error.type"] == "tool_error"
     client.ask("tools/call", {"name": "one__missing", "arguments": {}})
-    wait_for(lambda: one.spans, "the span of a call that went nowhere")
-    assert [said(span)["narthex.outcome"] for span in one.spans] == ["not_found"]
+    wait_for(lambda: of_calls(one), "the span of a call that went nowhere")
+    assert [said(span)["narthex.outcome"] for span in of_calls(one)] == ["not_found"]
+    assert [span.name for span in of_calls(one)] == ["tools/call"], "what a client may write is no span's name"
     assert not any(b"canary" in body for body in one.bodies)
+
+
+REF = {"type": "ref/prompt", "name": "one__greet"}
+TASK = {"taskId": "of-nobody"}
+# Method, parameters, and what the server is asked for it; a list only once, for it is kept.
+REQUESTS = {
+    "modern": [
+        ("server/discover", {}, {"server/discover"}),
+        ("tools/list", {}, {"tools/list"}),
+        ("tools/list", {}, set()),
+        ("tools/list", {"cursor": "none of ours"}, set()),
+        ("prompts/list", {}, {"prompts/list"}),
+        ("prompts/get", {"name": "one__greet"}, {"prompts/get"}),
+        ("resources/list", {}, {"resources/list"}),
+        ("resources/templates/list", {}, {"resources/templates/list"}),
+        ("resources/read", {"uri": "file:///a"}, {"resources/read"}),
+        ("completion/complete", {"ref": REF, "argument": {"name": "x", "value": ""}}, {"completion/complete"}),
+        ("tasks/get", TASK, set()),
+    ],
+    "legacy": [
+        ("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}}, set()),
+        ("ping", {}, set()),
+        ("tools/list", {}, {"tools/list"}),
+        ("prompts/get", {"name": "one__greet"}, {"prompts/list", "prompts/get"}),
+        ("logging/setLevel", {"level": "info"}, set()),
+        ("tasks/get", TASK, set()),
+    ],
+}
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_every_request_is_a_span_and_so_is_what_its_server_is_asked(
+    start_gateway: StartGateway, collector: tuple[Collector, str], era: Era
+) -> None:
+    one, url = collector
+    listed = {"prompts": [{"name": "greet"}], "resources": [{"name": "a", "uri": "file:///a"}]}
+    with FakeServer(tools=TOOLS, eras=era, **listed) as server:
+        client = start_gateway(config(server, url)).client(era=era)
+        for number, (method, params, asked) in enumerate(REQUESTS[era]):
+            trace = f"{number + 1:032x}"
+            meta = {"_meta": {"traceparent": parent(trace), "tracestate": "a=1"}}
+            ask(client, method, {**params, **meta})
+
+            def its(trace: str = trace, most: int = len(asked)) -> list[Any]:
+                found = [span for span in one.spans if span.trace_id.hex() == trace]
+                return found if len(found) > most else []
+
+            ours, *theirs = sorted(wait_for(its, f"the spans of {method}"), key=lambda span: span.kind)
+            assert (ours.name.split()[0], ours.kind, said(ours)["mcp.method.name"]) == (method, 2, method)
+            assert (ours.parent_span_id.hex(), ours.trace_state) == (SPAN, "a=1")
+            assert {span.name.split()[0] for span in theirs} == asked
+            assert {(span.kind, span.parent_span_id) for span in theirs} <= {(3, ours.span_id)}
+            assert all(said(span)["server.address"] == "127.0.0.1" for span in theirs)
+            heard = {span.span_id.hex() for span in theirs} - {
+                seen.params["_meta"]["traceparent"].split("-")[2]
+                for seen in server.asked
+                if trace in seen.params.get("_meta", {}).get("traceparent", "")
+            }
+            assert not heard or asked & {"initialize", "server/discover"}, "the server is told of each but a handshake"
+        assert len({span.span_id for span in one.spans}) == len(one.spans)
+        before = len(one.spans)
+        ask(client, "tools/list", {"_meta": {"traceparent": parent(OTHER, "00")}})
+        ask(client, "prompts/list", {"_meta": {"traceparent": parent(TRACE)}})
+        wait_for(lambda: len(one.spans) > before, "the span of a later request")
+        assert OTHER not in {span.trace_id.hex() for span in one.spans}, "what is not sampled has none"
+
+
+def ask(client: Any, method: str, params: dict[str, Any]) -> None:
+    """Ask, whatever the answer is."""
+    client.post(method, params)
 
 
 def test_metrics_arrive_with_exemplars_at_prometheus(
@@ -202,4 +278,4 @@ def test_a_reload_turns_it_off_and_the_last_spans_arrive_at_the_end(
     gateway.signal(signal.SIGHUP)
     wait_for(lambda: call(gateway) and told(server)[0], "the telemetry to be on again")
     gateway.stop()
-    assert len(one.spans) >= 2
+    wait_for(lambda: len(of_calls(one)) >= 2, "the last spans")

@@ -1,6 +1,6 @@
-"""Spans of calls: decided at their begin whether there are any, made when they end, of what the call knows anyway.
+"""Spans of requests: decided at their begin whether there are any, made when they end, of what is known anyway.
 
-In: a request's `_meta` and headers; a call that has ended. Out: `Trace`, which goes with a call and says what its
+In: a request's `_meta` and headers; a request that has ended. Out: `Trace`, which goes with a call and says what its
 server is told; `Ended` in a bounded queue, which `otlp.export` empties. Nothing is rendered here, and a call that is
 not sampled costs one draw. Used from the event loop only. Cases: `tests/telemetry/test_traces.py`.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from random import getrandbits
 from typing import Final, Literal, NamedTuple
 
 from narthex.flow.codec.jsonrpc import RawMap
@@ -18,10 +19,26 @@ CAPACITY: Final = 16_384
 """Calls whose spans may wait to be sent: some megabytes."""
 
 
-class Trace:
-    """The trace of one call. `context` is what its server is told; None: what the client has said goes on as it is."""
+class Asked(NamedTuple):
+    """What a server was asked beside the call itself, and how that ended: `code` is the JSON-RPC error that it answered
+    with, `reason` why there was no answer."""
 
-    __slots__ = ("context", "link", "parent", "sampled", "span_id", "trace_id")
+    span_id: str
+    server: str
+    method: str
+    sent_at: float
+    heard_at: float
+    code: int
+    reason: str
+
+
+class Trace:
+    """The trace of one request. `context` is what its server is told; None: what the client has said goes on as it is.
+
+    `asked`: what servers were asked on its behalf beside that; once it is `over`, nothing is.
+    """
+
+    __slots__ = ("_bits", "asked", "context", "link", "over", "parent", "sampled", "span_id", "trace_id")
 
     def __init__(
         self,
@@ -31,7 +48,11 @@ class Trace:
         link: Context | None,
         context: Context | None,
         sampled: bool,
+        bits: Callable[[int], int] = getrandbits,
     ) -> None:
+        self._bits = bits
+        self.asked: tuple[Asked, ...] = ()
+        self.over = False
         self.trace_id: Final = trace_id
         self.span_id: Final = span_id
         self.parent: Final = parent
@@ -39,9 +60,15 @@ class Trace:
         self.context: Final = context
         self.sampled: Final = sampled
 
+    def child(self) -> Context:
+        """The place of another span in this one, where it is sampled."""
+        like = self.context
+        assert like is not None
+        return Context(self.trace_id, f"{self._bits(64) or 1:016x}", like.flags, like.state)
+
 
 class Ended(NamedTuple):
-    """A call that has ended, as texts and numbers: nothing large, nothing that keeps the call.
+    """A request that has ended, as texts and numbers: nothing large, nothing that keeps the call.
 
     `sent_at` and `heard_at` are when it was sent to its server, and when that has answered; 0.0: neither. Times are of
     the monotonic clock. `outcome` is an index in `accounts.OUTCOMES`.
@@ -117,10 +144,12 @@ class Tracer:
         flags = parent.flags | SAMPLED if parent is not None else SAMPLED
         state = parent.state if parent is not None else ""
         span_id, child = self._bits(64) or 1, self._bits(64) or 1
-        return Trace(trace_id, f"{span_id:016x}", parent, link, Context(trace_id, f"{child:016x}", flags, state), True)
+        context = Context(trace_id, f"{child:016x}", flags, state)
+        return Trace(trace_id, f"{span_id:016x}", parent, link, context, True, self._bits)
 
     def add(self, ended: Ended) -> None:
-        """A sampled call has ended. Never waits."""
+        """A sampled request has ended. Never waits."""
+        ended.trace.over = True
         if len(self.ended) >= self._capacity:
             self.dropped += 1
         else:

@@ -39,6 +39,7 @@ from narthex.flow.upstream.server import Server
 from narthex.flow.walk import KIND_OF, LOST, Need, Send, Walk, exchange
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
+from narthex.telemetry.asking import on_behalf
 from narthex.types import Call
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Exchange:
             self.fail(GatewayError())
 
     def park(self, coming: Awaitable[Any]) -> Any:
-        self._task = asyncio.ensure_future(coming)
+        self._task = asyncio.ensure_future(coming if self.trace is None else on_behalf(self.trace, coming))
         self._task.add_done_callback(self._unpark)
         return PARKED
 

@@ -36,7 +36,15 @@ from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.metering import Metering, holds_spent
 from narthex.flow.accept.posting import post, takes
 from narthex.flow.accept.rates import Rates, rates_of
-from narthex.flow.accept.recording import Turned, ended_of, entry_of, entry_of_turned, seen_of
+from narthex.flow.accept.recording import (
+    Traced,
+    Turned,
+    ended_of,
+    ended_of_traced,
+    entry_of,
+    entry_of_turned,
+    seen_of,
+)
 from narthex.flow.accept.refusals import error_lines, status_of
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.sessions import Sessions
@@ -394,6 +402,18 @@ class Front:
                 one.lasting.ended(entry)
             self.record(entry)
 
+    def span(
+        self, one: Traced, outcome: int, size: int, error: GatewayError | None = None, decision_id: str = ""
+    ) -> None:
+        """The span of a sampled request that had no exchange; it has ended."""
+        call, trace, now = one.call, one.trace, self.clock()
+        if self.tracer is None or trace.over:
+            return
+        if error is None:
+            times = self.accounts.counters[call.endpoint, "", call.method, "", call.era].shared.call
+            times.mark(Exemplar(now - one.began_at, trace.trace_id, trace.span_id, self.now()))
+        self.tracer.add(ended_of_traced(one, self.snapshot.revision, outcome, size, now, error, decision_id))
+
     @staticmethod
     def decode_id(raw: bytes) -> Id:
         """The client's id as a value."""
@@ -409,6 +429,7 @@ class Front:
         era: Era,
         metadata_url: str = "",
         turned: Turned | None = None,
+        traced: Traced | None = None,
     ) -> None:
         """Answer with an error, by its HTTP status, and record it where it is known who asked.
 
@@ -423,6 +444,8 @@ class Front:
         self.accounts.counter("", "", "refused", "", era).add(outcome_of(error), 0.0, 0, len(body))
         if turned is not None and self.record is not None:
             self.record(entry_of_turned(turned, self.snapshot.revision, error, decision_id, len(body)))
+        if traced is not None:
+            self.span(traced, outcome_of(error), len(body), error, decision_id)
         if error.code == -32603:
             _log.error("refused: %s %s", error.public, error.detail)
         elif isinstance(error, (CodecError, HttpRefusal)):

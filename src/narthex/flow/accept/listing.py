@@ -14,6 +14,7 @@ import msgspec
 
 from narthex.errors import GatewayError, Overloaded
 from narthex.flow.accept.forms import JSON
+from narthex.flow.accept.recording import Traced
 from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.handles import owner_of
 from narthex.flow.codec.jsonrpc import read_string
@@ -23,6 +24,7 @@ from narthex.flow.upstream.naming import may_name
 from narthex.flow.upstream.viewers import View, Viewer
 from narthex.flow.walk import LISTS
 from narthex.telemetry.accounts import OUTCOME
+from narthex.telemetry.asking import on_behalf
 from narthex.types import Call
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Answering(msgspec.Struct, Generic[T], eq=False):
     call: Call
     viewer: Viewer
     began_at: float
+    traced: Traced | None
 
     def known(self) -> T | None:
         """What the answer is made of, from memory; None: `ask`. Raises where the request is not right."""
@@ -69,7 +72,8 @@ class Answering(msgspec.Struct, Generic[T], eq=False):
             return
         assert self._connection is not None
         self._connection.exchange = self
-        asyncio.ensure_future(self.ask()).add_done_callback(self._done)
+        coming = self.ask() if self.traced is None else on_behalf(self.traced.trace, self.ask())
+        asyncio.ensure_future(coming).add_done_callback(self._done)
 
     def _done(self, task: asyncio.Future[T]) -> None:
         if self._connection is None:
@@ -84,7 +88,8 @@ class Answering(msgspec.Struct, Generic[T], eq=False):
         if not isinstance(error, GatewayError):
             _log.error("%s failed in the gateway", self.call.method, exc_info=error)
             error = GatewayError()
-        self.front.refuse(self._connection, self.front.decode_id(self.call.id_json), error, self.call.era)
+        id_ = self.front.decode_id(self.call.id_json)
+        self.front.refuse(self._connection, id_, error, self.call.era, traced=self.traced)
 
     def respond(self, head: bytes, body: bytes = b"", extra: bytes = b"") -> None:
         """Send the result, which is `head` and `body` together; `extra` are header lines with CRLF."""
@@ -95,6 +100,8 @@ class Answering(msgspec.Struct, Generic[T], eq=False):
         connection.respond(200, JSON, parts, size, extra)
         counter = front.accounts.counters[call.endpoint, "", call.method, "", call.era]
         counter.add(_OK, front.clock() - self.began_at, 0, size)
+        if self.traced is not None:
+            front.span(self.traced, _OK, size)
 
     def client_gone(self) -> None:
         self._connection = None

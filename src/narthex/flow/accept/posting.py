@@ -17,7 +17,7 @@ from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.greeting import Discovering, Initializing
 from narthex.flow.accept.listing import Listing
 from narthex.flow.accept.metering import COUNTED, Metered
-from narthex.flow.accept.recording import Turned
+from narthex.flow.accept.recording import Traced, Turned
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.retrying import Retrying
 from narthex.flow.accept.tasking import Tasking, TaskListing
@@ -38,6 +38,7 @@ from narthex.flow.upstream.fleet import Viewer
 from narthex.flow.walk import LISTS, SERVED
 from narthex.flow.whole import Headers, HttpRequest
 from narthex.telemetry.accounts import OUTCOME
+from narthex.telemetry.traces import Trace
 from narthex.types import Call, EndpointSpec, Era, Principal, Session
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def _take(
     version = name = ""
     session: Session | None = None
     check: Check | None = None
+    traced: Traced | None = None
     try:
         said = ERA_OF_HEADER.get(headers.get(b"mcp-protocol-version"))
         version, era = (
@@ -115,13 +117,16 @@ def _take(
             meta, name = front.leniency.read(message, version, request, endpoint, mismatch)
         id_json = b"%d" % id_ if id_.__class__ is int else encode(id_)
         call = Call(method, params, meta, id_json, era, version, principal, endpoint.name, name, session)
+        trace = front.tracer.begin(meta, headers) if front.tracer is not None else None
+        if trace is not None and trace.sampled:
+            traced = Traced(trace, call, connection.peer[0], len(request.body), front.clock())
         if method in SERVED or method in ABOUT_A_TASK:
             check = front.check(call, connection, request)
-            _begin(front, connection, request, endpoint, call, check, takes_events)
+            _begin(front, connection, request, endpoint, call, check, takes_events, trace)
         elif method == "subscriptions/listen" and not takes_events:
             raise HttpRefusal(406, "not_acceptable", "accept text/event-stream")
         else:
-            _answer(front, connection, call, endpoint)
+            _answer(front, connection, call, endpoint, traced)
     except GatewayError as error:
         url, gate = "", front.gate
         if isinstance(error, Unauthorized) and gate is not None:
@@ -131,7 +136,7 @@ def _take(
             peer, size, id_json = connection.peer[0], len(request.body), encode(id_) if id_ is not None else b""
             in_session = session.id if session is not None else ""
             turned = Turned(principal, endpoint.name, peer, size, method, name, id_json, version, in_session, check)
-        front.refuse(connection, id_, error, era, url, turned=turned)
+        front.refuse(connection, id_, error, era, url, turned, traced)
 
 
 def _begin(
@@ -142,6 +147,7 @@ def _begin(
     call: Call,
     check: Check | None,
     takes_events: bool,
+    trace: Trace | None,
 ) -> None:
     """Begin a call of a server; what it ends with, its exchange says. Raises what it is refused with before."""
     method, session, size = call.method, call.session, len(request.body)
@@ -151,14 +157,13 @@ def _begin(
         answers = read_answers(call.params)  # first: a call that is held is not lost by answers that cannot be read
         call, state = _retried(front, call)
         if isinstance(state, HeldCall):
-            Retrying(front, connection, call, state, takes_events, answers, size).start(request, check)
+            Retrying(front, connection, call, state, takes_events, answers, size, trace).start(request, check)
             return
     if front.is_crowded:
         raise Overloaded("the gateway has too many calls")
     viewer = _viewer(front, call, endpoint)
     if (session is not None and session.id in front.hub.live.by_id) or META_LOG_LEVEL in call.meta:
         call = call.but(log_level=front.hub.level(call))
-    trace = front.tracer.begin(call.meta, request.headers) if front.tracer is not None else None
     if trace is not None and trace.context is not None:
         call = call.but(context=trace.context)
     as_task = method not in SERVED or ("task" in call.params and method == "tools/call")
@@ -200,26 +205,28 @@ def _viewer(front: Front, call: Call, endpoint: EndpointSpec) -> Viewer:
     return front.fleet.viewer(endpoint, call.principal, call.session, bits)
 
 
-def _answer(front: Front, connection: Replying, call: Call, endpoint: EndpointSpec) -> None:
+def _answer(front: Front, connection: Replying, call: Call, endpoint: EndpointSpec, traced: Traced | None) -> None:
     """Answer here what goes to no server, or to all of them."""
     method, now = call.method, front.clock()
     if method in LISTS:
-        Listing(front, connection, call, _viewer(front, call, endpoint), now).start()
+        Listing(front, connection, call, _viewer(front, call, endpoint), now, traced).start()
     elif method == "initialize":
         viewer = front.fleet.viewer(endpoint, call.principal, None)
-        Initializing(front, connection, call, viewer, now).start()
+        Initializing(front, connection, call, viewer, now, traced).start()
     elif method == "server/discover":
-        Discovering(front, connection, call, _viewer(front, call, endpoint), now).start()
+        Discovering(front, connection, call, _viewer(front, call, endpoint), now, traced).start()
     elif method == "subscriptions/listen":
-        Listen(front, connection, call)
+        Listen(front, connection, call, traced)
     elif method == "tasks/list":
-        TaskListing(front, connection, call, _viewer(front, call, endpoint), now).start()
+        TaskListing(front, connection, call, _viewer(front, call, endpoint), now, traced).start()
     elif method in SETTINGS:
-        Setting(front, connection, call, _viewer(front, call, endpoint), now).start()
+        Setting(front, connection, call, _viewer(front, call, endpoint), now, traced).start()
     else:
         body = encode_result(front.decode_id(call.id_json), {})
         connection.respond(200, JSON, (body,), len(body))
         front.accounts.counter(endpoint.name, "", method, "", call.era).add(_OK, 0.0, 0, len(body))
+        if traced is not None:
+            front.span(traced, _OK, len(body))
 
 
 def _batch(

@@ -199,6 +199,32 @@ def ended_of(
     )
 
 
+class Traced:
+    """A sampled request that is answered, or refused, without an exchange: what its span is made of."""
+
+    __slots__ = ("began_at", "call", "size_in", "source", "trace")
+
+    def __init__(self, trace: Trace, call: Call, source: str, size_in: int, began_at: float) -> None:
+        self.trace: Final = trace
+        self.call: Final = call
+        self.source: Final = source
+        self.size_in: Final = size_in
+        self.began_at: Final = began_at
+
+
+def ended_of_traced(
+    one: Traced, config: str, outcome: int, size: int, now: float, error: GatewayError | None, decision_id: str
+) -> Ended:
+    """What its span is made of. Args as `ended_of`."""
+    call = one.call
+    return Ended(
+        one.trace, call.method[:LONGEST], "", call.endpoint, "", call.principal.tenant, call.principal.client,
+        call.session.id if call.session is not None else "", call.version, call.id_json[:LONGEST], one.source, outcome,
+        error.reason if error is not None else "", error.code if error is not None else 0, decision_id, config,
+        one.size_in, size, one.began_at, 0.0, 0.0, now,
+    )  # fmt: skip
+
+
 def begin_of(one: Exchange, snapshot: Snapshot) -> Entry:
     """The record of a call that is about to be sent to its server."""
     entry = entry_of(one, snapshot, None, OUTCOME["ok"], 0.0, 0, None, "")

@@ -46,6 +46,7 @@ class Retrying:
         takes_events: bool,
         answers: RawMap,
         size_in: int,
+        trace: Trace | None,
     ) -> None:
         self._front = front
         self._connection: Replying | None = connection
@@ -56,7 +57,7 @@ class Retrying:
         self._size_in = size_in
         self._walk: Walk | None = None
         self._check: Check | None = None
-        self._trace: Trace | None = None
+        self._trace = trace
 
     def start(self, request: HttpRequest, check: Check | None) -> None:
         """Go on at once, or wait for what has to be decided.
@@ -66,9 +67,7 @@ class Retrying:
             HeaderMismatch: Its headers do not say what those of the held call did.
             NotVisible, Denied, InsufficientScope: This caller may not make that call any more, or not like this.
         """
-        held, call, tracer = self._held(), self._call, self._front.tracer
-        if tracer is not None:
-            self._trace = tracer.begin(call.meta, request.headers)
+        held, call = self._held(), self._call
         if call.method == "tools/call":
             found = self._front.fleet.find_now(held.viewer, "tools", call.name)
             if found is not None:

@@ -81,11 +81,14 @@ def initialize_body(id: int, version: str = LATEST_LEGACY, capabilities: Mapping
 
 
 def request_body(
-    id: int, method: str, params: Mapping[str, Any], dialect: Dialect, capabilities: Mapping[str, Any] = NONE
-) -> bytes:
-    """A request of ours, for no client, in the dialect of its server. `params` are anything msgspec encodes."""
+    id: int, method: str, params: Mapping[str, Any], dialect: Dialect, capabilities: Mapping[str, Any] = NONE,
+    meta: Mapping[str, Any] = NONE,
+) -> bytes:  # fmt: skip
+    """A request of ours, in the dialect of its server. `params` are anything msgspec encodes; `meta` is of `_meta`."""
     if dialect.era == "modern":
-        params = {**params, "_meta": _modern_meta(dialect.version, capabilities)}
+        params = {**params, "_meta": {**_modern_meta(dialect.version, capabilities), **meta}}
+    elif meta:
+        params = {**params, "_meta": meta}
     return encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 
 

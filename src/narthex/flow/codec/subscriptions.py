@@ -10,6 +10,7 @@ Source: MCP 2026-07-28, basic/patterns/subscriptions and `SubscriptionFilter` of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -219,14 +220,15 @@ def ended(subscription: bytes, server_info: Mapping[str, str]) -> bytes:
 # --- an upstream's side
 
 
-def listen_body(id: int, wanted: Wanted, version: str) -> bytes:
+def listen_body(id: int, wanted: Wanted, version: str, meta: Mapping[str, Any] = MappingProxyType({})) -> bytes:
     """Our `subscriptions/listen` to a modern upstream. The tasks extension is declared where tasks are named."""
-    meta = {
+    said = {
         META_VERSION: version,
         META_CAPABILITIES: TASKS_CAPABILITY if wanted.tasks else {},
         META_CLIENT: CLIENT_INFO,
+        **meta,
     }
-    params = {"_meta": meta, "notifications": _filter(wanted)}
+    params = {"_meta": said, "notifications": _filter(wanted)}
     return encode({"jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params})
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from narthex.errors import GatewayError, HttpRefusal, Overloaded, SessionNotFound, UnsupportedVersion
 from narthex.flow.accept.forms import SSE, SSE_HEADERS
+from narthex.flow.accept.recording import Traced
 from narthex.flow.accept.replying import Replying
 from narthex.flow.codec.bridge import client_bits
 from narthex.flow.codec.jsonrpc import encode_error
@@ -33,6 +34,7 @@ from narthex.flow.notify.live import LiveSession
 from narthex.flow.notify.resumability import RETRY_MS, retry_event
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import OUTCOME, outcome_of
+from narthex.telemetry.asking import on_behalf
 from narthex.types import Call, EndpointSpec, Principal
 
 if TYPE_CHECKING:
@@ -145,13 +147,15 @@ class Listen(Telling):
         InvalidParams, MissingCapability: as `read_listen`.
     """
 
-    def __init__(self, front: Front, connection: Replying, call: Call) -> None:
+    def __init__(self, front: Front, connection: Replying, call: Call, traced: Traced | None = None) -> None:
         wanted = read_listen(call.params, call.meta)
         listener = Listener(call.endpoint, call.principal, None, client_bits(call), wanted, call.meta)
         super().__init__(front, connection, listener)
         self._call = call
         self._began_at = front.clock()
-        self._joining = self.hub.spawn(self._join())
+        self._traced = traced
+        joining = self._join() if traced is None else on_behalf(traced.trace, self._join())
+        self._joining = self.hub.spawn(joining)
 
     async def _join(self) -> None:
         listener, call = self.listener, self._call
@@ -160,7 +164,7 @@ class Listen(Telling):
         except GatewayError as error:
             if self._connection is not None:
                 connection, self._connection = self._connection, None
-                self.front.refuse(connection, self.front.decode_id(call.id_json), error, call.era)
+                self.front.refuse(connection, self.front.decode_id(call.id_json), error, call.era, traced=self._traced)
             return
         if self._connection is None:
             self.hub.leave(listener)
@@ -169,6 +173,8 @@ class Listen(Telling):
         first = encode_event(acknowledged(call.id_json, agreed))
         seconds = self.front.clock() - self._began_at
         self.front.accounts.counter(call.endpoint, "", call.method, "", call.era).add(_OK, seconds, 0, len(first))
+        if self._traced is not None:  # its span ends with what it is told first: the stream may last for days
+            self.front.span(self._traced, _OK, len(first))
         self.begin(first)
 
     def encode(self, what: Notification) -> bytes:

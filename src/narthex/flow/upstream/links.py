@@ -26,6 +26,7 @@ from narthex.flow.upstream.multiplex import Multiplex
 from narthex.flow.upstream.port import NOBODY, Channel, Flight, Outgoing, Own, SessionLost
 from narthex.flow.upstream.session import SessionChannel
 from narthex.flow.upstream.stream import EventStream, can_resume, get_head
+from narthex.telemetry.asking import asking
 
 if TYPE_CHECKING:
     from narthex.flow.upstream.server import Server
@@ -156,12 +157,15 @@ class _Subscription(Own):
 
     async def open(self, channel: Channel) -> Wanted:
         """Ask, and wait for what the server agrees to. Raises Refused, UpstreamUnavailable, UpstreamTimeout."""
-        id_ = channel.next_id()
-        body = listen_body(id_, self.wanted, channel.dialect.version)
-        self._flight = channel.request(Outgoing(id_, "subscriptions/listen", body, resend=True), self)
+        id_, server = channel.next_id(), self._server
         try:
-            async with asyncio.timeout(ACKNOWLEDGED_S):
-                return await self._agreed
+            with asking(server.spec.name, "subscriptions/listen", server.clock) as asked:
+                meta, lines = (asked.context.into({}), asked.context.lines) if asked is not None else ({}, b"")
+                body = listen_body(id_, self.wanted, channel.dialect.version, meta)
+                out = Outgoing(id_, "subscriptions/listen", body, resend=True, lines=lines)
+                self._flight = channel.request(out, self)
+                async with asyncio.timeout(ACKNOWLEDGED_S):
+                    return await self._agreed
         except TimeoutError:
             self.cancel()
             raise UpstreamTimeout(f"server {self._server.spec.name} acknowledges no subscription") from None

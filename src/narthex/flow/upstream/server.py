@@ -51,6 +51,7 @@ from narthex.flow.upstream.opening import Opener
 from narthex.flow.upstream.port import NOTHING_SHOWN, Behalf, Channel, Outgoing, Own, SessionLost, Shown
 from narthex.flow.upstream.pushes import CHANGES, NEEDS, can_be_asked
 from narthex.flow.upstream.secrets import hide, secrets_of
+from narthex.telemetry.asking import asking
 from narthex.types import HttpTarget, Kind, ServerSpec
 
 T = TypeVar("T")
@@ -213,8 +214,11 @@ class Server:
         behalf = self.behalf(scope)
         epoch = behalf.shown.epoch
         try:
-            async with asyncio.timeout(START_S if self.pool is None else self.spec.list_timeout_s):
-                channel = await self._opener.open(behalf, partial(self.pushed, scope))
+            with asking(self.spec.name, "initialize", self.clock) as asked:
+                async with asyncio.timeout(START_S if self.pool is None else self.spec.list_timeout_s):
+                    channel = await self._opener.open(behalf, partial(self.pushed, scope))
+                if asked is not None and channel.dialect.era == "modern":
+                    asked.method = "server/discover"
         except TimeoutError:
             raise self.failed(UpstreamTimeout(f"server {self.spec.name} did not answer in time")) from None
         except GatewayError as error:
@@ -442,22 +446,26 @@ class Server:
         Raises:
             UpstreamUnavailable, SessionLost, ContentBlocked: as the channel says.
         """
-        id_ = channel.next_id()
-        body = request_body(id_, method, params, channel.dialect, capabilities)
-        sink = _Await(id_)
-        flight = channel.request(Outgoing(id_, method, body, resend=True), sink)
-        channel.open_calls += 1
-        try:
-            message = await sink.done
-            self.breaker.success(self.clock())
-            return message
-        except GatewayError as error:
-            raise self.failed(error) from None
-        finally:
-            channel.open_calls -= 1
-            channel.last_used = self.clock()
-            if sink.done.cancelled():
-                flight.cancel("no longer needed")
+        with asking(self.spec.name, method, self.clock) as asked:
+            meta, lines = (asked.context.into({}), asked.context.lines) if asked is not None else (NONE, b"")
+            id_ = channel.next_id()
+            body = request_body(id_, method, params, channel.dialect, capabilities, meta)
+            sink = _Await(id_)
+            flight = channel.request(Outgoing(id_, method, body, resend=True, lines=lines), sink)
+            channel.open_calls += 1
+            try:
+                message = await sink.done
+                self.breaker.success(self.clock())
+                if asked is not None and message.error:
+                    asked.code = error_code(message.error)
+                return message
+            except GatewayError as error:
+                raise self.failed(error) from None
+            finally:
+                channel.open_calls -= 1
+                channel.last_used = self.clock()
+                if sink.done.cancelled():
+                    flight.cancel("no longer needed")
 
     # --- upkeep
 

@@ -1,4 +1,4 @@
-"""Calls that have ended as spans of OTLP: a SERVER span for the client's request, a CLIENT span for what was sent on.
+"""Requests that have ended as spans of OTLP: a SERVER span for the client's, a CLIENT span for each that a server got.
 
 In: `Ended` calls, and where their servers are. Out: `ExportTraceServiceRequest` messages. No argument, result, token,
 or text of an error is in them. Cases: `tests/telemetry/otlp/test_spans.py`.
@@ -15,7 +15,7 @@ from narthex import __version__
 from narthex.telemetry import conventions as names
 from narthex.telemetry.accounts import OUTCOME, OUTCOMES
 from narthex.telemetry.otlp.wire import attribute, attributes, fixed32, fixed64, number, piece, text
-from narthex.telemetry.traces import Ended
+from narthex.telemetry.traces import Asked, Ended
 from narthex.types import HttpTarget, ServerSpec
 
 SCOPE: Final = piece(1, text(1, "narthex") + text(2, __version__))
@@ -90,8 +90,9 @@ def spans_of(ended: Ended, base: float, peers: Mapping[str, bytes]) -> bytes:
         ids, parent, name, _SERVER, fixed64(7, began), fixed64(8, done), common, _incoming(), own, link,
         _FAILED if failed else b"", fixed32(16, flags),
     ))  # fmt: skip
+    asked = b"".join([_asked(one, ended, trace_id, span_id, base, peers) for one in trace.asked])
     if not ended.sent_at or trace.context is None:
-        return piece(_SPAN, server)
+        return piece(_SPAN, server) + asked
     ids = piece(1, trace_id) + piece(2, bytes.fromhex(trace.context.span_id)) + piece(4, span_id)
     sent, heard = _nanoseconds(ended.sent_at + base), _nanoseconds((ended.heard_at or ended.ended_at) + base)
     failed = failed or ended.code != 0
@@ -99,7 +100,26 @@ def spans_of(ended: Ended, base: float, peers: Mapping[str, bytes]) -> bytes:
         ids, name, _CLIENT, fixed64(7, sent), fixed64(8, heard), common, peers.get(ended.server, b""),
         _FAILED if failed else b"", fixed32(16, _LOCAL | 1),
     ))  # fmt: skip
-    return piece(_SPAN, server) + piece(_SPAN, client)
+    return piece(_SPAN, server) + asked + piece(_SPAN, client)
+
+
+def _asked(one: Asked, ended: Ended, trace_id: bytes, span_id: bytes, base: float, peers: Mapping[str, bytes]) -> bytes:
+    """The CLIENT span of what a server was asked beside the call."""
+    pairs = (
+        (names.METHOD, one.method),
+        (names.ENDPOINT, ended.endpoint),
+        (names.SERVER, one.server),
+        (names.TENANT, ended.tenant),
+        (names.STATUS_CODE, str(one.code) if one.code else ""),
+        (names.ERROR_TYPE, one.reason or (str(one.code) if one.code else "")),
+    )
+    failed = one.code != 0 or one.reason not in ("", "cancelled")
+    return piece(_SPAN, b"".join((
+        piece(1, trace_id), piece(2, bytes.fromhex(one.span_id)), piece(4, span_id), text(5, one.method), _CLIENT,
+        fixed64(7, _nanoseconds(one.sent_at + base)), fixed64(8, _nanoseconds(one.heard_at + base)),
+        b"".join([_kept(_ATTRIBUTE, key, value) for key, value in pairs if value]), peers.get(one.server, b""),
+        _FAILED if failed else b"", fixed32(16, _LOCAL | 1),
+    )))  # fmt: skip
 
 
 def _common(ended: Ended, tool: str, prompt: str) -> bytes:

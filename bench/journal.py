@@ -21,17 +21,20 @@ from pathlib import Path
 from report import RESULTS, facts_line, figures_table, write_results
 from rig import facts
 
+from narthex.flow.limit.spending import Taken
 from narthex.flow.upstream.port import Dialect
 from narthex.telemetry.accounts import OUTCOME
 from narthex.telemetry.audit.checkpoints import load_signer
 from narthex.telemetry.journal import Journal
 from narthex.telemetry.record import Entry
-from narthex.types import Principal
+from narthex.types import LimitRule, Principal
 
 RECORDS, MOST_S = 1_000_000, 20.0
 SOURCE = str(Path(__file__).resolve().parent.parent / "src")
 DIGEST = f"sha256:{'5e' * 32}"
 DEFINITION, DIALECT = b"\x5e" * 32, Dialect("modern", "2026-07-28", server_info={"version": "1.2.3"})
+TAKEN = Taken(tuple(LimitRule(name, "calls", 60) for name in ("minute", "hour", "day")), (1, 1, 1))
+TAKEN.usual = True
 WHO = Principal("acme", "https://sso.example.com", "u-17", "helpdesk-bot", ("support",), method="jwt")
 
 
@@ -40,6 +43,7 @@ def entry(number: int) -> Entry:
         WHO, "10.0.0.7", "", "default", "github", "tools/call", "search_issues", b"%d" % number, "2026-07-28",
         OUTCOME["ok"], "", 0, "", "github-pat", 210, 512, 0.00123, "5c0f2ab1",
         arguments_digest=DIGEST, result_digest=DIGEST, definition=DEFINITION, dialect=DIALECT, upstream_status=200,
+        server_seconds=0.00108, admission_seconds=0.00003, answer_seconds=0.00001, taken=TAKEN,
     )  # fmt: skip
 
 

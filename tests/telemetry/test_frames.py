@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from narthex.flow.limit.spending import Taken
 from narthex.flow.policy.admission import Admission
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.decision import GRANTED, Decision
@@ -22,7 +23,8 @@ from tests.telemetry.test_record import ENTRY, ID, WHO
 
 CALL = replace(
     ENTRY, arguments_digest="sha256:" + "ab" * 32, result_digest="sha256:" + "cd" * 32, definition=b"\x5c" * 32,
-    dialect=Dialect("legacy", "2025-11-25", session_id="s1"), upstream_status=200,
+    dialect=Dialect("legacy", "2025-11-25", session_id="s1"), upstream_status=200, admission_seconds=3e-5,
+    answer_seconds=9e-6,
 )  # fmt: skip
 
 
@@ -48,12 +50,22 @@ sizes = st.integers(0, 1 << 40)
     bytes_in=sizes,
     bytes_out=sizes,
     seconds=st.floats(0, 3600),
+    admission=st.floats(-1e-9, 3600),
+    behind=st.floats(1e-9, 3600),
     server=st.floats(0, 3600),
     at=st.floats(1.5e9, 2e9),
     name=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )
 def test_it_is_the_same_line(
-    request: str, bytes_in: int, bytes_out: int, seconds: float, server: float, at: float, name: str
+    request: str,
+    bytes_in: int,
+    bytes_out: int,
+    seconds: float,
+    server: float,
+    at: float,
+    name: str,
+    admission: float,
+    behind: float,
 ) -> None:
     raw = request.encode(errors="replace")
     frames, check = Frames(os.urandom), checked(name=name)
@@ -70,6 +82,8 @@ def test_it_is_the_same_line(
         at=at,
         arguments_digest=digest,
         server_seconds=server and server / 3 + 1e-3,
+        admission_seconds=admission,
+        answer_seconds=behind,
     )
     short = frames.short(entry)
     assert short is not None
@@ -105,6 +119,10 @@ def test_only_what_comes_again_has_a_frame() -> None:
         pytest.param({"begun": ENTRY}, id="it says where it began"),
         pytest.param({"arguments_digest": ""}, id="without arguments"),
         pytest.param({"result_digest": ""}, id="without a result"),
+        pytest.param({"waits": {"disk": 0.1}}, id="it has waited"),
+        pytest.param({"tokens": (1, 2, "estimate")}, id="its tokens are counted"),
+        pytest.param({"taken": Taken((), ())}, id="it takes more of limits than the one before, or less"),
+        pytest.param({"answer_seconds": 0.0}, id="nobody has answered it"),
         pytest.param({"notes": {}}, id="what it said is kept, or why not"),
         pytest.param({"request": b""}, id="without an id"),
         pytest.param({"request": b"1" * (LONGEST + 1)}, id="an id that is left out"),

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from narthex.flow.limit.spending import Taken
 from narthex.flow.upstream.port import Dialect
 from narthex.telemetry.accounts import OUTCOME, OUTCOMES
 from narthex.telemetry.record import Entry, line_of, line_of_lost
 from narthex.telemetry.stamps import Ids, id_of, stamp
-from narthex.types import LOCAL, Principal
+from narthex.types import LOCAL, LimitRule, Principal
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 WHO = Principal(
@@ -59,7 +60,14 @@ def read(entry: Entry) -> dict[str, Any]:
 
 
 def test_a_call_with_everything_that_is_known_of_it() -> None:
-    assert read(ENTRY) == {
+    rules = (LimitRule("calls", "calls", 60), LimitRule("spend", "money", 5_000_000, currency="USD"))
+    dialect = Dialect("legacy", "2025-11-25", server_info={"version": "1.2.3"}, session_id="their own")
+    more = {
+        "server_seconds": 0.01, "admission_seconds": 0.0000314, "answer_seconds": 0.0003456789, "upstream_status": 200,
+        "definition": b"\1" * 32, "dialect": dialect, "taken": Taken(rules, (1, 12_000)), "cost": (12_000, "USD"),
+        "tokens": (12, 345, "estimate"),
+    }  # fmt: skip
+    assert read(replace(ENTRY, **more)) == {
         "v": 1,
         "id": ID,
         "time": "2023-11-14T22:13:20.250000Z",
@@ -82,6 +90,13 @@ def test_a_call_with_everything_that_is_known_of_it() -> None:
         "bytes_in": 210,
         "bytes_out": 512,
         "seconds": 0.012346,
+        "server_seconds": 0.01,
+        "latency": {"admission": 0.000031, "upstream": 0.01, "answer": 0.000346},
+        "definition_digest": "sha256:" + "01" * 32,
+        "upstream": {"protocol": "2025-11-25", "status": 200, "session": "1c3d8fc2aa6620c3", "version": "1.2.3"},
+        "taken": {"calls": 1, "spend": "0.012 USD"},
+        "tokens": {"in": 12, "out": 345, "counted": "estimate"},
+        "cost": "0.012 USD",
         "config": "c0ffee",
         "gateway": read(ENTRY)["gateway"],
         "server": "github",
@@ -124,6 +139,35 @@ def test_a_decision_stands_in_every_record(outcome: str) -> None:
 )
 def test_the_credential_by_its_name(account: str, credential: str | None) -> None:
     assert read(replace(ENTRY, account=account)).get("credential") == credential
+
+
+@pytest.mark.parametrize(
+    ("change", "latency"),
+    [
+        pytest.param({}, {"admission": 0.0}, id="nobody took the time"),
+        pytest.param(
+            {"admission_seconds": 0.002, "waits": {"approval": 0.009}},
+            {"admission": 0.002, "approval": 0.009},
+            id="it waited, and was not sent",
+        ),
+        pytest.param(
+            {"admission_seconds": 0.001, "server_seconds": 0.01, "answer_seconds": 0.0003,
+             "waits": {"limits": 0.002, "client": 0.004}},
+            {"admission": 0.001, "limits": 0.002, "client": 0.004, "upstream": 0.005, "answer": 0.0003},
+            id="it waited before and behind: the rest was the server's",
+        ),
+        pytest.param({"event": "begin", "outcome": 0}, None, id="it has only begun"),
+        pytest.param({"event": "refused"}, None, id="it never was a call"),
+    ],
+)  # fmt: skip
+def test_where_the_time_went(change: dict[str, Any], latency: dict[str, float] | None) -> None:
+    assert read(replace(ENTRY, **{"seconds": 0.0123, **change})).get("latency") == latency
+
+
+def test_of_limits_that_took_nothing_nothing_is_said() -> None:
+    rules = (LimitRule("calls", "calls", 60), LimitRule("spend", "money", 5, currency="USD"))
+    assert read(replace(ENTRY, taken=Taken(rules, (1, 0))))["taken"] == {"calls": 1}
+    assert "taken" not in read(replace(ENTRY, taken=Taken(rules, (0, 0))))
 
 
 @pytest.mark.parametrize(

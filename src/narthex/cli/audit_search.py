@@ -29,7 +29,7 @@ SEARCHED = 100
 """Records that a search shows, unless told otherwise."""
 EVENTS = (
     "call", "begin", "refused", "admin", "approval", "alert", "lost", "config", "signin", "command", "erase", "hold",
-    "retention",
+    "retention", "recount",
 )  # fmt: skip
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 

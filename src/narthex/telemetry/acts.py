@@ -15,10 +15,11 @@ from narthex import __version__
 from narthex.telemetry.record import FORM
 from narthex.telemetry.stamps import stamp
 
-Event = Literal["erase", "hold", "retention", "config", "signin", "command"]
+Event = Literal["erase", "hold", "retention", "config", "signin", "command", "recount"]
 """`erase`: payloads were erased. `hold`: a legal hold was placed or released. `retention`: what was old was removed.
 `config`: another configuration is in force, or was refused. `signin`: somebody proved who they are, or could not.
-`command`: something was done at the terminal that changes what is kept: keys, secrets, approvals."""
+`command`: something was done at the terminal that changes what is kept: keys, secrets, approvals.
+`recount`: the tokens of a call were counted exactly, and were other ones."""
 _encode = msgspec.json.Encoder().encode
 
 

@@ -23,27 +23,33 @@ MOST: Final = 4096
 RENEW_S: Final = 10.0
 FILLED: Final = frozenset(
     {
-        *("request", "bytes_in", "bytes_out", "seconds", "server_seconds", "arguments_digest", "result_digest"),
-        *("trace", "at", "seq"),
+        *("request", "bytes_in", "bytes_out", "seconds", "server_seconds", "admission_seconds", "answer_seconds"),
+        *("arguments_digest", "result_digest", "trace", "at", "seq", "id"),
     }
 )
 """Members of an entry that a frame leaves open. All others are part of what it is found by: a member that is new makes
 records no less true, at most dearer."""
 _REFERENCES: Final = frozenset({"principal", "check", "dialect"})
 """What it is found by as the object that it is: equal ones are not looked for."""
-_NEVER: Final = frozenset({"call", "trial", "begun", "done", "keep", "notes", "reason", "decision_id"})
-"""An entry with one of these is a record of its own."""
-_common: Final = attrgetter(*(set(Entry.__struct_fields__) - FILLED - _REFERENCES - _NEVER))
+_RARE: Final[dict[str, str | None]] = {
+    **dict.fromkeys(("call", "trial", "begun", "done", "keep", "notes", "tokens", "waits")),
+    **dict.fromkeys(("reason", "decision_id"), ""),
+}
+"""An entry that has something else here is a record of its own."""
+_rare: Final = attrgetter(*_RARE)
+_PLAIN: Final = tuple(_RARE.values())
+_common: Final = attrgetter(*(set(Entry.__struct_fields__) - FILLED - _REFERENCES - _RARE.keys()))
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class Frame:
-    """The text around what differs, and the objects by which it was found: as long as it is kept, they are."""
+    """The text around what differs, as a format, and the objects by which it was found: as long as it is kept, they
+    are."""
 
-    __slots__ = ("_of", "parts")
+    __slots__ = ("_of", "text")
 
-    def __init__(self, parts: tuple[bytes, ...], of: tuple[Any, ...]) -> None:
-        self.parts: Final = parts
+    def __init__(self, text: str, of: tuple[Any, ...]) -> None:
+        self.text: Final = text
         self._of: Final = of
 
 
@@ -51,7 +57,8 @@ class Short:
     """What differs in one record, for which nobody waits. `at`: seconds since 1970."""
 
     __slots__ = (
-        "_bytes_in", "_bytes_out", "_digest", "_frame", "_more", "_request", "_result", "_seconds", "_server", "at",
+        "_admission", "_answer", "_bytes_in", "_bytes_out", "_digest", "_frame", "_more", "_request", "_result",
+        "_seconds", "_server", "at",
     )  # fmt: skip
 
     def __init__(self, frame: Frame, entry: Entry) -> None:
@@ -61,6 +68,8 @@ class Short:
         self._bytes_out = entry.bytes_out
         self._seconds = entry.seconds
         self._server = entry.server_seconds
+        self._admission = entry.admission_seconds
+        self._answer = entry.answer_seconds
         self._digest = entry.arguments_digest
         self._result = entry.result_digest
         self._more = entry.trace
@@ -72,20 +81,19 @@ class Short:
 
     def line(self, id_: str) -> bytes:
         """The record, an object of JSON without line ends."""
-        parts, request = self._frame.parts, self._request
-        text = request if request.isdigit() else _encode(request.decode(errors="replace"))[1:-1]
-        last = parts[9]
+        request = self._request
+        text = request.decode() if request.isdigit() else _encode(request.decode(errors="replace"))[1:-1].decode()
+        server, admission = self._server, self._admission
+        if admission < 0.0:
+            admission = 0.0
+        said: tuple[Any, ...] = (id_, stamp(self.at), self._bytes_in, self._bytes_out, self._seconds)
+        if server > 0.0:
+            said += (server, admission, server, self._answer, text, self._digest, self._result)
+        else:
+            said += (admission, self._answer, text, self._digest, self._result)
         if self._more is not NO_TRACE:
-            said = [one for one in self._more if one]
-            last += b"".join([one.encode() + part for one, part in zip(said, parts[10:], strict=True)])
-        return b"".join(
-            (
-                parts[0], id_.encode(), parts[1], stamp(self.at).encode(), parts[2], b"%d" % self._bytes_in, parts[3],
-                b"%d" % self._bytes_out, parts[4], _encode(round(self._seconds, 6)), parts[5],
-                _encode(round(self._server, 6)) if self._server > 0 else b"", parts[6], text, parts[7],
-                self._digest.encode(), parts[8], self._result.encode(), last,
-            )
-        )  # fmt: skip
+            said += tuple([one for one in self._more if one])
+        return (self._frame.text % said).encode()
 
 
 class Frames:
@@ -103,9 +111,8 @@ class Frames:
     def short(self, entry: Entry) -> Short | None:
         """The entry, if it says what others have said: from the second time on. Never raises."""
         check = entry.check
-        if entry.reason or entry.decision_id or entry.call is not None or entry.done is not None:
-            return None
-        if entry.begun is not None or entry.trial is not None or entry.keep is not None or entry.notes is not None:
+        taken = entry.taken
+        if _rare(entry) != _PLAIN or (taken is not None and not taken.usual) or entry.answer_seconds <= 0.0:
             return None
         if not entry.arguments_digest or not entry.result_digest or not 0 < len(entry.request) <= LONGEST:
             return None
@@ -135,24 +142,25 @@ class Frames:
     def _made(self, entry: Entry, of: tuple[Any, ...]) -> Frame | None:
         id_, request, arguments, result, trace, parent, span = (self._random(8).hex() for _ in range(7))
         place, above, told = (mark if one else "" for mark, one in zip((trace, parent, span), entry.trace, strict=True))
-        numbers = [1 << 62 | int.from_bytes(self._random(7), "big") for _ in range(4)]
+        numbers = [1 << 62 | int.from_bytes(self._random(7), "big") for _ in range(6)]
         sent = entry.server_seconds > 0
         blank = msgspec.structs.replace(
             entry, bytes_in=numbers[0], bytes_out=numbers[1], seconds=numbers[2], request=request.encode(),
             arguments_digest=arguments, result_digest=result, trace=(place, above, told),
-            server_seconds=numbers[3] if sent else 0.0,
+            server_seconds=numbers[3] if sent else 0.0, admission_seconds=numbers[4], answer_seconds=numbers[5],
         )  # fmt: skip
-        more = [one for one in (place, above, told) if one]
-        server = str(numbers[3]) if sent else ""  # where there is none, nothing is filled in
-        texts = (id_, stamp(entry.at), *map(str, numbers[:3]), server, request, arguments, result, *more)
-        parts: list[bytes] = []
+        seconds, server, admission, answer = ((f"{number:.6f}", "%.6f") for number in numbers[2:])
+        marks = [(id_, "%s"), (stamp(entry.at), "%s"), (str(numbers[0]), "%d"), (str(numbers[1]), "%d"), seconds]
+        marks += [server, admission, server, answer] if sent else [admission, answer]
+        marks += [(mark, "%s") for mark in (request, arguments, result, place, above, told) if mark]
+        text = ""
         try:
-            rest = line_of(blank, id_)
+            rest = line_of(blank, id_).decode()
         except Exception:  # text that is no Unicode, say: it is said where the entry itself is written
             return None
-        for text in texts:
-            before, found, rest = rest.partition(text.encode()) if text else (b"", b"-", rest)
+        for mark, form in marks:
+            before, found, rest = rest.partition(mark)
             if not found:
                 return None
-            parts.append(before)
-        return Frame((*parts, rest), of)
+            text += before.replace("%", "%%") + form
+        return Frame(text + rest.replace("%", "%%"), of)

@@ -29,6 +29,7 @@ from narthex.telemetry.audit.segments import MOST_BYTES, SIGN_RECORDS, SIGN_S, S
 from narthex.telemetry.frames import Frames, Short
 from narthex.telemetry.payloads.entries import keep_payloads, no_room, notes_of_begin
 from narthex.telemetry.record import Entry, line_of, line_of_lost
+from narthex.telemetry.recounted import Recounted
 from narthex.telemetry.stamps import Ids
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ FULL = "the queue of records is full"
 REFUSED = "calls%s that wait for the disk are refused, all others once {} records wait"
 LOST = "calls%s go on, and records are lost once {} wait"
 """What becomes of calls while the disk takes no records; {}: so many find room."""
-Step = ApprovalEntry | AlertEntry | ActEntry
+Step = ApprovalEntry | AlertEntry | ActEntry | Recounted
 """What is recorded beside calls."""
 Done = Callable[[str], None]
 """Told that a record is on the disk, by an empty text, or why it is not."""
@@ -269,6 +270,7 @@ class Journal:
                 if entry.keep is not None and self.payloads is not None:
                     id_ = entry.id = entry.id or id_
                     keep_payloads(entry, entry.keep, self.payloads, self._now())  # of no disk: it is tried again
+                entry.id = id_
                 if entry.begun is not None and entry.begun.notes is not None:
                     entry.notes = {**notes_of_begin(entry.begun), **(entry.notes or {})}
                 self._let_go += entry.held

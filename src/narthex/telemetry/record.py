@@ -17,6 +17,7 @@ import msgspec
 from narthex import __version__
 from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.limit.money import show_money
+from narthex.flow.limit.spending import Taken
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.evidence.again import Again, Asked
 from narthex.flow.route.names import canonical
@@ -110,6 +111,15 @@ class Entry(msgspec.Struct):
     dialect: Dialect | None = None
     """What was negotiated with the server that it was sent to; None: it was sent to none."""
     upstream_status: int = 0
+    admission_seconds: float = 0.0
+    """Until it was sent to its server or answered from memory, without what it has waited; the next one from its
+    server's answer to its own."""
+    answer_seconds: float = 0.0
+    waits: dict[str, float] | None = None
+    """Seconds that it has waited, by what for."""
+    taken: Taken | None = None
+    tokens: tuple[int, int, str] | None = None
+    """In and out, and who has counted them."""
     held: int = 0
     """Bytes of the call that wait with it; set by the journal, as `id` and `notes`: what the record says of them."""
     id: str = ""
@@ -164,6 +174,14 @@ class Upstream(msgspec.Struct, omit_defaults=True):
     version: str = ""
 
 
+class Tokens(msgspec.Struct):
+    """`counted`: `server`, who reported them; `estimate`, of bytes; or the tokenizer."""
+
+    tokens_in: int = msgspec.field(name="in")
+    tokens_out: int = msgspec.field(name="out")
+    counted: str
+
+
 class Record(msgspec.Struct, omit_defaults=True):
     """One line. What has no value is left out; times are UTC (RFC 3339), sizes bytes of the bodies.
 
@@ -182,13 +200,15 @@ class Record(msgspec.Struct, omit_defaults=True):
     decision: str
     bytes_in: int
     bytes_out: int
-    seconds: float
+    seconds: Raw
     config: str
     gateway: str
     outcome: str = ""
     begin: int = 0
     """Number of the record that said that it begins."""
-    server_seconds: float | None = None
+    server_seconds: Raw | None = None
+    latency: dict[str, Raw] | None = None
+    """Where its seconds went, room by room."""
     server: str = ""
     name: str = ""
     definition_digest: str = ""
@@ -208,6 +228,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     """The canonical name of the tool that was called, where another one has answered."""
     limits: str = ""
     """`local_share` or `allow`: what has decided about its limits while the counters of several gateways were away."""
+    taken: dict[str, int | str] | None = None
+    """What it has used of limits, by name, in the unit of each; money with its currency."""
+    tokens: Tokens | None = None
     approval: str = ""
     cost: str = ""
     cache: str = ""
@@ -272,7 +295,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         decision="allow" if outcome in ALLOWED else "hold" if outcome == HELD else "deny",
         bytes_in=entry.bytes_in,
         bytes_out=entry.bytes_out,
-        seconds=round(entry.seconds, 6),
+        seconds=show_seconds(entry.seconds),
         config=entry.config,
         gateway=__version__,
         server=entry.server,
@@ -290,6 +313,8 @@ def line_of(entry: Entry, id_: str) -> bytes:
         limit=entry.limit,
         instead_of=entry.instead_of,
         limits=entry.stood_in,
+        taken=limits_of(entry.taken) if entry.taken is not None else None,
+        tokens=tokens_of(entry.tokens) if entry.tokens is not None else None,
         approval=entry.approval,
         cost=show_money(*entry.cost) if entry.cost is not None else "",
         cache=entry.cache,
@@ -300,7 +325,8 @@ def line_of(entry: Entry, id_: str) -> bytes:
         parent=entry.trace[1],
         span=entry.trace[2],
         run=entry.run,
-        server_seconds=round(entry.server_seconds, 6) if entry.server_seconds > 0 else None,
+        server_seconds=show_seconds(entry.server_seconds) if entry.server_seconds > 0 else None,
+        latency=_latency(entry) if entry.event == "call" else None,
         model=entry.model,
         prompt=entry.prompt,
         payload=entry.notes,
@@ -309,6 +335,34 @@ def line_of(entry: Entry, id_: str) -> bytes:
         input=_input(entry),
     )  # fmt: skip
     return _encode(record)
+
+
+def show_seconds(seconds: float) -> Raw:
+    """As records have them: microseconds are the last digits."""
+    return Raw(b"%.6f" % seconds)
+
+
+def _latency(entry: Entry) -> dict[str, Raw]:
+    """In the order of the call's way; what adds up to its seconds."""
+    waits = entry.waits or {}
+    found = {"admission": max(entry.admission_seconds, 0.0), **waits}
+    if entry.server_seconds > 0:
+        behind = entry.seconds - entry.answer_seconds - entry.admission_seconds - sum(waits.values())
+        found["upstream"] = max(behind, 0.0) if waits else entry.server_seconds
+    if entry.answer_seconds > 0:
+        found["answer"] = entry.answer_seconds
+    return {room: show_seconds(seconds) for room, seconds in found.items()}
+
+
+def limits_of(taken: Taken) -> dict[str, int | str] | None:
+    """None where nothing was taken. A limit that has several places for a caller takes as much of each."""
+    pairs = zip(taken.rules, taken.amounts, strict=True)
+    found = {one.name: show_money(amount, one.currency) if one.currency else amount for one, amount in pairs if amount}
+    return found or None
+
+
+def tokens_of(tokens: tuple[int, int, str]) -> Tokens:
+    return Tokens(*tokens)
 
 
 def _upstream(dialect: Dialect, status: int) -> Upstream:

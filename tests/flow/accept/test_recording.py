@@ -11,7 +11,7 @@ import pytest
 from narthex.flow.accept import front
 from narthex.telemetry.record import Entry, line_of
 from narthex.testing import FakeServer, JsonRpcError
-from narthex.types import Grant
+from narthex.types import Grant, LimitRule
 from tests.flow.accept.test_exchange import Mcp
 from tests.flow.gateway import Running, run, spec, until
 from tests.flow.upstream.test_http import HOLD, answer, rpc
@@ -141,6 +141,44 @@ def test_what_was_never_sent_had_no_conversation() -> None:
             found = recorded(gateway)
             await client.modern("tools/call", {"name": "one__missing"})
             assert not {"upstream", "definition_digest"} & found[0].keys()
+
+    run(main)
+
+
+@ERAS
+def test_where_the_time_went_room_by_room(modern: bool) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client(session=not modern)
+            found = recorded(gateway)
+            ask = client.modern if modern else client.legacy
+            for _ in range(2):
+                await ask("tools/call", CALL)
+            await ask("tools/call", {"name": "one__missing"})
+            first, second, missing = (one["latency"] for one in found)
+            assert {"listing", "connection"} & first.keys(), "the first has to find and reach its server"
+            assert list(second) == ["admission", "upstream", "answer"] and "upstream" not in missing
+            for one in found:
+                assert sum(one["latency"].values()) == pytest.approx(one["seconds"], abs=1e-5)
+
+    run(main)
+
+
+def test_what_was_taken_of_limits() -> None:
+    rules = (LimitRule("calls", "calls", 2, window=60_000_000), LimitRule("size", "bytes", 1 << 30, window=60_000_000))
+
+    async def main() -> None:
+        async with (
+            FakeServer(tools=TOOLS) as server,
+            Running({"one": spec("one", server.url)}, settings={"quotas": rules}) as gateway,
+        ):
+            client = await gateway.client()
+            found = recorded(gateway)
+            for _ in range(3):
+                await client.modern("tools/call", CALL)
+            for one in found[:2]:
+                assert one["taken"] == {"calls": 1, "size": one["bytes_in"] + one["bytes_out"]}
+            assert found[2]["limit"] == "calls" and "taken" not in found[2], "what is refused takes nothing"
 
     run(main)
 

@@ -11,6 +11,8 @@ from narthex.flow.accept import recounting
 from narthex.flow.accept.recounting import Recount, Recounter
 from narthex.flow.limit.spending import Spent
 from narthex.flow.limit.tokenizers import tokenizer
+from narthex.telemetry.record import Entry
+from narthex.telemetry.recounted import Recounted
 from narthex.testing import FakeServer
 from narthex.types import LimitRule, PriceRule, TokenSpec
 from tests.flow.gateway import Running, run, spec, until
@@ -53,6 +55,30 @@ def test_the_difference_is_settled_and_booked_once_it_is_known() -> None:
             assert [one.calls for one in book] == [1, 0]
             assert sum(one.amount for one in book) == exact[0]
             assert sum(use.amount for one in book for use in one.uses) == sum(exact) + exact[0]
+
+    run(main)
+
+
+def test_what_was_recorded_is_said_anew_where_it_was_not_so() -> None:
+    async def main() -> None:
+        answers = {"echo": {"content": [{"type": "text", "text": "aaaaaaaaaaaaaaaa " * 500}]}}
+        price = PriceRule("USD", per_million_tokens_out=1_000_000)
+        async with (
+            FakeServer(tools=TOOLS, answers=answers) as server,
+            gateway(server, price, TokenSpec("o200k")) as running,
+        ):
+            records: list[Entry] = []
+            anew: list[Recounted] = []
+            running.front.record, running.front.metering.recounted = records.append, anew.append
+            client = await running.client()
+            await client.modern("tools/call", CALL)
+            await until(lambda: anew)
+            (one,), (then,) = records, anew
+            assert then.of is one and one.tokens is not None and one.tokens[2] == "estimate"
+            assert then.tokens[2] == "o200k" and then.tokens[:2] != one.tokens[:2]
+            assert then.cost == (then.tokens[1], "USD") != one.cost == (one.tokens[1], "USD")
+            assert one.taken is not None and one.taken.amounts == (sum(one.tokens[:2]), one.tokens[1])
+            assert then.taken.amounts == (sum(then.tokens[:2]), then.tokens[1])
 
     run(main)
 

@@ -63,6 +63,14 @@ def test_sums() -> None:
     assert (sums.cost, sums.principals, sums.clients) == ({"USD": "0.21", "EUR": "1"}, ("ada",), ("bot",))
 
 
+def test_what_was_counted_later_counts() -> None:
+    later = {"event": "recount", "id": "0009", "call": "0001", "cost": "0.5 USD", "tokens": {"in": 1, "out": 2}}
+    calls = [call(1, cost="0.1 USD"), call(2, cost="0.25 USD"), later]
+    steps = steps_of(calls)
+    assert [one.record["cost"] for one in steps] == ["0.5 USD", "0.25 USD"] and sums_of(steps).cost == {"USD": "0.75"}
+    assert steps[0].record["tokens"] == {"in": 1, "out": 2} and calls[0]["cost"] == "0.1 USD"
+
+
 def test_depth_is_bounded() -> None:
     chain = [call(number, str(number - 1), str(number)) for number in range(DEEPEST + 20)]
     assert max(one.depth for one in steps_of(chain)) == DEEPEST

@@ -21,7 +21,7 @@ from narthex.flow.accept.inputs import Inputs
 from narthex.flow.accept.keeping import Keeping
 from narthex.flow.accept.lasting import Lasting, lasting_of, when_recorded
 from narthex.flow.accept.metering import Metered
-from narthex.flow.accept.needs import PARKED, found, meet, reach
+from narthex.flow.accept.needs import PARKED, found, meet, reach, room_of
 from narthex.flow.accept.refusals import error_lines, status_of
 from narthex.flow.accept.relayed import MOST_KEPT, Relayed
 from narthex.flow.accept.replying import Replying
@@ -61,10 +61,11 @@ class Exchange:
     """A call that goes to a server. `only_server` is the one whose state a retry brings."""
 
     __slots__ = (
-        "_ending", "_sending", "_task", "_walk", "answer", "answered", "approved", "began_at", "caching", "call",
-        "channel", "check", "code", "deadline", "definition", "flight", "front", "heard_at", "inputs", "lasting",
-        "metadata_url", "metered", "only_server", "out", "outcome", "over", "response", "sent_at",
-        "server", "server_name", "size_in", "source", "takes_events", "target_name", "trace", "unheard", "viewer",
+        "_ending", "_sending", "_steps", "_task", "_waits_for", "_waits_since", "_walk", "ahead_s", "answer",
+        "answered", "approved", "began_at", "caching", "call", "channel", "check", "code", "deadline", "definition",
+        "flight", "front", "heard_at", "inputs", "lasting", "metadata_url", "metered", "only_server", "out",
+        "outcome", "over", "response", "sent_at", "server", "server_name", "size_in", "source", "takes_events",
+        "target_name", "trace", "unheard", "viewer", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +98,11 @@ class Exchange:
         self.channel: Channel | None = None
         self.flight: Flight | None = None
         self.out: Outgoing | None = None
+        self._steps = 0
+        self._waits_for = ""
+        self._waits_since = 0.0
+        self.waits: dict[str, float] | None = None  # seconds that it has waited, by what for; None: it has not
+        self.ahead_s = 0.0  # of these, before its server was asked
         self._ending: Any = _WAITING
         self._sending = False
         self.outcome = _OK
@@ -149,10 +155,15 @@ class Exchange:
         return self.caching
 
     def _step(self, walk: Walk, move: Callable[[Any], Need], answer: Any) -> None:
+        if self._waits_for:
+            self.stop_waiting()
+        self._steps = step = self._steps + 1
         try:
             need = move(answer)
             while (answer := self._send(need) if need.__class__ is Send else meet(self, need)) is not PARKED:
                 need = walk.send(answer)
+            if need.__class__ is not Send and step == self._steps:  # else it has gone on meanwhile
+                self._waits_for, self._waits_since = room_of(need), self.front.clock()
         except StopIteration:
             self._walk = None  # it has ended by itself: closing it would raise in it
             self.close()
@@ -161,6 +172,16 @@ class Exchange:
         except Exception:
             _log.exception("a call failed in the gateway")
             self.fail(GatewayError())
+
+    def stop_waiting(self) -> None:
+        """What it waits for is here, or it waits no longer."""
+        room, self._waits_for = self._waits_for, ""
+        if room:
+            seconds = self.front.clock() - self._waits_since
+            waits = self.waits = self.waits or {}
+            waits[room] = waits.get(room, 0.0) + seconds
+            if not self.sent_at:
+                self.ahead_s += seconds
 
     def park(self, coming: Awaitable[Any]) -> Any:
         self._task = asyncio.ensure_future(coming if self.trace is None else on_behalf(self.trace, coming))
@@ -258,6 +279,7 @@ class Exchange:
         self.call, self.size_in, self.takes_events = call, size_in, takes_events
         self.began_at = self.front.clock()
         self.sent_at = self.began_at if self.sent_at else 0.0
+        self._waits_for, self.waits, self.ahead_s = "", None, 0.0  # that was the call before
         self.response.attach(connection)
         self.answer = ()
         connection.exchange = self

@@ -22,13 +22,15 @@ from narthex.flow.limit.limiter import Binding, Limiter, Place, Reservation, wan
 from narthex.flow.limit.money import UNIT
 from narthex.flow.limit.prices import NO_FACTS, Price, first_fitting, result_in
 from narthex.flow.limit.reserving import Counters, Instead
-from narthex.flow.limit.spending import Spent
+from narthex.flow.limit.spending import Spent, Taken
 from narthex.flow.limit.tokenizers import ESTIMATE, chosen
 from narthex.flow.limit.tokens import estimate, estimate_size
 from narthex.flow.policy.arguments import read_arguments, sent
 from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.route.index import Target
 from narthex.telemetry.log import clean
+from narthex.telemetry.record import Entry
+from narthex.telemetry.recounted import Recounted
 from narthex.telemetry.tally import Tally
 from narthex.types import Call, Kind, RunSpec, Snapshot, TokenSpec
 
@@ -91,6 +93,8 @@ class Metering:
         self.recounter = Recounter()
         self.counters: Counters | None = None
         """Who counts, where several gateways share the limits; None: the limiter, in memory."""
+        self.recounted: Callable[[Recounted], None] | None = None
+        """Hears of calls whose tokens were other ones than was recorded; None where nothing is."""
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
 
@@ -161,8 +165,9 @@ class Metered:
     """What one call has reserved. Each way of its end is told once; the first counts."""
 
     __slots__ = (
-        "_arguments", "_beyond", "_coming", "_demand", "_expected", "_facts", "_given_back", "_held", "_meta",
-        "_metering", "_model", "_params", "_price", "_size_in", "instead", "reads", "share",
+        "_amounts", "_arguments", "_beyond", "_coming", "_demand", "_expected", "_facts", "_given_back", "_held",
+        "_meta", "_metering", "_model", "_params", "_price", "_size_in", "entry", "instead", "reads", "recounts",
+        "share", "tokens",
     )  # fmt: skip
 
     def __init__(self, metering: Metering, size_in: int) -> None:
@@ -184,6 +189,13 @@ class Metered:
         """Another tool answers, because a limit of the one that was called is spent."""
         self.reads = False
         """Does the answer say what it cost? Then it is looked at whole."""
+        self.tokens: tuple[int, int, str] | None = None
+        """In and out, and who has counted them: `estimate`, `server`; None: nobody."""
+        self.recounts = False
+        """Tokens are counted exactly, behind the call."""
+        self.entry: Entry | None = None
+        """The record of such a call."""
+        self._amounts: tuple[int, ...] = ()
         self.share = 100
         """Hundredths of its price that the call costs: less where its answer comes from memory."""
 
@@ -269,6 +281,15 @@ class Metered:
         priced = self._price is not None and self._price.rule.currency
         return (self._expected, priced) if sent and priced else None
 
+    @property
+    def taken(self) -> Taken | None:
+        """What it takes of limits, as far as that is known now: in the end what it has used; None where that is
+        nothing."""
+        held = self._held
+        if held is None or self._given_back or not held.places:
+            return None
+        return held.binding.taken(self._amounts or held.amounts)
+
     def lines(self) -> bytes:
         """Header lines for the answer: which limits there are, and what is left of them."""
         return self._metering.limiter.left(self._held) if self._held is not None else b""
@@ -303,6 +324,7 @@ class Metered:
                 (estimate(body) if body else estimate_size(size)) if tokens is None else tokens
             )
             used["tokens"] = used["tokens_in"] + tokens
+            self.tokens = used["tokens_in"], tokens, "server" if said else ESTIMATE
             metering.tokens.was(subject, tokens)
             metering.counted_tokens.add(used["tokens_in"], subject.server, "in")
             metering.counted_tokens.add(tokens, subject.server, "out")
@@ -325,14 +347,16 @@ class Metered:
         said = price.reported(result) if price is not None else NO_FACTS
         if name == ESTIMATE or len(said) == 2:
             return
+        self.recounts = True
 
         def done(tokens_in: int, tokens_out: int) -> None:
             then = {**used, "tokens_in": tokens_in, "tokens_out": tokens_out, **said}
             then["tokens"] = then["tokens_in"] + then["tokens_out"]
             currency, more = "", 0
+            cost: tuple[int, str] | None = None
             if price is not None:
-                cost, currency = price.cost(then, result, self._facts), price.rule.currency
-                more = self._part(cost) - self._expected if cost is not None else 0
+                amount, currency = price.cost(then, result, self._facts), price.rule.currency
+                more = self._part(amount) - self._expected if amount is not None else 0
                 then[currency] = self._expected + more
             changes = {unit: amount - used[unit] for unit, amount in then.items() if amount != used.get(unit, amount)}
             if held.stint is not None and metering.counters is not None:
@@ -340,6 +364,10 @@ class Metered:
             ahead = metering.ahead_of(held)
             uses = metering.limiter.recount(held, changes, ahead)
             metering.tokens.was(held.binding.subject, then["tokens_out"])
+            if self.entry is not None and metering.recounted is not None and changes:
+                cost = (self._expected + more, currency) if currency else None
+                tokens = then["tokens_in"], then["tokens_out"], name
+                metering.recounted(Recounted(self.entry, tokens, cost, Taken(held.binding.rules, _final(held, then))))
             if metering.book is not None and (uses or more):
                 at, run = held.at + ahead, id_in(self._meta, metering.run_id) if self._meta else ""
                 metering.book(Spent(at, held.binding.subject, currency, more, uses, self._model, run, calls=0))
@@ -381,6 +409,8 @@ class Metered:
         metering, price, binding = self._metering, self._price, held.binding
         if self._beyond:
             used = {**self._beyond, **used}
+        if used:
+            self._amounts = _final(held, used)
         metering.settle(held, used)
         if price is not None and price.rule.currency:
             subject, currency = binding.subject, price.rule.currency
@@ -392,6 +422,13 @@ class Metered:
         uses = metering.limiter.uses(held, used, ahead) if binding.lasting else ()
         run = id_in(self._meta, metering.run_id) if self._meta else ""
         metering.book(Spent(held.at + ahead, binding.subject, currency, self._expected, uses, self._model, run))
+
+
+def _final(held: Reservation, used: Mapping[str, int]) -> tuple[int, ...]:
+    """What was used of each place."""
+    return tuple(
+        [used.get(limit.measure, amount) for (*_, limit), amount in zip(held.places, held.amounts, strict=True)]
+    )
 
 
 def holds_spent(snapshot: Snapshot) -> bool:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from narthex.errors import GatewayError, NotVisible
 from narthex.flow.accept.holding import asking, stand
 from narthex.flow.accept.inputs import Inputs
+from narthex.flow.cache.recall import Joined
 from narthex.flow.codec.inputs import Ask
 from narthex.flow.codec.seal import SealError
+from narthex.flow.limit.reserving import Reserve
 from narthex.flow.otherwise import FindNamed
 from narthex.flow.policy.approvals.holding import Hold
-from narthex.flow.policy.deciding import Question
+from narthex.flow.policy.deciding import Decide, Look, Question
 from narthex.flow.route.names import SEPARATOR, canonical, shown_name
 from narthex.flow.route.target import Target
 from narthex.flow.upstream.port import Channel
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 
 PARKED: Final[Any] = object()
 """In the place of an answer: it comes later, or the exchange has ended."""
+_ROOMS: Final[tuple[tuple[type[Any], str], ...]] = (
+    (Begin, "disk"), (Hold, "approval"), (Open, "connection"), (Ask, "client"), (Reserve, "limits"), (Joined, "cache"),
+    (Look, "policy"), (Decide, "policy"), (Find, "listing"), (FindNamed, "listing"),
+)  # fmt: skip
 STATE_PAUSE_S: Final = 0.2
 """Before a modern server is asked again that wants nothing but time."""
 
@@ -57,6 +63,14 @@ def meet(one: Exchange, need: Need) -> Any:
     assert isinstance(need, Find)
     target = found(one, need.kind, need.name)
     return target or one.park(one.front.fleet.find(one.viewer, need.kind, need.name, need.check))
+
+
+def room_of(need: Need) -> str:
+    """What a call waits for, as its record calls it."""
+    for kind, room in _ROOMS:
+        if isinstance(need, kind):
+            return room
+    return "other"
 
 
 def found(one: Exchange, kind: Kind, name: str) -> Target | None:

@@ -69,8 +69,9 @@ def entry_of(
     instead = one.metered.instead if one.metered is not None else None
     scope = one.viewer.scopes.get(one.server_name)
     target = one.check.target if one.check is not None else None
-    out, channel = one.out, one.channel
-    return Entry(
+    out, channel, metered = one.out, one.channel, one.metered
+    one.stop_waiting()
+    entry = Entry(
         call.principal,
         one.source,
         call.session.id if call.session is not None else "",
@@ -115,7 +116,15 @@ def entry_of(
         definition=one.definition or (target.definition if target is not None else b""),
         dialect=channel.dialect if out is not None and channel is not None else None,
         upstream_status=out.status if out is not None else 0,
+        admission_seconds=(one.sent_at or one.heard_at or one.began_at + seconds) - one.began_at - one.ahead_s,
+        answer_seconds=one.began_at + seconds - one.heard_at if one.heard_at else 0.0,
+        waits=dict(one.waits) if one.waits else None,
+        taken=metered.taken if metered is not None else None,
+        tokens=metered.tokens if metered is not None else None,
     )
+    if metered is not None and metered.recounts:
+        metered.entry = entry
+    return entry
 
 
 def _trace_of(one: Exchange) -> tuple[str, str, str]:
@@ -229,6 +238,7 @@ def begin_of(one: Exchange, snapshot: Snapshot) -> Entry:
     """The record of a call that is about to be sent to its server."""
     entry = entry_of(one, snapshot, None, OUTCOME["ok"], 0.0, 0, None, "")
     entry.event, entry.call, entry.inputs = "begin", None, "none"
+    entry.admission_seconds, entry.waits = 0.0, None  # the record of its end says where the time went
     return entry
 
 

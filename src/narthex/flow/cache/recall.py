@@ -58,7 +58,7 @@ class Recalling(Protocol):
         """Answer with what is kept."""
 
 
-class _Wait(Question):
+class Joined(Question):
     """Needs the answer of the call that was joined."""
 
     __slots__ = ("recalling",)
@@ -106,7 +106,7 @@ def recalled(
             recalling.leave()  # it may yet go on, otherwise than it was asked
             raise
     if found == "joined":
-        kept = yield _Wait(recalling)
+        kept = yield Joined(recalling)
     if kept is None:
         return params
     yield _Give(recalling, kept)

@@ -21,7 +21,7 @@ from narthex.flow.limit.calendar import SECOND, period_of
 from narthex.flow.limit.headers import is_told, policy_of, template_of
 from narthex.flow.limit.keys import Shown, Subject, digest, keys_of, with_arguments
 from narthex.flow.limit.prices import Price
-from narthex.flow.limit.spending import Use
+from narthex.flow.limit.spending import Taken, Use
 from narthex.flow.limit.state import State
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
@@ -124,8 +124,9 @@ class Binding:
     """The buckets that the calls of one caller to one thing count in. `shown` says for people what each is for."""
 
     __slots__ = (
-        "alerts", "buckets", "counts_tokens", "groups", "has_buckets", "held", "kind", "known", "lasting", "lowers",
-        "names", "ones", "places", "plain", "policy", "prices", "reads_arguments", "shown", "subject", "template",
+        "_taken", "alerts", "buckets", "counts_tokens", "groups", "has_buckets", "held", "kind", "known", "lasting",
+        "lowers", "names", "ones", "places", "plain", "policy", "prices", "reads_arguments", "rules", "shown",
+        "subject", "template",
     )  # fmt: skip
 
     def __init__(
@@ -149,7 +150,8 @@ class Binding:
         self.buckets = tuple(at for at, (*_, limit) in enumerate(places) if limit.rule.algorithm == "bucket")
         """The places whose receipt is another one than the time."""
         self.has_buckets = bool(self.buckets)
-        rules = [limit.rule for *_, limit in places]
+        self._taken: Taken | None = None
+        self.rules = rules = tuple([limit.rule for *_, limit in places])
         self.plain = not prices and not any(
             limit.per_arguments or limit.rule.unit not in ("calls", "concurrent") for *_, limit in places
         )
@@ -169,6 +171,15 @@ class Binding:
             for name in dict.fromkeys(rule.name for rule in told)
         )
         """The places of each limit: several, where a caller has several roles."""
+
+    def taken(self, amounts: tuple[int, ...]) -> Taken:
+        """What a call has taken, for its record; the same object where it is what the call before has taken."""
+        last = self._taken
+        if last is not None and last.amounts == amounts:
+            last.usual = True
+            return last
+        self._taken = last = Taken(self.rules, amounts)
+        return last
 
 
 class Reservation:

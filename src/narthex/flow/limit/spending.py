@@ -5,6 +5,18 @@ from __future__ import annotations
 import msgspec
 
 from narthex.flow.limit.keys import Subject
+from narthex.types import LimitRule
+
+
+class Taken:
+    """So much of each of these limits. `usual`: it is what the call before has taken, too, of the same limits."""
+
+    __slots__ = ("amounts", "rules", "usual")
+
+    def __init__(self, rules: tuple[LimitRule, ...], amounts: tuple[int, ...]) -> None:
+        self.rules = rules
+        self.amounts = amounts
+        self.usual = False
 
 
 class Use(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ their depth, and what they add up to. Pure. Cases: `tests/telemetry/audit/test_e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ DEEPEST: Final = 32
 """Deeper ones are shown at this depth."""
 CALLS: Final = frozenset({"call", "refused", "begin"})
 SHOWN: Final = CALLS | {"approval"}
+_LATER: Final = ("cost", "tokens", "taken")
+"""Members that a recount says anew."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -53,8 +55,10 @@ class Sums(msgspec.Struct, frozen=True):
 
 def steps_of(records: Iterable[Record]) -> list[Step]:
     """The calls among these, each behind the one that it was made within. Of a call that has an end, the record of its
-    beginning is left out."""
-    found = sorted((one for one in records if _text(one, "event") in SHOWN), key=_when)
+    beginning is left out; one whose tokens were counted exactly afterwards has what it cost by that."""
+    records = list(records)
+    recounts = {_text(one, "call"): one for one in records if one.get("event") == "recount"}
+    found = sorted((_settled(one, recounts) for one in records if _text(one, "event") in SHOWN), key=_when)
     said: dict[str, list[str]] = {}
     for one in found:
         if one.get("event") == "approval":
@@ -69,6 +73,12 @@ def calls_of(records: Iterable[Record]) -> list[Record]:
     ended = {(_text(one, "request"), one["begin"]) for one in found if isinstance(one.get("begin"), int)}
     return [one for one in found
             if one.get("event") != "begin" or (_text(one, "request"), one.get("seq")) not in ended]  # fmt: skip
+
+
+def _settled(one: Record, recounts: Mapping[str, Record]) -> Record:
+    """A record with what was found out later of what its call has used."""
+    later = recounts.get(_text(one, "id")) if one.get("event") == "call" else None
+    return one if later is None else {**one, **{name: later[name] for name in _LATER if name in later}}
 
 
 def _nested(calls: list[Record]) -> list[tuple[int, Record]]:

@@ -9,6 +9,7 @@ record is still there.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from narthex.telemetry.audit.chain import Chain, place
+from narthex.telemetry.audit.chain import Broken, Chain, place
 from tests.telemetry.audit.writing import AT, SIGNER, journal, look, points, write
 
 FILES: dict[str, bytes] = {}
@@ -118,7 +119,9 @@ def anew(path: Path, number: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     if number >= len(lines) or b',"seq":' not in lines[number]:
         return
-    seq, head = place(lines[number - 1]) if number else (0, bytes(32))
+    seq, head = 0, bytes(32)
+    with suppress(Broken):  # the line before was bent
+        seq, head = place(lines[number - 1]) if number else (seq, head)
     if not number and b'"previous"' in lines[0]:
         before = json.loads(lines[0])["previous"]
         seq, head = int(before["seq"]), bytes.fromhex(before["hash"]) if len(before["hash"]) == 64 else bytes(32)

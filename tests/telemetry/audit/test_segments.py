@@ -159,3 +159,109 @@ def test_what_a_failed_sync_may_have_lost_is_written_again(tmp_path: Path, monke
     disk.broken = False
     one.close(AT)
     assert not look(tmp_path).faults and look(tmp_path).records == 3
+
+
+def test_half_a_checkpoint_is_not_left_between_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk takes a part of a line, and says so by a number only."""
+    disk = Disk(monkeypatch)
+    one = segments(tmp_path, sync=disk.sync)
+    one.open(AT)
+    for number in range(3):
+        one.add(record(number))
+        one.flush()
+        disk.room = 100
+        with pytest.raises(OSError, match="No space"):
+            one.commit(AT)
+        disk.room = 1 << 30
+        one.commit(AT)
+    one.close(AT)
+    report = look(tmp_path)
+    assert not report.faults and not report.notes and report.chains[0].signed == 5
+    assert len(points(tmp_path)[0].read_bytes().splitlines()) == 4
+
+
+def test_a_checkpoint_is_on_the_disk_as_soon_as_it_is_due(tmp_path: Path) -> None:
+    """What a machine that fails may lose of signatures is no more than `verify` puts down to it."""
+    synced: dict[str, bytes] = {}
+
+    def sync(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        synced[path.name] = path.read_bytes()
+
+    def fails(one: Segments, number: int) -> None:
+        one.commit(AT + number / 900)  # as for a durable call: each is signed at once
+        if number in (0, 898, 901, 1_250):
+            copy = tmp_path / "copies" / str(number)
+            copy.mkdir(parents=True)
+            for name, data in synced.items():
+                (copy / name).write_bytes(data)
+            assert not look(copy).faults
+            assert look(copy).records - look(copy).chains[0].signed < SIGN_RECORDS
+
+    write(tmp_path / "audit", 1_300, sync=sync, step=fails)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "audit").glob("c*")} == synced
+
+
+def test_a_signature_whose_sync_failed_is_written_again(tmp_path: Path) -> None:
+    broken: list[str] = []
+
+    def sync(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        if path.name.startswith("checkpoints-") and broken:
+            path.write_bytes(path.read_bytes()[:-50] + bytes(20))  # anything may be there
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    one = segments(tmp_path, sync=sync)
+    one.open(AT)
+    one.add(record(0))
+    one.commit(AT + 2)
+    for number in range(3):
+        one.add(record(1))
+        one.commit(AT + 2)
+        broken.append("")
+        with pytest.raises(OSError, match="Input/output"):
+            one.commit(AT + 4 + number * 2)
+        broken.clear()
+    one.close(AT + 20)
+    report = look(tmp_path)
+    assert not report.faults and not report.notes and report.chains[0].signed == 6
+
+
+def test_the_public_key_outlives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 1)
+    (key,) = tmp_path.glob("*.pub")
+    pem = key.read_bytes()
+    assert pem == SIGNER.pem()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    for there in (pem, b"what a crash has left"):
+        key.write_bytes(there)
+        with pytest.raises(OSError, match="No space"):
+            segments(tmp_path, "b2").open(AT)
+        assert key.read_bytes() == there
+    assert not list(tmp_path.glob(".*"))
+    monkeypatch.undo()
+    write(tmp_path, 1, boot="b2")
+    assert key.read_bytes() == pem
+
+
+def test_a_folder_that_cannot_be_synced_leaves_no_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = write(tmp_path, 3, close=False)
+    there, count = sorted(tmp_path.iterdir()), len(os.listdir("/proc/self/fd"))
+
+    def broken(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "sync_folder", broken)
+        for _ in range(5):
+            with pytest.raises(OSError, match="Input/output"):
+                one.turn(AT + 86_400)
+    assert len(os.listdir("/proc/self/fd")) == count
+    assert [path for path in sorted(tmp_path.iterdir()) if path not in there and path.name.startswith("calls-")] == []
+    one.turn(AT + 86_400)
+    one.close(AT + 86_400)
+    assert not look(tmp_path).faults

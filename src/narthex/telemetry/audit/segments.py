@@ -7,9 +7,11 @@ taken is written again, to the same place. Cases: `tests/telemetry/audit/test_se
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +31,7 @@ MOST_BYTES = 256 * 1024 * 1024
 """Of a segment; the next record begins another."""
 SIGN_RECORDS = 1_000
 SIGN_S = 1.0
-"""The most that is written and not signed yet."""
+"""The most that is written, and whose signature is not on the disk yet."""
 _encode = msgspec.json.Encoder().encode
 
 sync_file: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
@@ -72,17 +74,19 @@ class Segments:
         self._file = self._points = -1
         self._path = Path()
         self._day = ""
-        self._signed = 0  # number of the last record that is
-        self._signed_at = 0.0
+        self._signed = 0  # number of the last record that a checkpoint names
+        self._sure, self._sure_at = 0, 0.0  # the same of checkpoints that are on the disk, and since when
+        self._points_size = self._points_sure = 0
+        self._points_cut = False  # is there something behind that which was not to be?
 
     # --- what the journal does
 
     def open(self, now: float) -> None:
         """Begin the chain. Raises OSError."""
-        (self.folder / f"audit-{self._signer.id}.pub").write_bytes(self._signer.pem())
+        publish(self.folder / f"audit-{self._signer.id}.pub", self._signer.pem())
         before, torn = predecessor(self.folder, self._slot, self._sync)
         self._begin(now, self._header(now, "open", before, torn or None))
-        self._signed_at = now
+        self._sure_at = now
         self.flush()
 
     def turn(self, now: float) -> None:
@@ -91,7 +95,7 @@ class Segments:
             return  # its beginning is in the file that is open
         if self._day == day_of(now) and self.size < self._most and self._is_there():
             return
-        self.commit(now)
+        self.commit(now, last=True)
         before = Head(self.chain.name, self.chain.seq, self.chain.head.hex())
         self._begin(now, self._header(now, "segment", before))
 
@@ -107,8 +111,8 @@ class Segments:
 
     @property
     def unsigned(self) -> int:
-        """Records that no checkpoint covers yet."""
-        return self.chain.seq - self._signed
+        """Records that no checkpoint covers which is on the disk."""
+        return self.chain.seq - self._sure
 
     def flush(self) -> None:
         """Write what was sealed. Raises OSError: the rest is kept, and goes on with the next."""
@@ -122,10 +126,11 @@ class Segments:
 
     def is_due(self, now: float) -> bool:
         """Is it time for a checkpoint?"""
-        return self.unsigned >= SIGN_RECORDS or (self.unsigned > 0 and not 0 <= now - self._signed_at < SIGN_S)
+        return self.unsigned >= SIGN_RECORDS or (self.unsigned > 0 and not 0 <= now - self._sure_at < SIGN_S)
 
-    def commit(self, now: float) -> None:
-        """Bring what was written to the disk, and sign that it is there. Raises OSError."""
+    def commit(self, now: float, *, last: bool = False) -> None:
+        """Bring what was written to the disk, and sign that it is there; the signature, too, where that is due, or
+        nothing more comes into this segment. Raises OSError."""
         self.flush()
         if self._unsynced:
             try:
@@ -137,15 +142,30 @@ class Segments:
                 raise
             self.synced = self.size
             self._unsynced.clear()
-        if not self.unsigned:
-            return
-        due, line = self.is_due(now), self._signer.line(self.chain, stamp(now))
-        os.write(self._points, line)
-        self._signed = self.chain.seq
+        due = self.unsigned and (last or self.is_due(now))
+        if self._signed < self.chain.seq:
+            line = self._signer.line(self.chain, stamp(now))
+            self._append(line)
+            self._signed = self.chain.seq
+            if self._elsewhere is not None:
+                self._elsewhere(self._name(CHECKPOINTS), line)
         if due:
-            self._signed_at = now
-        if self._elsewhere is not None:
-            self._elsewhere(self._name(CHECKPOINTS), line)
+            try:
+                self._sync(self._points)
+            except OSError:
+                self._signed, self._points_size, self._points_cut = self._sure, self._points_sure, True
+                raise
+            self._sure, self._sure_at, self._points_sure = self._signed, now, self._points_size
+
+    def _append(self, line: bytes) -> None:
+        """A checkpoint, whole or not at all: half of one would be a line that nobody has signed."""
+        if self._points_cut:
+            os.ftruncate(self._points, self._points_size)
+        self._points_cut = True
+        if os.pwrite(self._points, line, self._points_size) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._points_cut = False
+        self._points_size += len(line)
 
     def close(self, now: float) -> None:
         """End the chain. Raises OSError."""
@@ -153,7 +173,7 @@ class Segments:
             return
         try:
             self.add(_encode(Event(FORM, self._new_id(now), stamp(now), "close")))
-            self.commit(now)
+            self.commit(now, last=True)
         finally:
             self._let_go()
 
@@ -176,30 +196,31 @@ class Segments:
         self._let_go()
         self._file, self._points, self._path, self._day = file, points, path, day_of(now)
         self.size = self.synced = 0
+        self._points_size = self._points_sure = os.fstat(points).st_size
         self.add(_encode(header))
 
     def _make(self, now: float) -> tuple[int, int, Path]:
         """A new segment, and the file of its checkpoints."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         at_ms = int(now * 1000)
         while True:
             path = self.folder / f"{SEGMENT}{time_stamp(at_ms)}-{self._slot}{SUFFIX}"
-            points = path.with_name(CHECKPOINTS + path.name.removeprefix(SEGMENT))
             try:
-                file = os.open(path, flags, 0o600)
+                file = os.open(path, flags | os.O_EXCL, 0o600)
+                break
             except FileExistsError:
                 at_ms += 1
-                continue
-            try:
-                other = os.open(points, flags | os.O_APPEND, 0o600)
-            except FileExistsError:
-                other = os.open(points, flags & ~os.O_EXCL | os.O_APPEND, 0o600)
-            except OSError:
-                os.close(file)
-                path.unlink()
-                raise
+        points = -1
+        try:
+            points = os.open(path.with_name(CHECKPOINTS + path.name.removeprefix(SEGMENT)), flags, 0o600)
             sync_folder(self.folder)
-            return file, other, path
+        except OSError:
+            for one in (file, points):
+                if one >= 0:
+                    os.close(one)
+            path.unlink(missing_ok=True)
+            raise
+        return file, points, path
 
     def _is_there(self) -> bool:
         try:
@@ -241,6 +262,24 @@ def predecessor(folder: Path, slot: int | str, sync: Callable[[int], None] = syn
             continue
         return Head(header.chain, seq, head.hex()), len(torn)
     return None, 0
+
+
+def publish(path: Path, data: bytes) -> None:
+    """A small file that everybody may read: this, or what was there before. Raises OSError."""
+    with suppress(FileNotFoundError):
+        if path.read_bytes() == data:
+            return
+    ours = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with ours.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        ours.replace(path)
+    except BaseException:
+        ours.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

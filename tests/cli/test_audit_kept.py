@@ -156,6 +156,17 @@ def test_a_folder_without_payloads_proves_the_records_and_says_so(folder: Path) 
     assert look(folder).payloads.elsewhere == 2 and "2 not in this folder" in run("verify").output
 
 
+def test_what_a_crash_took_before_its_record_was_signed_is_no_fault(folder: Path) -> None:
+    """Both were on their way to the disk, and the machine failed between them."""
+    write(folder, "ada", "bob")
+    (path,), (calls,), (points,) = files_in(folder), folder.glob("calls-*"), folder.glob("checkpoints-*")
+    path.write_bytes(path.read_bytes()[:-20])
+    points.write_bytes(b"")
+    calls.write_bytes(b"".join(calls.read_bytes().splitlines(keepends=True)[:-1]))  # nor had it ended
+    assert (look(folder).payloads.here, look(folder).payloads.lost) == (3, 1)
+    assert "1 lost by a crash" in run("verify").output
+
+
 def test_compressed_ones_are_erased_too(folder: Path) -> None:
     write(folder, "ada", "bob", days_ago=2)
     run("upkeep")

@@ -64,7 +64,8 @@ def verify(
 
     With --json: {"whole", "records", "chains": [{"chain", "first", "last", "signed", "closed", "torn", "whole"}],
     "fault_count", "faults": [{"what", "file", "line", "text"}], "notes", "unfinished_count", "unfinished": [{"chain",
-    "seq", "id", "time"}], "keys", "payloads": {"here", "erased", "removed", "sealed", "elsewhere", "unfinished"},
+    "seq", "id", "time"}], "keys", "payloads": {"here", "erased", "removed", "sealed", "elsewhere", "lost",
+    "unfinished"},
     "keys_given"}.
     """
     from narthex.telemetry.audit.checkpoints import read_keys
@@ -119,6 +120,7 @@ def _show_payloads(report: Report) -> None:
     said = (
         (one.here, "as they were recorded"), (one.erased, "erased by a record"), (one.removed, "removed by their age"),
         (one.sealed, "sealed, and not proved"), (one.elsewhere, "not in this folder"),
+        (one.lost, "lost by a crash before their records were signed"),
     )  # fmt: skip
     if parts := [f"{count} {text}" for count, text in said if count]:
         click.echo(f"payloads: {', '.join(parts)}")

@@ -101,7 +101,9 @@ def do(folder: Path, what: str, *how: Any) -> None:
         other.write_bytes(one)
     elif what == "previous":
         first, *rest = path.read_bytes().splitlines(keepends=True) or [b"{}"]
-        said = json.loads(first) if first.endswith(b"}\n") else {}
+        said: dict[str, Any] = {}
+        with suppress(ValueError):  # it was bent before
+            said = json.loads(first)
         said["previous"] = how[1]
         path.write_bytes(b"".join([json.dumps(said, separators=(",", ":")).encode() + b"\n", *rest]))
     else:
@@ -114,6 +116,13 @@ def header(event: str, chain: str, previous: dict[str, Any] | None) -> bytes:
     return json.dumps(said, separators=(",", ":")).encode()
 
 
+def previous_of(line: bytes) -> dict[str, Any]:
+    try:
+        return json.loads(line).get("previous") or {}
+    except ValueError:
+        return {}
+
+
 def anew(path: Path, number: int) -> None:
     """Another text in a line, and hashes that fit from there on."""
     lines = path.read_bytes().splitlines(keepends=True)
@@ -122,8 +131,7 @@ def anew(path: Path, number: int) -> None:
     seq, head = 0, bytes(32)
     with suppress(Broken):  # the line before was bent
         seq, head = place(lines[number - 1]) if number else (seq, head)
-    if not number and b'"previous"' in lines[0]:
-        before = json.loads(lines[0])["previous"]
+    if not number and (before := previous_of(lines[0])):
         seq, head = int(before["seq"]), bytes.fromhex(before["hash"]) if len(before["hash"]) == 64 else bytes(32)
     chain = Chain("any", seq, head)
     done = [chain.seal(line[: line.rindex(b',"seq":')].replace(b'"call"', b'"cell"') + b"}") for line in lines[number:]]

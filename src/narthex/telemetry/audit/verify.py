@@ -153,6 +153,8 @@ def verify(
         report.fault(fault.what, fault.file, fault.line, fault.text)
     for file, number, text in proof.faults():
         report.fault("payload", file, number, text)
+    if proof.beyond:
+        report.notes.append(f"{proof.beyond} more payloads are gone: whether by right was not looked at")
     report.payloads = proof.proved
     return report
 
@@ -258,6 +260,7 @@ class _Walk:
         found.last = self._seq
         if found.whole:
             self._look_at_end(segments[-1].path.name)
+        self._proof.ends()
         if self._said:
             report.notes.append(
                 f"{found.chain}: what it says of erasing and removing is not signed, and counts for nothing"
@@ -344,6 +347,7 @@ class _Walk:
             self._removals.notice(line)
             self._proof.notice(line)
         self._said.clear()
+        self._proof.signed()
 
     def _notice(self, seq: int, line: bytes) -> None:
         try:

@@ -27,13 +27,15 @@ MOST_PENDING = 1_000_000
 
 class Proved(msgspec.Struct):
     """How many payloads were found as the chain has them; are erased; were removed by their age; do not open with the
-    keys that are here; are not in the folder, where it has none at all."""
+    keys that are here; are not in the folder, where it has none at all; were lost by a crash, with or without their
+    records, before anybody had signed these."""
 
     here: int = 0
     erased: int = 0
     removed: int = 0
     sealed: int = 0
     elsewhere: int = 0
+    lost: int = 0
     unfinished: int = 0
     """Were to be erased, as a record says, and are still there: `narthex audit erase` was broken off."""
 
@@ -64,9 +66,12 @@ class PayloadProof:
 
     def __init__(self, folder: Path, seals: Seals | None) -> None:
         self.proved = Proved()
+        self.beyond = 0
+        """How many more are gone than can be held against records of that."""
         self._has_any = bool(files_in(folder))
         self._reader = _Handles(folder, seals)
         self._gone: list[_Gone] = []
+        self._behind: list[_Gone] = []  # the same of records that no checkpoint covers yet
         self._here: set[str] = set()
         self._erased: set[str] = set()
         self._until: dict[str, str] = {}
@@ -92,6 +97,17 @@ class PayloadProof:
             for group, until in said.payloads_until.items():
                 self._until[group] = max(until, self._until.get(group, ""))
 
+    def signed(self) -> None:
+        """A checkpoint covers all lines so far: it was made when their payloads were on the disk."""
+        self._gone += self._behind
+        self._behind.clear()
+
+    def ends(self) -> None:
+        """A chain has ended. What came behind its last checkpoint may have reached the disk without its payloads."""
+        self._gone += [one for one in self._behind if one.is_erased]
+        self.proved.lost += sum(not one.is_erased for one in self._behind)
+        self._behind.clear()
+
     def _states(self, record: dict[str, Any], file: str, number: int) -> Iterator[str]:
         id_, time, proved = str(record.get("id")), str(record.get("time")), self.proved
         for one in self._reader.of(record):
@@ -103,10 +119,12 @@ class PayloadProof:
                 self._here.add(note.record or id_)
             elif one.state == "sealed":
                 proved.sealed += 1
-            elif one.state in ("erased", "missing") and len(self._gone) < MOST_PENDING:
+            elif one.state in ("erased", "missing") and len(self._gone) + len(self._behind) >= MOST_PENDING:
+                self.beyond += 1
+            elif one.state in ("erased", "missing"):
                 is_erased = one.state == "erased"
                 group = _group(note)
-                self._gone.append(_Gone(note.record or id_, one.part, group, time, file, number, is_erased))
+                self._behind.append(_Gone(note.record or id_, one.part, group, time, file, number, is_erased))
 
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """File, line and text of each that is gone and should not be. Asked once, at the end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -160,6 +161,33 @@ def test_where_the_time_went_room_by_room(modern: bool) -> None:
             assert list(second) == ["admission", "upstream", "answer"] and "upstream" not in missing
             for one in found:
                 assert sum(one["latency"].values()) == pytest.approx(one["seconds"], abs=1e-5)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "said", "source"),
+    [
+        pytest.param("127.0.0.0/8", "203.0.113.7", "203.0.113.7", id="a trusted proxy says whose call it is"),
+        pytest.param(
+            "127.0.0.0/8", "10.9.9.9, 203.0.113.7, 127.0.0.9", "203.0.113.7", id="the last that is none itself"
+        ),
+        pytest.param("127.0.0.0/8", "nonsense", "127.0.0.1", id="which cannot be read"),
+        pytest.param("10.0.0.0/8", "203.0.113.7", "127.0.0.1", id="another's word is none"),
+    ],
+)
+def test_where_a_call_came_from(proxies: str, said: str, source: str) -> None:
+    async def main() -> None:
+        behind = {"trusted_proxies": (ip_network(proxies),)}
+        async with (
+            FakeServer(tools=TOOLS) as server,
+            Running({"one": spec("one", server.url)}, settings=behind) as gateway,
+        ):
+            client = await gateway.client()
+            found = recorded(gateway)
+            for params in (CALL, {"name": 7}):
+                await client.modern("tools/call", params, headers={"X-Forwarded-For": said})
+            assert [(one["event"], one["source"]) for one in found] == [("call", source), ("refused", source)]
 
     run(main)
 

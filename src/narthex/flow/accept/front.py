@@ -267,7 +267,7 @@ class Front:
         except Exception as error:
             turned = None
             if request.method == b"POST":
-                turned = Turned(principal, endpoint.name, connection.peer[0], len(request.body))
+                turned = Turned(principal, endpoint.name, self.source(connection, request), len(request.body))
             self.failed(connection, error, "modern", turned)
 
     def _identify(
@@ -289,7 +289,7 @@ class Front:
     ) -> None:
         """Serve somebody whose credential was not known before."""
         if self.sign_ins is not None:
-            self.sign_ins.succeeded(principal, endpoint.name, connection.peer[0])
+            self.sign_ins.succeeded(principal, endpoint.name, self.source(connection, request))
         self.serve(connection, request, endpoint, principal)
 
     def turn_away(
@@ -302,7 +302,7 @@ class Front:
             return
         _log.debug("not let in: %s %s", error.public, error.detail)
         if self.sign_ins is not None and b"authorization" in request.headers:
-            self.sign_ins.refused(error, endpoint.name, connection.peer[0])
+            self.sign_ins.refused(error, endpoint.name, self.source(connection, request))
         if not error.scopes:
             error.scopes = endpoint.base_scopes
         self.refuse(connection, None, error, "modern", gate.metadata_url(connection, request, path))
@@ -341,6 +341,11 @@ class Front:
         """One more request of this principal. Raises RateLimited."""
         if self._rates is not None:
             self._rates.count_principal(principal, self.clock())
+
+    def source(self, connection: Replying, request: HttpRequest) -> str:
+        """The address that a request comes from, for its record: the client's, where a trusted proxy says so."""
+        peer = connection.peer[0]
+        return self._hosts.client(peer, request) or peer
 
     def check(self, call: Call, connection: Replying, request: HttpRequest) -> Check | None:
         """What a call is checked by; None where whoever was let in may everything, and nobody wants to know of what."""

@@ -119,7 +119,7 @@ def _take(
         call = Call(method, params, meta, id_json, era, version, principal, endpoint.name, name, session)
         trace = front.tracer.begin(meta, headers) if front.tracer is not None else None
         if trace is not None and trace.sampled:
-            traced = Traced(trace, call, connection.peer[0], len(request.body), front.clock())
+            traced = Traced(trace, call, front.source(connection, request), len(request.body), front.clock())
         if method in SERVED or method in ABOUT_A_TASK:
             check = front.check(call, connection, request)
             _begin(front, connection, request, endpoint, call, check, takes_events, trace)
@@ -133,9 +133,10 @@ def _take(
             url = gate.metadata_url(connection, request, request.path)
         turned = None
         if front.record is not None:
-            peer, size, id_json = connection.peer[0], len(request.body), encode(id_) if id_ is not None else b""
+            source, size = front.source(connection, request), len(request.body)
+            id_json = encode(id_) if id_ is not None else b""
             in_session = session.id if session is not None else ""
-            turned = Turned(principal, endpoint.name, peer, size, method, name, id_json, version, in_session, check)
+            turned = Turned(principal, endpoint.name, source, size, method, name, id_json, version, in_session, check)
         front.refuse(connection, id_, error, era, url, turned, traced)
 
 
@@ -175,7 +176,7 @@ def _begin(
         remember(one, state, answers)
     one.trace = trace
     if front.record is not None or trace is not None:
-        one.source = connection.peer[0]
+        one.source = front.source(connection, request)
     if check is not None:
         one.check = check
         if front.gate is not None and (check.admission.scopes is not None or check.is_judged):
@@ -250,7 +251,8 @@ def _batch(
                 front.count(principal)
             post(front, slot, one, endpoint, principal)
         except Exception as error:
-            front.failed(slot, error, "legacy", Turned(principal, endpoint.name, connection.peer[0], len(message)))
+            source = front.source(connection, request)
+            front.failed(slot, error, "legacy", Turned(principal, endpoint.name, source, len(message)))
 
     connection.exchange = batch = Batch(connection, messages, take, front.new_id)
     batch.start()

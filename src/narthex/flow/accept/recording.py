@@ -68,7 +68,6 @@ def entry_of(
     has_shadow = one.check is not None and one.check.shadow is not None
     instead = one.metered.instead if one.metered is not None else None
     scope = one.viewer.scopes.get(one.server_name)
-    target = one.check.target if one.check is not None else None
     out, channel, metered = one.out, one.channel, one.metered
     one.stop_waiting()
     entry = Entry(
@@ -113,7 +112,7 @@ def entry_of(
         answer=pieces if keep is not None else (),
         task=call.meta.get(META_TASK) if keep is not None else None,
         is_error=is_error,
-        definition=one.definition or (target.definition if target is not None else b""),
+        definition=one.definition or _definition_of(one.check),
         dialect=channel.dialect if out is not None and channel is not None else None,
         upstream_status=out.status if out is not None else 0,
         admission_seconds=(one.sent_at or one.heard_at or one.began_at + seconds) - one.began_at - one.ahead_s,
@@ -125,6 +124,12 @@ def entry_of(
     if metered is not None and metered.recounts:
         metered.entry = entry
     return entry
+
+
+def _definition_of(check: Check | None) -> bytes:
+    """Of what was decided on, also where the call was denied."""
+    target = check.target if check is not None else None
+    return target.definition if target is not None else b""
 
 
 def _trace_of(one: Exchange) -> tuple[str, str, str]:
@@ -306,4 +311,5 @@ def entry_of_turned(one: Turned, config: str, error: GatewayError, decision_id: 
         config,
         event="refused",
         check=one.check,
+        definition=_definition_of(one.check),
     )

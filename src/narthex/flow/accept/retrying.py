@@ -55,6 +55,7 @@ class Retrying:
         self._takes_events = takes_events
         self._answers = answers
         self._size_in = size_in
+        self._source = ""
         self._walk: Walk | None = None
         self._check: Check | None = None
         self._trace = trace
@@ -68,6 +69,8 @@ class Retrying:
             NotVisible, Denied, InsufficientScope: This caller may not make that call any more, or not like this.
         """
         held, call = self._held(), self._call
+        if self._connection is not None:
+            self._source = self._front.source(self._connection, request)
         if call.method == "tools/call":
             found = self._front.fleet.find_now(held.viewer, "tools", call.name)
             if found is not None:
@@ -75,7 +78,8 @@ class Retrying:
         if check is None:
             self._go_on()
             return
-        target = Target(held.server_name, held.target_name, encode(held.target_name))
+        name = held.target_name
+        target = Target(held.server_name, name, encode(name), definition=held.definition)
         if held.check is not None:
             check.held = held.check.taken
         approved = held.approved is not None and bool(held.approved.passed)
@@ -115,7 +119,7 @@ class Retrying:
                 _log.error("a retry failed in the gateway", exc_info=error)
                 error = GatewayError()
             connection.exchange = None
-            turned = turned_of(self._call, connection.peer[0], self._size_in, self._check)
+            turned = turned_of(self._call, self._source, self._size_in, self._check)
             front.refuse(connection, front.decode_id(self._call.id_json), error, self._call.era, turned=turned)
 
     def _go_on(self) -> None:

@@ -83,41 +83,53 @@ class Sliding(Algorithm):
         if not amount:
             return True
         one = shard.get(key)
-        if one is None or one.at <= now - self.window or not one.level:
+        until = now - self.window
+        at: int = one.at if one is not None else until
+        if one is None or at <= until or not one.level:
             if amount > self.most:
                 return False
             shard[key] = Window(amount, now, amount)
             return True
         if one.level + amount > self.most:
-            self._forget(one, now - self.window)
+            self._forget(one, until)
             if one.level + amount > self.most:
                 return False
-        one.level += amount
-        if one.at == now or (len(one.log) >= self._full and self._shares(one, now)):
+        log: bytes = one.log
+        shares = at == now
+        if not shares and len(log) >= self._full:
+            self._forget(one, until)
+            log = one.log
+            shares = len(log) >= self._full and at // self.slot == now // self.slot
+        if shares:
             one.last += amount
         else:
-            one.log += self._pack(one.at, one.last)
+            one.log = log + self._pack(at, one.last)
             one.last = amount
+        one.level += amount
         one.at = now
         return True
 
-    def _shares(self, one: Window, now: int) -> bool:
-        """Does an entry of now share that of the newest?"""
-        self._forget(one, now - self.window)
-        return len(one.log) >= self._full and one.at // self.slot == now // self.slot
-
-    def _forget(self, one: Window, until: int) -> None:
-        if one.at <= until:
+    def _forget(self, one: Window, until: int) -> int:
+        """Let go of what has left the window. Returns when the oldest entry was that is left, if any is."""
+        newest: int = one.at
+        if newest <= until:
             one.level, one.last, one.log = 0, 0, b""
-            return
-        end = 0
-        for at, amount in self._pair.iter_unpack(one.log):
+            return newest
+        log: bytes = one.log
+        if not log:
+            return newest
+        oldest: int = self._unpack(log)[0]
+        if oldest > until:
+            return oldest
+        end, oldest = 0, newest
+        for at, amount in self._pair.iter_unpack(log):
             if at > until:
+                oldest = at
                 break
             one.level -= amount
             end += self._size
-        if end:
-            one.log = one.log[end:]
+        one.log = log[end:]
+        return oldest
 
     def wait(self, shard: Shard, key: bytes, amount: int, now: int) -> int:
         if amount > self.most:
@@ -175,9 +187,9 @@ class Sliding(Algorithm):
         one = shard.get(key)
         if one is None:
             return 0, 0
-        self._forget(one, now - self.window)
-        oldest = self._unpack(one.log)[0] if one.log else one.at
-        return one.level, oldest + self.window - now if one.level else 0
+        oldest = self._forget(one, now - self.window)
+        level: int = one.level
+        return level, oldest + self.window - now if level else 0
 
     def over(self, now: int) -> Callable[[Any], bool]:
         until = now - self.window

@@ -145,7 +145,8 @@ class Binding:
         self.reads_arguments = any(limit.per_arguments for *_, limit in places) or any(
             price.reads_arguments for price in prices
         )
-        self.lasting = any(limit.lasting for *_, limit in places)
+        self.lasting = tuple(at for at, (*_, limit) in enumerate(places) if limit.lasting)
+        """The places that are counted on after a restart."""
         self.lowers = any(limit.rule.when_spent.lower for *_, limit in places)
         self.buckets = tuple(at for at, (*_, limit) in enumerate(places) if limit.rule.algorithm == "bucket")
         """The places whose receipt is another one than the time."""
@@ -335,7 +336,7 @@ class Limiter:
         for at in held.binding.held:
             algorithm, shard, key, _ = held.places[at]
             algorithm.correct(shard, key, -held.amounts[at], held.receipts[at], now)
-        if used is None:
+        if not used:
             return
         for (algorithm, shard, key, limit), amount, at in zip(held.places, held.amounts, held.receipts, strict=True):
             change = used.get(limit.measure, amount) - amount
@@ -372,9 +373,10 @@ class Limiter:
     def uses(self, held: Reservation, used: Mapping[str, int], ahead: int) -> tuple[Use, ...]:
         """What a settled call has used of lasting limits, for the books."""
         found = []
-        for (algorithm, _, key, limit), amount in zip(held.places, held.amounts, strict=True):
-            amount = used.get(limit.measure, amount)
-            if limit.lasting and amount:
+        for number in held.binding.lasting:
+            algorithm, _, key, limit = held.places[number]
+            amount = used.get(limit.measure, held.amounts[number]) if used else held.amounts[number]
+            if amount:
                 slot, ends = algorithm.lasts(held.at, ahead)
                 found.append(Use(limit.counter, key, slot, held.at + ahead, ends, amount))
         return tuple(found)

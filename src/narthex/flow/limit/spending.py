@@ -1,4 +1,8 @@
-"""What one call has spent, for the books: its cost, and what it has used of limits that last longer than a process."""
+"""What one call has spent, for the books: its cost, and what it has used of limits that last longer than a process.
+
+One of each is made for a call and waits for the books; the collector does not look at them, as nothing in them leads
+back.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ class Taken:
         self.usual = False
 
 
-class Use(msgspec.Struct, frozen=True):
+class Use(msgspec.Struct, frozen=True, gc=False):
     """So much of one bucket. `counter` is the limit's, `slot` what of its window shares a row; `ends`: when it counts
     no more. Times are microseconds since 1970."""
 
@@ -31,7 +35,7 @@ class Use(msgspec.Struct, frozen=True):
     amount: int
 
 
-class Spent(msgspec.Struct, frozen=True):
+class Spent(msgspec.Struct, frozen=True, gc=False):
     """`amount` is millionths of `currency`; without one nothing was to be paid. `run`: as the agent calls it."""
 
     at: int

@@ -9,36 +9,48 @@ Cases: `tests/telemetry/test_frames.py`, which compares both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import attrgetter
+from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
+from narthex.flow.limit.spending import Taken
+from narthex.flow.policy.check import Check
 from narthex.telemetry.record import LONGEST, NO_TRACE, Entry, line_of
 from narthex.telemetry.stamps import stamp
 
 MOST: Final = 4096
 """Frames that are kept, of a kilobyte or two each; when there are more, all begin anew, at most every so often."""
 RENEW_S: Final = 10.0
-FILLED: Final = frozenset(
-    {
-        *("request", "bytes_in", "bytes_out", "seconds", "server_seconds", "admission_seconds", "answer_seconds"),
-        *("arguments_digest", "result_digest", "trace", "at", "seq", "id"),
-    }
-)
+_OPEN: Final = (
+    "request", "bytes_in", "bytes_out", "seconds", "server_seconds", "admission_seconds", "answer_seconds",
+    "arguments_digest", "result_digest", "trace", "at",
+)  # fmt: skip
+FILLED: Final = frozenset({*_OPEN, "seq", "id"})
 """Members of an entry that a frame leaves open. All others are part of what it is found by: a member that is new makes
 records no less true, at most dearer."""
-_REFERENCES: Final = frozenset({"principal", "check", "dialect"})
+_REFERENCES: Final = ("principal", "check", "dialect")
 """What it is found by as the object that it is: equal ones are not looked for."""
 _RARE: Final[dict[str, str | None]] = {
     **dict.fromkeys(("call", "trial", "begun", "done", "keep", "notes", "tokens", "waits")),
     **dict.fromkeys(("reason", "decision_id"), ""),
 }
 """An entry that has something else here is a record of its own."""
-_rare: Final = attrgetter(*_RARE)
 _PLAIN: Final = tuple(_RARE.values())
-_common: Final = attrgetter(*(set(Entry.__struct_fields__) - FILLED - _REFERENCES - _RARE.keys()))
+_FIELDS: Final = Entry.__struct_fields__
+
+
+def _getter(names: Iterable[str]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Takes these out of all members of an entry, as `astuple` gives them: to ask for each by name costs far more."""
+    return itemgetter(*map(_FIELDS.index, names))
+
+
+_rare: Final = _getter(_RARE)
+_open: Final = _getter(_OPEN)
+_references: Final = _getter((*_REFERENCES, "taken"))
+_common: Final = _getter([one for one in _FIELDS if one not in FILLED.union(_REFERENCES, _RARE)])
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -56,24 +68,12 @@ class Frame:
 class Short:
     """What differs in one record, for which nobody waits. `at`: seconds since 1970."""
 
-    __slots__ = (
-        "_admission", "_answer", "_bytes_in", "_bytes_out", "_digest", "_frame", "_more", "_request", "_result",
-        "_seconds", "_server", "at",
-    )  # fmt: skip
+    __slots__ = ("_frame", "_open", "at")
 
-    def __init__(self, frame: Frame, entry: Entry) -> None:
-        self._frame = frame
-        self._request = entry.request
-        self._bytes_in = entry.bytes_in
-        self._bytes_out = entry.bytes_out
-        self._seconds = entry.seconds
-        self._server = entry.server_seconds
-        self._admission = entry.admission_seconds
-        self._answer = entry.answer_seconds
-        self._digest = entry.arguments_digest
-        self._result = entry.result_digest
-        self._more = entry.trace
-        self.at = entry.at
+    def __init__(self, frame: Frame, open_: tuple[Any, ...], at: float) -> None:
+        self._frame: Final = frame
+        self._open: Final = open_
+        self.at: Final = at
 
     @property
     def done(self) -> None:
@@ -81,18 +81,17 @@ class Short:
 
     def line(self, id_: str) -> bytes:
         """The record, an object of JSON without line ends."""
-        request = self._request
+        request, bytes_in, bytes_out, seconds, server, admission, answer, arguments, result, trace, _ = self._open
         text = request.decode() if request.isdigit() else _encode(request.decode(errors="replace"))[1:-1].decode()
-        server, admission = self._server, self._admission
         if admission < 0.0:
             admission = 0.0
-        said: tuple[Any, ...] = (id_, stamp(self.at), self._bytes_in, self._bytes_out, self._seconds)
+        said: tuple[Any, ...] = (id_, stamp(self.at), bytes_in, bytes_out, seconds)
         if server > 0.0:
-            said += (server, admission, server, self._answer, text, self._digest, self._result)
+            said += (server, admission, server, answer, text, arguments, result)
         else:
-            said += (admission, self._answer, text, self._digest, self._result)
-        if self._more is not NO_TRACE:
-            said += tuple([one for one in self._more if one])
+            said += (admission, answer, text, arguments, result)
+        if trace is not NO_TRACE:
+            said += tuple([one for one in trace if one])
         return (self._frame.text % said).encode()
 
 
@@ -110,33 +109,34 @@ class Frames:
 
     def short(self, entry: Entry) -> Short | None:
         """The entry, if it says what others have said: from the second time on. Never raises."""
-        check = entry.check
-        taken = entry.taken
-        if _rare(entry) != _PLAIN or (taken is not None and not taken.usual) or entry.answer_seconds <= 0.0:
+        values = astuple(entry)
+        if _rare(values) != _PLAIN:
             return None
-        if not entry.arguments_digest or not entry.result_digest or not 0 < len(entry.request) <= LONGEST:
+        principal, check, dialect, taken = _references(values)
+        if isinstance(taken, Taken) and not taken.usual:
+            return None
+        open_ = _open(values)
+        request, _, _, _, sent, _, answered, arguments, result, trace, at = open_
+        if answered <= 0.0 or not arguments or not result or not 0 < len(request) <= LONGEST:
             return None
         decision = target = None
         kind = ""
-        if check is not None:
+        if isinstance(check, Check):
             decision, target, kind = check.decision, check.target, check.kind
         place = (target.server, target.name) if target is not None else None
-        shape = tuple(map(bool, entry.trace)) if entry.trace is not NO_TRACE else None
-        key = (
-            id(entry.principal), id(decision), id(entry.dialect), kind, place, shape, entry.server_seconds > 0,
-            _common(entry),
-        )  # fmt: skip
+        shape = tuple(map(bool, trace)) if trace is not NO_TRACE else None
+        key = (id(principal), id(decision), id(dialect), kind, place, shape, sent > 0, _common(values))
         known = self._known.get(key, self)
         if isinstance(known, Frame):
-            return Short(known, entry)
+            return Short(known, open_, at)
         if known is None:
-            frame = self._known[key] = self._made(entry, (entry.principal, decision, entry.dialect))
-            return Short(frame, entry) if frame is not None else None
+            frame = self._known[key] = self._made(entry, (principal, decision, dialect))
+            return Short(frame, open_, at) if frame is not None else None
         if len(self._known) < MOST:
             self._known[key] = None  # most callers of a crowd come once
-        elif not 0.0 <= entry.at - self._renewed < RENEW_S:
+        elif not 0.0 <= at - self._renewed < RENEW_S:
             self._known.clear()
-            self._renewed = entry.at
+            self._renewed = at
         return None
 
     def _made(self, entry: Entry, of: tuple[Any, ...]) -> Frame | None:

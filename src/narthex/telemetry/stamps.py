@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_VARIANT: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 _POOL: Final = 64
 """Ids whose chance is asked for at once."""
 _seconds: Final[dict[int, str]] = {}
@@ -21,16 +20,24 @@ def id_of(at_ms: int, number: int, chance: bytes) -> str:
     Args:
         at_ms: Milliseconds since 1970. number: counts within one of them, 0 to 4095. chance: 8 bytes.
     """
-    return f"{_head(at_ms)}{number:03x}-{_tail(chance.hex())}"
+    return _joined(_head(at_ms), number, _tails(chance))
+
+
+def _joined(head: str, number: int, tail: str) -> str:
+    return f"{head}{hex(0x1000 | number)[3:]}-{tail[:4]}-{tail[4:]}"
 
 
 def _head(at_ms: int) -> str:
-    digits = f"{at_ms:012x}"
+    digits = hex(1 << 48 | at_ms)[3:]  # for twelve of them; a format is looked up anew each time
     return f"{digits[:8]}-{digits[8:]}-7"
 
 
-def _tail(chance: str) -> str:
-    return f"{_VARIANT[chance[0]]}{chance[1:4]}-{chance[4:]}"
+def _tails(chance: bytes) -> str:
+    """What ends ids, 16 digits each, of 8 bytes each: with the two bits that say which kind of id it is."""
+    marked = bytearray(chance)
+    for place in range(0, len(marked), 8):
+        marked[place] = marked[place] & 0x3F | 0x80
+    return marked.hex()
 
 
 class Ids:
@@ -59,15 +66,15 @@ class Ids:
             self._at_ms, self._number, self._head = at_ms, 0, _head(at_ms)
         place = self._place
         if place == len(self._chance):
-            place, self._chance = 0, self._random(8 * _POOL).hex()
+            place, self._chance = 0, _tails(self._random(8 * _POOL))
         self._place = place + 16
-        return f"{self._head}{self._number:03x}-{_tail(self._chance[place : place + 16])}"
+        return _joined(self._head, self._number, self._chance[place : place + 16])
 
 
 def stamp(at: float) -> str:
     """RFC 3339, UTC, microseconds."""
     whole = int(at)
-    return f"{_second(whole)}.{int((at - whole) * 1_000_000):06d}Z"
+    return f"{_second(whole)}.{str(1_000_000 + int((at - whole) * 1_000_000))[1:]}Z"
 
 
 def _second(at: int) -> str:

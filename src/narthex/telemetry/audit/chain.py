@@ -38,10 +38,9 @@ class Chain:
     def seal(self, record: bytes) -> bytes:
         """`record`, a JSON object with at least one member, as the next line."""
         self.seq += 1
-        sealed = b"%b%b%d" % (record[:-1], _SEQ, self.seq)
-        found = sha256(self.head + sealed)
-        self.head = found.digest()
-        return b"%b%b%b%b" % (sealed, _HASH, found.hexdigest().encode(), _END)
+        sealed = b"".join((record[:-1], _SEQ, str(self.seq).encode()))
+        self.head = sha256(self.head + sealed).digest()
+        return b"".join((sealed, _HASH, self.head.hex().encode(), _END))
 
 
 def follow(line: bytes, seq: int, head: bytes) -> bytes:

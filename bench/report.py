@@ -113,9 +113,16 @@ def bridges_table(results: Results) -> str:
     return table(("client → server", "transport", "µs a call", "of them for bridging"), rows)
 
 
+def threads_table(results: Results) -> str:
+    """The CPU of a call by thread, beside nginx's."""
+    rows = [[line["part"], line["thread"], _us(line["us"]), _ratio(line["ratio"], None)] for line in results["rows"]]
+    return table(("what", "thread", "CPU µs a call", "CPU ratio"), rows)
+
+
 SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
     ("calls", "What a call costs", calls_table),
     ("governed", "What governing a call costs", calls_table),
+    ("threads", "Who spends it: governed calls by thread", threads_table),
     ("governing", "What governs, without the kernel", figures_table),
     ("steps", "One call by room", steps_table),
     ("bridges", "One call by eras", bridges_table),

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
-from tests.e2e.harness import get, wait_for
+from tests.e2e.harness import Wire, get, wait_for
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 RULES = yaml.safe_load((DEPLOY / "prometheus" / "narthex.rules.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
@@ -79,18 +79,24 @@ def used(expr: str, legend: str) -> tuple[set[str], set[str]]:
 @pytest.fixture(scope="module")
 def exported(module_gateway: StartGateway) -> dict[str, set[str]]:
     """Each series that a gateway shows which has done a little of everything, and its labels."""
-    with FakeServer(tools=[{"name": "echo", "inputSchema": {"type": "object"}}]) as server:
+    tools = [{"name": "echo", "inputSchema": {"type": "object"}}]
+    with FakeServer(tools=tools, eras="legacy") as server:
         gateway = module_gateway({**CONFIG, "servers": {"one": {"url": server.url}}})
-        client = gateway.client()
+        client = gateway.client(era="legacy")
+        client.ask("tools/call", {"name": "one__echo", "arguments": {}})
+        server.sessions.clear()  # the server knows ours no more
         for _ in range(3):
             client.ask("tools/call", {"name": "one__echo", "arguments": {}})
+        with Wire(gateway.mcp) as wire:
+            assert wire.request("DELETE", "/mcp", [("mcp-session-id", str(client.session))]).status == 204
 
         def looped() -> bytes:
             text = get(f"{gateway.admin}/metrics").body
             late = next(line for line in text.splitlines() if line.startswith(b"narthex_event_loop_lag_seconds_count"))
-            return text if not late.endswith(b" 0") else b""
+            over = b"narthex_session_seconds_count" in text and b"narthex_server_session_seconds_count" in text
+            return text if over and not late.endswith(b" 0") else b""
 
-        text = wait_for(looped, "the loop to be looked at").decode()
+        text = wait_for(looped, "the loop to be looked at, and sessions to be over").decode()
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -69,6 +69,10 @@ ROWS: list[tuple[str, list[Panel]]] = [
         ("In flight, of what may be", "timeseries", "percentunit", [
             (f"narthex_server_in_flight{{{OF_SERVER}}} / narthex_server_max_in_flight{{{OF_SERVER}}}", "{{server}}"),
         ]),
+        ("Sessions that ended", "timeseries", "s", [
+            (quantile(0.5, "narthex_session_seconds", "", "version"), "clients {{version}} (p50)"),
+            (quantile(0.5, "narthex_server_session_seconds", OF_SERVER, "server"), "{{server}} (p50)"),
+        ]),
         ("Tools nobody has called", "bargauge", "none", [
             (f"narthex_server_unused_tools{{{OF_SERVER}}}", "{{server}}"),
         ]),
@@ -141,7 +145,7 @@ def dashboard() -> dict[str, Any]:
         for column, (name, kind, unit, queries) in enumerate(row):
             panels.append({
                 "type": kind, "title": name, "id": len(panels) + 1, "datasource": SOURCE,
-                "gridPos": {"x": column % 4 * 6, "y": top + 1, "w": 6, "h": 8},
+                "gridPos": {"x": column % 4 * 6, "y": top + 1 + column // 4 * 8, "w": 6, "h": 8},
                 "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
                 "options": {"legend": {"displayMode": "list", "placement": "bottom"}} if kind == "timeseries" else {},
                 "targets": [
@@ -150,7 +154,7 @@ def dashboard() -> dict[str, Any]:
                     for number, (expr, legend) in enumerate(queries)
                 ],
             })  # fmt: skip
-        top += 9
+        top += 1 + -(-len(row) // 4) * 8
     return {
         "title": "Narthex", "uid": "narthex", "tags": ["mcp", "narthex"], "schemaVersion": 39, "version": 1,
         "editable": True, "refresh": "30s", "time": {"from": "now-1h", "to": "now"}, "panels": panels,

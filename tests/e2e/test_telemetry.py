@@ -246,6 +246,31 @@ def test_metrics_arrive_with_exemplars_at_prometheus(
     }
 
 
+def test_sessions_of_clients_and_with_servers_are_durations_of_the_conventions(
+    start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str]
+) -> None:
+    server.eras = "legacy"
+    one, url = collector
+    gateway = start_gateway(config(server, url))
+    client = gateway.client(era="legacy")
+    client.call("one__echo")
+    server.sessions.clear()  # it ends our session, so that there is another one
+    client.call("one__echo")
+    with Wire(gateway.mcp) as wire:
+        assert wire.request("DELETE", "/mcp", [("mcp-session-id", str(client.session))]).status == 204
+
+    def points(name: str) -> list[Any]:
+        return list(one.metrics[name].histogram.data_points) if name in one.metrics else []
+
+    (ours,) = wait_for(lambda: points("mcp.server.session.duration"), "the session of the client")
+    (theirs,) = wait_for(lambda: points("mcp.client.session.duration"), "the session with the server")
+    assert said(ours) == {"mcp.protocol.version": "2025-11-25", "narthex.ended": "client"}
+    assert said(theirs) == {
+        "narthex.server": "one", "mcp.protocol.version": "2025-11-25", "error.type": "connection_lost",
+    }  # fmt: skip
+    assert (ours.count, theirs.count) == (1, 1)
+
+
 def test_a_collector_that_was_away_gets_what_happened_meanwhile(
     start_gateway: StartGateway, server: FakeServer, collector: tuple[Collector, str]
 ) -> None:

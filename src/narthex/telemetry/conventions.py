@@ -50,6 +50,11 @@ SERVER_DURATION: Final = "mcp.server.operation.duration"
 CLIENT_DURATION: Final = "mcp.client.operation.duration"
 """From our request to the server's answer."""
 
+SERVER_SESSION: Final = "mcp.server.session.duration"
+"""A client's session with us."""
+CLIENT_SESSION: Final = "mcp.client.session.duration"
+"""Our session with a server."""
+
 TOOL_ERROR: Final = "tool_error"
 """`error.type` of a result with `isError`."""
 FAULTS: Final = range(-32099, -32000 + 1)

@@ -18,6 +18,7 @@ from narthex.errors import SessionNotFound
 from narthex.flow.codec.handles import SessionHandle, owner_of
 from narthex.flow.codec.headers import OWS
 from narthex.flow.codec.seal import KeyRing, SealError
+from narthex.telemetry.session_times import SessionTimes
 from narthex.types import Principal, Session
 
 MOST_OPENED = 10_000
@@ -52,6 +53,8 @@ class Sessions:
         self, ring: KeyRing, *, now: Callable[[], float], random: Callable[[int], bytes], ttl_s: float, slot: int = 0
     ) -> None:
         self.opened = 0
+        self.times = SessionTimes("version", "ended")
+        """How long they lasted that have ended: `ended` by their client, or found `expired` when it came again."""
         self.stateful: Container[str] = ()
         self._home = random(4).hex()
         self._sealer = ring.sealer("session")
@@ -91,6 +94,7 @@ class Sessions:
             if now < known.session.expires_at:
                 return known.session
             del self._opened[handle]
+            self.times.add(self._ttl_s, known.session.version, "expired")
         handle = handle.strip(OWS)
         bound = owner_of(principal, endpoint)
         try:
@@ -114,4 +118,6 @@ class Sessions:
             for id_ in list(islice(self._ended, max(1, MOST_ENDED // 10))):
                 del self._ended[id_]
         self._ended[session.id] = None
+        lasted = self._ttl_s - (session.expires_at - self._now())  # another lifetime may have been configured then
+        self.times.add(lasted, session.version, "client")
         return session

@@ -32,6 +32,7 @@ from narthex.flow.upstream.port import Accounts, Dialect, NoAccounts
 from narthex.flow.upstream.server import RECHECK_S, Server
 from narthex.flow.upstream.viewers import Scope, View, Viewers, declared, scope_of
 from narthex.flow.upstream.viewers import Viewer as Viewer
+from narthex.telemetry.session_times import SessionTimes
 from narthex.types import LOCAL, EndpointSpec, Kind, Principal, ServerSpec, Session, Snapshot, StdioTarget
 
 T = TypeVar("T")
@@ -61,6 +62,8 @@ class Fleet:
         self._accounts = accounts or NoAccounts()
         self._eras = eras
         self.servers: dict[str, Server] = {}
+        self.session_times = SessionTimes("server", "version", "error")
+        """How long sessions with servers lasted."""
         self.generation = 0
         self._held = held
         self._outbox = outbox
@@ -115,7 +118,7 @@ class Fleet:
     def _server(self, spec: ServerSpec) -> Server:
         return Server(
             spec, self._dialer, self._held, clock=self._clock, chance=self._chance, on_change=self._changed,
-            declares=declared, shown=partial(self._accounts.shown, spec), eras=self._eras,
+            declares=declared, shown=partial(self._accounts.shown, spec), eras=self._eras, times=self.session_times,
         )  # fmt: skip
 
     def _changed(self) -> None:

@@ -52,6 +52,7 @@ from narthex.flow.upstream.port import NOTHING_SHOWN, Behalf, Channel, Outgoing,
 from narthex.flow.upstream.pushes import CHANGES, NEEDS, can_be_asked
 from narthex.flow.upstream.secrets import hide, secrets_of
 from narthex.telemetry.asking import asking
+from narthex.telemetry.session_times import SessionTimes
 from narthex.types import HttpTarget, Kind, ServerSpec
 
 T = TypeVar("T")
@@ -75,6 +76,7 @@ class Server:
         shown: What such a channel shows the server of us.
         eras: Keeps what the server was found to speak.
         hears: Is told of changes, and of what else the server says outside of calls.
+        times: Hears how long sessions lasted; a modern server over HTTP has none.
     Attributes:
         nothing_to_show: The last error was none of the server's: it could be shown no credential.
     """
@@ -93,6 +95,7 @@ class Server:
         shown: Callable[[Any], Shown] = lambda scope: NOTHING_SHOWN,
         hears: Hears | None = None,
         eras: KeepsEras | None = None,
+        times: SessionTimes | None = None,
     ) -> None:
         self.spec = spec
         self.clock = clock
@@ -109,6 +112,8 @@ class Server:
         self._shown = shown
         self.nothing_to_show = False
         self._opened_with: dict[Channel, tuple[Shown, int]] = {}
+        self._times = times
+        self._since: dict[Channel, float] = {}
         self._users: dict[Hashable, Hashable] = {}
         self._on_change = on_change
         self._opening: dict[Hashable, asyncio.Task[Channel]] = {}
@@ -230,7 +235,11 @@ class Server:
         if self.nothing_to_show:
             self.nothing_to_show, self.last_error = False, None
         channel.last_used = self.clock()
+        if (lost := self.channels.get(scope)) is not None:
+            self._over(lost)
         self.channels[scope] = channel
+        if self.pool is None or channel.dialect.era == "legacy":
+            self._since[channel] = channel.last_used
         if self.hears is not None:
             self.hears.on_opened(self.spec.name, scope, channel)
         if self.spec.accounts:
@@ -485,7 +494,7 @@ class Server:
             idle = channel.open_calls == 0 and now - channel.last_used > idle_s
             if not channel.alive or idle:
                 del self.channels[scope]
-                closing.append(channel.close())
+                closing.append(self._end(channel))
                 self._forget_lists(scope)
                 self._stir(scope)
         return closing
@@ -509,7 +518,7 @@ class Server:
         now, retired = self.clock(), self._retired
         over = [channel for channel, until in retired if channel.open_calls == 0 or now >= until]
         self._retired = [(channel, until) for channel, until in retired if channel not in over]
-        return [channel.close() for channel in over]
+        return [self._end(channel) for channel in over]
 
     def _ask_about(self) -> list[Coroutine[Any, Any, Any]]:
         """The probe of a verdict that is due, and a look at each channel that was answered oddly."""
@@ -519,6 +528,18 @@ class Server:
         now = self.clock()
         self._looked_at = {one: at for one, at in self._looked_at.items() if now - at < DOUBT_S}
         return asking
+
+    def _end(self, channel: Channel) -> Coroutine[Any, Any, Any]:
+        """What ends a channel."""
+        self._over(channel)
+        return channel.close()
+
+    def _over(self, channel: Channel) -> None:
+        """The session with the server is over."""
+        since = self._since.pop(channel, None)
+        if since is not None and self._times is not None:
+            how = "" if channel.alive else "connection_lost"
+            self._times.add(self.clock() - since, self.spec.name, channel.dialect.version, how)
 
     def _forget_lists(self, scope: Hashable) -> None:
         if self.serves_one_session(scope):  # nobody else will ask
@@ -530,7 +551,7 @@ class Server:
                 del self.channels[scope]
                 self._forget_lists(scope)
                 self._stir(scope)
-                asyncio.ensure_future(channel.close())
+                asyncio.ensure_future(self._end(channel))
                 return True
         return False
 
@@ -544,7 +565,7 @@ class Server:
             task.cancel()
         await asyncio.gather(self._lists.close(), *self._opening.values(), return_exceptions=True)
         channels = [*self.channels.values(), *(channel for channel, _ in self._retired)]
-        await asyncio.gather(*(channel.close() for channel in channels), return_exceptions=True)
+        await asyncio.gather(*map(self._end, channels), return_exceptions=True)
         self.channels.clear()
         self._retired.clear()
         if self.pool is not None:

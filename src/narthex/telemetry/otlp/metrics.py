@@ -1,4 +1,4 @@
-"""Counters and histograms as metrics of OTLP: by the names that Prometheus sees, but for two that the conventions name.
+"""Counters and histograms as metrics of OTLP: by the names that Prometheus sees, but for four of the conventions.
 
 In: families of `Accounts`. Out: an `ExportMetricsServiceRequest`. Cases: `tests/telemetry/otlp/test_metrics.py`.
 Source: opentelemetry-proto 1.x, `metrics.proto`; "Metrics Data Model" (cumulative sums since the process began).
@@ -17,8 +17,19 @@ from narthex.telemetry.otlp.wire import attributes, double, doubles, fixed64, fi
 
 CUMULATIVE: Final = number(2, 2)
 _MONOTONIC: Final = number(3, 1)
-_NAMED: Final = {CALL_SECONDS: names.SERVER_DURATION, UPSTREAM_SECONDS: names.CLIENT_DURATION}
-_LABELS: Final = {"method": names.METHOD, "endpoint": names.ENDPOINT, "server": names.SERVER}
+_NAMED: Final = {
+    CALL_SECONDS: names.SERVER_DURATION,
+    UPSTREAM_SECONDS: names.CLIENT_DURATION,
+    "narthex_session_seconds": names.SERVER_SESSION,
+    "narthex_server_session_seconds": names.CLIENT_SESSION,
+}
+_LABELS: Final = {
+    "method": names.METHOD,
+    "endpoint": names.ENDPOINT,
+    "server": names.SERVER,
+    "version": names.PROTOCOL,
+    "error": names.ERROR_TYPE,
+}
 """What the conventions call our labels, in the metrics that they name."""
 Point = tuple[Labels, float | tuple[list[float], list[int], float, list[Exemplar]]]
 

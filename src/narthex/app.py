@@ -38,7 +38,7 @@ from narthex.config.compile import Overrides, endpoint_url
 from narthex.config.reload import Reloader, ReloadOutcome
 from narthex.config.values import is_loopback
 from narthex.engines.policies import Policies
-from narthex.errors import ConfigError
+from narthex.errors import ConfigError, Unauthorized
 from narthex.flow.accept.asgi import AsgiBridge
 from narthex.flow.accept.front import Front
 from narthex.flow.accept.listener import Shared
@@ -317,6 +317,11 @@ class Gateway:
         """Keep what was done on the admin side, where records are kept."""
         if self.journal is not None:
             self.journal.add(entry)
+
+    def not_let_in(self, source: str) -> None:
+        """Somebody has shown the admin side a credential that proves nothing."""
+        if self.front.sign_ins is not None:
+            self.front.sign_ins.refused(Unauthorized("this needs the admin token"), "", source, side="admin")
 
     @property
     def store_problem(self) -> str:

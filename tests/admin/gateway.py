@@ -86,6 +86,7 @@ class Gateway:
         self.last_reload: ReloadOutcome | None = None
         self.next_reload: ReloadOutcome | None = ReloadOutcome("applied", "admin", "def", 1.0)
         self.reloads: list[str] = []
+        self.turned_away: list[str] = []
         self.recorded: list[dict[str, Any]] = []
         self.approvals = Approvals(
             master_keys=lambda: [MasterKey(b"k" * 32)], now=lambda: 1000.0, random=lambda size: b"r" * size,
@@ -121,6 +122,9 @@ class Gateway:
     def record(self, entry: Entry) -> None:
         entry.at = 1000.0
         self.recorded.append(json.loads(line_of(entry, "r-1")))
+
+    def not_let_in(self, source: str) -> None:
+        self.turned_away.append(source)
 
     def endpoint_urls(self) -> dict[str, str]:
         return {"default": "http://127.0.0.1:8080/mcp"}

@@ -79,12 +79,13 @@ def test_an_auditor_sees_what_calls_have_said_and_others_do_not() -> None:
 
 def test_who_reads_is_recorded() -> None:
     gateway, _ = with_records(**auditors("audit.read"))
-    ask(gateway, "GET", PATH, BY_WORKER)
+    ask(gateway, "GET", f"{PATH}?server=github", BY_WORKER)
     ask(gateway, "GET", PATH, BY_TOKEN)
     ask(gateway, "GET", "/api/v1/limits", BY_TOKEN)
     assert [(one["method"], one["principal"]["subject"]) for one in gateway.recorded] == [
         ("audit.read", "worker"), ("audit.read", "admin.token"),
     ]  # fmt: skip
+    assert (gateway.recorded[0]["query"], gateway.recorded[0]["did"]) == ("server=github", {"records": 1})
 
 
 def test_a_principal_hears_of_no_other_tenant() -> None:

@@ -80,5 +80,8 @@ def test_who_ends_what(credential: str, query: str, status: int, left: int) -> N
 
 def test_what_is_done_is_recorded() -> None:
     one = gateway()
-    ask(one, "DELETE", "/api/v1/cache", bearer(ADMIN))
-    assert [(entry["event"], entry["method"]) for entry in one.recorded] == [("admin", "cache.delete")]
+    ask(one, "DELETE", "/api/v1/cache?name=crm__*", bearer(ADMIN))
+    ask(one, "DELETE", f"/api/v1/cache?name={'x' * 2000}", bearer(TOKEN))
+    assert [(entry["event"], entry["method"]) for entry in one.recorded] == [("admin", "cache.delete")] * 2
+    assert (one.recorded[0]["query"], one.recorded[0]["did"]) == ("name=crm__*", {"cleared": 2})
+    assert len(one.recorded[1]["query"]) == 1024, "what somebody asks for is bounded"

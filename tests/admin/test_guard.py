@@ -70,6 +70,7 @@ def test_writes_need_the_token(authorization: str | None, status: int) -> None:
     got, _ = ask(gateway, "POST", "/api/v1/reload", {"Authorization": authorization} if authorization else {})
     assert got == status
     assert gateway.reloads == (["admin"] if status == 200 else [])
+    assert gateway.turned_away == (["127.0.0.1"] if status == 401 and authorization else []), "for the record"
 
 
 LEADS = (
@@ -104,6 +105,8 @@ def test_rules_decide_what_is_done_and_it_is_recorded(who: str, grants: tuple[Gr
     subject = {ADMIN: "boss", WORKER: "worker", TOKEN: "admin.token"}[who]
     assert record["principal"]["subject"] == subject
     assert (record["principal"]["proof"] == "admin_token") == (who == TOKEN) == ("policy" not in record)
+    did = {"status": "applied", "revision": "def", "problems": 0}
+    assert record.get("did") == (did if status == 200 else None)
     if status == 403:
         assert body["error"] == "denied"
 

@@ -49,6 +49,7 @@ def test_who_sees_it(tmp_path: Path, headers: Any, actions: tuple[str, ...], sta
     if headers is not None:
         (told,) = gateway.recorded
         assert (told["method"], told["name"]) == ("payloads.read", path)
+        assert told.get("did", {}).get("parts") == (["arguments"] if status == 200 else None)
 
 
 def test_what_is_shown(tmp_path: Path) -> None:

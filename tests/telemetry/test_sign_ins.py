@@ -33,6 +33,12 @@ def test_a_caller_is_recorded_once_an_hour_and_proof() -> None:
     assert b'"event":"signin"' in acts[0].line("id")
 
 
+def test_who_is_refused_on_the_admin_side_was_at_no_endpoint() -> None:
+    one, acts, _ = make()
+    one.refused(REFUSED, "", "10.0.0.1", side="admin")
+    assert acts[0].particulars == {"side": "admin", "decision": "deny", "reason": "unauthorized", "source": "10.0.0.1"}
+
+
 def test_refusals_are_counted_where_there_are_too_many() -> None:
     one, acts, clock = make()
     for _ in range(MOST_REFUSED + 5):

@@ -7,6 +7,7 @@ Cases: `tests/admin/test_guard.py`. Reference: `docs/reference/records.md`.
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from narthex.flow.policy.check import Check
 from narthex.telemetry.accounts import OUTCOME
@@ -15,18 +16,20 @@ from narthex.types import Principal
 
 TOKEN_HOLDER = Principal("default", "narthex", "admin.token", method="admin_token")
 """Who comes with the token in the file: the way in that no rule closes. Who has the file is not known."""
+LONGEST_QUERY = 1024
 _OUTCOME = {HTTPStatus.FORBIDDEN: "denied", HTTPStatus.NOT_FOUND: "not_found"}
 
 
 def entry_of_act(
     principal: Principal, check: Check | None, action: str, path: str, source: str, status: int, seconds: float,
-    config: str,
+    config: str, query: str = "", did: dict[str, Any] | None = None,
 ) -> Entry:  # fmt: skip
     """The record of one action.
 
     Args:
         check: What rules decided; None for the token.
-        path: Of the request; `status`: HTTP, of the answer. config: revision of the configuration.
+        path: Of the request, as `query`; `status`: HTTP, of the answer. config: revision of the configuration.
+        did: What came of it, by names and numbers; None: the status says it.
     """
     outcome = "ok" if status < 400 else _OUTCOME.get(HTTPStatus(status), "invalid_request")
     if status >= 500:
@@ -54,4 +57,6 @@ def entry_of_act(
         config,
         event="admin",
         check=check,
+        query=query[:LONGEST_QUERY],
+        did=did,
     )

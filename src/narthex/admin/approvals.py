@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from narthex.admin.guard import GUARDED, caller_of
+from narthex.admin.guard import GUARDED, caller_of, note
 from narthex.admin.reply import error_reply, json_reply
 from narthex.admin.view import GatewayView
 from narthex.authority.approvals import OwnCall, document
@@ -56,6 +56,7 @@ def approval_routes(gateway: GatewayView) -> list[Route]:
             return error_reply(403, "own_call", "nobody approves a call of their own")
         if found is None:
             raise HTTPException(404)
+        note(request.scope, approval=found.id, server=found.server, name=found.name)
         return json_reply(document(found, approvals.now()))
 
     async def approve(request: Request) -> Response:

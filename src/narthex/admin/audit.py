@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from narthex.admin.guard import AUDIT, caller_of
+from narthex.admin.guard import AUDIT, caller_of, note
 from narthex.admin.reply import error_reply, json_reply
 from narthex.admin.view import GatewayView
 from narthex.telemetry.audit.frames import Question
@@ -50,6 +50,7 @@ def audit_routes(gateway: GatewayView) -> list[Route]:
             source = (request.scope.get("client") or ("", 0))[0]
             decision = (await gateway.admit(principal, PAYLOADS, source)).decision
             whole = decision is not None and decision.effect == "allow"
+        note(request.scope, records=len(answer.records))
         records = answer.records if whole else [without_payload(one) for one in answer.records]
         return json_reply({"records": records, "next": answer.next, "unread": answer.unread})
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from narthex.admin.guard import tenant_of
+from narthex.admin.guard import note, tenant_of
 from narthex.admin.reply import json_reply
 from narthex.admin.view import GatewayView
 
@@ -27,7 +27,9 @@ def cache_routes(gateway: GatewayView) -> list[Route]:
     async def clear(request: Request) -> Response:
         given = request.query_params
         tenant = tenant_of(request.scope) or given.get("tenant") or None
-        return json_reply({"cleared": gateway.clear_cache(given.get("name") or "*", tenant)})
+        cleared = gateway.clear_cache(given.get("name") or "*", tenant)
+        note(request.scope, cleared=cleared)
+        return json_reply({"cleared": cleared})
 
     return [
         Route("/api/v1/cache", show, methods=["GET"]),

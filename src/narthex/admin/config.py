@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from narthex import FORM, __version__
+from narthex.admin.guard import note
 from narthex.admin.reply import error_reply, json_reply
 from narthex.admin.view import GatewayView
 
@@ -35,6 +36,7 @@ def config_routes(gateway: GatewayView) -> list[Route]:
         if outcome is None:
             return error_reply(409, "nothing_to_reload", "this configuration does not come from a file")
         document = msgspec.to_builtins(outcome)
+        note(request.scope, status=outcome.status, revision=outcome.revision, problems=len(outcome.problems))
         if outcome.status == "refused":
             message = "the configuration is refused; the old one goes on"
             return json_reply({"error": "bad_configuration", "message": message, **document}, 422)

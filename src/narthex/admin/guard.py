@@ -14,7 +14,7 @@ import hmac
 import time
 from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -40,13 +40,18 @@ AUDIT = "/api/v1/audit"
 PAYLOADS = "/api/v1/payloads"
 _READING_NEEDS_IT = (GUARDED, AUDIT, PAYLOADS)
 _READING_IS_TOLD = (AUDIT, PAYLOADS)
-_CALLER = "narthex.caller"
+_CALLER, _DID = "narthex.caller", "narthex.did"
 
 
 def caller_of(scope: Scope) -> tuple[str, Principal | None]:
     """Who has passed the guard: in words for the record, and as a principal where they have proved to be one."""
     found: tuple[str, Principal | None] = scope[_CALLER]
     return found
+
+
+def note(scope: Scope, **did: Any) -> None:
+    """Say what an action has done, for its record: names and numbers, no secret and no payload."""
+    scope[_DID] = did
 
 
 def tenant_of(scope: Scope) -> str | None:
@@ -71,6 +76,9 @@ class Admitting(Protocol):
 
     def record(self, entry: Entry) -> None:
         """Keep this, where records are kept."""
+
+    def not_let_in(self, source: str) -> None:
+        """Somebody at this address has shown a credential that proves nothing."""
 
 
 class Guard:
@@ -130,6 +138,8 @@ class Guard:
             if act.check.decision is not None and act.check.decision.effect == "allow":
                 return None
             return error_reply(403, "denied", f"you may not do this: {act.action}")
+        if given:
+            self._gateway.not_let_in(act.source)
         challenge = {"www-authenticate": "Bearer"}
         return error_reply(401, "token_required", "this needs the token in the file admin.token", challenge)
 
@@ -175,6 +185,8 @@ class Act:
         self.gateway = gateway
         self.path: str = scope["path"]
         self.action = action_of(scope["method"], self.path)
+        self.query = str(scope.get("query_string", b""), "latin-1")
+        self._scope = scope
         self.source: str = (scope.get("client") or ("", 0))[0]
         self.principal: Principal | None = None
         self.check: Check | None = None
@@ -189,7 +201,7 @@ class Act:
                 self.gateway.record(
                     entry_of_act(
                         self.principal, self.check, self.action, self.path, self.source, message["status"], seconds,
-                        revision,
+                        revision, self.query, self._scope.get(_DID),
                     )
                 )  # fmt: skip
             await send(message)

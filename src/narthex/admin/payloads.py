@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from narthex.admin.guard import PAYLOADS, caller_of
+from narthex.admin.guard import PAYLOADS, caller_of, note
 from narthex.admin.reply import error_reply, json_reply
 from narthex.admin.view import GatewayView
 from narthex.errors import ConfigError
@@ -49,6 +49,7 @@ def payload_routes(gateway: GatewayView) -> list[Route]:
             rows = await asyncio.to_thread(_read, gateway.snapshot, record)
         except OSError:
             return error_reply(503, "payloads_unavailable", "the files of payloads cannot be read")
+        note(request.scope, record=record.get("id"), parts=[one["part"] for one in rows])
         return json_reply({"record": record.get("id"), "payloads": rows})
 
     return [Route(f"{PAYLOADS}/{{id}}", payloads)]

@@ -113,6 +113,9 @@ class GatewayView(Protocol):
     async def admit(self, principal: Principal, action: str, address: str) -> Check:
         """May they do this on the admin side? The check is decided."""
 
+    def not_let_in(self, source: str) -> None:
+        """Somebody at this address has shown the admin side a credential that proves nothing."""
+
     def record(self, entry: Entry) -> None:
         """Keep what was done on the admin side, where records are kept."""
 

@@ -34,7 +34,7 @@ records no less true, at most dearer."""
 _REFERENCES: Final = ("principal", "check", "dialect")
 """What it is found by as the object that it is: equal ones are not looked for."""
 _RARE: Final[dict[str, str | None]] = {
-    **dict.fromkeys(("call", "trial", "begun", "done", "keep", "notes", "tokens", "waits")),
+    **dict.fromkeys(("call", "trial", "begun", "done", "keep", "notes", "tokens", "waits", "did")),
     **dict.fromkeys(("reason", "decision_id"), ""),
 }
 """An entry that has something else here is a record of its own."""

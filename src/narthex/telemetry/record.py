@@ -115,6 +115,9 @@ class Entry(msgspec.Struct):
     """Until it was sent to its server or answered from memory, without what it has waited; the next one from its
     server's answer to its own."""
     answer_seconds: float = 0.0
+    query: str = ""
+    did: dict[str, Any] | None = None
+    """Of an action on the admin side: what was asked for, and what came of it."""
     waits: dict[str, float] | None = None
     """Seconds that it has waited, by what for."""
     taken: Taken | None = None
@@ -252,6 +255,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     model: str = ""
     prompt: str = ""
     """By the client's word: which model it calls for, and by which prompt."""
+    query: str = ""
+    did: dict[str, Any] | None = None
     payload: dict[str, Note] | None = None
     policy: Said | None = None
     shadow: Said | None = None
@@ -329,6 +334,8 @@ def line_of(entry: Entry, id_: str) -> bytes:
         latency=_latency(entry) if entry.event == "call" else None,
         model=entry.model,
         prompt=entry.prompt,
+        query=entry.query,
+        did=entry.did,
         payload=entry.notes,
         policy=_said(entry.check) if entry.check is not None else None,
         shadow=_would(entry),

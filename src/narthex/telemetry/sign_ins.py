@@ -55,8 +55,9 @@ class SignIns:
         }
         self._add(ActEntry("signin", said))
 
-    def refused(self, error: GatewayError, endpoint: str, source: str) -> None:
-        """Somebody has shown a credential that proves nothing. What it was, or said, is not recorded."""
+    def refused(self, error: GatewayError, endpoint: str, source: str, *, side: str = "") -> None:
+        """Somebody has shown a credential that proves nothing. What it was, or said, is not recorded. `side`: `admin`,
+        where it was shown at no endpoint."""
         second = int(self._now())
         if second != self._second:
             self._second, self._count = second, 0
@@ -64,7 +65,8 @@ class SignIns:
         if self._count > MOST_REFUSED:
             self._left_out += 1
             return
-        said = {"endpoint": endpoint, "decision": "deny", "reason": error.reason, "source": source}
+        where = {"side": side} if side else {"endpoint": endpoint}
+        said = {**where, "decision": "deny", "reason": error.reason, "source": source}
         if self._left_out:
             said, self._left_out = {**said, "left_out": self._left_out}, 0  # type: ignore[dict-item]
         self._add(ActEntry("signin", said))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,10 +22,14 @@ from narthex.telemetry.payloads.reading import Reader, files_in
 from narthex.testing import FakeServer
 from narthex.testing.server import JsonRpcError
 from tests.conftest import StartGateway
+from tests.counterparts.otlp import Collector
+from tests.counterparts.serving import served
 from tests.e2e.harness import ROOT, Gateway, Wire, get, message, wait_for
+from tests.telemetry.audit.exports.receivers import OtlpServer, SyslogServer, closing, make_certificate
 
 pytestmark = pytest.mark.e2e
 LARGE = 200_000
+UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("echo", "large", "broken", "leak")]
 
 
@@ -90,6 +96,20 @@ def value_in(body: bytes) -> bytes:
     """The bytes of `result` or `error`, as they stand in an answer."""
     found = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     return bytes(found.get("result") or found["error"])
+
+
+def shown(gateway: Gateway, path: str) -> Any:
+    """What the admin API tells whoever has its token."""
+    token = (gateway.folder / ".narthex" / "admin.token").read_text().strip()
+    with Wire(gateway.admin.rstrip("/")) as wire:
+        answer = wire.request("GET", f"/api/v1/{path}", [("authorization", f"Bearer {token}")])
+    return answer.json if answer.status == 200 else {"records": []}
+
+
+def recorded(gateway: Gateway, calls: int = 6, refused: int = 1) -> list[Any]:
+    """The records of so many calls, and of requests that became none; empty until the index has them all."""
+    found = {event: shown(gateway, f"audit?event={event}")["records"] for event in ("call", "refused")}
+    return found["call"] + found["refused"] if [len(one) for one in found.values()] == [calls, refused] else []
 
 
 def stop(gateway: Gateway) -> None:
@@ -190,10 +210,45 @@ def test_a_reload_changes_what_is_kept(start_gateway: StartGateway, server: Fake
     assert [one.state for one in Reader(gateway.folder / "audit").of(records(gateway)[2])] == ["sealed", "sealed"]
 
 
+class Abroad:
+    """Where telemetry and records leave the gateway: a collector, a syslog server, a receiver of OTLP logs."""
+
+    def __init__(self, folder: Path, collector: Collector, url: str) -> None:
+        self.cert = make_certificate(folder, "siem")
+        self.collector, self.url = collector, url
+        self.siem, self.logs = SyslogServer(self.cert), OtlpServer()
+
+    def settings(self) -> dict[str, Any]:
+        export = {
+            "siem": {"url": f"syslog+tls://127.0.0.1:{self.siem.port}", "ca": self.cert[0], "format": "ocsf"},
+            "otel": {"url": f"http://127.0.0.1:{self.logs.port}/v1/logs"},
+        }
+        otlp = {"url": self.url, "every": "100ms", "metrics_every": "1s"}
+        return {"telemetry": {"otlp": otlp, "traces": {"ratio": "100%"}}, "export": export}
+
+    def said(self) -> dict[str, str]:
+        heard = {
+            "traces and metrics": self.collector.bodies,
+            "syslog": self.siem.messages,
+            "OTLP logs": self.logs.bodies,
+        }
+        return {name: b"".join(list(bodies)).decode(errors="replace") for name, bodies in heard.items()}
+
+
+@pytest.fixture
+def abroad(tmp_path: Path) -> Iterator[Abroad]:
+    collector = Collector()
+    with served(collector.app) as url:
+        one = Abroad(tmp_path, collector, url)
+        with closing(one.siem, one.logs):
+            yield one
+
+
 @pytest.mark.parametrize("durable", ["none", "writes"])
 def test_a_secret_that_is_planted_anywhere_appears_nowhere(
-    start_gateway: StartGateway, server: FakeServer, durable: str
+    start_gateway: StartGateway, server: FakeServer, abroad: Abroad, durable: str
 ) -> None:
+    away = abroad.settings()
     credential = {"kind": "header", "name": "X-Upstream-Key", "value": CANARIES["credential"]}
     config = {
         "version": 1,
@@ -202,26 +257,38 @@ def test_a_secret_that_is_planted_anywhere_appears_nowhere(
         "grants": [{"name": "all but one", "who": {}, "allow": ["one__*"]},
                    {"name": "not this", "who": {}, "deny": ["one__echo"], "when": "has(args.deny) && args.deny"}],
         "log": {"calls": True, "format": "json"},
-        "audit": {"dir": "audit", "durable": durable, "inputs": "digest", "payloads": [{"keep": "redacted"}]},
+        "audit": {"dir": "audit", "durable": durable, "inputs": "digest", "payloads": [{"keep": "redacted"}],
+                  "export": away["export"]},
+        "telemetry": away["telemetry"],
     }  # fmt: skip
     gateway = start_gateway(config)
     extra = [("x-api-token", CANARIES["header"]), ("cookie", f"session={CANARIES['cookie']}")]
     meta = {"example.com/session-token": CANARIES["meta"]}
     bodies = [ask(gateway, tool, ARGUMENTS, extra=extra, meta=meta) for tool in ("echo", "leak", "broken", "large")]
     assert CANARIES["argument"].encode() in bodies[0] and CANARIES["error"].encode() in bodies[2], "clients do get them"
-    ask(gateway, "echo", {**ARGUMENTS, "deny": True}, extra=extra)
-    ask(gateway, "nothing", ARGUMENTS, extra=extra)
+    refused = [
+        ask(gateway, "echo", {**ARGUMENTS, "deny": True}, extra=extra), ask(gateway, "nothing", ARGUMENTS, extra=extra),
+    ]  # fmt: skip
     with Wire(gateway.mcp) as wire:  # a body that cannot be read
-        wire.request(
-            "POST",
-            "/mcp",
-            [("content-type", "application/json"), *extra],
-            b'{"jsonrpc":' + CANARIES["argument"].encode(),
-        )
+        headers = [("content-type", "application/json"), *extra]
+        refused.append(wire.request("POST", "/mcp", headers, b'{"jsonrpc":' + CANARIES["argument"].encode()).body)
+    assert all(b'"error"' in body for body in refused)
     admin = gateway.admin.rstrip("/")
     paths = ("/metrics", "/readyz", "/api/v1/config", "/api/v1/servers", "/api/v1/endpoints", "/api/v1/limits")
     said = {path: get(admin + path).body.decode(errors="replace") for path in paths}
+    said["errors of ours"] = b"".join(refused).decode()
+    indexed = wait_for(lambda: recorded(gateway), "all of it in the index")
+    said["the index"] = json.dumps(indexed)
+    said["payloads"] = json.dumps([shown(gateway, f"payloads/{one['id']}") for one in indexed if "payload" in one])
+    assert "what anybody may read" in said["payloads"]
+    ids = {one["id"] for one in indexed}
+    wait_for(lambda: ids <= set(UUID.findall(abroad.said()["syslog"])), "all of them at the syslog server")
+    wait_for(lambda: ids <= set(UUID.findall(abroad.said()["OTLP logs"])), "all of them at the receiver of logs")
+    spans = abroad.collector.spans
+    wait_for(lambda: sum(one.name.startswith("tools/call") for one in spans) >= 2 * 4 + 2, "a span of each call")
+    wait_for(lambda: "narthex_agent_tool_calls_total" in abroad.collector.metrics, "metrics of them")
     stop(gateway)
+    said |= abroad.said()
     said["the log"] = gateway.log()
     for form in ("jsonl", "csv", "cef", "ocsf"):
         said[form] = command(gateway, "audit", "export", "--format", form)

@@ -66,7 +66,7 @@ pytest: .venv/.dev $(DEMO)/.installed counterparts ## All tests; WORKERS=0 runs 
 
 COMPILED = tests/test_compiled.py tests/flow/test_walk.py tests/flow/test_whole.py tests/flow/test_outbox.py \
 	tests/flow/accept tests/flow/codec tests/flow/identity tests/flow/limit tests/flow/notify tests/flow/policy tests/flow/route \
-	tests/flow/upstream tests/telemetry
+	tests/flow/upstream tests/store/shared tests/telemetry
 
 .PHONY: pytest-compiled
 pytest-compiled: .venv/.dev compile ## The tests of what is compiled, in that form, where there is a C compiler

@@ -80,8 +80,8 @@ async def over_there(server: Keeper, rate: int, seconds: float) -> dict[str, flo
         tell=print, clock=time.monotonic, now=time.time, holder=lambda: random.randrange(1, 2**52),
         chance=random.random,
     )  # fmt: skip
-    running = asyncio.ensure_future(counters.run())
-    await counters.tried.wait()
+    running = asyncio.ensure_future(counters.link.run())
+    await counters.link.tried.wait()
     waits: list[float] = []
 
     def one() -> None:

@@ -8,7 +8,8 @@ from typing import cast
 
 import hiredis
 
-from narthex.flow.limit.shared.wire import Garbled, Numbers, read_begun
+from narthex.flow.limit.shared.beginning import read_begun
+from narthex.flow.limit.shared.wire import Garbled, Numbers
 from narthex.store.shared.connection import Connection, explain
 
 

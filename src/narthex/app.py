@@ -198,8 +198,8 @@ class Gateway:
             from narthex.store.shared.counters import share  # its parser: only where it is needed
 
             self._counters = share(snapshot.shared, self.front.metering, self.books, self.upkeep.secrets.get)
-            self._tasks.append(asyncio.ensure_future(self._counters.run()))
-            await self._counters.first_try()
+            self._tasks.append(asyncio.ensure_future(self._counters.link.run()))
+            await self._counters.link.first_try()
         self.books.restore(self.front.metering)
         await self.keeping.apply(snapshot)
         if snapshot.tls is not None:

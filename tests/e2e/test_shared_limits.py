@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from narthex.store.shared.counters import LIVED_S
+from narthex.store.shared.link import LIVED_S
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway, missing
 from tests.counterparts import keeper

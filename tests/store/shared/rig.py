@@ -56,8 +56,8 @@ class Gateway:
             tell=self.alerts.append, clock=time.monotonic, now=time.time, chance=random.random,
             holder=lambda: next(_holders) * 1000 + random.randrange(1000),
         )  # fmt: skip
-        self._task = asyncio.ensure_future(self.counters.run())
-        await self.counters.tried.wait()
+        self._task = asyncio.ensure_future(self.counters.link.run())
+        await self.counters.link.tried.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -34,8 +34,8 @@ CALL = {"name": "one__dear", "arguments": {"q": "x"}}
 async def sharing(running: Running, spec: SharedSpec) -> AsyncIterator[Counters]:
     """It counts there from now on."""
     counters = share(spec, running.front.metering, Books(), lambda _: "")
-    task = asyncio.ensure_future(counters.run())
-    await counters.tried.wait()
+    task = asyncio.ensure_future(counters.link.run())
+    await counters.link.tried.wait()
     assert not counters.problem
     yield counters
     task.cancel()

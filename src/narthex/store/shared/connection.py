@@ -17,7 +17,8 @@ from typing import cast
 import hiredis
 import msgspec
 
-from narthex.flow.limit.shared.wire import BEGIN, SCRIPT, command
+from narthex.flow.limit.shared.beginning import BEGIN
+from narthex.flow.limit.shared.wire import SCRIPT, command
 
 LARGEST = 8 << 20
 """Bytes of an answer that has not ended yet."""

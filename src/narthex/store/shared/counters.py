@@ -2,23 +2,21 @@
 
 In: calls with their places and amounts, and how they end. Out: reservations and refusals, as the limits in memory give
 them, in a while. What is asked has a deadline; while the server is away or slow, a `StandIn` decides at once. What
-calls have used meanwhile is told to the counters once they are back. A server that has forgotten everything is told
-what lasts, of the ledger, before anybody counts on it again.
-Cases: `tests/store/shared/test_counters.py`, with faults `test_faults.py`. Protocol: `script.lua`, `begin.lua`.
+calls have used meanwhile is told to the counters once they are back. `link.py` keeps them connected.
+Cases: `tests/store/shared/test_counters.py`, with faults `test_faults.py`. Protocol: `script.lua`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
-import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 import hiredis
 
@@ -27,53 +25,32 @@ from narthex.flow.accept.metering import Metering
 from narthex.flow.codec.jsonrpc import RawMap
 from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.limiter import Binding, Limit, Limiter, Place, Reservation, state_of
-from narthex.flow.limit.shared.wire import (
-    CHUNKS,
-    LEASE_US,
-    SCRIPT,
-    Garbled,
-    Numbers,
-    Remote,
-    Request,
-    begin_command,
-    command,
-    read_begun,
-)  # fmt: skip
+from narthex.flow.limit.shared.wire import SCRIPT, Garbled, Numbers, Remote, Request, command
 from narthex.flow.limit.spending import Use
 from narthex.flow.limit.state import State
 from narthex.store.books import Books
-from narthex.store.shared.connection import Connection, Login, Refused, ask, client_context, explain, greet
-from narthex.store.shared.entries import CORRECT, Ask, Ended, Entry, Holding, Look, Row, Stint, Took
+from narthex.store.shared.connection import explain
+from narthex.store.shared.entries import Ask, Ended, Entry, Holding, Look, Row, Stint, Took
+from narthex.store.shared.link import MOST_BUCKETS, Link
 from narthex.store.shared.standin import Locally, StandIn
 from narthex.types import SharedSpec
 
-MOST_ASKED = 128
+MOST_ASKED: Final = 128
 """Entries of one request: the server does nothing else meanwhile."""
-MOST_BUCKETS = 1000
-MOST_SENT = 4
+MOST_SENT: Final = 4
 """Requests under way; beyond, entries gather for the next."""
-MOST_WAITING = 4096
+MOST_WAITING: Final = 4096
 """Calls that wait for their turn."""
-MOST_OWED = 100_000
+MOST_OWED: Final = 100_000
 """Calls that have ended and are not told yet."""
-ENDED_S = 0.005
+ENDED_S: Final = 0.005
 """So long the end of a call waits for a request to go along with."""
-BEAT_S = LEASE_US / 3_000_000
-GREETING_S = 2.0
-FIRST_TRY_S = 3.0
-"""So long a gateway that starts waits for its counters."""
-GIVEN_UP_S = 1.0
+GIVEN_UP_S: Final = 1.0
 """A server that says nothing for so long is taken for dead."""
-FIRST_S, LONGEST_S = 0.05, 5.0
-LIVED_S = 1.0
-"""A connection that was there for so long was a good one: the next is tried at once."""
-GRACE_S = 0.2
-"""So long other gateways with the same ledger take to write what they have spent."""
-NOTHING_LASTS = b"-"
-NOT_ASKED = "it was not asked yet"
-SECOND = 1_000_000
+NOT_ASKED: Final = "it was not asked yet"
+SECOND: Final = 1_000_000
 Register = Callable[..., None]
-_log = logging.getLogger("narthex.shared")
+_log: Final = logging.getLogger("narthex.shared")
 
 
 class Sent:
@@ -90,14 +67,12 @@ class Sent:
 
 
 class Counters:
-    """The counters of one gateway. `run` keeps them connected until it is cancelled.
+    """The counters of one gateway, as long as its `link` keeps them connected.
 
     Args:
         limiter: Says which buckets there are; it counts nothing.
-        password: For each connection anew; what it raises is said as the problem.
-        ledger: Names what `restore` reads: gateways with the same ledger have one name. Empty: nothing lasts.
-        restore: What the ledger knows of limits that last, at a time in microseconds since 1970.
-        clock: Monotonic seconds. now: seconds since 1970. holder: a fresh name below 2^53. chance: in [0, 1).
+        tell: Told when a share of a limit is used.
+        clock: Monotonic seconds. now: seconds since 1970. The rest is its link's.
     """
 
     def __init__(
@@ -116,11 +91,10 @@ class Counters:
     ) -> None:
         self.spec = spec
         self.limiter = limiter
-        self._password, self._ledger_name, self._restore, self._tell = password, ledger, restore, tell
-        self._clock, self._holder, self._chance = clock, holder, chance
-        prefix = spec.prefix.encode()
-        self._prefix = prefix + b":"
-        self._hashes = (prefix + b":ledgers", prefix + b":gateways")
+        self._tell, self._clock = tell, clock
+        self._prefix = spec.prefix.encode() + b":"
+        self.link = Link(self, spec, limiter, password=password, ledger=ledger, restore=restore, clock=clock,
+                         holder=holder, chance=chance)  # fmt: skip
         self._remotes: dict[Limit, Remote] = {}
         self._ahead = int((now() - clock()) * SECOND)
         self.stand_in = StandIn(spec.when_down, spec.processes, self.time)
@@ -128,14 +102,11 @@ class Counters:
         """Why the counters cannot be asked at present; empty while all is well."""
         self.living = self.told = self.lost = 0
         """Gateways that live, as last heard; requests that were answered; ended calls that nobody could be told of."""
-        self._hopeful = False
+        self.hopeful = False
         """It has just gone, and may be back before anybody has waited too long."""
         self._late = self._suspects = self._stops = False
-        self._connection: Connection | None = None
         self._stint: Stint | None = None
         self._stint_before: Stint | None = None
-        self._over, self.tried = asyncio.Event(), asyncio.Event()
-        self._ledger = b""
         self._number = 0
         self._asks: deque[Ask | Look] = deque()
         self._owed: deque[Ended | Holding] = deque()
@@ -159,12 +130,11 @@ class Counters:
         self._remotes.clear()
         if self.problem:
             self.stand_in.begin(self.limiter, self.living)
-        if self._connection is not None and (self._ledger_name().encode() or NOTHING_LASTS) != self._ledger:
-            self._connection.close("the ledger is another one")
+        self.link.ledger_changed()
 
     def now(self, binding: Binding, places: tuple[Place, ...], amounts: tuple[int, ...]) -> Reservation | None:
         """None: ask, and wait. While the counters are away, whatever stands in decides. Raises as `StandIn.decide`."""
-        if (self._stint is not None and not self._late) or self._hopeful:
+        if (self._stint is not None and not self._late) or self.hopeful:
             return None
         return self._instead(binding, places, amounts)
 
@@ -342,27 +312,28 @@ class Counters:
         for queue in (self._owed, self._asks):  # first what makes room
             while queue and len(entries) < MOST_ASKED and len(request) < MOST_BUCKETS:
                 one = queue.popleft()
-                if one.ask(request, self._remote, stint):
+                if one.ask(request, self.remote, stint):
                     entries.append(one)
         if entries:
             self._go(stint, request, entries)
 
     def _go(self, stint: Stint, request: Request, entries: list[Entry]) -> None:
-        assert self._connection is not None
+        link = self.link
+        assert link.connection is not None
         self._number += 1
-        said = request.command(self._hashes, (self._ledger, stint.token, stint.holder, self._number))
+        said = request.command(link.hashes, (link.ledger, stint.token, stint.holder, self._number))
         sent = Sent(entries, self._number, said, self._clock())
         self._sent.append(sent)
-        self._connection.send(said, partial(self._answered, sent))
+        link.connection.send(said, partial(self._answered, sent))
 
-    def _remote(self, limit: Limit) -> Remote:
+    def remote(self, limit: Limit) -> Remote:
         found = self._remotes.get(limit)
         if found is None:
             found = self._remotes[limit] = Remote(limit, self._prefix)
         return found
 
     def _answered(self, sent: Sent, answer: object) -> None:
-        connection, stint = self._connection, self._stint
+        connection, stint = self.link.connection, self._stint
         if connection is None or stint is None:
             return
         if isinstance(answer, hiredis.ReplyError):
@@ -381,7 +352,7 @@ class Counters:
                 connection.close("it has forgotten this gateway")
                 return
             self._sent.remove(sent)
-            self._ahead = said.now - int(self._clock() * SECOND)
+            self.heard_time(said.now)
             self.living = said.living
             for one in sent.entries:
                 one.answer(said, stint)
@@ -419,138 +390,25 @@ class Counters:
         for sent in self._sent:
             if not sent.late and sent.at <= now - self.spec.timeout_s:
                 sent.late = self._late = True
-                self._away("it does not answer in time")
+                self._mark_away("it does not answer in time")
                 for one in sent.entries:
                     if isinstance(one, Ask):
                         self._decide(one)
         while self._asks and (self._late or self._asks[0].until <= now):
-            self._hopeful = False
+            self.hopeful = False
             self._decide(self._asks.popleft())
         given_up = now - max(GIVEN_UP_S, self.spec.timeout_s)
-        if self._sent and self._sent[0].at <= given_up and self._connection is not None:
-            self._connection.close("it does not answer")
+        connection = self.link.connection
+        if self._sent and self._sent[0].at <= given_up and connection is not None:
+            connection.close("it does not answer")
         if self._asks or self._sent:
             self._watch = self._loop.call_later(self.spec.timeout_s / 4, self._look)
 
-    # --- the connection
+    # --- what its link tells
 
-    async def first_try(self) -> None:
-        """Wait until it was tried to connect, and not for long."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.tried.wait(), FIRST_TRY_S)
-
-    async def run(self) -> None:
-        """Keep the counters connected, until it is cancelled."""
-        tries = 0
-        try:
-            while True:
-                why = await self._connect()
-                self.tried.set()
-                if not why:
-                    since = self._clock()
-                    await self._serve()
-                    if self._clock() > since + LIVED_S:
-                        tries = 0
-                        if self._hopeful:
-                            continue
-                    why = self.problem
-                self._hopeful = False
-                self._away(why)
-                self._give_up()
-                await asyncio.sleep(min(LONGEST_S, FIRST_S * 2**tries) * (0.5 + self._chance()))
-                tries = min(tries + 1, 20)
-        finally:
-            self._hopeful, self._stops = False, True
-            if self._connection is not None:
-                self._connection.close("the gateway stops")
-            for handle in (self._due, self._ending, self._watch):
-                if handle is not None:
-                    handle.cancel()
-            self._give_up()
-
-    async def _serve(self) -> None:
-        """Until the connection is over; a gateway that has nothing to ask says that it lives."""
-        while not self._over.is_set():
-            told = self.told
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_S):
-                    await self._over.wait()
-            if self._stint is not None and told == self.told and not self._sent:
-                self._go(self._stint, Request(self.time()), [])
-                self._soon()
-
-    async def _connect(self) -> str:
-        """Connect and begin. Returns why not, empty where it went well."""
-        self._over.clear()
-        try:
-            self._connection = await self._open()
-            password = self._password()
-            await greet(self._connection, Login(self.spec.username, password, self.spec.database), GREETING_S)
-            await self._begin(self._connection)
-            return ""
-        except Refused as error:
-            why = str(error)
-        except TimeoutError:
-            why = "it does not answer"
-        except ssl.SSLCertVerificationError as error:
-            why = f"TLS: its certificate is not trusted: {error.verify_message}"
-        except ssl.SSLError as error:
-            why = f"TLS: {error.reason or error}"
-        except OSError as error:
-            why = f"it cannot be reached: {error.strerror or error}"
-        except Garbled as error:
-            why = f"it answers what no such server does: {error}"
-        except Exception as error:  # a secret that cannot be had, a ledger that cannot be read
-            why = str(error) or type(error).__name__
-            _log.debug("the shared counters cannot be used", exc_info=True)
-        if self._connection is not None:
-            self._connection.close(why)
-        return why
-
-    async def _open(self) -> Connection:
-        spec, context = self.spec, None
-        if spec.tls:
-            try:
-                context = client_context(spec.ca, spec.cert, spec.key)
-            except OSError as error:  # an SSLError is one, too
-                raise Refused(f"TLS: ca, cert or key cannot be used: {error.strerror or error}") from None
-        try:
-            async with asyncio.timeout(GREETING_S):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._closed), spec.host, spec.port, ssl=context
-                )
-        except TimeoutError:  # a server without TLS may wait for the end of what it takes for a command
-            raise Refused("it does not answer over TLS" if spec.tls else "it does not answer") from None
-        return connection
-
-    async def _begin(self, connection: Connection) -> None:
-        """Take a fresh name, and restore what lasts where the server does not know it. Raises Garbled, Refused,
-        TimeoutError, and what `restore` raises."""
-        before = self._stint_before.holder if self._stint_before is not None else 0
-        self._ledger, holder, restored = self._ledger_name().encode() or NOTHING_LASTS, self._holder(), b""
-        done: int | None = None
-        while True:
-            answer = await ask(
-                connection, begin_command(self._hashes, self._ledger, holder, before, restored), GREETING_S
-            )
-            if isinstance(answer, hiredis.ReplyError):
-                raise Refused(explain(answer))
-            begun = read_begun(answer)
-            self._ahead = begun.now - int(self._clock() * SECOND)
-            done = begun.done if done is None else done
-            if begun.state == 0:
-                break
-            before = 0
-            if begun.state == 1:
-                await asyncio.sleep(GRACE_S / 2)
-            else:
-                await self._bring(connection, begun.token, holder)
-                restored = begun.token
-        self._number = 0
-        self._count_on(Stint(begun.token, holder, begun.since), done)
-
-    def _count_on(self, stint: Stint, done: int) -> None:
+    def count_on(self, stint: Stint, done: int) -> None:
         """All is known there again: tell what is owed, and go on asking."""
+        self._number = 0
         before, self._stint = self._stint_before, stint
         self._stint_before = stint
         same = before is not None and before.token == stint.token
@@ -562,57 +420,49 @@ class Counters:
         held = [(known[counter], key, count) for (counter, key), count in self._holds.items() if counter in known]
         for start in range(0, len(held), MOST_BUCKETS):
             self._owed.appendleft(Holding(held[start : start + MOST_BUCKETS]))
-        self._hopeful = self._late = False
+        self.hopeful = self._late = False
         self._say("")
         self._flush()
 
-    async def _bring(self, connection: Connection, token: bytes, holder: int) -> None:
-        """Tell a server that has forgotten everything what lasts, in steps that are each done once."""
-        if self._ledger == NOTHING_LASTS:
+    def gone(self, why: str) -> None:
+        """What was under way may have been done or not: the next beginning tells."""
+        if self._stint is None:
             return
-        await asyncio.sleep(GRACE_S)
-        uses = await self._restore(self.time())
-        limits = {limit.counter: limit for limit in self.limiter.limits if limit.lasting}
-        count = CHUNKS * (1 + len(uses) // (CHUNKS * MOST_BUCKETS))
-        chunks: list[list[Use]] = [[] for _ in range(count)]
-        for use in uses:
-            if use.counter in limits:
-                chunks[int.from_bytes(use.key[:4]) % count].append(use)
-        for number, chunk in enumerate(chunks, 1):
-            if not chunk:
-                continue
-            request = Request(self.time())
-            request.ops += [CORRECT, len(chunk)]
-            for use in sorted(chunk, key=lambda one: one.at):
-                request.ops += [request.bucket(self._remote(limits[use.counter]), use.key), use.amount, use.at, 0]
-            who = (self._ledger, token, holder, 0)
-            answer = await ask(connection, request.command(self._hashes, who, number), GREETING_S)
-            if isinstance(answer, hiredis.ReplyError):
-                raise Refused(explain(answer))
-            if not Numbers(answer).begun:
-                raise Refused("another gateway restores it")
+        self._stint, self.hopeful = None, not self._late
+        self._mark_away(why)
+        self._unsure += self._sent
+        for sent in self._sent:
+            for one in sent.entries:
+                if isinstance(one, Ask):
+                    self._decide(one)
+        self._sent.clear()
+        self._late = False
 
-    def _closed(self, why: str) -> None:
-        """The connection is over. What was under way may have been done or not: the next beginning tells."""
-        self._connection = None
-        if self._stint is not None:
-            self._stint, self._hopeful = None, not self._late
-            self._away(why)
-            self._unsure += self._sent
-            for sent in self._sent:
-                for one in sent.entries:
-                    if isinstance(one, Ask):
-                        self._decide(one)
-            self._sent.clear()
-            self._late = False
-        self._over.set()
-
-    def _give_up(self) -> None:
+    def away(self, why: str) -> None:
         """Whoever still waits is decided about."""
+        self.hopeful = False
+        self._mark_away(why)
         while self._asks:
             self._decide(self._asks.popleft())
 
-    def _away(self, why: str) -> None:
+    def stop(self) -> None:
+        """The gateway stops: nothing is asked any more."""
+        self._stops = True
+        for handle in (self._due, self._ending, self._watch):
+            if handle is not None:
+                handle.cancel()
+
+    def heard_time(self, now: int) -> None:
+        """The server's, as it has just said."""
+        self._ahead = now - int(self._clock() * SECOND)
+
+    def beat(self) -> None:
+        """Say that this gateway lives, where nothing else says so."""
+        if self._stint is not None and not self._sent:
+            self._go(self._stint, Request(self.time()), [])
+            self._soon()
+
+    def _mark_away(self, why: str) -> None:
         if not self.problem:
             self.stand_in.begin(self.limiter, self.living)
         self._say(why)
@@ -629,8 +479,8 @@ class Counters:
 
 
 def share(spec: SharedSpec, metering: Metering, books: Books, secret: Callable[[str], str]) -> Counters:
-    """Count the limits of a gateway there from now on; its ledger tells what lasts. The caller starts `run`. A server
-    that cannot be reached is no reason not to start."""
+    """Count the limits of a gateway there from now on; its ledger tells what lasts. The caller starts its `link`. A
+    server that cannot be reached is no reason not to start."""
     counters = Counters(
         spec, metering.limiter, password=lambda: spec.password.fill(secret) if spec.password is not None else "",
         ledger=lambda: books.name, restore=books.all_uses, tell=metering.alert, clock=time.monotonic, now=time.time,

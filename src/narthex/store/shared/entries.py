@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from narthex.errors import RateLimited
 from narthex.flow.codec.jsonrpc import RawMap
@@ -18,7 +18,9 @@ from narthex.flow.limit.limiter import Binding, Limit, Place, Reservation, alert
 from narthex.flow.limit.shared.wire import Numbers, Remote, Request, until_full
 
 Took = Callable[[Reservation], RawMap]
-RESERVE, CORRECT, LOOK = 1, 2, 3
+RESERVE: Final = 1
+CORRECT: Final = 2
+LOOK: Final = 3
 
 
 class Stint:

@@ -17,8 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from narthex.errors import RateLimited
 from narthex.flow.limit.algorithms import NEVER, TokenBucket
 from narthex.flow.limit.limiter import Limiter, Place, Reservation
-from narthex.flow.limit.shared import wire
-from narthex.flow.limit.shared.wire import BEGIN, SCRIPT, Numbers, Remote, Request, begin_command, read_begun
+from narthex.flow.limit.shared import beginning, wire
+from narthex.flow.limit.shared.beginning import BEGIN, begin_command, read_begun
+from narthex.flow.limit.shared.wire import SCRIPT, Numbers, Remote, Request
 from narthex.types import LimitRule, Principal
 from tests.conftest import missing
 from tests.counterparts import keeper
@@ -70,7 +71,7 @@ class Gateway:
     def _say(self, said: bytes, now: int) -> Any:
         """Under the hash of the timed script, with the time as the last argument."""
         head, _, rest = said.partition(b"\r\n")
-        rest = rest.replace(wire.SHA, self.hashes[0]).replace(wire.BEGIN_SHA, self.hashes[1])
+        rest = rest.replace(wire.SHA, self.hashes[0]).replace(beginning.BEGIN_SHA, self.hashes[1])
         return self.client.say(b"*%d\r\n" % (int(head[1:]) + 1) + rest + wire.bulk(b"%d" % now))
 
     def begin(self, now: int, before: int = 0, restored: bytes = b"") -> wire.Begun:

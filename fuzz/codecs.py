@@ -75,7 +75,7 @@ MADE = {
     HANDLES.cursor(OWNER, "tools", "view", b"add", ttl_s=9): b"add",
     HANDLES.state(OWNER, ORIGIN, Relayed("s", b'"x"'), ttl_s=9): Relayed("s", b'"x"'),
     HANDLES.state(OWNER, ORIGIN, HeldCall("s", 1, "c"), ttl_s=9): HeldCall("s", 1, "c"),
-    HANDLES.state(OWNER, ORIGIN, Approving("s", "a"), ttl_s=9): Approving("s", "a"),
+    HANDLES.state(OWNER, ORIGIN, Approving("s", "a", "r"), ttl_s=9): Approving("s", "a", "r"),
     HANDLES.task(OWNER, Task("s", "t", "modern"), ttl_s=9): Task("s", "t", "modern"),
 }
 

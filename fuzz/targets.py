@@ -25,6 +25,7 @@ from fuzz.journals import fuzz_cursor, fuzz_export, fuzz_index, fuzz_journal
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
 from fuzz.limits import fuzz_limits
 from fuzz.payloads import fuzz_payload, fuzz_redaction
+from fuzz.playbacks import fuzz_playback
 from fuzz.policies import fuzz_policy
 from fuzz.records import fuzz_recorded
 from fuzz.runs import fuzz_run_id
@@ -299,6 +300,7 @@ TARGETS: dict[str, Target] = {
     "index": fuzz_index,
     "journal": fuzz_journal,
     "payload": fuzz_payload,
+    "playback": fuzz_playback,
     "policy": fuzz_policy,
     "redaction": fuzz_redaction,
     "recorded": fuzz_recorded,

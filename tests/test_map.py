@@ -55,6 +55,7 @@ RANK = {
     "narthex.flow.notify": 3,
     "narthex.flow.upstream": 3,
     "narthex.keys": 3,
+    "narthex.playback": 3,
     "narthex.authority": 3,
     "narthex.engines": 3,
     "narthex.authority.assertion": 1,

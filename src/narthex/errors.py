@@ -19,6 +19,7 @@ GatewayError               -32603  500  internal
 ├── ApprovalRequired       -31004  200  approval_required
 ├── AuthorityUnavailable   -31005  503  authority_unavailable
 ├── UpstreamUnavailable    -31005  200  upstream_unavailable
+│   ├── NotRecorded        -31005  200  not_recorded
 │   └── CredentialUnavailable  -31005  200  credential_unavailable
 │       ├── SecretMissing  -31005  200  credential_unavailable
 │       └── ClaimsRequired -31001  401  claims_required
@@ -259,6 +260,15 @@ class UpstreamUnavailable(GatewayError):
         super().__init__(public, detail=detail, data=data)
         self.sent = sent
         self.counts = counts
+
+
+class NotRecorded(UpstreamUnavailable):
+    """A dry replay has no answer: the record has no such call, or not what it was answered. Nothing was sent."""
+
+    reason = "not_recorded"
+
+    def __init__(self, public: str) -> None:
+        super().__init__(public, counts=False)
 
 
 class CredentialUnavailable(UpstreamUnavailable):

@@ -6,10 +6,10 @@ All are frozen: a call never changes, and a snapshot is swapped whole. Durations
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import time
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -493,6 +493,9 @@ class ServerSpec(msgspec.Struct, frozen=True):
     """Who uses which account there: the first row that fits. No table: nobody shows anything."""
     trusts_annotations: bool = False
     """Does the operator believe what its tools say of themselves?"""
+    inside: Callable[[], Any] | None = None
+    """Makes a channel to it in this process (`flow.upstream.port.Channel`): nothing is dialled then, and nothing
+    started, whatever `target` is."""
 
 
 class Selection(msgspec.Struct, frozen=True):

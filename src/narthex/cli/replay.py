@@ -28,6 +28,32 @@ SHOWN = 200
 """Rows for people; `--json` gives all."""
 
 
+COMMANDLINE = click.core.ParameterSource.COMMANDLINE
+_SERVING = (
+    click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one."),
+    click.option(
+        "--dir", type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="The folder of a journal, also a copied one.",
+    ),
+    click.option(
+        "--lists", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="What `narthex list --json` has printed: lists are not recorded.",
+    ),
+    click.option(
+        "--spent", type=click.Choice(("repeat", "error")), default="repeat", show_default=True,
+        help="What a call gets that is made more often than it is recorded: the last answer, or an error.",
+    ),
+    click.option("--unproved", is_flag=True, help="Also a record that is not whole."),
+    click.option("--keys", is_flag=True, help="Only for who shows the API key that is made for it."),
+)  # fmt: skip
+
+
+def _serving_options(command: Any) -> Any:
+    for option in reversed(_SERVING):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("records", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -36,22 +62,46 @@ SHOWN = 200
     help="Another configuration: list what it would change.",
 )
 @click.option("--shadow", is_flag=True, help="As if the rules in shadow mode counted: list what they would change.")
+@click.option("--serve", is_flag=True, help="Dry replay: answer an agent from the record, in the place of the servers.")
+@_serving_options
 @config_option
 @json_option
 @click.pass_context
 def replay(
-    ctx: click.Context, records: Path | None, against: Path | None, shadow: bool, config: Path | None, as_json: bool
+    ctx: click.Context,
+    /,
+    records: Path | None,
+    against: Path | None,
+    shadow: bool,
+    serve: bool,
+    config: Path | None,
+    as_json: bool,
+    **serving: Any,
 ) -> None:
-    """Decide recorded calls again: by the same configuration, which must agree, or against another one.
+    """Decide recorded calls again: by the same configuration, which must agree, or against another one. Or, with
+    --serve, let a recorded run answer an agent.
 
     RECORDS is a file of the journal, its folder, or `-`; without it, where the configuration records. Each line brings
     its own time, caller and arguments (`audit: {inputs: full}`), so the answer does not depend on today.
 
+    With --serve RECORDS is the id of a run, of a trace or session, or of one of its calls; or the folder of a journal.
+    Until Ctrl-C, endpoints as the recorded ones answer on this machine: to each call what was answered then, the result
+    that was kept, or the refusal. Nothing is sent to any server. A call that is not recorded gets the error
+    `not_recorded`. At the end stands what the agent did otherwise.
+
     Exits 0 where nothing differs, 1 where something does or nothing could be compared.
 
     With --json: {"decided", "agrees", "differences": [{"principal", "kind", "resource", "before", "after", "count",
-    "first", "last", "id"}], "more", "untold", "silent", "revision", "other_revision"}.
+    "first", "last", "id"}], "more", "untold", "silent", "revision", "other_revision"}. With --serve: {"recorded",
+    "same", "changed": [{"what", "record", "members"}], "new": [{"what", "count", "why"}], "missing", "again",
+    "unanswered", "is_same"}, the last three lists as `new`.
     """
+    if serve:
+        if against is not None or shadow:
+            raise click.UsageError("--serve decides nothing: it goes with neither --against nor --shadow")
+        _serve(ctx, records, config, as_json, **serving)
+    elif named := [name for name, value in serving.items() if ctx.get_parameter_source(name) is COMMANDLINE]:
+        raise click.UsageError(f"--{named[0]} belongs to --serve")
     from narthex.config.compile import load_snapshot
 
     snapshot = load_snapshot(against or find_file(ctx, config), env=os.environ)
@@ -70,6 +120,20 @@ def replay(
             click.echo(f"{others[0]} were decided by another revision of the configuration.", err=True)
         _show(found, silent[0], against or (Path(snapshot.source) if shadow else None))
     ctx.exit(0 if found.agrees and found.decided else 1)
+
+
+def _serve(
+    ctx: click.Context, records: Path | None, config: Path | None, as_json: bool, *, dir: Path | None, spent: str,
+    **more: Any,
+) -> None:  # fmt: skip
+    from narthex.cli.replay_serve import Wish, serve_record
+
+    id_ = str(records) if records is not None else None
+    if records is not None and records.is_dir():
+        if dir is not None:
+            raise click.UsageError(f"which folder is meant, {records} or {dir}?")
+        id_, dir = None, records
+    serve_record(ctx, Wish(id_, dir, config, repeats=spent == "repeat", as_json=as_json, **more))
 
 
 async def _replay(

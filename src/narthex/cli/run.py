@@ -60,8 +60,8 @@ def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, conf
     from narthex.telemetry.audit.execution import steps_of, sums_of
 
     file = find_file(ctx, config) if folder is None else config
-    with _finding(file, folder) as (find, place):
-        kind, name, records = _found(find, id_)
+    with finding(file, folder) as (find, place):
+        kind, name, records = found_by(find, id_)
         steps = steps_of(records)
     if not steps:
         click.echo(f"nothing is recorded of {one_line(id_)}", err=True)
@@ -82,7 +82,7 @@ def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, conf
 
 
 @contextmanager
-def _finding(config: Path | None, folder: Path | None) -> Iterator[tuple[Find, Path]]:
+def finding(config: Path | None, folder: Path | None) -> Iterator[tuple[Find, Path]]:
     """How records are found, the newest or the oldest first; and the folder that they are in."""
     from narthex.telemetry.audit.reading import Search
 
@@ -96,7 +96,7 @@ def _finding(config: Path | None, folder: Path | None) -> Iterator[tuple[Find, P
         yield finder.each, recorded(snapshot)
 
 
-def _found(find: Find, id_: str) -> tuple[str, str, list[Record]]:
+def found_by(find: Find, id_: str) -> tuple[str, str, list[Record]]:
     """What the id is of, its name, and the records that belong to it."""
     from msgspec.structs import replace
 

@@ -87,6 +87,9 @@ class Opener:
         Raises:
             UpstreamUnavailable: Unreachable, not MCP, refusing.
         """
+        if (inside := self._spec.inside) is not None:
+            found: Channel = inside()
+            return found
         if self._fixed:
             return await self._open(None, behalf, on_push)
         verdict = self.verdict

@@ -71,8 +71,12 @@ def calls_of(records: Iterable[Record]) -> list[Record]:
     beginning."""
     found = sorted((one for one in records if _text(one, "event") in CALLS), key=_when)
     ended = {(_text(one, "request"), one["begin"]) for one in found if isinstance(one.get("begin"), int)}
-    return [one for one in found
-            if one.get("event") != "begin" or (_text(one, "request"), one.get("seq")) not in ended]  # fmt: skip
+    return [one for one in found if one.get("event") != "begin" or not _has_ended(one, ended)]
+
+
+def _has_ended(begin: Record, ended: set[tuple[str, int]]) -> bool:
+    seq = begin.get("seq")
+    return isinstance(seq, int) and (_text(begin, "request"), seq) in ended
 
 
 def _settled(one: Record, recounts: Mapping[str, Record]) -> Record:

@@ -156,7 +156,7 @@ async def admin(gateway: Gateway) -> AsyncIterator[AdminServer]:
 def fetch(
     port: int, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
@@ -171,7 +171,7 @@ def ask(
     """Status and JSON (or text) of one request to a listener that is started for it."""
 
     async def main() -> tuple[int, Any]:
-        async with asyncio.timeout(10), admin(gateway) as server:
+        async with asyncio.timeout(60), admin(gateway) as server:
             status, got, content = await asyncio.to_thread(fetch, server.address[1], method, path, headers, body)
         if got.get_content_type() == "application/json":
             return status, json.loads(content)

@@ -170,11 +170,11 @@ def in_thread(issuer: Issuer) -> Iterator[Issuer]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="issuer", daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(issuer.__aenter__(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(issuer.__aenter__(), loop).result(60)
     try:
         yield issuer
     finally:
-        asyncio.run_coroutine_threadsafe(issuer.__aexit__(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(issuer.__aexit__(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

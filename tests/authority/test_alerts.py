@@ -63,7 +63,7 @@ def test_what_nobody_took_is_told_again_and_a_reload_keeps_what_waits() -> None:
             told.tell(ALERT)
             await one.until(1)
             told.apply({"spend": Webhook(one.url), "calls": Webhook(one.url)})
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not again:
                     await asyncio.sleep(0.001)
             assert again == [ALERT] and told.lost == 1

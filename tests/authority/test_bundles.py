@@ -58,7 +58,7 @@ def run(spec: BundleSpec, case: Case, **options: Any) -> None:
             spec, ruler.take, fetch=fetcher.fetch, now=lambda: NOW, clock=clock, chance=lambda: 0.0, **options
         )
         try:
-            await asyncio.wait_for(case(keeper, ruler, clock), 30)
+            await asyncio.wait_for(case(keeper, ruler, clock), 60)
         finally:
             keeper.close()
             fetcher.close()

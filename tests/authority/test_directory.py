@@ -73,7 +73,7 @@ def run(tmp_path: Path, work: Callable[[World], Awaitable[None]]) -> None:
     authority, entra = Authority(tmp_path), Entra()
 
     async def main() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             fetch = Fetcher(Egress(proxy=None, ca=authority.file), environ={})
             world = World(entra, fetch)
             try:

@@ -80,7 +80,7 @@ class World:
 
 def run(work: Callable[[World], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20), issuing() as live:
+        async with asyncio.timeout(60), issuing() as live:
             fetch = fetcher()
             try:
                 await work(World(live, fetch))

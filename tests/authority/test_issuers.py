@@ -23,7 +23,7 @@ Work = Callable[[LiveIssuer, FakeClock, Fetcher], Awaitable[None]]
 
 def run(work: Work) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20), issuing() as live:
+        async with asyncio.timeout(60), issuing() as live:
             fetch = fetcher()
             try:
                 await work(live, FakeClock(), fetch)

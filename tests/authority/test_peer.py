@@ -64,7 +64,7 @@ def with_site(
 
         async with serving(site.handle, site.context) as port:
             try:
-                await asyncio.wait_for(case(ask, port, clock), 30)
+                await asyncio.wait_for(case(ask, port, clock), 60)
             finally:
                 fetcher.close()
 
@@ -127,7 +127,7 @@ def test_renewed_files_are_taken_up(servers: Authority, clients: Authority, tmp_
     async def case(ask: Ask, port: int, clock: Clock) -> None:
         async def later(name: str) -> None:
             clock.now += 2.0  # from here on another look is due, which nobody waits for
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await ask(f"https://127.0.0.1:{port}/") != name:
                     clock.now += 2.0
                     await asyncio.sleep(0.005)

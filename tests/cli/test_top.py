@@ -166,7 +166,7 @@ def test_on_a_terminal_it_renews_itself_and_leaves_it_as_it_was(gateway: Gateway
         wait_for(lambda: shown(b"the last 0."), "the second picture")
         os.write(ours, b"q")
         wait_for(lambda: shown(b"\x1b[?1049l"), "its end")
-        assert process.wait(timeout=10) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

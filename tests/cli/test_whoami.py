@@ -39,10 +39,10 @@ def live() -> Iterator[LiveIssuer]:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield found[0]
     done.set()
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.fixture

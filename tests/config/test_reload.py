@@ -195,7 +195,7 @@ def watched(path: Path, scenario: Callable[[Running], Awaitable[None]]) -> None:
         running = Running(path)
         watching = asyncio.create_task(running.reloader.watch(interval_s=0.01, settle_s=0.01))
         try:
-            await asyncio.wait_for(scenario(running), 10)
+            await asyncio.wait_for(scenario(running), 60)
         finally:
             watching.cancel()
 

@@ -17,6 +17,7 @@ from typing import Any
 import hiredis
 
 from narthex.flow.limit.shared.wire import command
+from tests.counterparts.ports import Port
 
 PATIENCE_S = 60.0
 KINDS = ("redis", "valkey")
@@ -46,9 +47,8 @@ class Keeper:
     def __init__(self, kind: str, folder: Path, *options: str, port_option: str = "--port") -> None:
         self.program, self.folder, self.options = program(kind) or kind, folder, options
         self._port_option = port_option
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = int(one.getsockname()[1])
+        self._held = Port()
+        self.port = self._held.number
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

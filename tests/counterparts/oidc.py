@@ -51,6 +51,6 @@ class Oidc:
         if client:
             secret = base64.b64encode(f"{client}:{client}-secret".encode()).decode()
             request.add_header("authorization", f"Basic {secret}")
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             said = answer.read()
         return json.loads(said) if said else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-PATIENCE_S = 30.0
+from tests.counterparts.ports import Port
+
+PATIENCE_S = 60.0
 """How long it may take to come up. Generous: only a failure waits that long."""
 
 
@@ -23,27 +24,25 @@ class OpaServer:
     def __init__(self, program: str, folder: Path, *arguments: str) -> None:
         self._program, self._arguments, self._log = program, arguments, folder / "opa.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = ""
+        self._port = Port()
+        self.url = f"http://127.0.0.1:{self._port.number}"
 
     def start(self) -> None:
-        """Serve. Another process may take the port between our look and its: then it tries another."""
-        for _ in range(5):
-            address = self.url.removeprefix("http://") or f"127.0.0.1:{free_port()}"
-            options = ("--addr", f"http://{address}", "--skip-version-check", "--shutdown-grace-period", "0")
-            with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [self._program, "run", "--server", *options, *self._arguments],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                )  # fmt: skip
-            end = time.monotonic() + PATIENCE_S
-            while self._process.poll() is None and time.monotonic() < end:
-                try:
-                    if _request(f"http://{address}", "GET", "/health")[0] == 200:
-                        self.url = f"http://{address}"
-                        return
-                except OSError:
-                    time.sleep(0.02)
-            self.kill()
+        """Serve."""
+        options = ("--addr", self.url, "--skip-version-check", "--shutdown-grace-period", "0")
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._program, "run", "--server", *options, *self._arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        end = time.monotonic() + PATIENCE_S
+        while self._process.poll() is None and time.monotonic() < end:
+            try:
+                if _request(self.url, "GET", "/health")[0] == 200:
+                    return
+            except OSError:
+                time.sleep(0.02)
+        self.kill()
         raise AssertionError(self._log.read_text(errors="replace")[-3000:])
 
     def kill(self) -> None:
@@ -81,12 +80,6 @@ def served(program: str, folder: Path, *arguments: str) -> Iterator[OpaServer]:
         yield server
     finally:
         server.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _request(url: str, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

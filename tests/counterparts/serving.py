@@ -32,4 +32,4 @@ def served(app: Any, tls: Pair | None = None, clients: str = "") -> Iterator[str
         yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(10)
+        thread.join(60)

@@ -19,7 +19,8 @@ from narthex.flow.policy.decision import Decision
 from narthex.flow.policy.document import Document
 from narthex.types import Egress, OpaSpec, PeerTls, Principal
 from tests.conftest import StartGateway
-from tests.counterparts.opa_server import OpaServer, free_port, served
+from tests.counterparts.opa_server import OpaServer, served
+from tests.counterparts.ports import Port
 from tests.e2e.certificates import Authority
 from tests.e2e.harness import check_error, text, wait_for
 from tests.engines.test_opa import TRACE, document, listed
@@ -207,10 +208,10 @@ def test_a_gateway_that_asks(
 
 def test_it_is_asked_over_tls_with_our_certificate(opa: str, tmp_path: Path) -> None:
     servers, clients = Authority(tmp_path, "servers"), Authority(tmp_path, "clients")
-    theirs, mine, port = servers.issue("opa"), clients.issue("gateway"), free_port()
+    theirs, mine, port = servers.issue("opa"), clients.issue("gateway"), Port()
     strange = Authority(tmp_path, "strangers").issue("stranger")
     files = ("--tls-cert-file", theirs.cert, "--tls-private-key-file", theirs.key, "--tls-ca-cert-file", clients.file)
-    url = f"https://127.0.0.1:{port}"
+    url = f"https://127.0.0.1:{port.number}"
 
     async def decides(engine: RemoteOpa) -> None:
         assert said(await engine.decide(document())) == ("allow", "allowed_by_policy")

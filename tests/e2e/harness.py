@@ -52,6 +52,12 @@ def wait_for(condition: Callable[[], T], what: str = "the condition", timeout_s:
     return value
 
 
+def json_lines(*files: Path) -> list[Any]:
+    """What files of JSON lines say that another process may be writing: a line counts once its end is there."""
+    lines = [line for file in files if file.exists() for line in file.read_bytes().splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
 # --- HTTP ---------------------------------------------------------------------------------------------------------
 
 
@@ -573,7 +579,7 @@ class Gateway:
             if mcp:  # a line with very many endpoints is cut
                 return mcp[1], f"http://127.0.0.1:{self._other_port(mcp[1])}"
         if self.process.poll() is not None:
-            self._reader.join(5)
+            self._reader.join(60)
             raise AssertionError(f"exit {self.process.returncode} at start:\n" + self.log())
         return None
 
@@ -616,7 +622,7 @@ class Gateway:
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """The exit status, once it has ended."""
         code = self.process.wait(timeout_s)
-        self._reader.join(5)
+        self._reader.join(60)
         return code
 
     def kill(self) -> None:
@@ -659,4 +665,4 @@ class Gateway:
             return True
 
     def assert_nothing_left(self, below: set[tuple[int, str]] = frozenset()) -> None:  # type: ignore[assignment]
-        wait_for(lambda: not alive(below | with_home(self.folder)), "the end of every process of the gateway", 5)
+        wait_for(lambda: not alive(below | with_home(self.folder)), "the end of every process of the gateway")

@@ -21,7 +21,7 @@ from mcp_types import ElicitResult
 
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
-from tests.e2e.harness import ROOT, Gateway, Response, Wire, message, wait_for
+from tests.e2e.harness import ROOT, Gateway, Response, Wire, json_lines, message, wait_for
 
 pytestmark = pytest.mark.e2e
 TOOLS = [{"name": "refund", "inputSchema": {"type": "object"}}]
@@ -90,13 +90,12 @@ def receiver() -> Iterator[tuple[str, list[tuple[Any, bytes]]]]:
         thread.start()
         yield f"http://127.0.0.1:{listening.server_address[1]}/", got
         listening.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 def records(gateway: Gateway) -> list[dict[str, Any]]:
     """Of calls and of approvals; a start begins another file."""
-    files = sorted((gateway.folder / "audit").glob("calls-*"))
-    found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    found = json_lines(*sorted((gateway.folder / "audit").glob("calls-*")))
     return sorted((one for one in found if one["event"] in ("call", "approval")), key=lambda one: str(one["id"]))
 
 

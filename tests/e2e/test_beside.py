@@ -37,6 +37,11 @@ def asked(gateway: Gateway, path: str) -> Any:
         return None
 
 
+def known(gateway: Gateway, path: str) -> Any:
+    """The same, once it can be answered."""
+    return wait_for(lambda: asked(gateway, path), path)
+
+
 def found(gateway: Gateway, query: str = "") -> list[dict[str, Any]]:
     return (asked(gateway, f"/api/v1/audit{query}") or {}).get("records", [])
 
@@ -62,16 +67,20 @@ def test_calls_are_found_and_sent_while_the_receiver_comes_and_goes(
         for number in range(5):
             client.call("one__echo", {"n": number})
         wait_for(lambda: len(found(gateway, "?event=call&tool=one__echo")) == 5, "five calls in the index")
-        page = asked(gateway, "/api/v1/audit?event=call&tool=one__echo&limit=2")
-        older = asked(gateway, f"/api/v1/audit?event=call&tool=one__echo&limit=2&cursor={page['next']}")
+        page = known(gateway, "/api/v1/audit?event=call&tool=one__echo&limit=2")
+        older = known(gateway, f"/api/v1/audit?event=call&tool=one__echo&limit=2&cursor={page['next']}")
         ids = [one["id"] for one in page["records"] + older["records"]]
         assert ids == sorted(ids, reverse=True) and len(set(ids)) == 4
-        calls = {one["id"] for one in found(gateway, "?event=call&tool=one__echo")}
+        calls = {one["id"] for one in known(gateway, "/api/v1/audit?event=call&tool=one__echo")["records"]}
         wait_for(lambda: calls <= ids_of(siem), "all of them at the syslog receiver")
         wait_for(lambda: calls <= sent_to(otel), "all of them at the OTLP receiver")
-        wait_for(
-            lambda: all(one["sent"] > 10 for one in asked(gateway, "/api/v1/exports")["exports"]), "their word for it"
-        )
+        latest = max(one["time"] for one in known(gateway, "/api/v1/audit?event=call&tool=one__echo")["records"])
+
+        def confirmed() -> bool:
+            client.call_error("one__nothing")  # to confirm, also by a process that had to be started anew
+            return all(one["until"] > latest for one in known(gateway, "/api/v1/exports")["exports"])
+
+        wait_for(confirmed, "their word for it")
         assert gateway.ready().json["records"] == "ok"
         helpers = gateway.descendants(COMMAND)
         assert len(helpers) == 1
@@ -83,7 +92,7 @@ def test_calls_are_found_and_sent_while_the_receiver_comes_and_goes(
         gateway.start()
         gateway.client().call("one__echo", {"n": 6})
         wait_for(lambda: len(found(gateway, "?event=call&tool=one__echo")) == 6)
-        (latest,) = found(gateway, "?event=call&tool=one__echo&limit=1")
+        (latest,) = known(gateway, "/api/v1/audit?event=call&tool=one__echo&limit=1")["records"]
         wait_for(lambda: latest["id"] in ids_of(again))
         assert not calls & ids_of(again), "what was confirmed is not sent again"
         wait_for(lambda: "waiting for otel" in gateway.ready().json["records"], "who is away is named")

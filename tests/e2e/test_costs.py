@@ -45,7 +45,7 @@ def config(server: FakeServer) -> dict[str, object]:
 
 
 def shown(gateway: Gateway, path: str) -> Any:
-    with urllib.request.urlopen(f"{gateway.admin.rstrip('/')}/api/v1/{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{gateway.admin.rstrip('/')}/api/v1/{path}", timeout=60) as answer:
         return json.load(answer)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
-from tests.e2e.harness import ROOT, Gateway, Response, Wire, message, wait_for
+from tests.e2e.harness import ROOT, Gateway, Response, Wire, json_lines, message, wait_for
 
 pytestmark = pytest.mark.e2e
 TOOLS = [{"name": "echo", "inputSchema": {"type": "object"}}]
@@ -55,8 +55,7 @@ def becomes(gateway: Gateway, key: str, status: int) -> None:
 
 def records(gateway: Gateway) -> list[dict[str, Any]]:
     """Of calls; what is done at the terminal has a chain of its own beside the gateway's."""
-    files = (gateway.folder / "audit").glob("calls-*")
-    found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    found = json_lines(*sorted((gateway.folder / "audit").glob("calls-*")))
     return [one for one in found if one["event"] == "call"]
 
 

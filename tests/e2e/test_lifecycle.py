@@ -25,6 +25,7 @@ from tests.e2e.harness import (
     alive,
     check_error,
     get,
+    json_lines,
     message,
     render,
     routing_headers,
@@ -126,7 +127,7 @@ def test_a_bad_configuration_ends_the_start_and_names_the_place(
 
 def test_sigterm_drains(start_gateway: StartGateway, upstream: FaultyServer, tmp_path: Path) -> None:
     servers = {"up": {"url": upstream.url(era="modern")}, "local": stdio("good", tmp_path / "notes")}
-    gateway = start_gateway({"version": 1, "servers": servers, "bounds": {"drain_accept": "1500ms", "drain": "20s"}})
+    gateway = start_gateway({"version": 1, "servers": servers, "bounds": {"drain_accept": "5s", "drain": "5m"}})
     idle = Wire(gateway.mcp)
     assert idle.request("GET").status == 405
     gateway.client().call("local__echo", {"text": "x"})
@@ -162,23 +163,22 @@ def test_a_drain_ends_at_its_deadline_and_says_so(start_gateway: StartGateway, u
     gateway.signal(signal.SIGTERM)
     check_error(running.answer()["error"], -31009, "overloaded")
     assert gateway.wait() == 0
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 25, "its own drain is half a second, the usual one half a minute"
     wait_for(lambda: seen.gone, "the cancellation upstream")
 
 
 def test_a_second_signal_stops_at_once(start_gateway: StartGateway, upstream: FaultyServer, tmp_path: Path) -> None:
-    servers = {"up": {"url": upstream.url(era="modern")}, "local": stdio("stubborn", tmp_path / "notes")}
-    gateway = start_gateway({"version": 1, "servers": servers})
+    up = {"url": upstream.url(era="modern"), "call_timeout": "10m"}
+    servers = {"up": up, "local": stdio("stubborn", tmp_path / "notes")}
+    gateway = start_gateway({"version": 1, "servers": servers, "bounds": {"drain": "5m"}})
     gateway.client().call("local__echo", {"text": "x"})
     below = gateway.descendants()
     assert below
     running, _ = start_slow(gateway, upstream)
     gateway.signal(signal.SIGTERM)
     wait_for(lambda: gateway.ready().status == 503, "the drain")
-    began = time.monotonic()
     gateway.signal(signal.SIGTERM)
-    gateway.wait(10)
-    assert time.monotonic() - began < 4
+    gateway.wait()  # where nobody would have to end for minutes
     running.wire.wait_closed()
     gateway.assert_nothing_left(below)
 
@@ -197,7 +197,7 @@ def test_kill_9_leaves_no_process_behind(start_gateway: StartGateway, tmp_path: 
     assert below
     gateway.process.kill()
     gateway.process.wait()
-    wait_for(lambda: not alive(below | with_home(gateway.folder)), "the end of the children", 8)
+    wait_for(lambda: not alive(below | with_home(gateway.folder)), "the end of the children")
 
 
 # --- reload -------------------------------------------------------------------------------------------------------
@@ -315,8 +315,7 @@ def test_a_legacy_cancellation_reaches_the_server(
 
     def received() -> list[dict[str, Any]]:
         if server == "stdio":
-            lines = notes.read_text().splitlines() if notes.exists() else []
-            return [json.loads(line) for line in lines]
+            return json_lines(notes)
         return [seen.body for seen in upstream.seen if isinstance(seen.body, dict)]
 
     def sent(method: str) -> list[dict[str, Any]]:

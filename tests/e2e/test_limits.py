@@ -12,7 +12,7 @@ import pytest
 
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
-from tests.e2e.harness import wait_for
+from tests.e2e.harness import json_lines, wait_for
 from tests.e2e.test_kept import TOOLS, call, command
 
 pytestmark = pytest.mark.e2e
@@ -102,7 +102,7 @@ def test_an_alert_is_told_and_recorded_and_a_person_lets_a_call_through(
     command(running, "approvals", "approve", held["data"]["approvalId"])
     wait_for(lambda: "result" in call(running).answer, "the approval")
     running.stop()
-    lines = [json.loads(line) for path in (running.folder / "audit").glob("calls-*.jsonl") for line in path.open()]
+    lines = json_lines(*sorted((running.folder / "audit").glob("calls-*.jsonl")))
     assert [one["share"] for one in lines if one["event"] == "alert"] == [50, 100]
     assert [one["step"] for one in lines if one["event"] == "approval"][:2] == ["asked", "approved"]
     assert {one["rule"] for one in lines if one["event"] == "approval"} == {"limit spend"}

@@ -24,7 +24,7 @@ from narthex.testing.server import JsonRpcError
 from tests.conftest import StartGateway
 from tests.counterparts.otlp import Collector
 from tests.counterparts.serving import served
-from tests.e2e.harness import ROOT, Gateway, Wire, get, message, wait_for
+from tests.e2e.harness import ROOT, Gateway, Wire, get, json_lines, message, wait_for
 from tests.telemetry.audit.exports.receivers import OtlpServer, SyslogServer, closing, make_certificate
 
 pytestmark = pytest.mark.e2e
@@ -78,9 +78,7 @@ def command(gateway: Gateway, *words: str) -> str:
 
 
 def records(gateway: Gateway, event: str = "call") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for path in sorted((gateway.folder / "audit").glob("calls-*")):
-        found += [json.loads(line) for line in path.read_text().splitlines()]
+    found = json_lines(*sorted((gateway.folder / "audit").glob("calls-*")))
     return [one for one in found if one["event"] == event]
 
 
@@ -114,7 +112,7 @@ def recorded(gateway: Gateway, calls: int = 6, refused: int = 1) -> list[Any]:
 
 def stop(gateway: Gateway) -> None:
     gateway.process.terminate()
-    gateway.process.wait(20)
+    gateway.process.wait(60)
 
 
 @pytest.mark.parametrize("durable", ["none", "all"])

@@ -241,4 +241,4 @@ def test_many_calls_share_one_process_and_one_session(gateway: Gateway) -> None:
     clients = [gateway.client(era=era) for era in ("legacy", "modern") for _ in range(5)]
     for client in clients:
         assert text(client.call("everything__echo", {"message": "x"})) == "Echo: x"
-    wait_for(lambda: gateway.descendants() == before, "no further process", 2)
+    wait_for(lambda: gateway.descendants() == before, "no further process")

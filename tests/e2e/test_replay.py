@@ -13,7 +13,7 @@ import pytest
 
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
-from tests.e2e.harness import ROOT, Client, Gateway, Response, Wire, wait_for
+from tests.e2e.harness import ROOT, Client, Gateway, Response, Wire, json_lines, wait_for
 
 pytestmark = pytest.mark.e2e
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("refund", "delete_all")]
@@ -62,9 +62,7 @@ def test_records_are_replayed_explained_and_held_against_other_rules(
     assert (denied["code"], hidden["code"]) == (-31001, -32602)
 
     def records() -> list[dict[str, Any]]:
-        (file,) = (gateway.folder / "audit").glob("calls-*.jsonl")
-        found = [json.loads(line) for line in file.read_text().splitlines()]
-        return [one for one in found if one["event"] == "call"]
+        return [one for one in json_lines(*(gateway.folder / "audit").glob("calls-*.jsonl")) if one["event"] == "call"]
 
     wait_for(lambda: len(records()) == 3, "the records")
     assert [one["policy"]["effect"] for one in records()] == ["allow", "deny", "deny"]
@@ -90,8 +88,7 @@ def test_the_admin_side_is_recorded_beside_the_calls(start_gateway: StartGateway
         assert wire.request("POST", headers=[("authorization", f"Bearer {token}")]).status == 200
 
     def acts() -> list[dict[str, Any]]:
-        (file,) = (gateway.folder / "audit").glob("calls-*.jsonl")
-        return [one for one in map(json.loads, file.read_text().splitlines()) if one["event"] == "admin"]
+        return [one for one in json_lines(*(gateway.folder / "audit").glob("calls-*.jsonl")) if one["event"] == "admin"]
 
     wait_for(lambda: acts(), "the record")
     (act,) = acts()

@@ -739,8 +739,8 @@ def test_legacy_errors_travel_at_200(gateway: Gateway) -> None:
 
 @pytest.fixture(scope="module")
 def impatient(module_gateway: StartGateway, faulty: FaultyServer) -> Gateway:
-    """A gateway with small bounds of time and number."""
-    bounds = {"header_timeout": "500ms", "body_timeout": "500ms", "keep_alive": "1s", "max_connections": 8}
+    """A gateway with small bounds of time."""
+    bounds = {"header_timeout": "500ms", "body_timeout": "500ms", "keep_alive": "1s"}
     server = {"url": faulty.url(era="modern")}
     return module_gateway({"version": 1, "servers": {"up": server}, "bounds": bounds})
 
@@ -770,23 +770,32 @@ def test_a_slow_client_is_let_go(impatient: Gateway, data: bytes, drip: bytes) -
             time.sleep(0.03 if drip else 0)
             return wire.is_closed()
 
-        wait_for(gone, "the end of the connection", 8)
+        wait_for(gone, "the end of the connection")
         if wire._buffer:
             check_refusal(wire.read(), {400, 408})
-    assert text(impatient.client().call("up__echo", {"text": "on"})) == "on"
+    wait_for(lambda: _served(impatient), "the next client to be served")
+
+
+def _served(impatient: Gateway) -> bool:
+    """Is a call answered? One whose client stands still for half a second is not."""
+    response = impatient.client().post("tools/call", {"name": "up__echo", "arguments": {"text": "on"}})
+    return response.status == 200 and text(response.answer["result"]) == "on"
 
 
 def test_an_idle_connection_is_closed_after_its_time(impatient: Gateway) -> None:
     with Wire(impatient.mcp) as wire:
         wire.send(request().replace(b": @", b": " + wire.host.encode()))
-        assert wire.read().status == 200
-        assert wire.wait_closed(8) == b""
+        assert wire.read().status in (200, 408), "408: this client stood still before it asked"
+        assert wire.wait_closed() == b""
 
 
-def test_connections_over_the_bound_are_refused_and_later_ones_served(impatient: Gateway) -> None:
-    wait_for(lambda: _refused(impatient, 0) == 0, "the end of earlier connections")
-    assert _refused(impatient, 10) >= 2
-    wait_for(lambda: _refused(impatient, 0) == 0, "room for new connections")
+def test_connections_over_the_bound_are_refused_and_later_ones_served(
+    start_gateway: StartGateway, faulty: FaultyServer
+) -> None:
+    server = {"url": faulty.url(era="modern")}
+    few = start_gateway({"version": 1, "servers": {"up": server}, "bounds": {"max_connections": 8}})
+    assert _refused(few, 10) >= 2
+    wait_for(lambda: _refused(few, 0) == 0, "room for new connections")
 
 
 def _refused(gateway: Gateway, idle: int) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from tests.conformance import suites
 from tests.conformance.fixture.call import TASKS
 from tests.conformance.matrix import ABLE, Refused, Talker, answer_to, until
 from tests.conftest import StartGateway
+from tests.counterparts.ports import Port
 from tests.e2e.harness import LEGACY, ROOT, Closed, Era, Gateway, Wire, check_error, render, text, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -39,13 +39,12 @@ class Upstream:
     """The fixture on a port of its own, in both eras, to be killed and started again."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self.port = Port()
+        self.url = f"http://127.0.0.1:{self.port.number}/mcp"
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.conformance.fixture", "--port", str(self.port)]
+        command = [sys.executable, "-m", "tests.conformance.fixture", "--port", str(self.port.number)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=suites.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from narthex.telemetry.audit.exports.sink import SinkError, SinkSpec
 from narthex.telemetry.audit.exports.syslog import SyslogSink
+from tests.counterparts.ports import Port
 from tests.e2e.harness import wait_for
 from tests.telemetry.audit.exports.receivers import make_certificate
 from tests.telemetry.audit.test_formats import RECORD
@@ -34,15 +34,17 @@ class Rsyslog:
     def __init__(self, folder: Path) -> None:
         self.cert, key = make_certificate(folder, "rsyslog")
         self.messages = folder / "messages"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self._held = Port()
+        self.port = self._held.number
         config = folder / "rsyslog.conf"
         config.write_text(CONFIG.format(folder=folder, cert=self.cert, key=key, port=self.port))
         program = shutil.which("rsyslogd") or ""
         self.process = subprocess.Popen([program, "-n", "-iNONE", "-f", str(config)])
 
     def lines(self) -> list[str]:
-        return self.messages.read_text().splitlines() if self.messages.exists() else []
+        """Those that are there as a whole."""
+        text = self.messages.read_text() if self.messages.exists() else ""
+        return text[: text.rfind("\n") + 1].splitlines()
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def rsyslog(tmp_path: Path) -> Iterator[Rsyslog]:
         yield one
     finally:
         one.process.terminate()
-        one.process.wait(20)
+        one.process.wait(60)
 
 
 def send(sink: SyslogSink, count: int) -> bool:
@@ -89,5 +91,5 @@ def test_what_waits_is_sent_once_rsyslog_is_there(rsyslog: Rsyslog) -> None:
     sink = SyslogSink(SinkSpec("siem", f"syslog+tls://127.0.0.1:{rsyslog.port}", ca=rsyslog.cert))
     wait_for(lambda: send(sink, 1))
     rsyslog.process.kill()
-    rsyslog.process.wait(20)
+    rsyslog.process.wait(60)
     assert not send(sink, 1)

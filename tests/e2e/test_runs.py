@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
-from tests.e2e.harness import Client, Era, Gateway, get, wait_for
+from tests.e2e.harness import Client, Era, Gateway, get, json_lines, wait_for
 from tests.e2e.test_approvals import command
 
 pytestmark = pytest.mark.e2e
@@ -56,7 +55,7 @@ def gauge(gateway: Gateway) -> float:
 
 def refusals(gateway: Gateway) -> list[Any]:
     """What was recorded of calls that were denied; nothing before there are two."""
-    records = [json.loads(line) for file in (gateway.folder / "audit").glob("*.jsonl") for line in file.open()]
+    records = json_lines(*(gateway.folder / "audit").glob("calls-*.jsonl"))
     denied = [one for one in records if one.get("policy", {}).get("effect") == "deny"]
     return denied if len(denied) == 2 else []
 

@@ -23,7 +23,7 @@ def test_what_is_old_goes_and_what_is_closed_is_compressed(start_gateway: StartG
         config = {"version": 1, "servers": {"one": {"url": server.url}}}
         gateway = start_gateway(config)
         gateway.process.terminate()
-        gateway.process.wait(20)
+        gateway.process.wait(60)
         folder = gateway.folder / "audit"
         for days in (30, 20, 3, 2):
             write(folder, "ada", days_ago=days)
@@ -34,7 +34,7 @@ def test_what_is_old_goes_and_what_is_closed_is_compressed(start_gateway: StartG
         assert gateway.client().call("one__echo", {"a": 1})
         wait_for(lambda: "files of the journal" in gateway.log(), "the upkeep", 60)
         gateway.process.terminate()
-        gateway.process.wait(20)
+        gateway.process.wait(60)
     names = sorted(path.name for path in folder.glob("*-20*"))
     assert not [name for name in names if name.startswith("payloads-")]
     assert sum(name.startswith("calls-") and name.endswith(".gz") for name in names) >= 1

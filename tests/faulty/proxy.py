@@ -39,12 +39,12 @@ class HttpProxy:
 
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(run()), daemon=True)
         self._thread.start()
-        assert started.wait(5)
+        assert started.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(60)
 
     @property
     def url(self) -> str:

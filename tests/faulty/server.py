@@ -748,12 +748,12 @@ class FaultyServer:
 
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(run()), daemon=True)
         self._thread.start()
-        assert started.wait(5)
+        assert started.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(60)
 
     def url(self, fault: str = "good", moment: str = "call", era: str = "legacy") -> str:
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/{era}/{moment}/{fault}"

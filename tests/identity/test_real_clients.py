@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import subprocess
 import threading
 import urllib.request
@@ -31,6 +30,7 @@ from tests.conftest import StartGateway
 from tests.counterparts.entra import Key
 from tests.counterparts.keycloak.server import Keycloak
 from tests.counterparts.person import Person
+from tests.counterparts.ports import Port
 from tests.e2e.harness import PATIENCE_S
 from tests.e2e.servers import PACKAGES
 from tests.faulty.server import FaultyServer
@@ -191,7 +191,8 @@ def test_the_typescript_sdk_signs_in_with_a_key(keyed: Protected, node: str, nod
 def test_the_inspector_signs_in(place: Protected, node: str, node_modules: Path, era: str, tmp_path: Path) -> None:
     launcher = str(node_modules / PACKAGES / "inspector" / "clients" / "launcher" / "build" / "index.js")
     target = [place.url, "--transport", "http", "--protocol-era", era, "--format", "json"]
-    oauth = ["--client-id", "desktop", "--callback-url", f"http://127.0.0.1:{free_port()}/oauth/callback"]
+    port = Port()
+    oauth = ["--client-id", "desktop", "--callback-url", f"http://127.0.0.1:{port.number}/oauth/callback"]
     call = ["--method", "tools/call", "--tool-name", "up__echo", "--tool-arg", "text=hello"]
 
     def deliver(process: subprocess.Popen[str], back: str) -> None:
@@ -202,9 +203,3 @@ def test_the_inspector_signs_in(place: Protected, node: str, node_modules: Path,
     env = {"HOME": str(tmp_path), "MCP_AUTO_OPEN_ENABLED": "true", "BROWSER": "true"}
     out = run([node, launcher, "--cli", *target, *oauth, *call], deliver, env)
     assert out["result"]["content"][0]["text"] == "hello"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

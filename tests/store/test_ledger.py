@@ -60,7 +60,7 @@ def test_what_a_locked_file_does_not_take_waits_and_is_not_lost(
     monkeypatch.setattr("narthex.store.ledger.RETRY_S", 0.01)
     path = tmp_path / "s.db"
     ledger = Ledger(path, busy_s=0.01)
-    other = sqlite3.connect(path, isolation_level=None, timeout=10)
+    other = sqlite3.connect(path, isolation_level=None, timeout=60)
     other.execute("BEGIN IMMEDIATE")
     ledger.add(spent())
     while not ledger.problem:

@@ -131,14 +131,14 @@ def test_those_who_wait_while_the_disk_is_busy_share_the_next_sync(make: Callabl
     def slow(file: int) -> None:
         syncs[0] += 1
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
 
     def tell(problem: str) -> None:
         told[0] += 1
 
     journal = make(sync=slow, on_loop=lambda run, waiting, problem: run(waiting, problem))
     journal.add(replace(ENTRY, done=tell))
-    assert begun.wait(10)
+    assert begun.wait(60)
     for _ in range(200):
         journal.add(replace(ENTRY, done=tell))
     go.set()
@@ -207,7 +207,7 @@ def test_a_full_disk_is_said_counted_and_gone_on_with(
         journal = make(capacity=4)
         disk.error, disk.most = errno.ENOSPC, 100  # in the middle of a line
         add(journal, "a")
-        assert disk.refused.wait(10)
+        assert disk.refused.wait(60)
         wait_for(lambda: bool(journal.problem), "the problem")
         assert "No space left" in journal.problem
         add(journal, *"bcdefgh")

@@ -75,7 +75,7 @@ async def ask(
 
 def run(bridge: AsgiBridge, scenario: Callable[[int], Awaitable[Any]]) -> Any:
     async def main() -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async with serving(bridge) as port:
                 return await scenario(port)
 

@@ -85,7 +85,7 @@ class InputsMachine(RuleBasedStateMachine):
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         async def bounded() -> T:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await main
 
         return self.loop.run_until_complete(bounded())

@@ -23,7 +23,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     with asyncio.Runner(loop_factory=factory) as runner:
 
         async def bounded(work: Awaitable[None]) -> None:
-            await asyncio.wait_for(work, 20)
+            await asyncio.wait_for(work, 60)
 
         yield lambda work: runner.run(bounded(work))
 
@@ -40,7 +40,7 @@ class Names:
     def lookup(self, host: str) -> tuple[Address, ...]:
         self.asked.append(host)
         if host in self.gates:
-            assert self.gates[host].wait(20)
+            assert self.gates[host].wait(60)
         if self.fails:
             raise socket.gaierror(socket.EAI_AGAIN, "try again")
         return HERE

@@ -32,7 +32,7 @@ Step = bytes | str | Callable[["Scripted"], Awaitable[None]]
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await main()
 
     asyncio.run(bounded())

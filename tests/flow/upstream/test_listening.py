@@ -22,6 +22,7 @@ from narthex.flow.upstream.lists import CHANGES_S, RECHECK_S
 from narthex.flow.upstream.server import SESSION_IDLE_S
 from narthex.testing import FakeServer
 from narthex.types import HttpTarget, ServerSpec
+from tests.counterparts.ports import Port
 from tests.flow.gateway import run, until
 from tests.flow.upstream.telling import ACK, Stream, Telling
 from tests.flow.upstream.test_era import LEGACY_S
@@ -482,12 +483,12 @@ def test_what_a_server_replays_was_not_missed() -> None:
 @ERAS
 def test_a_server_that_starts_anew_is_asked_anew(era: str) -> None:
     async def main() -> None:
-        async with Telling(era) as first:
-            port = first.port
+        port = Port()
+        async with Telling(era, port=port.number) as first:
             one = Ears(first.url)
             await one.listen(ALL)
         one.hearer.clear()
-        async with Telling(era, port=port) as second:
+        async with Telling(era, port=port.number) as second:
             try:
                 while not second.streams:
                     one.clock.advance(40)  # the breaker is open for a while

@@ -22,6 +22,7 @@ from narthex.flow.upstream.links import NOTHING
 from narthex.flow.upstream.port import Channel, Outgoing
 from narthex.flow.upstream.server import Server
 from narthex.types import HttpTarget, ServerSpec, StdioTarget
+from tests.counterparts.ports import Port
 from tests.e2e.harness import listening_ports, wait_for
 from tests.e2e.servers import everything_over_http, npm_server
 from tests.flow.gateway import until
@@ -122,24 +123,25 @@ def test_everything_that_starts_anew_is_subscribed_anew(node: str, node_modules:
     """It answers 400, not 404, to a session that it does not know."""
     entry = npm_server(node, node_modules, "server-everything", "streamableHttp")
 
-    def start(port: int) -> tuple[subprocess.Popen[bytes], int]:
+    port = Port()
+
+    def start() -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [entry["command"], *entry["args"]], env={**os.environ, "PORT": str(port)},
+            [entry["command"], *entry["args"]], env={**os.environ, "PORT": str(port.number)},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        found = wait_for(lambda: listening_ports(process.pid), "server-everything").pop()
-        assert found is not None
-        return process, found
+        wait_for(lambda: listening_ports(process.pid), "server-everything")
+        return process
 
     async def main() -> None:
-        process, port = start(0)
+        process = start()
         try:
-            async with ears(over_http(f"http://127.0.0.1:{port}/mcp")) as one:
+            async with ears(over_http(f"http://127.0.0.1:{port.number}/mcp")) as one:
                 assert await one.listen(uris(TEXT)) == uris(TEXT)
                 before = one.server.ready(SCOPE)
                 process.kill()
                 process.wait()
-                process, _ = await asyncio.to_thread(start, port)
+                process = await asyncio.to_thread(start)
                 while one.server.ready(SCOPE) is before or one.hearer.uris != [TEXT]:
                     one.clock.advance(40)  # the breaker may be open
                     await asyncio.sleep(0.05)
@@ -233,10 +235,11 @@ def test_a_server_of_the_sdk_that_dies_is_listened_to_again(kind: str) -> None:
             await again(one)
 
     async def over_a_network() -> None:
-        with sdk_over_http() as url:
+        port = Port()
+        with sdk_over_http(port.number) as url:
             one = Ears(over_http(url))
             await one.listen(uris("demo:1"))
-        with sdk_over_http(int(url.rpartition(":")[2].removesuffix("/mcp"))):
+        with sdk_over_http(port.number):
             try:
                 await again(one)
             finally:

@@ -29,7 +29,7 @@ STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n
 def run(request: pytest.FixtureRequest) -> Run:
     def go(coroutine: Coroutine[Any, Any, None]) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await coroutine
 
         with asyncio.Runner(loop_factory=request.param) as runner:

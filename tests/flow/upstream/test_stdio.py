@@ -70,7 +70,7 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 def run(request: pytest.FixtureRequest) -> Run:
     def go(coroutine: Coroutine[Any, Any, None]) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await coroutine
 
         with asyncio.Runner(loop_factory=request.param) as runner:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from narthex.store.shared.connection import LARGEST, Connection
 from narthex.types import LimitRule, SharedSpec
 from tests.conftest import missing
 from tests.counterparts import keeper
+from tests.counterparts.ports import Port
 from tests.store.shared.rig import Gateway
 
 CALLS = LimitRule("calls", "calls", 3, window=3_600_000_000)
@@ -77,10 +77,9 @@ def test_databases_and_prefixes_are_counted_apart(kind: str, tmp_path: Path) -> 
 def test_a_cluster_and_a_replica_are_refused(kind: str, tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        bus = str(one.getsockname()[1])
-    with started(kind, tmp_path / "a", "--cluster-enabled", "yes", "--cluster-port", bus) as server:
+    bus = Port()
+    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(bus.number))
+    with started(kind, tmp_path / "a", *cluster) as server:
         assert "cluster" in asyncio.run(problem(SharedSpec("127.0.0.1", server.port)))
     with started(kind, tmp_path / "b", "--replicaof", "127.0.0.1 1") as server:
         assert "replica" in asyncio.run(problem(SharedSpec("127.0.0.1", server.port)))

@@ -28,13 +28,13 @@ def test_a_slow_place_gets_what_is_newest_then(tmp_path: Path, monkeypatch: pyte
 
     def slow(file: int) -> None:
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
         sync(file)
 
     monkeypatch.setattr(module.os, "fsync", slow)
     one = Elsewhere(tmp_path)
     one.put("c", b"1\n")
-    assert begun.wait(10)
+    assert begun.wait(60)
     for number in range(2, 9):
         one.put("c", b"%d\n" % number)
     go.set()

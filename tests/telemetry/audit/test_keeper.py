@@ -95,7 +95,7 @@ def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:
         process.append(keeper._process)
 
     run(lambda: task(tmp_path), work)
-    assert process[0].wait(30) == 0
+    assert process[0].wait(60) == 0
 
 
 def test_who_gives_up_waiting_spoils_no_answer(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_no_record_is_on_the_disk_before_its_payloads(tmp_path: Path) -> None:
     )
     told = threading.Event()
     journal.add(entry(done=lambda problem: told.set()))
-    assert told.wait(10)
+    assert told.wait(60)
     assert synced[-2:] == ["paylo", "calls"]
     journal.close()
 
@@ -178,12 +178,12 @@ def test_what_waits_for_a_slow_disk_has_a_bound(tmp_path: Path, monkeypatch: pyt
 
     def slow(file: int) -> None:
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
 
     monkeypatch.setattr(module, "MOST_KEPT", 5000)
     journal = make(tmp_path, sync=slow)
     journal.add(entry(done=lambda problem: None))
-    assert begun.wait(10)
+    assert begun.wait(60)
     for number in range(10):
         journal.add(entry(number, bytes_in=1000, bytes_out=1000))
     go.set()

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.counterparts.ports import Port
+
 
 def make_certificate(folder: Path, name: str, *, days: int = 1) -> tuple[str, str]:
     """Files of a self-signed certificate for 127.0.0.1, and of its key. `days` below zero: it has run out."""
@@ -67,8 +69,9 @@ class SyslogServer:
         if client_ca:
             self._context.load_verify_locations(client_ca)
             self._context.verify_mode = ssl.CERT_REQUIRED
-        self._socket = socket.create_server(("127.0.0.1", port))
-        self.port: int = self._socket.getsockname()[1]
+        self._held = Port()  # for one that comes after this, as long as anybody knows this one
+        self.port = port or self._held.number
+        self._socket = socket.create_server(("127.0.0.1", self.port))
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -76,7 +79,7 @@ class SyslogServer:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _accept(self) -> None:
         while True:

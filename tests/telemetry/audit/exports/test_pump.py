@@ -154,7 +154,7 @@ def test_a_receiver_that_goes_away_and_comes_back(
         wait_for(lambda: pump.state.sent >= COUNT)
         assert _numbers(second.messages) == list(range(COUNT)) and pump.state.problem == ""
         stop.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def _numbers(messages: list[bytes]) -> list[int]:

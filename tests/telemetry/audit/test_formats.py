@@ -39,6 +39,23 @@ def test_no_cell_is_a_formula(text: str) -> None:
     assert row({**RECORD, "name": text})["name"] == f"'{text}"
 
 
+FULL = {
+    **RECORD, "upstream": {"protocol": "2025-11-25", "status": 503, "session": "ab12", "version": "1.2.3"},
+    "tokens": {"in": 12, "out": 345, "counted": "estimate"}, "taken": {"calls": 1, "spend": "0.01 USD"},
+    "latency": {"admission": 0.1, "upstream": 0.2}, "definition_digest": "sha256:01", "server_seconds": 0.2,
+    "run": "r1", "trace": "0a" * 16, "cost": "0.01 USD", "arguments_digest": "sha256:02",
+}  # fmt: skip
+
+
+def test_what_has_parts_has_a_cell_for_each_or_is_json() -> None:
+    found = row(FULL)
+    assert (found["upstream_status"], found["upstream_version"], found["tokens_in"], found["tokens_counted"]) == (
+        "503", "1.2.3", "12", "estimate",
+    )  # fmt: skip
+    assert json.loads(found["taken"]) == FULL["taken"] and json.loads(found["latency"]) == FULL["latency"]
+    assert found["definition_digest"] == "sha256:01" and json.loads(found["roles"]) == ["support"]
+
+
 def test_a_number_is_no_formula() -> None:
     found = row({**RECORD, "code": -32602, "seconds": -0.5, "reason": "-1"})
     assert (found["code"], found["seconds"], found["reason"]) == ("-32602", "-0.5", "'-1")
@@ -58,6 +75,10 @@ def test_an_event_in_common_form() -> None:
                  "rt=1700000000250"):  # fmt: skip
         assert pair in found
     assert "|6|" in cef({**RECORD, "decision": "deny"})
+    full = cef(FULL)
+    for pair in ("cs5Label=definition cs5=sha256:01", "cs6Label=run cs6=r1", "cn1Label=upstreamStatus cn1=503",
+                 "cn2Label=tokensIn cn2=12", "cn3Label=tokensOut cn3=345"):  # fmt: skip
+        assert pair in full and pair not in found
 
 
 def test_an_api_activity() -> None:
@@ -69,6 +90,22 @@ def test_an_api_activity() -> None:
     assert found["metadata"]["version"] == "1.9.0" and found["metadata"]["profiles"][0] == "record_integrity"
     assert found["attestation"]["fingerprint"] == {"algorithm_id": 3, "algorithm": "SHA-256", "value": "ab" * 32}
     assert "policy" not in found, "no rule has decided"
+    assert found["actor"]["session"] == {"uid": "s1"} and "http_response" not in found and "trace" not in found
+    full = json.loads(ocsf(FULL))
+    assert full["api"]["service"] == {"name": "github", "version": "1.2.3"} and full["api"]["version"] == "2026-07-28"
+    assert full["http_response"] == {"code": 503, "latency": 200} and full["trace"] == {"uid": "0a" * 16}
+    assert "trace" in full["metadata"]["profiles"]
+    for name in (
+        "tokens",
+        "taken",
+        "latency",
+        "cost",
+        "definition_digest",
+        "arguments_digest",
+        "upstream",
+        "principal",
+    ):
+        assert full["unmapped"][name] == FULL[name], "what has no place there is not lost"
     assert json.loads(ocsf({**RECORD, "decision": "deny", "outcome": "denied"}))["status_id"] == 2
 
 

@@ -2,7 +2,7 @@
 
 In: a record, as it stands in a line. Out: a line of text. What a record lacks is left out or empty; nothing is made up.
 Cases: `tests/telemetry/audit/test_formats.py`; fuzz target `export`. Source: RFC 4180; CEF 0, revision 25; OCSF 1.9,
-class 6003, with the profiles `record_integrity` and `security_control`.
+class 6003, with the profiles `record_integrity`, `security_control` and `trace`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ COLUMNS = (
     "endpoint", "server", "method", "name", "resource", "rule", "credential", "code", "bytes_in", "bytes_out",
     "seconds", "cost", "arguments_digest", "decision_id", "config", "seq", "hash",
     "run", "trace",
+    "session", "request", "version", "gateway", "roles", "actors", "result_digest", "definition_digest",
+    "upstream_status", "upstream_protocol", "upstream_session", "upstream_version", "server_seconds", "latency",
+    "taken", "tokens_in", "tokens_out", "tokens_counted", "cache", "limit", "approval", "model", "prompt", "call",
 )  # fmt: skip
-
+"""Columns are added behind the others."""
+_SAID = frozenset({
+    "v", "id", "time", "tenant", "seq", "hash", "gateway", "request", "server", "source", "outcome", "reason", "code",
+    "seconds", "config", "session", "version", "trace", "payload", "input",
+})  # fmt: skip
+"""Members of a record that an event of OCSF has in places of its own, and what calls have said. All others are
+`unmapped` there."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -43,14 +52,20 @@ def csv(record: Record) -> str:
 
 def flat(record: Record) -> Record:
     """The members that `COLUMNS` name, and others, on one level."""
-    return {**_map(record, "policy"), **_map(record, "principal"), **record, "resource": what_of(record)}
+    nested = {f"{name}_{key}": value for name in ("upstream", "tokens") for key, value in _map(record, name).items()}
+    return {**nested, **_map(record, "policy"), **_map(record, "principal"), **record, "resource": what_of(record)}
 
 
 def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
+    text = text_of(value)
     if not isinstance(value, int | float) and (text[:1] in _FORMULA or text.strip()[:1] in _FORMULA):
         text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
+
+
+def text_of(value: object) -> str:
+    """A member of `flat` as text: lists and maps as JSON, nothing as nothing."""
+    return "" if value is None else _encode(value).decode() if isinstance(value, dict | list) else str(value)
 
 
 def cef(record: Record) -> str:
@@ -77,6 +92,11 @@ def cef(record: Record) -> str:
         **_labelled(2, "endpoint", _text(record, "endpoint")),
         **_labelled(3, "rule", _text(_map(record, "policy"), "rule")),
         **_labelled(4, "hash", _text(record, "hash")),
+        **_labelled(5, "definition", _text(record, "definition_digest")),
+        **_labelled(6, "run", _text(record, "run")),
+        **_counted(1, "upstreamStatus", _map(record, "upstream").get("status")),
+        **_counted(2, "tokensIn", _map(record, "tokens").get("in")),
+        **_counted(3, "tokensOut", _map(record, "tokens").get("out")),
     }
     pairs = (f"{key}={_escaped(value)}" for key, value in extension.items() if value not in ("", None))
     return "|".join(_piped(part) for part in head) + "|" + " ".join(pairs)
@@ -84,6 +104,10 @@ def cef(record: Record) -> str:
 
 def _labelled(number: int, label: str, value: str) -> dict[str, str]:
     return {f"cs{number}Label": label, f"cs{number}": value} if value else {}
+
+
+def _counted(number: int, label: str, value: object) -> dict[str, object]:
+    return {f"cn{number}Label": label, f"cn{number}": value} if isinstance(value, int) else {}
 
 
 def _piped(text: str) -> str:
@@ -102,7 +126,8 @@ def _one_line(text: str) -> str:
 
 def ocsf(record: Record) -> str:
     """An API Activity; the activity is `Other`, because a tool's name does not say what it does."""
-    who, said = _map(record, "principal"), _map(record, "policy")
+    who, said, upstream = _map(record, "principal"), _map(record, "policy"), _map(record, "upstream")
+    trace, status, what = _text(record, "trace"), upstream.get("status"), what_of(record)
     denied = record.get("decision") == "deny"
     succeeded = record.get("outcome") == "ok"
     event: Record = {
@@ -115,29 +140,35 @@ def ocsf(record: Record) -> str:
         "metadata": {
             "version": "1.9.0", "uid": _text(record, "id"), "sequence": record.get("seq"),
             "tenant_uid": _text(record, "tenant"), "correlation_uid": _text(record, "run") or _text(record, "trace"),
-            "profiles": ["record_integrity", "security_control"],
+            "profiles": ["record_integrity", "security_control", *(["trace"] if trace else [])],
             "product": {"name": "Narthex", "vendor_name": "Narthex", "version": _text(record, "gateway")},
         },
         "action_id": {"allow": 1, "deny": 2}.get(_text(record, "decision"), 0),
         "actor": {
             "user": {"uid": _text(who, "subject"), "name": _text(who, "subject"), "domain": _text(who, "issuer")},
             "app_name": _text(who, "client") or ("" if _text(who, "subject") else "Narthex"),
+            "session": {"uid": _text(record, "session")},
         },
         "api": {
-            "operation": what_of(record) or _text(record, "method") or _text(record, "event") or "unknown",
-            "service": {"name": _text(record, "server")},
+            "operation": what or _text(record, "method") or _text(record, "event") or "unknown",
+            "version": _text(record, "version"),
+            "service": {
+                "name": _text(record, "server"),
+                "version": _text(upstream, "version") if _text(record, "server") else "",
+            },
             "request": {"uid": _text(record, "request")}, "response": {"code": record.get("code")},
         },
         "src_endpoint": {"ip": source} if (source := _text(record, "source")) else {"svc_name": "narthex"},
         "policy": {"name": _text(said, "rule"), "uid": _text(record, "config"), "is_applied": True} if said else None,
+        "http_response": {
+            "code": status, "latency": _whole_ms(record.get("server_seconds")),
+        } if isinstance(status, int) and not isinstance(status, bool) else None,
+        "trace": {"uid": trace} if trace else None,
         "attestation": {
+            "uid": _text(record, "id"),
             "fingerprint": {"algorithm_id": 3, "algorithm": "SHA-256", "value": _text(record, "hash")},
         },
-        "unmapped": {
-            "endpoint": _text(record, "endpoint"), "decision": _text(record, "decision"),
-            "arguments_digest": _text(record, "arguments_digest"), "decision_id": _text(record, "decision_id"),
-            "event": _text(record, "event"),
-        },
+        "unmapped": {name: value for name, value in record.items() if name not in _SAID},
     }  # fmt: skip
     return _encode(_filled(event)).decode()
 

@@ -21,7 +21,7 @@ import msgspec
 
 from narthex import __version__
 from narthex.telemetry.audit.exports.sink import TIMEOUT_S, SinkError, SinkSpec, context_of, words_of
-from narthex.telemetry.audit.formats import COLUMNS, flat, jsonl
+from narthex.telemetry.audit.formats import COLUMNS, flat, jsonl, text_of
 from narthex.telemetry.audit.matching import Record
 
 INFO, WARN = (9, "INFO"), (13, "WARN")
@@ -66,7 +66,7 @@ def _attributes(values: dict[str, object]) -> Iterator[dict[str, Any]]:
         elif isinstance(value, float):
             yield {"key": key, "value": {"doubleValue": value}}
         elif value not in ("", None):
-            yield {"key": key, "value": {"stringValue": str(value)}}
+            yield {"key": key, "value": {"stringValue": text_of(value)}}
 
 
 def _ns(record: Record) -> int:

@@ -7,6 +7,7 @@ Source: opentelemetry-proto 1.x, `trace.proto`; names from `telemetry.convention
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
@@ -14,8 +15,8 @@ from typing import Final
 from narthex import __version__
 from narthex.telemetry import conventions as names
 from narthex.telemetry.accounts import OUTCOME, OUTCOMES
-from narthex.telemetry.otlp.wire import attribute, attributes, fixed32, fixed64, number, piece, text
-from narthex.telemetry.traces import Asked, Ended
+from narthex.telemetry.otlp.wire import attribute, attributes, fixed32, number, piece, text
+from narthex.telemetry.traces import Asked, Ended, Trace
 from narthex.types import HttpTarget, ServerSpec
 
 SCOPE: Final = piece(1, text(1, "narthex") + text(2, __version__))
@@ -24,8 +25,12 @@ _ATTRIBUTE: Final = 9
 _LINK: Final = 13
 _SERVER, _CLIENT = number(6, 2), number(6, 3)
 _FAILED: Final = piece(15, number(3, 2))
+_IDS: Final = b"\x0a\x10%b\x12\x08%b"  # fields 1 and 2, of 16 and 8 bytes
+_PARENT: Final = b"\x22\x08%b"  # field 4
+_two_times: Final = struct.Struct("<BQBQ").pack  # fields 7 and 8, each after its key
 _REMOTE: Final = 0x300  # bits 8 and 9 of a span's flags: it is known whether its parent is remote, and it is
-_LOCAL: Final = 0x100
+_OURS: Final = fixed32(16, 0x101)
+"""Flags of a span whose parent is of this process, or which has none; sampled."""
 _TOOL_ERROR: Final = OUTCOME["tool_error"]
 _CANCELLED: Final = OUTCOME["cancelled"]
 _OK: Final = OUTCOME["ok"]
@@ -51,103 +56,109 @@ def attributes_of_server(spec: ServerSpec) -> bytes:
 
 
 def spans_of(ended: Ended, base: float, peers: Mapping[str, bytes]) -> bytes:
-    """The spans of a call, as fields of their scope.
+    """The spans of a request, as fields of their scope.
 
     Args:
         base: What the wall clock is ahead of the monotonic one, in seconds.
         peers: `attributes_of_server` of each server.
     """
-    trace = ended.trace
+    trace, code, outcome = ended.trace, ended.code, ended.outcome
     trace_id, span_id = bytes.fromhex(trace.trace_id), bytes.fromhex(trace.span_id)
-    tool = ended.name if ended.method == "tools/call" else ""
-    prompt = ended.name if ended.method == "prompts/get" else ""
-    name = text(5, names.span_name(ended.method[:64], tool or prompt))
-    ids, parent = piece(1, trace_id) + piece(2, span_id), b""
-    flags = _LOCAL | 1
-    if trace.parent is not None:
-        parent = piece(4, bytes.fromhex(trace.parent.span_id))
-        flags = _REMOTE | trace.parent.flags | 1
-        if trace.parent.state:
-            ids += text(3, trace.parent.state)
-    common = _common(ended, tool, prompt)
-    own = attributes(
-        _ATTRIBUTE,
-        (
-            (names.SESSION, ended.session),
-            (names.REQUEST, ended.request.decode(errors="replace").strip('"')),
-            (names.CLIENT_ADDRESS, ended.source),
-            (names.DECISION, ended.decision_id),
-            (names.BYTES_IN, ended.bytes_in),
-            (names.BYTES_OUT, ended.bytes_out),
-        ),
-    )
-    began, done = _nanoseconds(ended.began_at + base), _nanoseconds(ended.ended_at + base)
-    failed = ended.outcome in FAULTS or ended.outcome == _TOOL_ERROR or _is_fault(ended.code)
-    link = b""
-    if trace.link is not None:
-        link = piece(_LINK, piece(1, bytes.fromhex(trace.link.trace_id)) + piece(2, bytes.fromhex(trace.link.span_id)))
+    common = _common(
+        ended.method[:64], ended.name, ended.version, ended.endpoint, ended.server, ended.tenant, ended.client, outcome,
+        ended.reason, code, ended.config,
+    )  # fmt: skip
+    failed = _FAILED if outcome in FAULTS or outcome == _TOOL_ERROR or _is_fault(code) else b""
     server = b"".join((
-        ids, parent, name, _SERVER, fixed64(7, began), fixed64(8, done), common, _incoming(), own, link,
-        _FAILED if failed else b"", fixed32(16, flags),
+        _IDS % (trace_id, span_id), _origin(trace) if trace.parent is not None else _OURS, _SERVER,
+        _times(ended.began_at, ended.ended_at, base), common, _incoming(), _own(ended), failed,
     ))  # fmt: skip
     asked = b"".join([_asked(one, ended, trace_id, span_id, base, peers) for one in trace.asked])
     if not ended.sent_at or trace.context is None:
         return piece(_SPAN, server) + asked
-    ids = piece(1, trace_id) + piece(2, bytes.fromhex(trace.context.span_id)) + piece(4, span_id)
-    sent, heard = _nanoseconds(ended.sent_at + base), _nanoseconds((ended.heard_at or ended.ended_at) + base)
-    failed = failed or ended.code != 0
     client = b"".join((
-        ids, name, _CLIENT, fixed64(7, sent), fixed64(8, heard), common, peers.get(ended.server, b""),
-        _FAILED if failed else b"", fixed32(16, _LOCAL | 1),
+        _IDS % (trace_id, bytes.fromhex(trace.context.span_id)), _PARENT % span_id, _CLIENT,
+        _times(ended.sent_at, ended.heard_at or ended.ended_at, base), common, peers.get(ended.server, b""),
+        failed or (_FAILED if code else b""), _OURS,
     ))  # fmt: skip
     return piece(_SPAN, server) + asked + piece(_SPAN, client)
 
 
+def _origin(trace: Trace) -> bytes:
+    """Of a trace that the client has begun: the span in it that sent the request, what vendors say, and a link."""
+    parent, link = trace.parent, trace.link
+    assert parent is not None
+    found = _PARENT % bytes.fromhex(parent.span_id) + fixed32(16, _REMOTE | parent.flags | 1)
+    if parent.state:
+        found += text(3, parent.state)
+    if link is not None:
+        found += piece(_LINK, _IDS % (bytes.fromhex(link.trace_id), bytes.fromhex(link.span_id)))
+    return found
+
+
+def _own(ended: Ended) -> bytes:
+    """Attributes of the SERVER span that hardly two requests share."""
+    pairs = (
+        (names.REQUEST, ended.request.decode(errors="replace").strip('"')),
+        (names.DECISION, ended.decision_id),
+        (names.BYTES_IN, ended.bytes_in),
+        (names.BYTES_OUT, ended.bytes_out),
+    )
+    found = attributes(_ATTRIBUTE, pairs) + _kept(_ATTRIBUTE, names.CLIENT_ADDRESS, ended.source)
+    return found + _kept(_ATTRIBUTE, names.SESSION, ended.session) if ended.session else found
+
+
 def _asked(one: Asked, ended: Ended, trace_id: bytes, span_id: bytes, base: float, peers: Mapping[str, bytes]) -> bytes:
     """The CLIENT span of what a server was asked beside the call."""
+    code = str(one.code) if one.code else ""
     pairs = (
         (names.METHOD, one.method),
         (names.ENDPOINT, ended.endpoint),
         (names.SERVER, one.server),
         (names.TENANT, ended.tenant),
-        (names.STATUS_CODE, str(one.code) if one.code else ""),
-        (names.ERROR_TYPE, one.reason or (str(one.code) if one.code else "")),
+        (names.STATUS_CODE, code),
+        (names.ERROR_TYPE, one.reason or code),
     )
     failed = one.code != 0 or one.reason not in ("", "cancelled")
     return piece(_SPAN, b"".join((
-        piece(1, trace_id), piece(2, bytes.fromhex(one.span_id)), piece(4, span_id), text(5, one.method), _CLIENT,
-        fixed64(7, _nanoseconds(one.sent_at + base)), fixed64(8, _nanoseconds(one.heard_at + base)),
-        b"".join([_kept(_ATTRIBUTE, key, value) for key, value in pairs if value]), peers.get(one.server, b""),
-        _FAILED if failed else b"", fixed32(16, _LOCAL | 1),
+        _IDS % (trace_id, bytes.fromhex(one.span_id)), _PARENT % span_id, text(5, one.method), _CLIENT,
+        _times(one.sent_at, one.heard_at, base), attributes(_ATTRIBUTE, pairs), peers.get(one.server, b""),
+        _FAILED if failed else b"", _OURS,
     )))  # fmt: skip
 
 
-def _common(ended: Ended, tool: str, prompt: str) -> bytes:
-    """What both spans say: values that many calls share."""
-    error = ""
-    if ended.outcome == _TOOL_ERROR:
+@lru_cache(maxsize=1024)
+def _common(
+    method: str, name: str, version: str, endpoint: str, server: str, tenant: str, client: str, outcome: int,
+    reason: str, code: int, config: str,
+) -> bytes:  # fmt: skip
+    """The name of both spans and what both say: values that many calls share."""
+    tool = name if method == "tools/call" else ""
+    prompt = name if method == "prompts/get" else ""
+    status, error = str(code) if code else "", ""
+    if outcome == _TOOL_ERROR:
         error = names.TOOL_ERROR
-    elif ended.code:
-        error = str(ended.code)
-    elif ended.outcome not in (_OK, _CANCELLED):
-        error = ended.reason or OUTCOMES[ended.outcome]
+    elif code:
+        error = status
+    elif outcome not in (_OK, _CANCELLED):
+        error = reason or OUTCOMES[outcome]
     pairs = (
-        (names.METHOD, ended.method[:64]),
+        (names.METHOD, method),
         (names.OPERATION, names.EXECUTE_TOOL if tool else ""),
         (names.TOOL, tool),
         (names.PROMPT, prompt),
-        (names.PROTOCOL, ended.version),
-        (names.ENDPOINT, ended.endpoint),
-        (names.SERVER, ended.server),
-        (names.TENANT, ended.tenant),
-        (names.CLIENT, ended.client),
-        (names.OUTCOME, OUTCOMES[ended.outcome]),
-        (names.REASON, ended.reason),
-        (names.CONFIG, ended.config),
-        (names.STATUS_CODE, str(ended.code) if ended.code else ""),
+        (names.PROTOCOL, version),
+        (names.ENDPOINT, endpoint),
+        (names.SERVER, server),
+        (names.TENANT, tenant),
+        (names.CLIENT, client),
+        (names.OUTCOME, OUTCOMES[outcome]),
+        (names.REASON, reason),
+        (names.CONFIG, config),
+        (names.STATUS_CODE, status),
         (names.ERROR_TYPE, error),
     )
-    return b"".join([_kept(_ATTRIBUTE, key, value) for key, value in pairs if value])
+    return text(5, names.span_name(method, tool or prompt)) + attributes(_ATTRIBUTE, pairs)
 
 
 @lru_cache(maxsize=1)
@@ -159,8 +170,9 @@ def _is_fault(code: int) -> bool:
     return code == names.INTERNAL or code in names.FAULTS
 
 
-def _nanoseconds(seconds: float) -> int:
-    return int(seconds * 1_000_000) * 1000  # what a float of this size knows
+def _times(began: float, ended: float, base: float) -> bytes:
+    """Both as nanoseconds, of what a float of this size knows: microseconds."""
+    return _two_times(0x39, int((began + base) * 1_000_000) * 1000, 0x41, int((ended + base) * 1_000_000) * 1000)
 
 
 def request_of(spans: Iterable[bytes], resource: bytes) -> bytes:

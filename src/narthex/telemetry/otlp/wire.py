@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 _SMALL: Final = [bytes((number,)) for number in range(128)]
@@ -30,7 +31,10 @@ def varint(value: int) -> bytes:
 
 def piece(field: int, data: bytes) -> bytes:
     """Bytes, or a message within."""
-    return b"%b%b%b" % (varint(field << 3 | 2), varint(len(data)), data)
+    size = len(data)
+    if field < 16 and size < 128:  # mostly
+        return _SMALL[field << 3 | 2] + _SMALL[size] + data
+    return b"%b%b%b" % (varint(field << 3 | 2), varint(size), data)
 
 
 def text(field: int, value: str) -> bytes:
@@ -64,12 +68,18 @@ def fixed64s(field: int, values: Sequence[int]) -> bytes:
     return piece(field, struct.pack(f"<{len(values)}Q", *values))
 
 
+@lru_cache(maxsize=1024)
+def _key(key: str) -> bytes:
+    """The name of a `KeyValue`: one of few."""
+    return text(1, key)
+
+
 def attribute(field: int, key: str, value: str | int | float) -> bytes:
     """A `KeyValue` of OTLP's common messages, as a field of what has it."""
     said = (
         text(1, value) if isinstance(value, str) else number(3, value) if isinstance(value, int) else double(4, value)
     )
-    return piece(field, text(1, key) + piece(2, said))
+    return piece(field, _key(key) + piece(2, said))
 
 
 def attributes(field: int, pairs: Iterable[tuple[str, str | int | float]]) -> bytes:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from narthex.flow.route.names import shown_name
 from narthex.testing import FakeServer
 from narthex.testing.server import JsonRpcError
 from tests.conftest import StartGateway
-from tests.e2e.harness import PATIENCE_S, ROOT, Client, Era, Gateway, wait_for
+from tests.e2e.harness import CAPABILITIES, PATIENCE_S, ROOT, Client, Era, Gateway, wait_for
 
 pytestmark = pytest.mark.e2e
 RUN = "trip-7"
@@ -117,10 +118,10 @@ def records(gateway: Gateway) -> list[dict[str, Any]]:
 class Replay:
     """`narthex replay --serve` as a process."""
 
-    def __init__(self, *words: str, cwd: Path) -> None:
+    def __init__(self, *words: str, cwd: Path, port: int = 0) -> None:
         program = "import sys; from narthex.cli.main import main; sys.exit(main())"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "replay", *words, "--serve", "--port", "0"],
+            [sys.executable, "-c", program, "replay", *words, "--serve", "--port", str(port)],
             env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HOME": str(cwd), "PYTHONUNBUFFERED": "1"},
             cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
@@ -171,8 +172,8 @@ class Replay:
 def replay(tmp_path: Path) -> Iterator[Callable[..., Replay]]:
     started: list[Replay] = []
 
-    def start(*words: str) -> Replay:
-        started.append(Replay(*words, cwd=tmp_path))
+    def start(*words: str, port: int = 0) -> Replay:
+        started.append(Replay(*words, cwd=tmp_path, port=port))
         return started[-1]
 
     yield start
@@ -328,6 +329,50 @@ def test_only_for_who_shows_the_key(recorded: Recorded, replay: Callable[..., Re
     assert asyncio.run(talk()) == "401"
     assert asyncio.run(talk(authorization=f"Bearer {key}")) == "200"
     running.end()
+
+
+def test_a_port_that_is_taken(recorded: Recorded, replay: Callable[..., Replay]) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        running = replay(RUN, "--dir", str(recorded.folder), port=port)
+        assert running.end(by_signal=False)[0] == 1
+    assert f"cannot listen on port {port}" in running.said
+
+
+def test_a_question_of_a_server_is_asked_again(start_gateway: StartGateway, replay: Callable[..., Replay]) -> None:
+    """A modern call that is answered in two rounds is recorded as two, and played as two."""
+    asks = {
+        "resultType": "input_required", "requestState": "of-the-server",
+        "inputRequests": {"who": {"method": "elicitation/create", "params": {
+            "message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}},
+        }}},
+    }  # fmt: skip
+    done = {"content": [{"type": "text", "text": "for ada"}]}
+    answers = {"ask": lambda params: done if "inputResponses" in params else asks}
+
+    def talk(url: str) -> list[Any]:
+        client, able = Client(url), {"_meta": {CAPABILITIES: {"elicitation": {"form": {}}}, **ASK["_meta"]}}
+        first = client.result("tools/call", {"name": "one__ask", "arguments": {}, **able})
+        state = first.pop("requestState")
+        assert state != "of-the-server", "it is sealed"
+        given = {"who": {"action": "accept", "content": {"name": "ada"}}}
+        answer = {"inputResponses": given, "requestState": state}
+        return [first, client.result("tools/call", {"name": "one__ask", "arguments": {}, **answer, **able})]
+
+    with FakeServer(
+        tools=[{"name": "ask", "inputSchema": {"type": "object"}}], answers=answers, eras="modern"
+    ) as server:
+        audit = {"dir": "audit", "payloads": [{"keep": "full"}]}
+        gateway = start_gateway({"version": 1, "audit": audit, "servers": {"one": {"url": server.url}}})
+        was = talk(gateway.mcp)
+        wait_for(lambda: len(records(gateway)) == 2, "the records")
+        gateway.signal(signal.SIGTERM)
+        gateway.wait()
+    running = replay(RUN, "--dir", str(gateway.folder / "audit"), "--json")
+    assert talk(running.url()) == was
+    assert running.report()["is_same"]
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

@@ -75,6 +75,10 @@ _SELECTION = (
     click.option("--trace", default="", metavar="ID", help="Of this trace."),
     click.option("--session", default="", metavar="ID", help="Of this legacy session."),
     click.option("--approval", default="", metavar="ID", help="Of this held call."),
+    click.option("--call", default="", metavar="ID", help="What was counted anew of the call with this id."),
+    click.option(
+        "--upstream-status", default="", metavar="STATUS", help="Its server answered with this HTTP status, if no 200."
+    ),
     click.option("--id", default="", help="With this id, or this decisionId."),
 )
 

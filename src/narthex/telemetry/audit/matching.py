@@ -17,8 +17,8 @@ from narthex.flow.route.patterns import compile_globs
 Record = dict[str, Any]
 OWN = frozenset({"open", "segment", "close"})
 """Events that are the journal's own, and no record of anything."""
-MARKS = ("id", "decision_id", "approval", "session", "run", "trace")
-"""Members that say which one, call or group of calls, and not of which kind."""
+MARKS = ("id", "decision_id", "approval", "session", "run", "trace", "call", "upstream_status")
+"""What says which one, call or group of calls, and not of which kind; and a status of HTTP that is rare: no 200."""
 _ANSWERED = frozenset({"ok", "tool_error", "rpc_error"})
 """Outcomes of calls that their server has answered."""
 
@@ -27,7 +27,8 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """What is looked for; an empty member asks nothing. `since` and `until` are times as records have them
     (`reading.moment` makes them), or the beginning of one, the second left out; `tools` patterns of `<server>__<name>`,
     `text` a part of that name or of an address, in any case; `id` the record's or its decision's; `rule` one of
-    policy, `run` and `trace` what ties calls together."""
+    policy, `run` and `trace` what ties calls together; `call` the id of the call that a recount is of;
+    `upstream_status` with which status of HTTP its server has answered, where that was no 200."""
 
     since: str = ""
     until: str = ""
@@ -48,6 +49,8 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     session: str = ""
     run: str = ""
     trace: str = ""
+    call: str = ""
+    upstream_status: str = ""
 
 
 COLUMNS: tuple[tuple[str, str], ...] = (
@@ -106,6 +109,9 @@ def marks_of(record: Record) -> Iterator[tuple[str, str]]:
     for name in MARKS:
         if (value := record.get(name)) and isinstance(value, str):
             yield name, value
+    upstream = record.get("upstream")
+    if isinstance(upstream, dict) and isinstance(status := upstream.get("status"), int) and status != 200:
+        yield "upstream_status", str(status)
 
 
 def what_of(record: Record) -> str:

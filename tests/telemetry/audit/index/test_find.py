@@ -47,6 +47,10 @@ def made(number: int) -> dict[str, Any]:
         record |= {"event": "admin", "name": "/api/v1/Reload", "method": "reload"}
     if number % 60 == 9:
         record |= {"event": "approval", "approval": f"a{number}", "rule": "large", "time": stamp(at - 3600)}
+    if number % 20 == 3:
+        record["upstream"] = {"protocol": "2026-07-28", "status": (200, 503)[number % 40 == 3]}
+    if number == 31:
+        record |= {"event": "recount", "call": made(30)["id"]}
     return record
 
 
@@ -101,7 +105,8 @@ WANTED = st.fixed_dictionaries(
         "event": some(["call", "admin", "approval"]), "rule": some(["no pushes", "large"]),
         "tools": some([("git__*",), ("*_1",), ("git__push_?", "time__get_3"), ("x",)]),
         "text": some(["PUSH", "reload", "get_1", "%"]), "run": some(["run-3", "run-39"]), "trace": some([f"{5:032x}"]),
-        "session": some(["s1", "s2"]), "approval": some(["a9"]),
+        "session": some(["s1", "s2"]), "approval": some(["a9"]), "call": some([made(30)["id"], "none"]),
+        "upstream_status": some(["503", "404", "200"]),
         "id": some(["d13", made(30)["id"], made(69)["id"], "d0000", made(30)["id"][:-1] + "0"]),
         "since": some([moment("2023-11-14T23"), stamp(AT + 600)]),
         "until": some([stamp(AT + 1200.5), "2023-11-14T23:1"]),

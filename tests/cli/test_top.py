@@ -53,6 +53,20 @@ def test_one_look_shows_sums() -> None:
     assert "in all <1ms <4ms <4ms" in shown
 
 
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        pytest.param(200, ["p50 p95 p99: in all <1ms <4ms <4ms   in the gateway <1ms <4ms <4ms"], id="in a row"),
+        pytest.param(
+            60, ["p50 p95 p99: in all <1ms <4ms <4ms", " " * 13 + "in the gateway <1ms <4ms <4ms"], id="below"
+        ),
+    ],
+)
+def test_latency_is_whole_in_a_narrow_terminal(width: int, lines: list[str]) -> None:
+    shown = frame(None, look(row("log")), "calls", width, 50)
+    assert [one for one in shown if "<1ms" in one] == lines
+
+
 def test_calls_of_what_is_not_there_are_of_no_tool() -> None:
     refused = {"ok": 0, "refused": 3, "seconds": 0.003}
     shown = plain(frame(None, look(row("log", **refused), row("(unknown)", server="", **refused)), "calls", 200, 50))

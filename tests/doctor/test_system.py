@@ -83,5 +83,13 @@ def test_an_address_that_somebody_has(snapshot: Snapshot) -> None:
 def test_what_a_gateway_says(
     snapshot: Snapshot, ready: dict[str, Any], running: dict[str, Any], found: list[tuple[str, str]]
 ) -> None:
-    said = look_at_gateway(snapshot, READY | ready, running)
+    said = look_at_gateway(snapshot, READY | ready, running, {})
     assert [(one.name, one.verdict) for one in said] == found
+
+
+def test_a_server_that_is_down_says_why(snapshot: Snapshot) -> None:
+    down = [{"server": name, "health": "down", "breaker": "open"} for name in "ab"]
+    servers = {"servers": [{"name": "a", "last_error": "the process exited with code 1"}, {"name": "b"}]}
+    said = {one.name: one.do for one in look_at_gateway(snapshot, READY | {"degraded": down}, {}, servers)}
+    assert said["a"] == "the process exited with code 1"
+    assert said["b"] == "GET /api/v1/servers/b has its last error"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from narthex.doctor.finding import Finding
     from narthex.types import Snapshot
 
+Document = dict[str, Any]
 SIGNS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 
 
@@ -86,9 +87,10 @@ def _look(file: Path, admin: str, *, offline: bool, quick: bool) -> Iterator[Fin
         yield from look_at_limits(snapshot)
         yield from look_at_addresses(snapshot)
     else:
-        ready, settings, most = running
-        yield from look_at_gateway(snapshot, ready, settings)
-        yield from look_at_limits(snapshot, most)
+        ready, settings, servers = running
+        most = settings.get("open_files")
+        yield from look_at_gateway(snapshot, ready, settings, servers)
+        yield from look_at_limits(snapshot, most if isinstance(most, int) else None)
     if not offline:
         import asyncio
 
@@ -97,17 +99,15 @@ def _look(file: Path, admin: str, *, offline: bool, quick: bool) -> Iterator[Fin
         yield from asyncio.run(look_at_network(snapshot))
 
 
-def _running(snapshot: Snapshot, admin: str) -> tuple[dict[str, object], dict[str, object], int | None] | None:
-    """What the gateway says that runs by this configuration: `/readyz`, its settings, its limit of open files. None:
-    none does."""
+def _running(snapshot: Snapshot, admin: str) -> tuple[Document, Document, Document] | None:
+    """What the gateway says that runs by this configuration: `/readyz`, its settings, its servers. None: none does."""
     from narthex.cli.admin import Unreachable, ask
 
     try:
         ready, settings = ask(snapshot, admin, "/readyz"), ask(snapshot, admin, "/api/v1/config")
+        return ready, settings, ask(snapshot, admin, "/api/v1/servers")
     except (Unreachable, ValueError):
         return None
-    most = settings.get("open_files")
-    return ready, settings, most if isinstance(most, int) else None
 
 
 def _show(found: list[Finding]) -> None:

@@ -30,8 +30,9 @@ def frame(before: Document | None, now: Document, order: str, width: int, height
     what = f"the last {span:.1f} s" if before is not None else f"since the start, {_age(span)} ago"
     lines = [
         click.style("narthex top", bold=True) + f"   {what}   {total / span:.1f} calls/s   {now['open_calls']} open",
-        f"ended: {calls['ok']} ok, {calls['failed']} failed, {calls['refused']} refused" + _again(before, now),
-        *_latency_lines(before, now),
+        f"ended: {calls['ok']} ok, {calls['failed']} failed, {calls['refused']} refused",
+        *_again(before, now),
+        *_wrapped("p50 p95 p99: ", _latency(before, now), width),
         _servers_line(now),
         "",
     ]
@@ -98,15 +99,26 @@ def _difference(before: Document | None, now: Document, names: tuple[str, ...]) 
     return {name: now["totals"][name] - (before["totals"][name] if before is not None else 0) for name in names}
 
 
-def _again(before: Document | None, now: Document) -> str:
+def _again(before: Document | None, now: Document) -> list[str]:
     found = _difference(before, now, ("retries", "repeats", "loops"))
     if not any(found.values()):
-        return ""
+        return []
     after = f"{found['retries']} after a failure, {found['repeats']} after success"
-    return f"; the same again: {after}, {found['loops']} in a loop"
+    return [f"the same again: {after}, {found['loops']} in a loop"]
 
 
-def _latency_lines(before: Document | None, now: Document) -> list[str]:
+def _wrapped(head: str, words: list[str], width: int) -> list[str]:
+    """A line of them, or more where they do not fit; none where there are no words."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 3 + len(word) <= width:
+            lines[-1] += f"   {word}"
+        else:
+            lines.append((" " * len(head) if lines else head) + word)
+    return lines
+
+
+def _latency(before: Document | None, now: Document) -> list[str]:
     """p50, p95 and p99 of calls of tools, in all, at servers and in the gateway; nothing where nobody may know."""
     words = []
     for name, said in (("call", "in all"), ("upstream", "at servers"), ("gateway", "in the gateway")):
@@ -118,7 +130,7 @@ def _latency_lines(before: Document | None, now: Document) -> list[str]:
         figures = [_milliseconds(quantile(found["bounds"], counts, share)) for share in (0.5, 0.95, 0.99)]
         if sum(counts):
             words.append(f"{said} {' '.join(figures)}")
-    return [f"p50 p95 p99: {'   '.join(words)}"] if words else []
+    return words
 
 
 def quantile(bounds: list[float], counts: list[int], share: float) -> float:

@@ -144,7 +144,8 @@ def look_at_journal(folder: Path, second: str = "", *, chain: bool = True) -> It
     except (OSError, ValueError) as error:
         yield fail("journal", str(folder), f"cannot be read: {error}", "narthex audit verify")
         return
-    said = f"{report.records} records in {len(report.chains)} chains"
+    chains = len(report.chains)
+    said = f"{report.records} records in {chains} chain{'' if chains == 1 else 's'}"
     if report.fault_count:
         do = "narthex audit verify names each; keep the files as they are, they are evidence"
         yield fail("journal", str(folder), f"NOT WHOLE: {report.fault_count} faults in {said}", do)

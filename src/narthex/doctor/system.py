@@ -95,20 +95,24 @@ def _taken(address: Address) -> str:
     return ""
 
 
-def look_at_gateway(snapshot: Snapshot, ready: Mapping[str, Any], running: Mapping[str, Any]) -> Iterator[Finding]:
+def look_at_gateway(
+    snapshot: Snapshot, ready: Mapping[str, Any], running: Mapping[str, Any], servers: Mapping[str, Any]
+) -> Iterator[Finding]:
     """What the gateway that runs says of itself.
 
     Args:
-        ready: The body of `/readyz`. running: that of `/api/v1/config`.
+        ready: The body of `/readyz`. running: that of `/api/v1/config`. servers: that of `/api/v1/servers`.
     """
+    errors = {one["name"]: one.get("last_error") for one in servers.get("servers", ())}
     status = str(ready.get("status", ""))
     if status not in ("ready", "degraded"):
         yield fail("gateway", "readyz", f"{status}: it takes no calls", "its log says why")
     else:
         yield ok("gateway", "readyz", status)
     for server in ready.get("degraded", ()):
-        do = f"GET /api/v1/servers/{server['server']} has its last error"
-        yield warn("gateway", str(server["server"]), f"{server['health']}, its breaker is {server['breaker']}", do)
+        name = str(server["server"])
+        do = str(errors.get(name) or f"GET /api/v1/servers/{name} has its last error")
+        yield warn("gateway", name, f"{server['health']}, its breaker is {server['breaker']}", do)
     for name in ready.get("silent_issuers", ()):
         yield warn("gateway", str(name), "this issuer of tokens did not answer the last time", "see `network` below")
     if ready.get("missing_secrets"):

@@ -44,6 +44,7 @@ from narthex.flow.accept.recording import (
     entry_of,
     entry_of_turned,
     seen_of,
+    trace_of,
 )
 from narthex.flow.accept.refusals import error_lines, status_of
 from narthex.flow.accept.replying import Replying
@@ -59,6 +60,7 @@ from narthex.flow.codec.jsonrpc import (
 from narthex.flow.codec.revisions import (
     era_of,
 )
+from narthex.flow.codec.trace_context import PARENT
 from narthex.flow.identity.scopes import Scopes
 from narthex.flow.notify.hub import Hub
 from narthex.flow.notify.levels import Levels
@@ -386,9 +388,9 @@ class Front:
             call.endpoint, server, call.method, name if call.method in NAMED_METHODS else "", call.era
         ]
         counter.add(outcome, seconds, one.size_in, size, outside)
+        trace_id = trace_of(one)[0] if trace is not None or PARENT in call.meta else ""
         if call.method == "tools/call":
             cost = one.metered.cost if one.metered is not None else None
-            trace_id = trace.trace_id if trace is not None else ""
             self.behaviour.note(call, server, name or UNKNOWN, outcome, seconds, now, trace_id, cost)
         if isinstance(error, RateLimited):
             self.refused_by.add(1, error.limit, error.reason)
@@ -399,7 +401,7 @@ class Front:
             self.logs.call_line(
                 endpoint=call.endpoint, server=one.server_name, method=call.method, name=one.target_name or call.name,
                 outcome=outcome, seconds=seconds, bytes_out=size, detail=error.detail if error is not None else "",
-                decision_id=decision_id, trace_id=trace.trace_id if trace is not None else "",
+                decision_id=decision_id, trace_id=trace_id,
             )  # fmt: skip
         if self.record is not None:
             entry = entry_of(one, self.snapshot, self._trial, outcome, seconds, size, error, decision_id)

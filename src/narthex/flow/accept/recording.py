@@ -102,7 +102,7 @@ def entry_of(
         age=one.caching.age_s if one.caching is not None else 0.0,
         arguments_digest=f"sha256:{sha256(arguments).hexdigest()}" if arguments is not None else "",
         result_digest=result_digest,
-        trace=_trace_of(one),
+        trace=trace_of(one),
         run=id_in(call.meta, one.front.metering.run_id) if call.meta else "",
         server_seconds=(one.heard_at or one.began_at + seconds) - one.sent_at if one.sent_at else 0.0,
         model=id_in(call.meta, MODEL) if call.meta else "",
@@ -132,7 +132,7 @@ def _definition_of(check: Check | None) -> bytes:
     return target.definition if target is not None else b""
 
 
-def _trace_of(one: Exchange) -> tuple[str, str, str]:
+def trace_of(one: Exchange) -> tuple[str, str, str]:
     """What trace it is part of: as it is traced here, or else as the client has said in `_meta`."""
     trace, meta = one.trace, one.call.meta
     if trace is not None:

@@ -17,10 +17,12 @@ from narthex.cli.main import cli
 from narthex.flow.codec.seal import MasterKey
 from narthex.keys import load_keys
 from narthex.telemetry.audit import upkeep
+from narthex.telemetry.audit.chain import Chain
 from narthex.telemetry.audit.checkpoints import load_signer, read_keys
+from narthex.telemetry.audit.folder_lock import alone
 from narthex.telemetry.audit.verify import Report, verify
 from narthex.telemetry.journal import Journal
-from narthex.telemetry.payloads import erasing
+from narthex.telemetry.payloads import erasing, resealing
 from narthex.telemetry.payloads.reading import Reader, files_in
 from narthex.telemetry.payloads.rules import KeptParts
 from narthex.telemetry.payloads.writing import Payloads
@@ -207,6 +209,76 @@ def test_what_was_broken_off_is_ended_by_the_next(folder: Path, monkeypatch: pyt
     assert not look(folder).payloads.unfinished and b'"subject":"ada"' not in files_in(folder)[0].read_bytes()
 
 
+def test_a_hold_that_was_placed_since_stands_against_what_was_broken_off(folder: Path) -> None:
+    write(folder, "ada", "bob")
+    before = files_in(folder)[0].read_bytes()
+    run("erase", "--principal", "ada", "--reason", "x")
+    files_in(folder)[0].write_bytes(before)  # as if nothing but the record of it had come to the disk
+    erasing.begins(folder)
+    id_ = json.loads(run("hold", "place", "--principal", "ada", "--reason", "Doe v. Roe", "--json").stdout)["id"]
+    run("upkeep")
+    run("erase", "--principal", "bob", "--reason", "x")
+    assert states(folder) == ["here", "here", "erased", "erased"] and look(folder).payloads.unfinished == 1
+    run("hold", "release", id_, "--reason", "settled")
+    run("upkeep")
+    assert states(folder) == ["erased"] * 4 and not erasing.is_under_way(folder)
+    look(folder)
+
+
+def test_nothing_is_erased_because_somebody_wrote_that_it_is(folder: Path) -> None:
+    write(folder, "ada")
+    (record,) = records(folder)
+    chain = Chain("evil/cli/b")
+    head = {
+        "v": 1,
+        "id": "e",
+        "time": record["time"],
+        "event": "open",
+        "chain": "evil/cli/b",
+        "key": "k",
+        "gateway": "0",
+    }
+    lines = (head, {"v": 1, "event": "erase", "records": [record["id"]]})
+    data = b"".join(chain.seal(json.dumps(one, separators=(",", ":")).encode()) for one in lines)
+    (folder / "calls-20200101T000000000-cli.jsonl").write_bytes(data)
+    erasing.begins(folder)
+    run("upkeep")
+    run("erase", "--principal", "nobody", "--reason", "x", code=1)
+    assert states(folder) == ["here", "here"]
+
+
+def test_what_a_copy_had_when_it_was_broken_off_is_erased_too(folder: Path) -> None:
+    write(folder, "ada", "bob", days_ago=2)
+    (path,) = files_in(folder)
+    twin, begun = path.with_name(path.name + ".gz"), folder / f".{path.name}.77.gz"
+    for copy in (twin, begun):
+        copy.write_bytes(gzip.compress(path.read_bytes()))
+    run("erase", "--principal", "ada", "--reason", "x")
+    assert not twin.exists() and not begun.exists() and states(folder) == ["erased", "erased", "here", "here"]
+
+
+def test_half_a_wrapped_key_is_written_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, "ada", "bob", seals=SEALS)
+    other = MasterKey(bytes(range(1, 33)))
+    real, left = erasing.write_at, [3]
+
+    def fails(file: int, data: bytes, place: int) -> None:
+        left[0] -= 1
+        if not left[0]:
+            real(file, data[:40], place)
+            raise OSError("power")
+        real(file, data, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(erasing, "write_at", fails)
+        with pytest.raises(OSError, match="power"):
+            resealing.reseal(folder, Envelopes([other, OURS], os.urandom))
+    with alone(folder):
+        assert not (folder / resealing.UNDER_WAY).exists()
+    report = verify(folder, read_keys(folder.glob("audit-*.pub")), (), Envelopes([other], os.urandom))
+    assert (report.faults, report.payloads.here) == ([], 4)
+
+
 def test_it_says_whom_it_concerns_and_why(folder: Path) -> None:
     write(folder, "ada")
     run("erase", "--reason", "x", code=2)
@@ -380,12 +452,12 @@ def test_sealed_ones_are_brought_under_another_key_in_their_place(folder: Path) 
     other = MasterKey(bytes(range(1, 33)))
     both = Envelopes([other, OURS], os.urandom)
     size = files_in(folder)[0].stat().st_size
-    assert erasing.reseal(folder, both) == (4, [])
-    assert erasing.reseal(folder, both) == (0, []), "all are under it"
+    assert resealing.reseal(folder, both) == (4, [])
+    assert resealing.reseal(folder, both) == (0, []), "all are under it"
     assert files_in(folder)[0].stat().st_size == size
     report = verify(folder, read_keys(folder.glob("audit-*.pub")), (), Envelopes([other], os.urandom))
     assert (report.faults, report.payloads.here) == ([], 4)
-    assert erasing.reseal(folder, Envelopes([MasterKey(bytes(32))], os.urandom))[0] == 0
+    assert resealing.reseal(folder, Envelopes([MasterKey(bytes(32))], os.urandom))[0] == 0
 
 
 def test_a_rotation_of_the_master_key_leaves_no_payload_behind(folder: Path) -> None:

@@ -20,6 +20,7 @@ from narthex.cli.client import one_line
 from narthex.cli.kept import config_option, find_file, json_option, say, table, who_sits
 
 if TYPE_CHECKING:
+    from narthex.telemetry.audit.signed import Keys
     from narthex.telemetry.payloads.erasing import Concerned, Found
     from narthex.telemetry.payloads.lines import Seals
     from narthex.types import Snapshot
@@ -173,8 +174,8 @@ def erase(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
     from narthex.telemetry.audit.by_hand import record_by_hand
     from narthex.telemetry.audit.folder_lock import alone
     from narthex.telemetry.audit.holds import holds_in
+    from narthex.telemetry.payloads.erasing import begins, find
     from narthex.telemetry.payloads.erasing import erase as run
-    from narthex.telemetry.payloads.erasing import find, left_over
 
     _, snapshot, folder = _snapshot(ctx, config)
     concerned = _concerned(folder, said)
@@ -185,14 +186,35 @@ def erase(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
                 say({"erased": 0, "held": held})
             raise click.ClickException(f"nothing was erased: legal holds stand against it: {', '.join(held)}")
         if found:
+            begins(folder)
             record_by_hand(folder, Path(snapshot.state_dir), _acts(found, concerned, reason))
             run(found)
-        run(left_over(folder))
+        _end_erasing(folder, _keys(snapshot))
     if as_json:
         say({"erased": len(found), "held": []})
     else:
         click.echo(f"{len(found)} payload{'' if len(found) == 1 else 's'} erased")
     ctx.exit(0 if found else 1)
+
+
+def _keys(snapshot: Snapshot) -> Keys:
+    """What records must be signed with before anything is done because they say so."""
+    from narthex.telemetry.audit.checkpoints import load_signer
+
+    signer = load_signer(Path(snapshot.state_dir))
+    return {signer.id: signer.public}
+
+
+def _end_erasing(folder: Path, keys: Keys) -> None:
+    """Erase what records say is erased, and is there: somebody was interrupted. What a hold covers since then stays."""
+    from narthex.telemetry.audit.holds import holds_in, not_held
+    from narthex.telemetry.payloads.erasing import ends, erase, left_over
+
+    left = left_over(folder, keys)
+    free = not_held(left, holds_in(folder))
+    erase(free)
+    if len(free) == len(left):
+        ends(folder)
 
 
 def _held(found: Sequence[Found], holds: Sequence[Any]) -> list[str]:
@@ -247,11 +269,10 @@ def place(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
     _, snapshot, folder = _snapshot(ctx, config)
     one = Hold(uuid.uuid4().hex[:12], stamp(time.time()), who_sits(), reason, _concerned(folder, said))
     with _told(), alone(folder):
-        holds = [*holds_in(folder), one]
-        record_by_hand(
-            folder, Path(snapshot.state_dir), [("hold", {"step": "placed", "hold": msgspec.to_builtins(one)})]
-        )
-        keep_holds(folder, holds)
+        # In force before it is recorded, and released after: whoever is interrupted between them holds too much.
+        keep_holds(folder, [*holds_in(folder), one])
+        act = {"step": "placed", "hold": msgspec.to_builtins(one)}
+        record_by_hand(folder, Path(snapshot.state_dir), [("hold", act)])
     if as_json:
         say({"id": one.id})
     else:
@@ -315,7 +336,8 @@ def list_(ctx: click.Context, config: Path | None, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def upkeep(ctx: click.Context, config: Path | None, as_json: bool) -> None:
-    """Compress closed files, and remove what has stayed as long as `audit.retention` says.
+    """Compress closed files, and remove what has stayed as long as `audit.retention` says. What an `erase` that was
+    broken off has left is erased.
 
     A running gateway does it by itself, once an hour. What is removed is a record before it is done.
 
@@ -327,12 +349,16 @@ def upkeep(ctx: click.Context, config: Path | None, as_json: bool) -> None:
 
     from narthex.telemetry.audit.by_hand import record_by_hand
     from narthex.telemetry.audit.folder_lock import alone
-    from narthex.telemetry.audit.upkeep import Removal, compress
+    from narthex.telemetry.audit.upkeep import Removal, clear, compress
+    from narthex.telemetry.payloads.erasing import is_under_way
 
     _, snapshot, folder = _snapshot(ctx, config)
-    keeping, now = snapshot.retention, time.time()
+    keeping, now, keys = snapshot.retention, time.time(), _keys(snapshot)
     with _told(), alone(folder):
-        removal = Removal(folder, keeping, now)
+        if is_under_way(folder):
+            _end_erasing(folder, keys)
+        clear(folder, keys)
+        removal = Removal(folder, keeping, now, keys)
         if removal.removed:
             record_by_hand(folder, Path(snapshot.state_dir), [("retention", msgspec.to_builtins(removal.removed))])
             removal.carry_out()

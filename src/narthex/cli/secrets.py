@@ -195,10 +195,14 @@ def rotate_key(ctx: click.Context, keep: float, config: Path | None, as_json: bo
         return on_store(places, work)
 
     def reseal_payloads(keys: list[MasterKey]) -> int:
-        from narthex.telemetry.payloads.erasing import reseal
+        from narthex.telemetry.audit.folder_lock import alone
+        from narthex.telemetry.payloads.resealing import reseal
 
         folder = _journal(find_file(ctx, config))
-        count, failed = reseal(folder, Envelopes(keys, os.urandom)) if folder is not None else (0, [])
+        if folder is None:
+            return 0
+        with alone(folder):
+            count, failed = reseal(folder, Envelopes(keys, os.urandom))
         if failed:
             click.echo(f"{len(failed)} payloads do not open with these keys: they stay as they are", err=True)
         return count

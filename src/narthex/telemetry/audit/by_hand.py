@@ -14,10 +14,8 @@ from typing import Any
 
 from narthex.telemetry.acts import Event, line_of_act
 from narthex.telemetry.audit.checkpoints import load_signer
-from narthex.telemetry.audit.segments import Segments
+from narthex.telemetry.audit.segments import BY_HAND, Segments
 from narthex.telemetry.stamps import id_of
-
-SLOT = "cli"
 
 
 def record_by_hand(
@@ -41,7 +39,7 @@ def record_by_hand(
         return id_of(int(at * 1000), number & 0xFFF, random(8))
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    one = Segments(folder, load_signer(state_dir), new_id(now()), new_id=new_id, slot=SLOT)
+    one = Segments(folder, load_signer(state_dir), new_id(now()), new_id=new_id, slot=BY_HAND)
     one.open(now())
     for event, particulars in acts:
         one.add(line_of_act(event, particulars, now(), new_id(now())))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from narthex.kept import Retention
+from narthex.telemetry.payloads.erasing import is_under_way
 from narthex.types import Snapshot
 
 EVERY_S = 3600.0
@@ -24,8 +25,10 @@ _log = logging.getLogger("narthex.journal")
 
 
 def asks_upkeep(snapshot: Snapshot) -> bool:
-    """Does anything grow old?"""
-    return bool(snapshot.audit_dir) and snapshot.retention != Retention()
+    """Does anything grow old, or was somebody who erases interrupted?"""
+    if not snapshot.audit_dir:
+        return False
+    return snapshot.retention != Retention() or is_under_way(Path(snapshot.audit_dir))
 
 
 async def look_after(snapshot: Callable[[], Snapshot], path: Path, *, first_s: float = FIRST_S) -> None:

@@ -1,7 +1,8 @@
-"""One at a time changes what lies in the folder of a journal: who erases, removes what is old, or compresses.
+"""One at a time changes what lies in the folder of a journal: who erases, removes what is old, compresses, seals anew.
 
-Writing records and payloads needs no lock: it only adds to the ends of files that nobody else touches.
-Cases: `tests/cli/test_audit_kept.py`.
+Whoever has the lock finds what was left unfinished ended, or cleared away. Writing records and payloads needs no lock:
+it only adds to the ends of files that nobody else touches.
+Cases: `tests/cli/test_audit_kept.py`, `tests/cli/test_audit_killed.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from narthex.telemetry.audit.leftovers import tidy
 
 FILE = ".upkeep.lock"
 
@@ -25,6 +28,7 @@ def alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
+            tidy(folder)
             yield True
     finally:
         os.close(file)

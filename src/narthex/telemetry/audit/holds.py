@@ -7,13 +7,13 @@ the file is what is in force. Cases: `tests/cli/test_audit_kept.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from narthex.telemetry.audit.segments import sync_folder
-from narthex.telemetry.payloads.erasing import Concerned
+from narthex.telemetry.payloads.erasing import Concerned, Found
 from narthex.telemetry.payloads.lines import Line
 
 FILE = "holds.json"
@@ -54,6 +54,11 @@ def keep_holds(folder: Path, holds: Sequence[Hold]) -> None:
         os.fsync(file.fileno())
     ours.replace(folder / FILE)
     sync_folder(folder)
+
+
+def not_held(found: Iterable[Found], holds: Sequence[Hold]) -> list[Found]:
+    """Without what is held. What is half erased is nobody's any more, and is not there to be held."""
+    return [one for one in found if one.line is None or held_by(holds, one.line) is None]
 
 
 def held_by(holds: Sequence[Hold], line: Line) -> Hold | None:

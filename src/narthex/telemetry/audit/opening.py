@@ -14,11 +14,12 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 """What a damaged file raises."""
 
 
-def files_of(folder: Path, start: str) -> list[Path]:
-    """Those whose names begin so, in the order of their names. Of one that is there compressed, too, the original: who
-    compressed it was interrupted."""
-    plain = {path.name: path for path in folder.glob(f"{start}*.jsonl")}
-    packed = (path for path in folder.glob(f"{start}*.jsonl.gz") if path.name.removesuffix(".gz") not in plain)
+def files_of(folder: Path, start: str, slot: str = "*") -> list[Path]:
+    """Those whose names begin so, of one slot or all, in the order of their names. Of one that is there compressed,
+    too, the original: who compressed it was interrupted."""
+    of = "*" if slot == "*" else f"*-{slot}"
+    plain = {path.name: path for path in folder.glob(f"{start}{of}.jsonl")}
+    packed = (path for path in folder.glob(f"{start}{of}.jsonl.gz") if path.name.removesuffix(".gz") not in plain)
     return sorted([*plain.values(), *packed])
 
 

@@ -27,6 +27,8 @@ from narthex.telemetry.stamps import stamp
 SEGMENT = "calls-"
 CHECKPOINTS = "checkpoints-"
 SUFFIX = ".jsonl"
+BY_HAND = "cli"
+"""The slot of what is done at the terminal."""
 MOST_BYTES = 256 * 1024 * 1024
 """Of a segment; the next record begins another."""
 SIGN_RECORDS = 1_000
@@ -172,6 +174,7 @@ class Segments:
         if self._file < 0:
             return
         try:
+            self.commit(now, last=True)  # so that the end alone may be without a signature, where this is broken off
             self.add(_encode(Event(FORM, self._new_id(now), stamp(now), "close")))
             self.commit(now, last=True)
         finally:

@@ -22,9 +22,10 @@ from narthex.telemetry.audit.chain import LONGEST, Broken, place
 from narthex.telemetry.audit.checkpoints import Head
 from narthex.telemetry.audit.headers import Header, read_header
 from narthex.telemetry.audit.holds import Hold, held_by, holds_in
-from narthex.telemetry.audit.opening import opened
+from narthex.telemetry.audit.opening import files_of, opened
 from narthex.telemetry.audit.removals import RETENTION, Removed, removed_in
-from narthex.telemetry.audit.segments import CHECKPOINTS, SEGMENT, SUFFIX, day_of, sync_folder
+from narthex.telemetry.audit.segments import BY_HAND, CHECKPOINTS, SEGMENT, SUFFIX, day_of, sync_folder
+from narthex.telemetry.audit.signed import Keys, signed_lines
 from narthex.telemetry.audit.verify import Report, lines_in, segments_in
 from narthex.telemetry.payloads import reading
 from narthex.telemetry.payloads.erasing import LEVEL, rewrite
@@ -42,7 +43,7 @@ class _Record(msgspec.Struct):
     id: str = ""
     time: str = ""
     tenant: str = ""
-    principal: _Who = _Who()
+    principal: _Who | None = None
 
 
 _record = msgspec.json.Decoder(_Record).decode
@@ -56,15 +57,15 @@ def compress(folder: Path, after_s: float, now: float) -> int:
     count = 0
     for path in _closed(folder, now):
         if path.suffix != ".gz" and now - path.stat().st_mtime >= after_s and not _is_sealed(path):
-            _pack(path)
             points = path.with_name(CHECKPOINTS + path.name.removeprefix(SEGMENT))
             if path.name.startswith(SEGMENT) and points.exists():
-                _pack(points)
-            count += 1
+                _pack(points)  # first: who is interrupted finds the segment, and sees that there is more to do
+            count += _pack(path)
     return count
 
 
-def _pack(path: Path) -> None:
+def _pack(path: Path) -> bool:
+    """False where somebody has written to it meanwhile: two gateways overlap."""
     packed, ours = path.with_name(path.name + ".gz"), path.with_name(f".{path.name}.{os.getpid()}.gz")
     try:
         with path.open("rb") as file, open(ours, "wb", opener=_private) as out:
@@ -72,7 +73,11 @@ def _pack(path: Path) -> None:
                 shutil.copyfileobj(file, stream, 1024 * 1024)
             out.flush()
             os.fsync(out.fileno())
+            size = file.tell()
         status = path.stat()
+        if status.st_size != size:
+            ours.unlink()
+            return False
         os.utime(ours, ns=(status.st_atime_ns, status.st_mtime_ns))
         ours.replace(packed)
     except BaseException:
@@ -81,6 +86,7 @@ def _pack(path: Path) -> None:
     sync_folder(path.parent)
     path.unlink()
     sync_folder(path.parent)
+    return True
 
 
 def _private(path: str, flags: int) -> int:
@@ -101,9 +107,15 @@ def _is_sealed(path: Path) -> bool:
 def _closed(folder: Path, now: float) -> Iterator[Path]:
     """Segments but for the newest of each slot, which is written to or will be named by the next; payloads of days that
     are over."""
-    newest = {_slot(path): path for path in segments_in(folder)}
-    yield from (path for path in segments_in(folder) if newest[_slot(path)] != path)
+    newest = {_slot(path): path for path in segments_in(folder) if _has_begun(path)}
+    yield from (path for path in segments_in(folder) if newest.get(_slot(path), path) > path)
     yield from (path for path in reading.files_in(folder) if _day(path) < day_of(now))
+
+
+def _has_begun(path: Path) -> bool:
+    """Is there a first line? Else a crash has left it, and the one before it is named by the next."""
+    with opened(path) as file:
+        return read_header(file.readline(LONGEST)) is not None
 
 
 def _bare(path: Path) -> str:
@@ -128,9 +140,9 @@ class Removal:
         OSError, BadHolds: The folder cannot be read.
     """
 
-    def __init__(self, folder: Path, retention: Retention, now: float) -> None:
+    def __init__(self, folder: Path, retention: Retention, now: float, keys: Keys) -> None:
         self.removed = Removed()
-        self._folder, self._holds = folder, holds_in(folder)
+        self._folder, self._keys, self._holds = folder, keys, holds_in(folder)
         self._segments: list[Path] = []
         self._payloads: list[tuple[Path, list[bytes]]] = []
         if retention.records_s is not None:
@@ -150,10 +162,9 @@ class Removal:
             else:
                 path.unlink(missing_ok=True)
         for path in self._segments:
-            for name in (path.name, CHECKPOINTS + path.name.removeprefix(SEGMENT)):
-                bare = name.removesuffix(".gz")
-                for form in (bare, bare + ".gz"):
-                    (self._folder / form).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            for form in _checkpoints_of(path):
+                form.unlink(missing_ok=True)
         sync_folder(self._folder)
 
     def _find_payloads(self, path: Path, group: str, until: str) -> None:
@@ -199,18 +210,36 @@ class Removal:
                     old.add(header.chain)
         if gone:
             named = {one.previous for one in left}
-            before = [one for one in _removed_before(self._folder) if one in named]
+            before = [one for said in _removed_before(self._folder, self._keys) for one in said.heads if one in named]
             self.removed.records_until, self.removed.heads = until, (*before, *gone)
             self.removed.files = tuple(path.name for path in self._segments)
             self.removed.stay = tuple(sorted(old))
 
 
-def _removed_before(folder: Path) -> Iterator[Head]:
-    """What earlier records of removals name."""
-    for path in segments_in(folder):
-        for line in lines_in(path, Report()):
-            if RETENTION in line:
-                yield from removed_in(line).heads
+def clear(folder: Path, keys: Keys) -> None:
+    """Remove the signatures of segments that were removed, as a record says: somebody was interrupted between them.
+    Raises OSError."""
+    for removed in _removed_before(folder, keys):
+        for name in removed.files:
+            path = folder / name.removesuffix(".gz")
+            if path.parent == folder and not any(form.exists() for form in _forms(path)):
+                for form in _checkpoints_of(path):
+                    form.unlink(missing_ok=True)
+
+
+def _forms(path: Path) -> tuple[Path, Path]:
+    bare = path.with_name(path.name.removesuffix(".gz"))
+    return bare, bare.with_name(bare.name + ".gz")
+
+
+def _checkpoints_of(path: Path) -> tuple[Path, Path]:
+    return _forms(path.with_name(CHECKPOINTS + path.name.removeprefix(SEGMENT)))
+
+
+def _removed_before(folder: Path, keys: Keys) -> Iterator[Removed]:
+    """What earlier records of removals say, as far as we have signed them."""
+    for path in files_of(folder, SEGMENT, BY_HAND):
+        yield from map(removed_in, signed_lines(path, RETENTION, keys))
 
 
 def _ends(path: Path) -> tuple[Header | None, Head | None, str]:
@@ -242,7 +271,9 @@ def _is_held(path: Path, holds: Sequence[Hold]) -> bool:
         except BAD_JSON:
             continue
         who = one.principal
+        if who is None:
+            continue  # of nobody's call
         line = Line(1, one.id, "arguments", one.time, one.tenant, who.issuer, who.subject, who.client)
-        if who.subject and held_by(holds, line) is not None:
+        if held_by(holds, line) is not None:
             return True
     return False

@@ -371,7 +371,7 @@ class _Walk:
             found.whole = False
         unsigned = found.last - found.signed
         span = _seconds(self._after, self._last) if unsigned else 0.0
-        if unsigned > 2 * SIGN_RECORDS or span > MOST_UNSIGNED_S or (found.closed and unsigned):
+        if unsigned > 2 * SIGN_RECORDS or span > MOST_UNSIGNED_S or (found.closed and unsigned > 1):
             what = f"{unsigned} records of {span:.0f} s" if span else f"{unsigned} records"
             report.fault(
                 "unsigned", name, 0, f"no checkpoint covers the last {what}: more than a crash leaves unsigned"

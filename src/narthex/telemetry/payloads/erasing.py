@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import gzip
 import os
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.telemetry.audit.opening import files_of, opened
-from narthex.telemetry.audit.segments import SEGMENT, sync_file, sync_folder
-from narthex.telemetry.payloads.lines import BadLine, Line, erased, name_of, read, whose
-from narthex.telemetry.payloads.reading import files_in, lines_in
+from narthex.telemetry.audit.segments import BY_HAND, SEGMENT, sync_file, sync_folder
+from narthex.telemetry.audit.signed import Keys, signed_lines
+from narthex.telemetry.payloads.lines import BadLine, Line, erased, read, whose
+from narthex.telemetry.payloads.reading import LONGEST, files_in, lines_in
 
 LEVEL = 6
 """Of compression."""
-SEALED = b'"sealed":"'
-WRAPPED = 92
-"""Characters of base64 for version, key id, nonce and wrapped key: what changes with the master key."""
+UNDER_WAY = ".erasing"
+"""Is there while payloads are to be erased, and perhaps are not yet."""
 
 
 class Concerned(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -92,16 +90,30 @@ def find(folder: Path, concerned: Concerned) -> Iterator[Found]:
                 yield Found(path, at, len(data), line.record, line)
 
 
-def left_over(folder: Path) -> list[Found]:
-    """What is there of payloads that records say are erased: somebody was interrupted."""
+def begins(folder: Path) -> None:
+    """Payloads are about to be erased: whoever comes later sees that there may be something left. Raises OSError."""
+    (folder / UNDER_WAY).touch(0o600)
+    sync_folder(folder)
+
+
+def is_under_way(folder: Path) -> bool:
+    return (folder / UNDER_WAY).exists()
+
+
+def ends(folder: Path) -> None:
+    """Nothing is left. Raises OSError."""
+    (folder / UNDER_WAY).unlink(missing_ok=True)
+
+
+def left_over(folder: Path, keys: Keys) -> list[Found]:
+    """What is there of payloads that signed records say are erased: somebody was interrupted. A record that was not
+    signed yet came before anything was erased, or is nobody's."""
     records: set[str] = set()
-    for path in files_of(folder, SEGMENT):
-        with opened(path) as file:
-            for line in file:
-                if ERASE in line:
-                    with suppress(*BAD_JSON):
-                        said = _erasure(line)
-                        records.update(said.records if said.event == "erase" else ())
+    for path in files_of(folder, SEGMENT, BY_HAND):
+        for line in signed_lines(path, ERASE, keys):
+            with suppress(*BAD_JSON):
+                said = _erasure(line)
+                records.update(said.records if said.event == "erase" else ())
     return list(find(folder, Concerned(frozenset(records)))) if records else []
 
 
@@ -115,65 +127,44 @@ def erase(found: Iterable[Found], sync: Callable[[int], None] = sync_file) -> in
     for one in found:
         places.setdefault(one.path, []).append(one.at)
     for path, at in places.items():
-        change_lines(path, set(at), erased, sync)
+        change_lines(path, set(at), lambda line, _: (0, erased(line)), sync)
     return sum(map(len, places.values()))
 
 
-class Reseals(Protocol):
-    """Brings what is sealed under another key: `authority.envelope.Envelopes`."""
-
-    def reseal(self, sealed: bytes, tenant: str, name: str) -> bytes | None: ...
-
-
-def reseal(folder: Path, seals: Reseals, sync: Callable[[int], None] = sync_file) -> tuple[int, list[str]]:
-    """Bring every sealed payload under the current master key, in its place: only its wrapped key changes.
-
-    Returns:
-        How many were, and the records of those that do not open: they stay as they are.
-    Raises:
-        OSError: A file cannot be written; it may be done again.
-    """
-    failed: list[str] = []
-    places: dict[Path, dict[int, bytes]] = {}
-    for one in find(folder, Concerned()):
-        if one.line is None or not one.line.sealed:
-            continue
-        try:
-            found = seals.reseal(b64decode(one.line.sealed), one.line.tenant, name_of(one.line))
-        except Exception:  # a key that is not here, or bytes that were changed: the seal tells
-            failed.append(one.record)
-            continue
-        if found is not None:
-            places.setdefault(one.path, {})[one.at] = b64encode(found)
-    for path, at in places.items():
-        with path.open("r+b", buffering=0) as file:
-            for place, sealed in at.items():
-                begin = place + _line_at(path, place).index(SEALED) + len(SEALED)
-                os.pwrite(file.fileno(), sealed[:WRAPPED], begin)  # the value behind it stays
-            sync(file.fileno())
-    return sum(map(len, places.values())), failed
-
-
 def change_lines(
-    path: Path, at: set[int], change: Callable[[bytes], bytes], sync: Callable[[int], None] = sync_file
+    path: Path,
+    at: Collection[int],
+    change: Callable[[bytes, int], tuple[int, bytes]],
+    sync: Callable[[int], None] = sync_file,
 ) -> None:
-    """Replace the lines that begin there by others of the same length."""
+    """Write over a part of the lines that begin there: `change` says, for a line and its place, from where on what."""
     if path.suffix == ".gz":
-        rewrite(path, (change(line) if place in at else line for place, line in lines_in(path)), sync)
+        rewrite(
+            path, (_over(line, *change(line, place)) if place in at else line for place, line in lines_in(path)), sync
+        )
         return
-    with path.open("r+b", buffering=0) as file:
+    with path.open("rb+", buffering=0) as file:
         for place in sorted(at):
-            line = _line_at(path, place)
-            other = change(line)
-            assert len(other) == len(line)
-            os.pwrite(file.fileno(), other, place)
+            begin, part = change(_line_at(path, place), place)
+            write_at(file.fileno(), part, place + begin)
         sync(file.fileno())
+
+
+def _over(line: bytes, begin: int, part: bytes) -> bytes:
+    return line[:begin] + part + line[begin + len(part) :]
+
+
+def write_at(file: int, data: bytes, place: int) -> None:
+    """All of it. Raises OSError."""
+    while data:
+        count = os.pwrite(file, data, place)
+        data, place = data[count:], place + count
 
 
 def _line_at(path: Path, place: int) -> bytes:
     with opened(path) as file:
         file.seek(place)
-        return file.readline()
+        return file.readline(LONGEST)
 
 
 def rewrite(path: Path, lines: Iterable[bytes], sync: Callable[[int], None] = sync_file) -> None:

@@ -58,6 +58,13 @@ def test_a_run_that_is_not_recorded(folder: Path) -> None:
     assert done.exit_code == 1 and "is recorded of trip-8" in done.stderr and "\x1b" not in done.stderr
 
 
+def test_nothing_is_chosen(folder: Path) -> None:
+    done = replay(folder, "--serve", "--principal", "nobody", "--port", "0")
+    assert done.exit_code == 1 and "no call of a tool, prompt or resource is recorded" in done.stderr
+    both = replay("trip-7", "--dir", folder, "--serve", "--since", "2026")
+    assert both.exit_code == 2 and "--since chooses among all that is recorded" in both.stderr
+
+
 def test_a_list_that_is_none(folder: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists.json"
     lists.write_text('{"tools": 7}')

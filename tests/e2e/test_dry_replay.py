@@ -275,7 +275,7 @@ def test_a_client_of_the_other_era_gets_it_in_its_words(recorded: Recorded, repl
 
 
 def test_an_answer_that_is_not_there_is_said(recorded: Recorded, replay: Callable[..., Replay]) -> None:
-    running = replay(str(recorded.folder), "--json")
+    running = replay(str(recorded.folder), "--principal", "local", "--since", "2026", "--json")
     client = Client(running.url(), recorded.era)
     error = client.call_error("one__secret", {})
     assert error["data"]["reason"] == "not_recorded" and "was not kept" in error["message"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narthex.cli.amounts import counted
+from narthex.cli.audit_search import Moment
 from narthex.cli.client import one_line
 from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say, table
@@ -43,6 +44,10 @@ _SERVING = (
         "--spent", type=click.Choice(("repeat", "error")), default="repeat", show_default=True,
         help="What a call gets that is made more often than it is recorded: the last answer, or an error.",
     ),
+    click.option("--principal", default="", metavar="SUBJECT", help="Of all that is recorded, calls of this one."),
+    click.option("--client", default="", help="Of all that is recorded, calls by this agent."),
+    click.option("--since", type=Moment(), metavar="TIME", help="Of all that is recorded, from then on."),
+    click.option("--until", type=Moment(), metavar="TIME", help="Of all that is recorded, before that."),
     click.option("--unproved", is_flag=True, help="Also a record that is not whole."),
     click.option("--keys", is_flag=True, help="Only for who shows the API key that is made for it."),
 )  # fmt: skip
@@ -133,7 +138,10 @@ def _serve(
         if dir is not None:
             raise click.UsageError(f"which folder is meant, {records} or {dir}?")
         id_, dir = None, records
-    serve_record(ctx, Wish(id_, dir, config, repeats=spent == "repeat", as_json=as_json, **more))
+    chosen = {name: value for name in ("principal", "client", "since", "until") if (value := more.pop(name))}
+    if id_ and chosen:
+        raise click.UsageError(f"--{next(iter(chosen))} chooses among all that is recorded: it goes with no ID")
+    serve_record(ctx, Wish(id_, chosen, dir, config, repeats=spent == "repeat", as_json=as_json, **more))
 
 
 async def _replay(

@@ -38,9 +38,10 @@ LARGEST = 32 * 1024 * 1024
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """What is to be played, and how. `id_` None: all that is recorded."""
+    """What is to be played, and how. `id_` None: of all that is recorded what `chosen` says, members of `Wanted`."""
 
     id_: str | None
+    chosen: dict[str, str]
     folder: Path | None
     config: Path | None
     port: int
@@ -64,7 +65,7 @@ def serve_record(ctx: click.Context, wish: Wish) -> None:
     with finding(file, wish.folder) as (find, folder):
         if not wish.unproved:
             _prove(folder, seals)
-        kind, name, records = found_by(find, wish.id_) if wish.id_ else ("all of", str(folder), _all(find))
+        kind, name, records = found_by(find, wish.id_) if wish.id_ else ("all of", str(folder), _all(find, wish.chosen))
     calls = _calls(records, folder, seals, naming)
     if not calls:
         click.echo(f"no call of a tool, prompt or resource is recorded of {one_line(name)}", err=True)
@@ -92,10 +93,8 @@ def serve_record(ctx: click.Context, wish: Wish) -> None:
 
 
 def _config(ctx: click.Context, wish: Wish) -> Path | None:
-    """A copied folder needs none; where one is named, or lies here, endpoints are named as it says."""
-    from narthex.config.load import find_config
-
-    return find_file(ctx, wish.config) if wish.folder is None else wish.config or find_config(Path())
+    """A copied folder needs none; where one is named, endpoints name things as it says, and it opens what is sealed."""
+    return find_file(ctx, wish.config) if wish.folder is None else wish.config
 
 
 def _snapshot(file: Path | None) -> Snapshot | None:
@@ -127,14 +126,14 @@ def _prove(folder: Path, seals: Seals | None) -> None:
         )
 
 
-def _all(find: Callable[[Any], Any]) -> list[dict[str, Any]]:
+def _all(find: Callable[[Any], Any], chosen: dict[str, str]) -> list[dict[str, Any]]:
     from narthex.telemetry.audit.matching import Wanted
 
     records = []
-    for record in find(Wanted()):
+    for record in find(msgspec.convert(chosen, Wanted)):
         records.append(record)
         if len(records) > MOST:
-            raise click.ClickException(f"there are more than {MOST} records: name a run, a trace or a session")
+            raise click.ClickException(f"there are more than {MOST} records: name a run, or choose by --since")
     return records
 
 

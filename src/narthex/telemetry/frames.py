@@ -19,7 +19,7 @@ from msgspec.structs import astuple
 from narthex.flow.limit.spending import Taken
 from narthex.flow.policy.check import Check
 from narthex.telemetry.record import LONGEST, NO_TRACE, Entry, line_of
-from narthex.telemetry.stamps import stamp
+from narthex.telemetry.stamps import show_seconds, stamp
 
 MOST: Final = 4096
 """Frames that are kept, of a kilobyte or two each; when there are more, all begin anew, at most every so often."""
@@ -55,13 +55,13 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Frame:
-    """The text around what differs, as a format, and the objects by which it was found: as long as it is kept, they
+    """The text around what differs, in pieces, and the objects by which it was found: as long as it is kept, they
     are."""
 
-    __slots__ = ("_of", "text")
+    __slots__ = ("_of", "parts")
 
-    def __init__(self, text: str, of: tuple[Any, ...]) -> None:
-        self.text: Final = text
+    def __init__(self, parts: tuple[str, ...], of: tuple[Any, ...]) -> None:
+        self.parts: Final = parts
         self._of: Final = of
 
 
@@ -83,16 +83,21 @@ class Short:
         """The record, an object of JSON without line ends."""
         request, bytes_in, bytes_out, seconds, server, admission, answer, arguments, result, trace, _ = self._open
         text = request.decode() if request.isdigit() else _encode(request.decode(errors="replace"))[1:-1].decode()
-        if admission < 0.0:
-            admission = 0.0
-        said: tuple[Any, ...] = (id_, stamp(self.at), bytes_in, bytes_out, seconds)
+        before, behind = show_seconds(admission if admission > 0.0 else 0.0), show_seconds(answer)
+        said = [id_, stamp(self.at), str(bytes_in), str(bytes_out), show_seconds(seconds)]
         if server > 0.0:
-            said += (server, admission, server, answer, text, arguments, result)
+            asked = show_seconds(server)
+            said += (asked, before, asked, behind, text, arguments, result)
         else:
-            said += (admission, answer, text, arguments, result)
+            said += (before, behind, text, arguments, result)
         if trace is not NO_TRACE:
-            said += tuple([one for one in trace if one])
-        return (self._frame.text % said).encode()
+            said += [one for one in trace if one]
+        parts = self._frame.parts
+        pieces = [parts[0]]
+        for place, one in enumerate(said, 1):  # a format would look at each character of what stands between
+            pieces.append(one)
+            pieces.append(parts[place])
+        return "".join(pieces).encode()
 
 
 class Frames:
@@ -124,7 +129,7 @@ class Frames:
         if isinstance(check, Check):
             decision, target, kind = check.decision, check.target, check.kind
         place = (target.server, target.name) if target is not None else None
-        shape = tuple(map(bool, trace)) if trace is not NO_TRACE else None
+        shape = (trace[0] != "", trace[1] != "", trace[2] != "") if trace is not NO_TRACE else None
         key = (id(principal), id(decision), id(dialect), kind, place, shape, sent > 0, _common(values))
         known = self._known.get(key, self)
         if isinstance(known, Frame):
@@ -149,18 +154,18 @@ class Frames:
             arguments_digest=arguments, result_digest=result, trace=(place, above, told),
             server_seconds=numbers[3] if sent else 0.0, admission_seconds=numbers[4], answer_seconds=numbers[5],
         )  # fmt: skip
-        seconds, server, admission, answer = ((f"{number:.6f}", "%.6f") for number in numbers[2:])
-        marks = [(id_, "%s"), (stamp(entry.at), "%s"), (str(numbers[0]), "%d"), (str(numbers[1]), "%d"), seconds]
+        seconds, server, admission, answer = map(show_seconds, numbers[2:])
+        marks = [id_, stamp(entry.at), str(numbers[0]), str(numbers[1]), seconds]
         marks += [server, admission, server, answer] if sent else [admission, answer]
-        marks += [(mark, "%s") for mark in (request, arguments, result, place, above, told) if mark]
-        text = ""
+        marks += [mark for mark in (request, arguments, result, place, above, told) if mark]
+        parts: list[str] = []
         try:
             rest = line_of(blank, id_).decode()
         except Exception:  # text that is no Unicode, say: it is said where the entry itself is written
             return None
-        for mark, form in marks:
+        for mark in marks:
             before, found, rest = rest.partition(mark)
             if not found:
                 return None
-            text += before.replace("%", "%%") + form
-        return Frame(text + rest.replace("%", "%%"), of)
+            parts.append(before)
+        return Frame((*parts, rest), of)

@@ -26,7 +26,7 @@ from narthex.telemetry.accounts import OUTCOMES
 from narthex.telemetry.inputs import input_of
 from narthex.telemetry.payloads.lines import Note
 from narthex.telemetry.payloads.rules import KeptParts
-from narthex.telemetry.stamps import stamp
+from narthex.telemetry.stamps import show_seconds, stamp
 from narthex.types import Call, Principal
 
 FORM = 1
@@ -300,7 +300,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         decision="allow" if outcome in ALLOWED else "hold" if outcome == HELD else "deny",
         bytes_in=entry.bytes_in,
         bytes_out=entry.bytes_out,
-        seconds=show_seconds(entry.seconds),
+        seconds=_shown(entry.seconds),
         config=entry.config,
         gateway=__version__,
         server=entry.server,
@@ -330,7 +330,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         parent=entry.trace[1],
         span=entry.trace[2],
         run=entry.run,
-        server_seconds=show_seconds(entry.server_seconds) if entry.server_seconds > 0 else None,
+        server_seconds=_shown(entry.server_seconds) if entry.server_seconds > 0 else None,
         latency=_latency(entry) if entry.event == "call" else None,
         model=entry.model,
         prompt=entry.prompt,
@@ -344,9 +344,8 @@ def line_of(entry: Entry, id_: str) -> bytes:
     return _encode(record)
 
 
-def show_seconds(seconds: float) -> Raw:
-    """As records have them: microseconds are the last digits."""
-    return Raw(b"%.6f" % seconds)
+def _shown(seconds: float) -> Raw:
+    return Raw(show_seconds(seconds).encode())
 
 
 def _latency(entry: Entry) -> dict[str, Raw]:
@@ -358,7 +357,7 @@ def _latency(entry: Entry) -> dict[str, Raw]:
         found["upstream"] = max(behind, 0.0) if waits else entry.server_seconds
     if entry.answer_seconds > 0:
         found["answer"] = entry.answer_seconds
-    return {room: show_seconds(seconds) for room, seconds in found.items()}
+    return {room: _shown(seconds) for room, seconds in found.items()}
 
 
 def limits_of(taken: Taken) -> dict[str, int | str] | None:

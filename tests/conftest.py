@@ -16,10 +16,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from narthex import FORM
+from tests.counterparts import postgres_server
 from tests.counterparts.keycloak import install as keycloak_install
 from tests.counterparts.keycloak import server as keycloak_server
 from tests.counterparts.keycloak.server import Keycloak
 from tests.counterparts.oidc import Oidc
+from tests.counterparts.postgres import Cluster, Databases
 from tests.e2e.harness import Gateway
 from tests.faulty.server import FaultyServer
 
@@ -123,6 +125,8 @@ def _early(request: pytest.FixtureRequest, run_folder: Path) -> None:
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     if "keycloak" in wanted and "NARTHEX_TEST_KEYCLOAK" not in os.environ and keycloak_install.installed():
         keycloak_server.start(run_folder)
+    if "databases" in wanted and postgres_server.programs() is not None:
+        Databases(run_folder).start()
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +143,26 @@ def keycloak(run_folder: Path) -> Keycloak:
 def oidc(run_folder: Path, node: str) -> Oidc:
     """The npm `oidc-provider` of this run: up in a second, with opaque tokens."""
     return Oidc.start(run_folder, node)
+
+
+@pytest.fixture(scope="session")
+def databases(run_folder: Path) -> Databases:
+    """The one PostgreSQL of this run; each test has a schema of its own there."""
+    if postgres_server.programs() is None:
+        missing("PostgreSQL", postgres_server.NEEDED)
+    return Databases(run_folder)
+
+
+@pytest.fixture
+def cluster(run_folder: Path) -> Iterator[Cluster]:
+    """A PostgreSQL that the test may kill."""
+    if postgres_server.programs() is None:
+        missing("PostgreSQL", postgres_server.NEEDED)
+    found = Cluster(run_folder)
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 @pytest.fixture(scope="module")

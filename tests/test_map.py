@@ -27,6 +27,7 @@ RANK = {
     "narthex.outlet": 0,
     "narthex.quotas": 0,
     "narthex.secret": 0,
+    "narthex.stores": 0,
     "narthex.trace": 0,
     "narthex.types": 0,
     "narthex.errors": 0,

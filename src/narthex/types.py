@@ -42,6 +42,8 @@ from narthex.secret import SecretName as SecretName
 from narthex.secret import SecretSource as SecretSource
 from narthex.secret import SecretText as SecretText
 from narthex.secret import VaultSpec as VaultSpec
+from narthex.stores import PostgresSpec as PostgresSpec
+from narthex.stores import StorePlace as StorePlace
 
 Address = tuple[str, int]
 Network = IPv4Network | IPv6Network
@@ -615,8 +617,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What was read otherwise than written (foreign keys, changed names): worth a line, not worth a worry."""
-    store: str = ""
-    """The file that keeps keys and secrets; nobody opens it before something needs it."""
+    store: StorePlace = ""
+    """What keeps keys and secrets: the path of a file, or a database; nobody opens it before something needs it."""
     secrets: Mapping[str, SecretSource] = {}
     """Where secrets come from that are not in the store."""
     secret_names: tuple[str, ...] = ()

@@ -125,7 +125,7 @@ def test_a_file_with_other_faults_still_has_its_keys(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "store", ["postgresql://db/narthex", "sqlite://narthex.db", "redis://x", "sqlite:///", "[sqlite]", "null"]
+    "store", ["postgresql://db/narthex?x=1", "sqlite://narthex.db", "redis://x", "sqlite:///", "[sqlite]", "null"]
 )
 def test_a_wrong_store_is_refused(here: Path, store: str) -> None:
     (here / "narthex.yaml").write_text(f"{CONFIG}store: {store}\n")

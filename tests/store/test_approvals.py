@@ -18,21 +18,23 @@ from msgspec.structs import replace
 from narthex.errors import Overloaded
 from narthex.flow.policy.approvals.approval import Approval, NotOpen, approve, deny
 from narthex.store import memory as memory_module
-from narthex.store import sqlite as sqlite_module
+from narthex.store import sql as sql_module
+from narthex.store.database import Where
 from narthex.store.port import KEPT_S, Store
-from narthex.store.sqlite import SqliteStore
+from tests.counterparts.postgres import Databases
 from tests.flow.policy.approvals.test_approval import WAITS
-from tests.store.test_contract import memory, sqlite
+from tests.store.conftest import Opened
+from tests.store.opened import at, memory, sqlite
 
 Case = Callable[[Store], Awaitable[None]]
 Run = Callable[[Case], None]
 PLENTY = {"most": 100, "most_each": 100}
 
 
-@pytest.fixture(params=[memory, sqlite], ids=["memory", "sqlite"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+@pytest.fixture
+def run(opened: Opened) -> Run:
     async def main(case: Case) -> None:
-        async with request.param(tmp_path) as store:
+        async with opened() as store:
             await case(store)
 
     return lambda case: asyncio.run(main(case))
@@ -106,7 +108,7 @@ def test_so_many_may_be_open(run: Run, most: int, most_each: int, problem: str) 
 
 
 def test_of_what_has_ended_the_oldest_goes_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (memory_module, sqlite_module):
+    for module in (memory_module, sql_module):
         monkeypatch.setattr(module, "MOST_KEPT", 3)
 
     async def case(store: Store) -> None:
@@ -152,9 +154,9 @@ def test_parameters_go_with_the_end_and_all_of_it_a_day_later(run: Run) -> None:
     run(case)
 
 
-def test_what_others_decide_is_seen(tmp_path: Path) -> None:
+def test_what_others_decide_is_seen(where: Where) -> None:
     async def main() -> None:
-        async with sqlite(tmp_path) as ours, sqlite(tmp_path) as theirs:
+        async with at(where) as ours, at(where) as theirs:
             await ours.ask_approval(WAITS, **PLENTY)
             before = await ours.version()
             await ours.told_approvals({WAITS.id: 1}, {WAITS.id: 1})
@@ -165,27 +167,25 @@ def test_what_others_decide_is_seen(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def _ask_in_a_process(path: str, barrier: Any, outcomes: Any) -> None:
+def _ask_in_a_process(where: Where, barrier: Any, outcomes: Any) -> None:
     async def main() -> None:
-        store = await SqliteStore.open(Path(path), busy_s=30)
-        barrier.wait()
-        outcomes.put((await store.ask_approval(new(2, digest=WAITS.digest, asked_at=210), **PLENTY))[0])
-        await store.close()
+        async with at(where, busy_s=30) as store:
+            barrier.wait()
+            outcomes.put((await store.ask_approval(new(2, digest=WAITS.digest, asked_at=210), **PLENTY))[0])
 
     asyncio.run(main())
 
 
-def test_of_many_processes_at_once_one_passes(tmp_path: Path) -> None:
+def test_of_many_processes_at_once_one_passes(where: Where) -> None:
     async def prepare() -> None:
-        async with sqlite(tmp_path) as store:
+        async with at(where) as store:
             await store.ask_approval(WAITS, **PLENTY)
             await store.change_approval(WAITS.id, lambda found: approve(found, "bob", 205))
 
     asyncio.run(prepare())
     context, count = multiprocessing.get_context("spawn"), 4
     barrier, outcomes = context.Barrier(count), context.Queue()
-    path = str(tmp_path / "narthex.db")
-    processes = [context.Process(target=_ask_in_a_process, args=(path, barrier, outcomes)) for _ in range(count)]
+    processes = [context.Process(target=_ask_in_a_process, args=(where, barrier, outcomes)) for _ in range(count)]
     for one in processes:
         one.start()
     said = sorted(outcomes.get(timeout=60) for _ in processes)
@@ -223,14 +223,16 @@ async def step(store: Store, at: int, name: str, which: int, value: int) -> Any:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(STEPS, max_size=12))
-def test_both_stores_are_the_same_whatever_happens(steps: list[tuple[str, int, int]]) -> None:
+@given(steps=st.lists(STEPS, max_size=12))
+def test_all_stores_are_the_same_whatever_happens(databases: Databases, steps: list[tuple[str, int, int]]) -> None:
     async def main(folder: Path) -> None:
-        async with memory(folder) as one, sqlite(folder) as two:
-            for at, (name, which, value) in enumerate(steps):
-                assert await step(one, at, name, which, value) == await step(two, at, name, which, value)
-                assert await one.approvals() == await two.approvals()
-                assert await one.approvals(awaited_at=150) == await two.approvals(awaited_at=150)
+        async with memory() as one, sqlite(folder) as two, at(databases.new()) as three:
+            for number, (name, which, value) in enumerate(steps):
+                first, *others = [await step(store, number, name, which, value) for store in (one, two, three)]
+                assert others == [first, first]
+                assert await one.approvals() == await two.approvals() == await three.approvals()
+                awaited = await one.approvals(awaited_at=150)
+                assert await two.approvals(awaited_at=150) == awaited == await three.approvals(awaited_at=150)
 
     with TemporaryDirectory() as folder:
         asyncio.run(main(Path(folder)))

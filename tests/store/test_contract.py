@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,9 +14,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from narthex.errors import StoreError
-from narthex.store.memory import MemoryStore
 from narthex.store.port import ApiKey, SealedSecret, Store
-from narthex.store.sqlite import SqliteStore
+from tests.counterparts.postgres import Databases
+from tests.store.conftest import Opened
+from tests.store.opened import at as opened_at
+from tests.store.opened import memory, sqlite
 
 KEY = ApiKey("aaaa", "ci", b"\x01" * 32, 100, roles=("reader",), scopes=("tools:read", "tools:call"))
 SECRET = SealedSecret("github-pat", b"\x00sealed\xff", 100)
@@ -25,24 +26,10 @@ FIRST = SealedSecret("first", b"1", 1)
 Case = Callable[[Store], Awaitable[None]]
 
 
-@asynccontextmanager
-async def memory(folder: Path) -> AsyncIterator[Store]:
-    yield MemoryStore()
-
-
-@asynccontextmanager
-async def sqlite(folder: Path) -> AsyncIterator[Store]:
-    store = await SqliteStore.open(folder / "narthex.db")
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-@pytest.fixture(params=[memory, sqlite], ids=["memory", "sqlite"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Case], None]:
+@pytest.fixture
+def run(opened: Opened) -> Callable[[Case], None]:
     async def main(case: Case) -> None:
-        async with request.param(tmp_path) as store:
+        async with opened() as store:
             await case(store)
 
     return lambda case: asyncio.run(main(case))
@@ -197,14 +184,15 @@ async def step(store: Store, name: str, given: Any) -> Any:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(STEPS, max_size=12))
-def test_both_stores_are_the_same_whatever_happens(steps: list[tuple[str, Any]]) -> None:
+@given(steps=st.lists(STEPS, max_size=12))
+def test_all_stores_are_the_same_whatever_happens(databases: Databases, steps: list[tuple[str, Any]]) -> None:
     async def main(folder: Path) -> None:
-        async with memory(folder) as one, sqlite(folder) as two:
+        async with memory() as one, sqlite(folder) as two, opened_at(databases.new()) as three:
             for name, given_ in steps:
-                assert await step(one, name, given_) == await step(two, name, given_)
-                assert await one.keys() == await two.keys()
-                assert await one.secrets() == await two.secrets()
+                first, *others = [await step(store, name, given_) for store in (one, two, three)]
+                assert others == [first, first]
+                assert await one.keys() == await two.keys() == await three.keys()
+                assert await one.secrets() == await two.secrets() == await three.secrets()
 
     with TemporaryDirectory() as folder:
         asyncio.run(main(Path(folder)))

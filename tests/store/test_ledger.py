@@ -11,6 +11,7 @@ import pytest
 from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.spending import Spent, Use
 from narthex.store.costs import added_up
+from narthex.store.database import Where
 from narthex.store.ledger import HOUR, Ledger, read_costs, read_uses
 from narthex.types import CostsKept, Principal
 
@@ -24,34 +25,32 @@ def spent(subject: Subject = ADA, amount: int = 10, currency: str = "USD", at: i
     return Spent(at, subject, currency, amount, (use,) * uses)
 
 
-def test_what_was_added_is_there_in_sums(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    ledger = Ledger(path)
+def test_what_was_added_is_there_in_sums(where: Where) -> None:
+    ledger = Ledger(where)
     for number in range(1000):
         ledger.add(spent(ADA if number % 2 else BOB, number, at=NOW + number))
     ledger.add(spent(currency="EUR", amount=7, uses=0))
     ledger.add(spent(currency="", amount=0))
     ledger.close()
     ledger.close()
-    costs = read_costs(path, 0, NOW // HOUR + 1)
+    costs = read_costs(where, 0, NOW // HOUR + 1)
     assert {(one.subject, one.currency, one.amount, one.calls) for one in costs} == {
         ("ada", "USD", sum(range(1, 1000, 2)), 500),
         ("bob", "USD", sum(range(0, 1000, 2)), 500),
         ("ada", "EUR", 7, 1),
     }
-    (use,) = read_uses(path, NOW)
+    (use,) = read_uses(where, NOW)
     assert (use.counter, use.key, use.amount, use.at) == (b"counter", b"key", sum(range(1000)), NOW + 999)
-    assert read_uses(path, NOW + 25 * HOUR) == []
+    assert read_uses(where, NOW + 25 * HOUR) == []
 
 
-def test_a_second_process_adds_to_what_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
+def test_a_second_process_adds_to_what_is_there(where: Where) -> None:
     for _ in range(2):
-        ledger = Ledger(path)
+        ledger = Ledger(where)
         ledger.add(spent())
         ledger.close()
-    assert [one.amount for one in read_costs(path, 0, NOW // HOUR + 1)] == [20]
-    assert [one.amount for one in read_uses(path, NOW)] == [20]
+    assert [one.amount for one in read_costs(where, 0, NOW // HOUR + 1)] == [20]
+    assert [one.amount for one in read_uses(where, NOW)] == [20]
 
 
 def test_what_a_locked_file_does_not_take_waits_and_is_not_lost(
@@ -75,22 +74,20 @@ def test_what_a_locked_file_does_not_take_waits_and_is_not_lost(
     assert [one.amount for one in read_costs(path, 0, NOW // HOUR + 1)] == [20]
 
 
-def test_uses_that_count_no_more_are_removed_in_time(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
+def test_uses_that_count_no_more_are_removed_in_time(where: Where) -> None:
     for at in (NOW, NOW + 30 * HOUR):
-        ledger = Ledger(path)
+        ledger = Ledger(where)
         ledger.add(spent(at=at))
         ledger.close()
-    assert len(read_uses(path, 0)) == 1
+    assert len(read_uses(where, 0)) == 1
 
 
-def test_rows_are_added_up_by_what_is_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    ledger = Ledger(path)
+def test_rows_are_added_up_by_what_is_asked_for(where: Where) -> None:
+    ledger = Ledger(where)
     for subject, at in ((ADA, NOW), (BOB, NOW), (ADA, NOW + 24 * HOUR)):
         ledger.add(spent(subject, 50_000, at=at))
     ledger.close()
-    costs = read_costs(path, 0, NOW // HOUR + 48)
+    costs = read_costs(where, 0, NOW // HOUR + 48)
     document = added_up(costs, ("day", "server"))
     assert document["total"] == [{"amount": "0.15", "currency": "USD"}]
     assert document["rows"] == [
@@ -100,15 +97,15 @@ def test_rows_are_added_up_by_what_is_asked_for(tmp_path: Path) -> None:
     assert added_up([], ("day",)) == {"total": [], "rows": []}
 
 
-def test_costs_are_put_down_to_team_project_model_and_run(tmp_path: Path) -> None:
-    path, who = tmp_path / "s.db", Principal("acme", "https://idp", "ada", "bot")
-    ledger = Ledger(path)
+def test_costs_are_put_down_to_team_project_model_and_run(where: Where) -> None:
+    who = Principal("acme", "https://idp", "ada", "bot")
+    ledger = Ledger(where)
     of = Subject(who, "default", "git", "log", "payments", "atlas")
     ledger.add(Spent(NOW, of, "USD", 5, model="gpt-4o", run="r-1"))
     ledger.add(Spent(NOW, of, "USD", 7, model="gpt-4o", run="r-2"))
     ledger.add(Spent(NOW, of, "USD", 2, model="gpt-4o", run="r-2", calls=0))
     ledger.close()
-    document = added_up(read_costs(path, 0, NOW // HOUR + 1), ("team", "project", "model", "run", "hour"))
+    document = added_up(read_costs(where, 0, NOW // HOUR + 1), ("team", "project", "model", "run", "hour"))
     assert [(one["team"], one["project"], one["model"], one["run"], one["calls"], one["amount"], one["hour"])
             for one in document["rows"]] == [
         ("payments", "atlas", "gpt-4o", "r-1", 1, "0.000005", "2027-01-15T08Z"),
@@ -116,29 +113,29 @@ def test_costs_are_put_down_to_team_project_model_and_run(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-def test_runs_that_an_agent_makes_up_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_an_agent_makes_up_have_a_bound(where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("narthex.store.ledger.MOST_RUNS", 3)
-    ledger = Ledger(tmp_path / "s.db")
+    ledger = Ledger(where)
     for number in range(10):
         ledger.add(Spent(NOW, ADA, "USD", 1, run=f"r-{number}"))
     ledger.close()
-    runs = {one.run: one.calls for one in read_costs(tmp_path / "s.db", 0, NOW // HOUR + 1)}
+    runs = {one.run: one.calls for one in read_costs(where, 0, NOW // HOUR + 1)}
     assert runs == {"r-0": 1, "r-1": 1, "r-2": 1, "others": 7}
 
 
-def test_old_hours_become_days_and_old_days_go_and_no_sum_changes(tmp_path: Path) -> None:
-    path, day = tmp_path / "s.db", 24 * HOUR
-    ledger = Ledger(path, kept=CostsKept(hours=48, days=10))
+def test_old_hours_become_days_and_old_days_go_and_no_sum_changes(where: Where) -> None:
+    day = 24 * HOUR
+    ledger = Ledger(where, kept=CostsKept(hours=48, days=10))
     first = NOW // day * day
     for hour in range(24 * 4):
         ledger.add(Spent(first + hour * HOUR, ADA if hour % 2 else BOB, "USD", hour, run=f"r-{hour % 5}"))
     ledger.add(Spent(first - 20 * day, ADA, "USD", 1_000_000))
     ledger.close()
     for _ in range(6):  # a day with each group
-        ledger = Ledger(path, kept=CostsKept(hours=48, days=10))
+        ledger = Ledger(where, kept=CostsKept(hours=48, days=10))
         ledger.add(Spent(first + 95 * HOUR, ADA, "USD", 0, calls=0))
         ledger.close()
-    costs = read_costs(path, 0, first // HOUR + 1000)
+    costs = read_costs(where, 0, first // HOUR + 1000)
     assert sum(one.amount for one in costs) == sum(range(96)) and sum(one.calls for one in costs) == 96
     old = [one for one in costs if one.hour < first // HOUR + 24]
     assert {(one.hour, one.subject, one.run, one.calls) for one in old} == {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -28,12 +27,12 @@ def cost_routes(gateway: GatewayView) -> list[Route]:
             raise HTTPException(400, f"days: 1 to {MOST_DAYS}; by: {', '.join(sorted(COLUMNS))}")
         until = int(time.time()) // 3600 + 1
         tenant = tenant_of(request.scope)
-        store, since = Path(gateway.snapshot.store), (until // 24 + 1 - number) * 24
+        store, since = gateway.snapshot.store, (until // 24 + 1 - number) * 24
 
         def work() -> object:
-            from narthex.store.ledger import read_costs  # SQLite: only where something is kept
+            from narthex.store.ledger import read_costs  # a database: only where something is kept
 
-            found = read_costs(store, since, until) if store.exists() else []
+            found = read_costs(store, since, until)
             return added_up([one for one in found if tenant is None or one.tenant == tenant], columns)
 
         return json_reply(await asyncio.to_thread(work))

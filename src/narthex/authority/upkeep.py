@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from narthex.authority.api_keys import KeyTable
 from narthex.authority.approvals import Approvals
@@ -24,7 +23,7 @@ from narthex.authority.secrets import SecretBook
 from narthex.errors import ConfigError, StoreError
 from narthex.flow.codec.seal import MasterKey
 from narthex.store.port import SealedSecret, Store
-from narthex.types import ApprovalSpec, RunSpec, Snapshot
+from narthex.types import ApprovalSpec, RunSpec, Snapshot, StorePlace
 
 _log = logging.getLogger("narthex.authority")
 TENANT = "default"
@@ -275,7 +274,7 @@ def holds_calls(snapshot: Snapshot) -> bool:
     return snapshot.policy is not None or "hold" in effects or any(one.when_spent.hold for one in snapshot.quotas)
 
 
-async def _open(path: str) -> Store:
-    from narthex.store.sqlite import SqliteStore  # needed only where something is kept
+async def _open(place: StorePlace) -> Store:
+    from narthex.store.opening import open_store  # a database: needed only where something is kept
 
-    return await SqliteStore.open(Path(path))
+    return await open_store(place)

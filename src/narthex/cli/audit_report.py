@@ -99,10 +99,10 @@ def _keys(snapshot: Snapshot, tenant: str) -> list[KeyRow]:
     from narthex.config.places import Places
     from narthex.telemetry.audit.report.figures import KeyRow
 
-    path = Path(snapshot.store)
-    if not path.is_file():
+    place = Path(snapshot.store) if isinstance(snapshot.store, str) else snapshot.store
+    if isinstance(place, Path) and not place.is_file():
         return []
-    found = on_store(Places(Path(snapshot.state_dir), path), lambda store: store.keys())
+    found = on_store(Places(Path(snapshot.state_dir), place), lambda store: store.keys())
     return [
         KeyRow(
             one.name, one.tenant, ", ".join(one.roles), when(one.created_at), when(one.expires_at),

@@ -173,7 +173,7 @@ def finder_of(snapshot: Snapshot) -> Iterator[Finder]:
     from narthex.telemetry.audit.index.find import Finder
     from narthex.telemetry.audit.index.follow import Follower
 
-    folder, path = recorded(snapshot), index_of(snapshot.store)
+    folder, path = recorded(snapshot), index_of(snapshot.store, snapshot.state_dir)
     follower = Follower(folder, path)
     try:
         follower.catch_up()

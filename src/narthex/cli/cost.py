@@ -58,9 +58,7 @@ def cost(
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first, last = since or today - timedelta(days=30), until or today
     hours = (int(first.timestamp()) // 3600, int(last.timestamp()) // 3600 + 24)
-    document = added_up(
-        read_costs(store, *hours) if store.exists() else [], columns or ("day", "subject", "server", "name")
-    )
+    document = added_up(read_costs(store, *hours), columns or ("day", "subject", "server", "name"))
     if as_json:
         say(document)
         return

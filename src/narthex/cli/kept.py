@@ -61,10 +61,10 @@ def on_store(places: Places, work: Callable[[Store], Awaitable[T]]) -> T:
     """Do something with the store; a running gateway sees it within two seconds. Raises StoreError."""
     import asyncio
 
-    from narthex.store.sqlite import SqliteStore
+    from narthex.store.opening import open_store
 
     async def main() -> T:
-        store = await SqliteStore.open(places.store)
+        store = await open_store(places.store)
         try:
             return await work(store)
         finally:

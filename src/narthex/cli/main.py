@@ -34,6 +34,7 @@ COMMANDS = {
     "top": ("narthex.cli.top:top", "Show live who calls what, how long it takes, what it costs."),
     "keys": ("narthex.cli.keys:keys", "Make, list, revoke and rotate API keys."),
     "secrets": ("narthex.cli.secrets:secrets", "Keep the secrets that servers want, sealed."),
+    "migrate": ("narthex.cli.migrate:migrate", "Bring the tables of the store to this version's form."),
     "schema": ("narthex.cli.schema:schema", "Print the JSON Schema of narthex.yaml."),
 }
 """Name -> where it is, and its line in the overview: so that `--help` and `--version` load no command."""

@@ -242,12 +242,12 @@ def _watch(script: Script) -> Callable[[Entry], None]:
 async def _make_key(snapshot: Snapshot) -> str:
     """A key for this replay alone: its store goes with it."""
     from narthex.flow.identity.api_keys import make_key
+    from narthex.store.opening import open_store
     from narthex.store.port import ApiKey
-    from narthex.store.sqlite import SqliteStore
 
     os.makedirs(snapshot.state_dir, mode=0o700, exist_ok=True)
     new = make_key(os.urandom)
-    store = await SqliteStore.open(Path(snapshot.store))
+    store = await open_store(snapshot.store)
     try:
         await store.add_key(ApiKey(new.id, "agent", new.digest, int(time.time()), "default", (), (), None))
     finally:

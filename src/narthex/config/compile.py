@@ -191,7 +191,7 @@ class _Compiler:
             revision=revision_of(settings),
             source=str(self.path),
             state_dir=str(places.state_dir),
-            store=str(places.store),
+            store=str(places.store) if isinstance(places.store, Path) else places.store,
             shared=compile_shared(settings.shared, self.reading, self._resolve),
             secrets=secrets.sources,
             secret_names=secrets.names,

@@ -347,9 +347,6 @@ URL = Template("an http or https URL", values.parse_url)
 PROXY = Scalar("`env`, or an http or https URL", values.parse_proxy)
 HOST = Scalar("a host, with or without port", values.parse_host_header)
 FILE = Scalar("a path", values.parse_path)
-STORE = Scalar(
-    "`sqlite:///` and a path", values.parse_store, values.show_store, {"examples": ["sqlite:///.narthex/narthex.db"]}
-)
 TEXT = Template("a text", values.parse_text)
 PATH = Template("a path", values.parse_path)
 SHARE = Scalar("a share, `0%` to `100%`", values.parse_share, values.show_share, {"pattern": "^[0-9.]+%$"})

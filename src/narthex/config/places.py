@@ -16,7 +16,9 @@ import msgspec
 
 from narthex.config.client import workspace_of
 from narthex.config.load import Loaded, load
+from narthex.config.store import compile_store
 from narthex.errors import ConfigError
+from narthex.stores import PostgresSpec
 
 STORE_FILE = "narthex.db"
 
@@ -25,7 +27,7 @@ class Places(msgspec.Struct, frozen=True):
     """Absolute. `state_dir` holds the keys, the journal and, unless `store` says otherwise, the store."""
 
     state_dir: Path
-    store: Path
+    store: Path | PostgresSpec
 
 
 def find_places(path: Path, *, env: Mapping[str, str] | None = None) -> Places:
@@ -37,18 +39,22 @@ def find_places(path: Path, *, env: Mapping[str, str] | None = None) -> Places:
     environment = os.environ if env is None else env
     loaded = load(path, env=environment)
     marks, problems = loaded.reading.marks, loaded.reading.problems
-    if problems and (not marks or (("store",) in marks and loaded.settings.store is None)):
+    store = loaded.settings.store
+    if problems and (not marks or (("store",) in marks and (store is None or store.url is None))):
         raise ConfigError([str(problem) for problem in problems])
-    return places_of(loaded, environment)
+    already = len(problems)
+    places = places_of(loaded, environment)
+    if found := problems[already:]:
+        raise ConfigError([str(problem) for problem in found])
+    return places
 
 
 def places_of(loaded: Loaded, env: Mapping[str, str]) -> Places:
-    """The places of a file that was read."""
+    """The places of a file that was read. What is wrong with `store` is a fault of the reading."""
     state_dir = _state_dir(loaded, env)
-    store = loaded.settings.store
-    if store is None:
-        return Places(state_dir, state_dir / STORE_FILE)
-    return Places(state_dir, Path(os.path.normpath(loaded.path.absolute().parent / store)))
+    settings, base = loaded.settings, loaded.path.absolute().parent
+    store = compile_store(settings.store, settings.secrets, loaded.reading, base)
+    return Places(state_dir, state_dir / STORE_FILE if store is None else store)
 
 
 def _state_dir(loaded: Loaded, env: Mapping[str, str]) -> Path:

@@ -292,17 +292,10 @@ def parse_path(text: str) -> str:
 
 def parse_store(text: str) -> str:
     """The path in `sqlite:///PATH`, relative to the configuration file; four slashes begin an absolute one."""
-    scheme = text.partition("://")[0]
-    if scheme.startswith("postgres"):
-        raise ValueError("postgresql is not in this version; write sqlite:///.narthex/narthex.db")
     path = text.removeprefix("sqlite:///")
     if path == text or not path.strip("/.") or re.search(r"[\s?#%]", path):
-        raise ValueError("a store is sqlite:/// and a path, such as sqlite:///.narthex/narthex.db")
+        raise ValueError("a store is sqlite:/// and a path, such as sqlite:///.narthex/narthex.db, or postgresql://…")
     return path
-
-
-def show_store(path: str) -> str:
-    return f"sqlite:///{path}"
 
 
 def parse_text(text: str) -> str:

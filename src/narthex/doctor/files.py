@@ -15,9 +15,12 @@ from pathlib import Path
 
 from narthex.admin.token import FILE_NAME as TOKEN_FILE
 from narthex.doctor.finding import Finding, fail, ok, warn
+from narthex.errors import StoreError
 from narthex.keys import FILE_NAME as KEY_FILE
+from narthex.store.database import database_of
 from narthex.store.file import APPLICATION_ID
 from narthex.store.migrations import MIGRATIONS
+from narthex.stores import PostgresSpec
 from narthex.telemetry.audit.checkpoints import KEY_FILE as SIGNING_KEY_FILE
 from narthex.types import Snapshot
 
@@ -28,9 +31,12 @@ LITTLE, TOO_LITTLE = 1024**3, 100 * 1024**2
 def look_at_files(snapshot: Snapshot, *, chain: bool = True) -> Iterator[Finding]:
     """Everything that lies on a disk. `chain`: the whole journal is read, too (a million records take 20 s)."""
     state, source = Path(snapshot.state_dir), Path(snapshot.source)
-    yield from look_at_rights(source, state, Path(snapshot.store), Path(snapshot.audit_dir or state))
+    store = snapshot.store
+    yield from look_at_rights(
+        source, state, Path(store) if isinstance(store, str) else state, Path(snapshot.audit_dir or state)
+    )
     yield from _room(snapshot)
-    yield look_at_store(Path(snapshot.store))
+    yield look_at_store(Path(store)) if isinstance(store, str) else look_at_database(store)
     if snapshot.audit_dir:
         yield from look_at_journal(Path(snapshot.audit_dir), snapshot.audit_checkpoints, chain=chain)
 
@@ -75,7 +81,8 @@ def _mode(path: Path) -> int | None:
 
 def _room(snapshot: Snapshot) -> Iterator[Finding]:
     seen = set()
-    for place in (snapshot.state_dir, snapshot.audit_dir, snapshot.audit_checkpoints, str(Path(snapshot.store).parent)):
+    store = str(Path(snapshot.store).parent) if isinstance(snapshot.store, str) else ""
+    for place in (snapshot.state_dir, snapshot.audit_dir, snapshot.audit_checkpoints, store):
         folder = _there(Path(place)) if place else None
         if folder is None or folder.stat().st_dev in seen:
             continue
@@ -123,6 +130,20 @@ def look_at_store(path: Path) -> Finding:
         do = "the next start copies it and brings it to this one's form"
         return warn("store", str(path), f"is of form {version}", do)
     return ok("store", str(path), f"whole, form {version}")
+
+
+def look_at_database(place: PostgresSpec) -> Finding:
+    """Does PostgreSQL let us in, and are its tables of this version?"""
+    try:
+        database = database_of(place)
+        connection = database.open()
+        with database.explained():
+            (version,) = connection.execute("SELECT current_setting('server_version')").fetchone()
+        connection.close()
+    except StoreError as error:
+        said, _, do = error.problem.removeprefix(f"{place.name}: ").partition("; ")
+        return fail("store", place.name, said, do or "see the log of the server")
+    return ok("store", place.name, f"PostgreSQL {version}, tables of this version")
 
 
 def look_at_journal(folder: Path, second: str = "", *, chain: bool = True) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from narthex.errors import StoreError
@@ -42,18 +41,18 @@ class Books:
         Raises:
             StoreError: It cannot be used; everything is as it was.
         """
-        before, path = self._ledger, Path(snapshot.store)
+        before, store = self._ledger, snapshot.store
         lasting = frozenset(map(counter_of, filter(is_lasting, snapshot.quotas)))
         if not (snapshot.prices or lasting):
             return
-        from narthex.store.ledger import Ledger, name_of, read_uses  # SQLite: only where something is kept
+        from narthex.store.ledger import Ledger, name_of, read_uses  # a database: only where something is kept
 
-        opened = before is None or before.path != path
-        ledger = await asyncio.to_thread(partial(Ledger, path, kept=snapshot.costs)) if opened else before
+        opened = before is None or before.where != store
+        ledger = await asyncio.to_thread(partial(Ledger, store, kept=snapshot.costs)) if opened else before
         fresh = lasting if opened else lasting - self._counters
         try:
-            uses = await asyncio.to_thread(read_uses, path, metering.time() + metering.ahead) if fresh else []
-            name = await asyncio.to_thread(name_of, path)
+            uses = await asyncio.to_thread(read_uses, store, metering.time() + metering.ahead) if fresh else []
+            name = await asyncio.to_thread(name_of, store)
         except StoreError:
             if opened and ledger is not None:
                 await asyncio.to_thread(ledger.close)
@@ -80,8 +79,9 @@ class Books:
         if self._ledger is None:
             return []
         if not await asyncio.to_thread(self._ledger.flush):
-            raise StoreError(f"{self._ledger.path}: what calls cost cannot be written")
-        return await asyncio.to_thread(read_uses, self._ledger.path, since)
+            problem = self._ledger.problem or "the store takes too long"
+            raise StoreError(f"what calls cost cannot be written: {problem}")
+        return await asyncio.to_thread(read_uses, self._ledger.where, since)
 
     async def close(self) -> None:
         """Write what is left."""

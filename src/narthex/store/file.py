@@ -11,10 +11,11 @@ import sqlite3
 import stat
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from narthex.errors import StoreError
+from narthex.store.database import Connection
 from narthex.store.migrations import MIGRATIONS, Migration
 
 APPLICATION_ID = 0x4E585354  # "NXST": `file` and we see by it whose file this is
@@ -26,6 +27,29 @@ _EXPLAINED = {
     "SQLITE_CANTOPEN": "cannot be opened; make its folder and the file readable and writable for this user",
     "SQLITE_IOERR": "the disk does not read or write it",
 }
+
+
+class SqliteFile:
+    """A file as a `Database` (`database.py`)."""
+
+    def __init__(self, path: Path, *, busy_s: float = 5.0) -> None:
+        self.path, self.name, self._busy_s = path, str(path), busy_s
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def open(self) -> sqlite3.Connection:
+        return open_file(self.path, busy_s=self._busy_s)
+
+    def usable(self, connection: Connection) -> bool:
+        return True
+
+    def explained(self) -> AbstractContextManager[None]:
+        return explained(self.path)
+
+    def transaction(self, connection: Connection) -> AbstractContextManager[None]:
+        assert isinstance(connection, sqlite3.Connection)
+        return transaction(connection)
 
 
 def open_file(
@@ -50,6 +74,18 @@ def open_file(
             connection.close()
             raise
         return connection
+
+
+def form_of(path: Path) -> int:
+    """How many migrations a file has seen; 0 where there is none. Raises StoreError."""
+    with explained(path):
+        if not path.exists():
+            return 0
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)
+        try:
+            return int(connection.execute("PRAGMA user_version").fetchone()[0])
+        finally:
+            connection.close()
 
 
 def identity_of(path: Path) -> Hashable:

@@ -1,4 +1,4 @@
-"""What calls have cost, and what lasting limits have counted, in the store's file: written in groups, off the loop.
+"""What calls have cost, and what lasting limits have counted, in the store: written in groups, off the loop.
 
 In: `Spent`, one a call, from the event loop. Out: rows, added up: costs by hour and who spent what on what; uses by
 counter and key. Both of a group are one transaction, so that the sum of the costs and what limits have counted agree,
@@ -9,23 +9,24 @@ Cases: `tests/store/test_ledger.py`. Source: design §5, §6 (`cost`).
 from __future__ import annotations
 
 import logging
-import sqlite3
+import os
 import threading
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from narthex.errors import StoreError
 from narthex.flow.limit.spending import Spent, Use
-from narthex.store.file import explained, open_file, transaction
+from narthex.store.database import Connection, Database, Held, Where, database_of
 from narthex.types import CostsKept
 
 FLUSH_S = 0.05
 """Calls of this time share a transaction: what a killed process can lose."""
 RETRY_S = 1.0
+DOUBT_S = 600.0
+"""What was written twice would be wrong for ever, so a server that may have written it is waited for."""
 HOUR = 3_600_000_000
 MOST_RUNS = 10_000
 """Of one hour whose costs are apart; beyond, they are those of `OTHERS`."""
@@ -34,15 +35,16 @@ KEPT = CostsKept()
 _log = logging.getLogger("narthex.ledger")
 
 _ROW = "hour, tenant, issuer, subject, client, team, project, endpoint, server, name, model, run, currency"
-_ADD = "ON CONFLICT DO UPDATE SET amount = amount + excluded.amount, calls = calls + excluded.calls"
+_ADD = "ON CONFLICT DO UPDATE SET amount = costs.amount + excluded.amount, calls = costs.calls + excluded.calls"
 _COST = f"INSERT INTO costs ({_ROW}, amount, calls) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_ADD}"
 _FINE = "hour >= ? AND hour < ? AND (hour % 24 != 0 OR run != '')"
-_DAY = _ROW.replace("hour", "hour / 24 * 24").replace("run", "''")
+_DAY = _ROW.replace("hour", "min(hour) / 24 * 24").replace("run", "''")
 _ROLL_UP = f"""INSERT INTO costs ({_ROW}, amount, calls)
-    SELECT {_DAY}, sum(amount), sum(calls) FROM costs WHERE {_FINE}
+    SELECT {_DAY}, CAST(sum(amount) AS BIGINT), CAST(sum(calls) AS BIGINT) FROM costs WHERE {_FINE}
     GROUP BY tenant, issuer, subject, client, team, project, endpoint, server, name, model, currency {_ADD}"""
 _USE = """INSERT INTO uses (counter, key, slot, at, ends, amount) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET amount = amount + excluded.amount, at = max(at, excluded.at)"""
+    ON CONFLICT DO UPDATE SET amount = uses.amount + excluded.amount,
+    at = CASE WHEN uses.at > excluded.at THEN uses.at ELSE excluded.at END"""
 
 CostKey = tuple[int, str, str, str, str, str, str, str, str, str, str, str, str]
 
@@ -75,12 +77,11 @@ class Ledger:
         StoreError: The file cannot be opened or brought to this version's form.
     """
 
-    def __init__(self, path: Path, *, busy_s: float = 5.0, kept: CostsKept = KEPT) -> None:
-        self.path = path
+    def __init__(self, where: Where, *, busy_s: float = 5.0, kept: CostsKept = KEPT) -> None:
+        self.where = where
         self.kept = kept
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
-        self._busy_s = busy_s
         self._queue: deque[Spent | threading.Event] = deque()
         self._marks: list[threading.Event] = []
         self._costs: dict[CostKey, list[int]] = {}
@@ -89,7 +90,8 @@ class Ledger:
         self._pruned = 0
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._connection: sqlite3.Connection | None = open_file(path, busy_s=busy_s)
+        self._held = Held(_database(where, busy_s))
+        self._held.opened()
         self._thread = threading.Thread(target=self._write_all, name="narthex-ledger", daemon=True)
         self._thread.start()
 
@@ -129,9 +131,7 @@ class Ledger:
             if not done:
                 self._wake.set()
             self._closing.wait(FLUSH_S if done else RETRY_S)
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._held.close()
 
     def _add_up(self) -> None:
         while self._queue:
@@ -170,13 +170,11 @@ class Ledger:
         if not (self._costs or self._uses):
             return True
         try:
-            with explained(self.path):
-                if self._connection is None:
-                    self._connection = open_file(self.path, busy_s=self._busy_s)
-                with transaction(self._connection):
-                    self._connection.executemany(_COST, [(*key, *cost) for key, cost in self._costs.items()])
-                    self._connection.executemany(_USE, [(*key, *use) for key, use in self._uses.items()])
-                    self._prune(self._connection)
+            database = self._held.database
+            with database.explained(), database.transaction(connection := self._held.opened()):
+                connection.executemany(_COST, [(*key, *cost) for key, cost in self._costs.items()])
+                connection.executemany(_USE, [(*key, *use) for key, use in self._uses.items()])
+                self._prune(connection)
         except StoreError as error:
             if error.problem != self.problem:
                 self.problem = error.problem
@@ -191,7 +189,7 @@ class Ledger:
             self.problem = ""
         return True
 
-    def _prune(self, connection: sqlite3.Connection) -> None:
+    def _prune(self, connection: Connection) -> None:
         """Once an hour: uses that count no more, costs that are not kept any longer; and the days whose hours are not,
         one with each group, so that none takes long."""
         now = max([use[0] for use in self._uses.values()] + [key[0] * HOUR for key in self._costs], default=0)
@@ -210,42 +208,50 @@ class Ledger:
         connection.execute("DELETE FROM costs WHERE hour < ?", (hour - self.kept.days * 24,))
 
 
-def read_uses(path: Path, since: int) -> list[Use]:
+def read_uses(where: Where, since: int) -> list[Use]:
     """What lasting limits have counted, and still count at `since` (microseconds since 1970). Raises StoreError."""
-    rows = _select(path, "SELECT counter, key, slot, at, ends, amount FROM uses WHERE ends >= ?", (since,))
+    rows = _select(where, "SELECT counter, key, slot, at, ends, amount FROM uses WHERE ends >= ?", (since,))
     return [Use(*row) for row in rows]
 
 
-def name_of(path: Path) -> str:
-    """What a ledger is called, wherever its file lies: made up once, and kept as a row of no counter. Raises
-    StoreError."""
-    connection = open_file(path)
+def name_of(where: Where) -> str:
+    """What a ledger is called, wherever it lies: made up once, and kept as a row of no counter. Raises StoreError."""
+    database = _database(where)
+    connection = database.open()
     try:
-        with explained(path), transaction(connection):
-            found = connection.execute("SELECT hex(key) FROM uses WHERE counter = x''").fetchone()
+        with database.explained(), database.transaction(connection):
+            found = connection.execute("SELECT key FROM uses WHERE counter = ?", (b"",)).fetchone()
             if found is None:
                 found = connection.execute(
-                    "INSERT INTO uses (counter, key, slot, at, ends, amount)"
-                    " VALUES (x'', randomblob(15), 0, 0, 9000000000000000000, 0) RETURNING hex(key)"
+                    "INSERT INTO uses (counter, key, slot, at, ends, amount) VALUES (?, ?, 0, 0, ?, 0) RETURNING key",
+                    (b"", os.urandom(15), 9_000_000_000_000_000_000),
                 ).fetchone()
-            return str(found[0])
+            return bytes(found[0]).hex().upper()
     finally:
         connection.close()
 
 
-def read_costs(path: Path, since_hour: int, until_hour: int) -> list[Cost]:
-    """What was spent from one Unix hour to another, that one left out. Raises StoreError."""
+def read_costs(where: Where, since_hour: int, until_hour: int) -> list[Cost]:
+    """What was spent from one Unix hour to another, that one left out. Nothing where there is no store yet. Raises
+    StoreError."""
+    if not _database(where).exists():
+        return []
     columns = ", ".join(Cost.__struct_fields__)
     rows = _select(
-        path, f"SELECT {columns} FROM costs WHERE hour >= ? AND hour < ? ORDER BY hour", (since_hour, until_hour)
+        where, f"SELECT {columns} FROM costs WHERE hour >= ? AND hour < ? ORDER BY hour", (since_hour, until_hour)
     )
     return [Cost(*row) for row in rows]
 
 
-def _select(path: Path, statement: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
-    connection = open_file(path)
+def _select(where: Where, statement: str, values: Sequence[int]) -> list[Any]:
+    database = _database(where)
+    connection = database.open()
     try:
-        with explained(path):
+        with database.explained():
             return connection.execute(statement, values).fetchall()
     finally:
         connection.close()
+
+
+def _database(where: Where, busy_s: float = 5.0) -> Database:
+    return database_of(where, busy_s=busy_s, writers="ledger", doubt_s=DOUBT_S)

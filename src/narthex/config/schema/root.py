@@ -13,7 +13,6 @@ from narthex.config.kinds import (
     HOST,
     NAME,
     NETWORK,
-    STORE,
     WORD,
     Group,
     JsonSchema,
@@ -49,6 +48,7 @@ from narthex.config.schema.runs import RUNS, RunSettings
 from narthex.config.schema.secrets import SOURCES, VAULT, VaultSettings
 from narthex.config.schema.servers import ServerSettings
 from narthex.config.schema.shared import SHARED, SharedSettings
+from narthex.config.schema.store import STORE, StoreSettings
 from narthex.config.schema.telemetry import TELEMETRY, TelemetrySettings
 from narthex.config.schema.who import ANYBODY, AnybodySettings
 from narthex.types import Address, Network, SecretSource
@@ -128,14 +128,7 @@ class Settings(msgspec.Struct, frozen=True):
     log: Annotated[
         LogSettings, Setting(Group(LogSettings, "a map `{calls, format}`"), "What is written to stderr.")
     ] = LogSettings()
-    store: Annotated[
-        str | None,
-        Setting(
-            STORE,
-            "What keeps API keys and secrets: a file of SQLite, made when something needs it.",
-            default="`narthex.db` in the state directory",
-        ),
-    ] = None
+    store: Annotated[StoreSettings | None, STORE] = None
     shared: Annotated[SharedSettings | None, SHARED] = None
     secrets: Annotated[dict[str, SecretSource], SOURCES] = {}
     vault: Annotated[VaultSettings | None, VAULT] = None

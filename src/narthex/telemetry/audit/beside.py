@@ -103,7 +103,7 @@ class Beside:
     def _pump(self, spec: SinkSpec) -> Pump:
         from narthex.store.exports import ExportBook
 
-        book = ExportBook(Path(self._task.store), spec.name)
+        book = ExportBook(self._task.store, spec.name, self._task.journal)
         tail = Tail(Path(self._task.folder), {})
         return Pump(spec.name, tail, sink_of(spec), book, stop=self._stop, chance=random.random)
 

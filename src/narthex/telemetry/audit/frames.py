@@ -10,17 +10,20 @@ from typing import Any
 
 import msgspec
 
+from narthex.stores import StorePlace
 from narthex.telemetry.audit.exports.sink import SinkSpec, State
 from narthex.telemetry.audit.matching import Wanted
 
 
 class Task(msgspec.Struct, frozen=True):
-    """Which journal, and what is to be done with it. `index` empty: no index is kept."""
+    """Which journal, and what is to be done with it. `journal` is what its chains begin with: who signs it. `index`
+    empty: no index is kept."""
 
     folder: str
-    store: str
+    store: StorePlace
     index: str = ""
     sinks: tuple[SinkSpec, ...] = ()
+    journal: str = ""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -44,6 +47,6 @@ class Answer(msgspec.Struct):
     exports: list[State] = []
 
 
-def index_of(store: str) -> Path:
+def index_of(store: StorePlace, state_dir: str) -> Path:
     """Where the index is: beside the store, `narthex.audit.db` for `narthex.db`."""
-    return Path(store).with_suffix(".audit.db")
+    return (Path(store) if isinstance(store, str) else Path(state_dir, "narthex.db")).with_suffix(".audit.db")

@@ -15,12 +15,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
+from narthex.telemetry.audit.checkpoints import load_signer
 from narthex.telemetry.audit.exports.sink import SinkSpec, State
 from narthex.telemetry.audit.frames import Answer, Question, Task, index_of
-from narthex.types import Snapshot
+from narthex.types import Snapshot, StorePlace
 
 START_S = 1.0
 """A gateway that has just started has other things to do."""
@@ -199,8 +202,16 @@ class Keeping:
             )
             for one in snapshot.audit_exports
         )  # fmt: skip
-        index = str(index_of(snapshot.store)) if snapshot.audit_index else ""
-        return Task(snapshot.audit_dir, snapshot.store, index, sinks)
+        index = str(index_of(snapshot.store, snapshot.state_dir)) if snapshot.audit_index else ""
+        journal = load_signer(Path(snapshot.state_dir)).id
+        return Task(snapshot.audit_dir, _with_password(snapshot.store), index, sinks, journal)
+
+
+def _with_password(store: StorePlace) -> StorePlace:
+    """A variable of ours is none of the process beside us: it gets what stands in it."""
+    if isinstance(store, str) or isinstance(store.password, str) or store.password.kind != "env":
+        return store
+    return replace(store, password=os.environ.get(store.password.where, ""))
 
 
 def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:

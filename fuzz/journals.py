@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from narthex.telemetry.audit.checkpoints import Signer
+from narthex.telemetry.audit.checkpoints import Signer, read_checkpoint
 from narthex.telemetry.audit.exports.tail import Tail
 from narthex.telemetry.audit.formats import FORMATS
+from narthex.telemetry.audit.heads import Heads, read_places, stem_of, write_place
 from narthex.telemetry.audit.index.cursors import read_cursor, show_cursor
 from narthex.telemetry.audit.index.find import Finder
 from narthex.telemetry.audit.index.follow import Follower
@@ -21,6 +23,7 @@ from narthex.telemetry.audit.verify import verify
 SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 KEYS = {SIGNER.id: SIGNER.public}
 AT = 1_700_000_000.0
+logging.getLogger("narthex.journal").addHandler(logging.NullHandler())  # what is found missing at a start
 
 
 def fuzz_journal(data: bytes) -> None:
@@ -87,3 +90,23 @@ def fuzz_export(data: bytes) -> None:
                 line = write(record)
                 assert form == "csv" or ("\n" not in line and "\r" not in line)
         assert count + looking.unread <= data.count(b"\n") + 1
+
+
+def fuzz_heads(data: bytes) -> None:
+    """Whatever stands beside the store, nobody's word is taken for a signed one, and a gateway starts."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "audit"
+        folder.mkdir()
+        path = folder.parent / f"{stem_of(folder)}-0.heads"
+        path.write_bytes(data)
+        alone = verify(folder, KEYS, heads=[path])
+        assert not alone.chains and {fault.what for fault in alone.faults} <= {"changed", "missing"}
+        heads = Heads(folder.parent, folder, write=lambda file, data, at, _: write_place(file, data, at, False))
+        one = Segments(folder, SIGNER, "b", new_id=str, sync=lambda file: None, heads=heads)
+        one.open(AT)
+        for _ in range(2):  # both places
+            one.add(b'{"n":1}')
+            one.commit(AT, answers=True)
+        one.close(AT)
+        places = list(read_places(path.read_bytes()))
+        assert [read_checkpoint(line, KEYS)[0].seq for _, line in sorted(places)] == [3, 4]

@@ -21,7 +21,7 @@ from fuzz.codecs import fuzz_batch, fuzz_capabilities, fuzz_handles, fuzz_param_
 from fuzz.connections import fuzz_listener, fuzz_upstream, fuzz_whole
 from fuzz.credentials import fuzz_challenge, fuzz_members, fuzz_token_answer
 from fuzz.identities import fuzz_bearer, fuzz_jwks, fuzz_jwt, fuzz_metadata, fuzz_xfcc
-from fuzz.journals import fuzz_cursor, fuzz_export, fuzz_index, fuzz_journal
+from fuzz.journals import fuzz_cursor, fuzz_export, fuzz_heads, fuzz_index, fuzz_journal
 from fuzz.kept import fuzz_api_key, fuzz_envelope, fuzz_vault
 from fuzz.limits import fuzz_limits
 from fuzz.payloads import fuzz_payload, fuzz_redaction
@@ -297,6 +297,7 @@ TARGETS: dict[str, Target] = {
     "param_headers": fuzz_param_headers,
     "cursor": fuzz_cursor,
     "export": fuzz_export,
+    "heads": fuzz_heads,
     "index": fuzz_index,
     "journal": fuzz_journal,
     "payload": fuzz_payload,

@@ -15,9 +15,10 @@ from narthex.cli.audit_search import EVENTS
 from narthex.cli.main import cli
 from narthex.telemetry.acts import Event as ActEvent
 from narthex.telemetry.audit.checkpoints import load_signer
+from narthex.telemetry.audit.heads import Heads
 from narthex.telemetry.audit.segments import Segments
 from narthex.telemetry.record import Event
-from tests.telemetry.audit.writing import journal, write
+from tests.telemetry.audit.writing import AT, journal, write
 
 
 @pytest.fixture
@@ -73,6 +74,25 @@ def test_without_a_folder_it_is_the_one_of_the_configuration(
     assert found.exit_code == 1 and "cut off" in found.output, "the second place is looked at, too"
     config.write_text("version: 1\n")
     assert run().exit_code == 1
+
+
+def test_the_head_beside_the_store_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, state = tmp_path / "audit", tmp_path / ".narthex"
+    folder.mkdir()
+    state.mkdir()
+    write(folder, 5, heads=Heads(state, folder), step=lambda one, number: one.commit(AT, answers=True))
+    config = tmp_path / "narthex.yaml"
+    config.write_text("version: 1\naudit: {dir: audit}\n")
+    monkeypatch.chdir(tmp_path)
+    assert run().exit_code == 0 and json.loads(run("--json").stdout)["heads_given"]
+    (path,) = journal(folder)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    for one in folder.glob("checkpoints-*"):
+        one.unlink()
+    assert run(folder).exit_code == 0, "of the folder alone nobody knows"
+    (head,) = state.glob("audit-*.heads")
+    for found in (run(), run(folder, "--heads", head)):
+        assert found.exit_code == 1 and "the last 4 records, 4 to 7, are cut off" in found.output
 
 
 def test_a_folder_with_no_journal_is_not_whole(tmp_path: Path) -> None:

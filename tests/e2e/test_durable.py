@@ -1,4 +1,5 @@
-"""Every call of a durable endpoint that was answered is in the journal, whenever the machine fails.
+"""Every call of a durable endpoint that was answered is in the journal, whenever the machine fails; and the record of
+none can be cut off unseen.
 
 The gateway is killed at random moments under load, and of its files goes what no sync has brought to the disk.
 `NARTHEX_TEST_KILLS=500` (`make kills`) does it more often.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from narthex.telemetry.audit.checkpoints import read_keys
+from narthex.telemetry.audit.heads import heads_in
 from narthex.telemetry.audit.index.file import open_index
 from narthex.telemetry.audit.index.find import Finder
 from narthex.telemetry.audit.index.follow import Follower
@@ -102,6 +105,23 @@ def recorded(folder: Path) -> set[str]:
     return found
 
 
+def cut_off(folder: Path, copied: Path, answered: set[str], chance: random.Random) -> bool:
+    """A copy without the record of one of the last answers, and all behind it; of no checkpoint of those, either. False
+    where there is no such answer."""
+    path = max(folder.glob("calls-*"))
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    ends = [at for at, line in enumerate(lines) if json.loads(json.loads(line).get("request", "0")) in answered]
+    if not ends:
+        return False
+    shutil.copytree(folder, copied)
+    at = chance.choice(ends)
+    (copied / path.name).write_bytes(b"".join(lines[:at]))
+    points = copied / path.name.replace("calls", "checkpoints")
+    signed = [line for line in points.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    points.write_bytes(b"".join(line for line in signed if json.loads(line)["heads"][0]["seq"] <= at))
+    return True
+
+
 def caught_up(folder: Path, index: Path) -> set[str]:
     """The same by the index, which somebody who searches brings up to date from wherever it was killed."""
     follower = Follower(folder, index)
@@ -142,9 +162,13 @@ def test_whatever_was_answered_is_in_the_journal(
         missing = answered - recorded(folder)
         assert not missing, f"run {number}: {sorted(missing)[:5]} were answered and are not recorded"
         keys = read_keys(folder.glob("audit-*.pub"))
-        report = verify(folder, keys)
-        assert not report.faults, f"run {number}: {report.faults[:3]}"
+        heads = heads_in(gateway.folder / ".narthex", folder)
+        report = verify(folder, keys, heads=heads)
+        assert len(heads) == 1 and not report.faults, f"run {number}: {report.faults[:3]}"
         assert not report.payloads.elsewhere and report.payloads.here
+        if cut_off(folder, tmp_path / f"cut-{number}", set(load.answered), chance):
+            faults = verify(tmp_path / f"cut-{number}", keys, heads=heads).faults
+            assert "cut" in [one.what for one in faults], f"run {number}: an answer's record is gone unseen"
         assert report.unfinished_count <= CLIENTS * (number + 1)
         by_hand = number % 2 == 0
         assert not by_hand or caught_up(folder, index) == recorded(folder), f"run {number}: the index is the journal"

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from narthex.errors import ConfigError
 from narthex.telemetry import journal as module
+from narthex.telemetry.audit.heads import Heads, heads_in, write_place
 from narthex.telemetry.journal import Journal
 from narthex.telemetry.payloads.using import meanwhile
 from narthex.testing import FakeClock
@@ -269,3 +270,41 @@ def test_a_folder_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path, wh
     with pytest.raises(ConfigError) as refused:
         Journal(path if what == "a file" else path / "below", SIGNER)
     assert "audit.dir" in refused.value.problems[0]
+
+
+def test_an_answer_waits_for_the_head_beside_the_store_and_a_beginning_does_not(
+    make: Callable[..., Journal], tmp_path: Path
+) -> None:
+    events: list[str] = []
+    broken = [False]
+
+    def put(file: int, data: bytes, at: int, through: bool) -> None:
+        if broken[0] and data[:1] != b"\0":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        events.append("head" if through else "later")
+        write_place(file, data, at, through)
+
+    (tmp_path / "audit").mkdir()
+    heads = Heads(tmp_path, tmp_path / "audit", write=put)
+    events.clear()
+    journal = make(
+        heads=heads,
+        sync=lambda file: events.append("synced"),
+        on_loop=lambda tell, waiting, problem: tell(waiting, problem),
+    )
+    journal.add(replace(ENTRY, event="begin", done=lambda problem: events.append(f"told{problem}")))
+    wait_for(lambda: "told" in events, "the word of the first")
+    assert events[-2:] == ["synced", "told"]
+    events.clear()
+    journal.add(replace(ENTRY, done=lambda problem: events.append(f"told{problem}")))
+    wait_for(lambda: "told" in events, "the word of the second")
+    assert events == ["synced", "head", "told"]
+    broken[0] = True
+    journal.add(replace(ENTRY, done=lambda problem: events.append(problem)))
+    wait_for(lambda: "Input/output" in events[-1], "the word that it cannot be kept")
+    assert ".heads" in journal.problem
+    broken[0] = False
+    wait_for(lambda: not journal.problem, "that it can again")
+    journal.close()
+    assert not look(tmp_path / "audit", heads=heads_in(tmp_path, tmp_path / "audit")).faults
+    assert heads_in(tmp_path, tmp_path / "audit") and len(lines(tmp_path / "audit")) == 3

@@ -42,6 +42,7 @@ for one in (payload, erase, hold, upkeep):
 @click.argument("folder", metavar="[DIR]", required=False, type=FOLDER)
 @click.option("--key", "keys", multiple=True, type=_FILE, help="Public key that checkpoints must be signed with (PEM).")
 @click.option("--checkpoints", "places", multiple=True, type=FOLDER, help="Another folder with checkpoints.")
+@click.option("--heads", "heads", multiple=True, type=_FILE, help="The head that was kept beside the store (.heads).")
 @config_option
 @json_option
 @click.pass_context
@@ -50,13 +51,16 @@ def verify(
     folder: Path | None,
     keys: tuple[Path, ...],
     places: tuple[Path, ...],
+    heads: tuple[Path, ...],
     config: Path | None,
     as_json: bool,
 ) -> None:
     """Prove that no record was changed, left out, put in or cut off.
 
     DIR is the folder of a journal; without it, where the configuration records. Without --key the public keys in DIR
-    are taken: whoever could write there could have signed anew, so keep a copy of the key elsewhere.
+    are taken: whoever could write there could have signed anew, so keep a copy of the key elsewhere. Without DIR the
+    heads beside the store are taken, too: an end that was cut off is found back to the last answer of a call that
+    waits for its record, and from DIR alone back to the last checkpoint.
 
     Exits 0 where the journal is whole, 1 where it is not. What a crash leaves is no fault: a last line that was cut
     off, calls that have begun and never ended; both are listed. Payloads are proved where there are any in DIR: each is
@@ -65,8 +69,7 @@ def verify(
     With --json: {"whole", "records", "chains": [{"chain", "first", "last", "signed", "closed", "torn", "whole"}],
     "fault_count", "faults": [{"what", "file", "line", "text"}], "notes", "unfinished_count", "unfinished": [{"chain",
     "seq", "id", "time"}], "keys", "payloads": {"here", "erased", "removed", "sealed", "elsewhere", "lost",
-    "unfinished"},
-    "keys_given"}.
+    "unfinished"}, "keys_given", "heads_given"}.
     """
     from narthex.telemetry.audit.checkpoints import read_keys
     from narthex.telemetry.audit.verify import verify as run
@@ -74,18 +77,20 @@ def verify(
     seals = None
     if folder is None:
         path = find_file(ctx, config)
-        (folder, places), seals = configured(path, places), configured_seals(path)
+        (folder, places, kept), seals = configured(path, places), configured_seals(path)
+        heads = heads or kept
     try:
         known = read_keys(keys or sorted(folder.glob("audit-*.pub")))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    report = run(folder, known, places, seals)
+    report = run(folder, known, places, seals, heads)
     if not report.chains and not report.faults:
         raise click.ClickException(f"no journal in {folder}")
+    given = {"keys_given": bool(keys), "heads_given": bool(heads)}
     if as_json:
         import msgspec
 
-        say({"whole": not report.fault_count, **msgspec.to_builtins(report), "keys_given": bool(keys)})
+        say({"whole": not report.fault_count, **msgspec.to_builtins(report), **given})
     else:
         _show(report, given=bool(keys))
     ctx.exit(1 if report.fault_count else 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from narthex.cli.audit_search import FOLDER, finder_of, private, recorded, snapshot_of
+from narthex.cli.audit_search import FOLDER, finder_of, private, proofs_of, snapshot_of
 from narthex.cli.kept import config_option, find_file, json_option, say, when
 
 if TYPE_CHECKING:
@@ -67,13 +67,12 @@ def report(
 
     file = find_file(ctx, config)
     snapshot = snapshot_of(file)
-    folder, second = recorded(snapshot), Path(snapshot.audit_checkpoints)
-    places = (*places, second) if snapshot.audit_checkpoints and second.is_dir() else places
+    folder, places, heads = proofs_of(snapshot, places)
     try:
         known = read_keys(keys or sorted(folder.glob("audit-*.pub")))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    found = verify(folder, known, places)
+    found = verify(folder, known, places, heads=heads)
     with finder_of(snapshot) as finder:
         made = sections(
             finder, found, period, tenant=tenant, config=str(file), keys=_keys(snapshot, tenant), given=bool(keys)

@@ -254,11 +254,18 @@ def _say_unread(count: int) -> None:
         click.echo(f"{count} lines could not be read: narthex audit verify says which", err=True)
 
 
-def configured(config: Path, places: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
-    """Where a configuration records, and where it puts checkpoints. Raises ClickException: nowhere."""
-    snapshot = snapshot_of(config)
+def configured(config: Path, places: tuple[Path, ...] = ()) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
+    """Where a configuration records, where it puts checkpoints, and where heads. Raises ClickException: nowhere."""
+    return proofs_of(snapshot_of(config), places)
+
+
+def proofs_of(snapshot: Snapshot, places: tuple[Path, ...] = ()) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
+    """The same of one that was read."""
+    from narthex.telemetry.audit.heads import heads_in
+
     folder, second = recorded(snapshot), Path(snapshot.audit_checkpoints)
-    return folder, (*places, second) if snapshot.audit_checkpoints and second.is_dir() else places
+    places = (*places, second) if snapshot.audit_checkpoints and second.is_dir() else places
+    return folder, places, tuple(heads_in(Path(snapshot.state_dir), folder))
 
 
 def snapshot_of(config: Path) -> Snapshot:

@@ -38,7 +38,9 @@ def look_at_files(snapshot: Snapshot, *, chain: bool = True) -> Iterator[Finding
     yield from _room(snapshot)
     yield look_at_store(Path(store)) if isinstance(store, str) else look_at_database(store)
     if snapshot.audit_dir:
-        yield from look_at_journal(Path(snapshot.audit_dir), snapshot.audit_checkpoints, chain=chain)
+        yield from look_at_journal(
+            Path(snapshot.audit_dir), snapshot.audit_checkpoints, Path(snapshot.state_dir), chain=chain
+        )
 
 
 def look_at_rights(source: Path, state: Path, store: Path, journal: Path) -> Iterator[Finding]:
@@ -146,9 +148,12 @@ def look_at_database(place: PostgresSpec) -> Finding:
     return ok("store", place.name, f"PostgreSQL {version}, tables of this version")
 
 
-def look_at_journal(folder: Path, second: str = "", *, chain: bool = True) -> Iterator[Finding]:
-    """Is the record of calls whole?"""
+def look_at_journal(
+    folder: Path, second: str = "", state_dir: Path | None = None, *, chain: bool = True
+) -> Iterator[Finding]:
+    """Is the record of calls whole? `state_dir`: where its heads are kept."""
     from narthex.telemetry.audit.checkpoints import read_keys
+    from narthex.telemetry.audit.heads import heads_in
     from narthex.telemetry.audit.verify import verify
 
     if not folder.exists():
@@ -161,7 +166,8 @@ def look_at_journal(folder: Path, second: str = "", *, chain: bool = True) -> It
         yield ok("journal", str(folder), "not read (--quick)")
         return
     try:
-        report = verify(folder, read_keys(sorted(folder.glob("audit-*.pub"))), [Path(second)] if second else [])
+        keys, heads = read_keys(sorted(folder.glob("audit-*.pub"))), heads_in(state_dir, folder) if state_dir else []
+        report = verify(folder, keys, [Path(second)] if second else [], heads=heads)
     except (OSError, ValueError) as error:
         yield fail("journal", str(folder), f"cannot be read: {error}", "narthex audit verify")
         return

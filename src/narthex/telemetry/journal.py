@@ -25,6 +25,7 @@ from narthex.telemetry.alerts import AlertEntry
 from narthex.telemetry.approvals import ApprovalEntry
 from narthex.telemetry.audit.checkpoints import Signer
 from narthex.telemetry.audit.elsewhere import Elsewhere
+from narthex.telemetry.audit.heads import Heads
 from narthex.telemetry.audit.segments import MOST_BYTES, SIGN_RECORDS, SIGN_S, Segments, sync_file
 from narthex.telemetry.frames import Frames, Short
 from narthex.telemetry.payloads.entries import keep_payloads, no_room, notes_of_begin
@@ -59,6 +60,7 @@ class Journal:
         folder: Made (0700) where it is missing.
         signer: Signs how far the chain has come.
         second: Another folder, for checkpoints; None: no other.
+        heads: Keeps the chain's head beside the store; None: nobody does. It is closed with the journal.
         meanwhile: What becomes of calls that cannot be recorded, for the log.
         on_loop: Runs something on the event loop soon, from any thread.
         now: Seconds since 1970. random: so many bytes of chance. sync: brings a file to the disk.
@@ -72,6 +74,7 @@ class Journal:
         signer: Signer,
         *,
         second: Path | None = None,
+        heads: Heads | None = None,
         meanwhile: str = "",
         on_loop: Callable[..., Any] | None = None,
         now: Callable[[], float] = time.time,
@@ -93,6 +96,7 @@ class Journal:
         self._told = 0
         self._kept = self._let_go = 0  # bytes; the one is the loop's, the other the thread's
         self._waiting: list[Done] = []  # for what is written to be on the disk
+        self._answers = False  # an answer is among what they wait for
         self._wake = threading.Event()
         self._woken = False  # cheaper to ask than the event
         self._hurry = threading.Event()
@@ -103,13 +107,15 @@ class Journal:
         self._sync = sync
         self._segments = Segments(
             folder, signer, self._ids.next(now()), new_id=self._ids.next, sync=self._sync_both, most_bytes=most_bytes,
-            elsewhere=self._elsewhere.put if self._elsewhere is not None else None,
+            elsewhere=self._elsewhere.put if self._elsewhere is not None else None, heads=heads,
         )  # fmt: skip
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._segments.open(now())
         except OSError as error:
             self._end_elsewhere(0.0)
+            if heads is not None:
+                heads.close()
             problem = f"audit.dir: {folder}: {error.strerror or error}"
             raise ConfigError([f"{problem}; make it writable for this user, or name another folder"]) from None
         self._thread = threading.Thread(target=self._write_all, name="narthex-journal", daemon=True)
@@ -225,9 +231,9 @@ class Journal:
                     self.payloads.flush()
                 segments.flush()
                 if self._waiting or segments.is_due(self._now()):
-                    segments.commit(self._now())
+                    segments.commit(self._now(), answers=self._answers)
                     self._deliver(self._waiting, "")
-                    self._waiting = []
+                    self._waiting, self._answers = [], False
                 if not self._more:
                     break
         except OSError as error:
@@ -249,7 +255,7 @@ class Journal:
             if not isinstance(entry, Short):
                 entry.done = None  # they are still written, once that is possible
         self._deliver(waiting, problem)
-        self._waiting = []
+        self._waiting, self._answers = [], False
 
     def _deliver(self, waiting: list[Done], problem: str) -> None:
         if waiting and self._on_loop is not None:
@@ -290,6 +296,8 @@ class Journal:
             entry.seq = segments.add(record)
             if entry.done is not None:
                 self._waiting.append(entry.done)
+                if not (isinstance(entry, Entry) and entry.event == "begin"):
+                    self._answers = True
 
 
 def _tell(waiting: list[Done], problem: str) -> None:

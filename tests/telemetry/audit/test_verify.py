@@ -105,7 +105,7 @@ def test_the_end_cut_off_is_found_back_to_the_last_checkpoint(tmp_path: Path) ->
     write(tmp_path, 30, close=False)
     edit(journal(tmp_path)[0], lambda lines: lines[:20])
     report = look(tmp_path)
-    assert whats(report) == ["cut"] and report.faults[0].text.startswith("records 21 to 31 are cut off")
+    assert whats(report) == ["cut"] and report.faults[0].text.startswith("the last 11 records, 21 to 31, are cut off")
 
 
 def test_an_end_cut_off_with_its_checkpoints_is_found_in_their_second_place(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ def write(
     return one
 
 
-def look(folder: Path, *places: Path) -> Report:
-    return verify(folder, KEYS, places)
+def look(folder: Path, *places: Path, heads: Iterable[Path] = ()) -> Report:
+    return verify(folder, KEYS, places, heads=heads)
 
 
 def whats(report: Report) -> list[str]:

@@ -15,7 +15,8 @@ from narthex.telemetry.audit.checkpoints import Head
 
 class Header(msgspec.Struct, omit_defaults=True):
     """`open` begins a chain, `previous` is the head of the one before it, `torn` how many bytes of a line a crash has
-    left behind that; `segment` goes on with the chain that `previous` is the head of."""
+    left behind that; `segment` goes on with the chain that `previous` is the head of. `held`: heads that were kept
+    beside the store, as far as `previous` does not say them."""
 
     v: int
     id: str
@@ -26,6 +27,7 @@ class Header(msgspec.Struct, omit_defaults=True):
     gateway: str
     previous: Head | None = None
     torn: int | None = None
+    held: tuple[Head, ...] = ()
 
 
 _decode = msgspec.json.Decoder(Header).decode

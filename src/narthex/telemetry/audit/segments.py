@@ -8,12 +8,13 @@ taken is written again, to the same place. Cases: `tests/telemetry/audit/test_se
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -21,8 +22,12 @@ from narthex import __version__
 from narthex.telemetry.audit.chain import LONGEST, Broken, Chain, place
 from narthex.telemetry.audit.checkpoints import Head, Signer
 from narthex.telemetry.audit.headers import Header, read_header
+from narthex.telemetry.audit.opening import UNREADABLE, files_of, opened
 from narthex.telemetry.record import FORM
 from narthex.telemetry.stamps import stamp
+
+if TYPE_CHECKING:
+    from narthex.telemetry.audit.heads import Heads
 
 SEGMENT = "calls-"
 CHECKPOINTS = "checkpoints-"
@@ -35,6 +40,7 @@ SIGN_RECORDS = 1_000
 SIGN_S = 1.0
 """The most that is written, and whose signature is not on the disk yet."""
 _encode = msgspec.json.Encoder().encode
+_log = logging.getLogger("narthex.journal")
 
 sync_file: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
@@ -48,7 +54,8 @@ class Segments:
         boot: What this run of the process is called: in order of time.
         new_id: An id for a record, from seconds since 1970.
         sync: Brings a file's bytes to the disk.
-        elsewhere: Takes each checkpoint that is due by time or number, too; never waits, never raises.
+        elsewhere: Takes each checkpoint, too; never waits, never raises.
+        heads: Keeps the head of what somebody waits for; None: there is a checkpoint of it.
     """
 
     def __init__(
@@ -61,10 +68,13 @@ class Segments:
         slot: int | str = 0,
         sync: Callable[[int], None] = sync_file,
         elsewhere: Callable[[str, bytes], None] | None = None,
+        heads: Heads | None = None,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.folder, self._signer, self._slot = folder, signer, slot
         self._new_id, self._sync, self._elsewhere, self._most = new_id, sync, elsewhere, most_bytes
+        self._heads = heads
+        self._headless = False  # the last head did not get to its place
         self.chain = Chain(f"{signer.id}/{slot}/{boot}")
         self.size = 0
         """Bytes of this segment that the file has."""
@@ -84,10 +94,13 @@ class Segments:
     # --- what the journal does
 
     def open(self, now: float) -> None:
-        """Begin the chain. Raises OSError."""
+        """Begin the chain. What was found beside the store and not in the folder is named by it. Raises OSError."""
         publish(self.folder / f"audit-{self._signer.id}.pub", self._signer.pem())
         before, torn = predecessor(self.folder, self._slot, self._sync)
-        self._begin(now, self._header(now, "open", before, torn or None))
+        held = [one for one in self._heads.found if not _covers(before, one)] if self._heads is not None else []
+        for one in held:
+            self._say_missing(one, before)
+        self._begin(now, self._header(now, "open", before, torn or None, tuple(held)))
         self._sure_at = now
         self.flush()
 
@@ -128,11 +141,20 @@ class Segments:
 
     def is_due(self, now: float) -> bool:
         """Is it time for a checkpoint?"""
-        return self.unsigned >= SIGN_RECORDS or (self.unsigned > 0 and not 0 <= now - self._sure_at < SIGN_S)
+        return (
+            self._headless
+            or self.unsigned >= SIGN_RECORDS
+            or (self.unsigned > 0 and not 0 <= now - self._sure_at < SIGN_S)
+        )
 
-    def commit(self, now: float, *, last: bool = False) -> None:
-        """Bring what was written to the disk, and sign that it is there; the signature, too, where that is due, or
-        nothing more comes into this segment. Raises OSError."""
+    def commit(self, now: float, *, answers: bool = False, last: bool = False) -> None:
+        """Bring what was written to the disk, and sign that it is there; the signature, too, where that is due. Raises
+        OSError.
+
+        Args:
+            answers: Somebody waits for it who has an answer then: the head is on the disk, too.
+            last: Nothing more comes into this segment: its signature is due.
+        """
         self.flush()
         if self._unsynced:
             try:
@@ -144,13 +166,20 @@ class Segments:
                 raise
             self.synced = self.size
             self._unsynced.clear()
-        due = self.unsigned and (last or self.is_due(now))
-        if self._signed < self.chain.seq:
+        due, heads = self.unsigned > 0 and (last or self.is_due(now)), self._heads
+        point = self._signed < self.chain.seq and (due or heads is None)
+        if point or (heads is not None and (answers or self._headless)):
             line = self._signer.line(self.chain, stamp(now))
-            self._append(line)
-            self._signed = self.chain.seq
-            if self._elsewhere is not None:
-                self._elsewhere(self._name(CHECKPOINTS), line)
+            if heads is not None:
+                self._headless = True
+                heads.put(line, through=answers)
+                self._headless = False
+                heads.forget()
+            if point:
+                self._append(line)
+                self._signed = self.chain.seq
+                if self._elsewhere is not None:
+                    self._elsewhere(self._name(CHECKPOINTS), line)
         if due:
             try:
                 self._sync(self._points)
@@ -179,14 +208,31 @@ class Segments:
             self.commit(now, last=True)
         finally:
             self._let_go()
+            if self._heads is not None:
+                self._heads.close()
 
     # --- files
 
     def _header(
-        self, now: float, event: Literal["open", "segment"], before: Head | None, torn: int | None = None
+        self,
+        now: float,
+        event: Literal["open", "segment"],
+        before: Head | None,
+        torn: int | None = None,
+        held: tuple[Head, ...] = (),
     ) -> Header:
         name, key = self.chain.name, self._signer.id
-        return Header(FORM, self._new_id(now), stamp(now), event, name, key, __version__, before, torn)
+        return Header(FORM, self._new_id(now), stamp(now), event, name, key, __version__, before, torn, held)
+
+    def _say_missing(self, head: Head, before: Head | None) -> None:
+        """Does the folder end before a head that was kept?"""
+        if before is not None and before.chain == head.chain:
+            what = f"records {before.seq + 1} to {head.seq} of the chain {head.chain} are"
+        elif any(one.chain == head.chain for one in _headers(self.folder)):
+            return  # a gateway beside the one before us
+        else:
+            what = f"the chain {head.chain}, of {head.seq} records, is"
+        _log.error("the journal in %s was cut: %s missing", self.folder, what)
 
     def _let_go(self) -> None:
         for file in (self._file, self._points):
@@ -243,6 +289,18 @@ class Event(msgspec.Struct, omit_defaults=True):
     id: str
     time: str
     event: str
+
+
+def _covers(before: Head | None, head: Head) -> bool:
+    """Does the one say that the other was there?"""
+    return before is not None and before.chain == head.chain and before.seq >= head.seq
+
+
+def _headers(folder: Path) -> Iterator[Header]:
+    for path in files_of(folder, SEGMENT):
+        with suppress(*UNREADABLE), opened(path) as file:
+            if (header := read_header(file.readline(LONGEST))) is not None:
+                yield header
 
 
 def predecessor(folder: Path, slot: int | str, sync: Callable[[int], None] = sync_file) -> tuple[Head | None, int]:

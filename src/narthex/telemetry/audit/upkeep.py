@@ -209,7 +209,7 @@ class Removal:
                 if youngest < until:
                     old.add(header.chain)
         if gone:
-            named = {one.previous for one in left}
+            named = {head for one in left for head in (one.previous, *one.held)}
             before = [one for said in _removed_before(self._folder, self._keys) for one in said.heads if one in named]
             self.removed.records_until, self.removed.heads = until, (*before, *gone)
             self.removed.files = tuple(path.name for path in self._segments)

@@ -22,6 +22,7 @@ from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.telemetry.audit.chain import LONGEST, START, Broken, follow
 from narthex.telemetry.audit.checkpoints import BadCheckpoint, Head, read_checkpoint
 from narthex.telemetry.audit.headers import Header, read_header
+from narthex.telemetry.audit.heads import PAGE, read_places
 from narthex.telemetry.audit.opening import UNREADABLE as UNREADABLE
 from narthex.telemetry.audit.opening import files_of
 from narthex.telemetry.audit.opening import opened as opened
@@ -123,23 +124,29 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 
 def verify(
-    folder: Path, keys: dict[str, Ed25519PublicKey], places: Iterable[Path] = (), seals: Seals | None = None
+    folder: Path,
+    keys: dict[str, Ed25519PublicKey],
+    places: Iterable[Path] = (),
+    seals: Seals | None = None,
+    heads: Iterable[Path] = (),
 ) -> Report:
     """Read a whole journal.
 
     Args:
         keys: By which checkpoints must be signed. places: more folders with checkpoints.
         seals: Opens payloads that are sealed; None: they stay unproved, and are counted.
+        heads: Files with the heads that were kept beside the store.
     Raises:
         OSError: A file cannot be read.
     """
     report = Report(keys=sorted(keys))
+    points = _points((folder, *places), keys, report)  # first: what is written meanwhile may be more, and is not less
+    _heads(heads, keys, points, report)
     chains = _segments(folder, report)
-    points = _points((folder, *places), keys, report)
     for segments in chains.values():
         for one in segments:
-            before = one.header.previous
-            if before is not None:
+            previous, held = one.header.previous, one.header.held
+            for before in held if previous is None else (previous, *held):
                 points[before.chain][before.seq].append(_Point(before.hash, False, one.path.name))
     removals, proof = Removals(), PayloadProof(folder, seals)
     for name, segments in chains.items():
@@ -207,6 +214,27 @@ def _points(
                 for one in heads:
                     found[one.chain][one.seq].append(_Point(one.hash, True, path.name, _moment(line).time))
     return found
+
+
+def _heads(
+    files: Iterable[Path],
+    keys: dict[str, Ed25519PublicKey],
+    points: defaultdict[str, defaultdict[int, list[_Point]]],
+    report: Report,
+) -> None:
+    """What was kept beside the store. Of two places one may be half written: the machine, or we, came in between."""
+    for path in files:
+        with path.open("rb") as file:
+            places = list(read_places(file.read(2 * PAGE)))
+        bad = []
+        for number, line in places:
+            try:
+                for one in read_checkpoint(line, keys):
+                    points[one.chain][one.seq].append(_Point(one.hash, True, path.name, _moment(line).time))
+            except BadCheckpoint as error:
+                bad.append(f"{path.name}: head {number}: {error}")
+        for text in bad if len(bad) == 2 or len(places) == 1 else ():
+            report.fault("changed", path.name, 0, text)
 
 
 def segments_in(folder: Path) -> list[Path]:
@@ -367,7 +395,9 @@ class _Walk:
         last = max(self._points, default=0)
         if last > found.last:
             source = self._points[last][0].source
-            report.fault("cut", name, 0, f"records {found.last + 1} to {last} are cut off: {source} names the last")
+            count, which = last - found.last, f"{found.last + 1} to {last}"
+            what = f"the last {count} records, {which}, are" if count > 1 else f"the last record, number {last}, is"
+            report.fault("cut", name, 0, f"{what} cut off: {source} names it")
             found.whole = False
         unsigned = found.last - found.signed
         span = _seconds(self._after, self._last) if unsigned else 0.0

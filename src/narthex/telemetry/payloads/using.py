@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from narthex.errors import ConfigError
 from narthex.flow.policy.durability import refusing
 from narthex.telemetry.payloads.rules import keeps_payloads
 
@@ -37,10 +38,16 @@ def journal_of(
     if not snapshot.audit_dir:
         return None
     from narthex.telemetry.audit.checkpoints import load_signer  # signatures: only where they are needed
+    from narthex.telemetry.audit.heads import Heads
     from narthex.telemetry.journal import Journal
 
     signer = load_signer(Path(snapshot.state_dir))
-    journal = Journal(folder, signer, second=second, meanwhile=meanwhile(snapshot), on_loop=on_loop)
+    try:
+        heads = Heads(Path(snapshot.state_dir), folder)
+    except OSError as error:
+        problem = f"{snapshot.state_dir}: {error.strerror or error}; the journal's head is kept there"
+        raise ConfigError([f"{problem}: make it writable for this user"]) from None
+    journal = Journal(folder, signer, second=second, heads=heads, meanwhile=meanwhile(snapshot), on_loop=on_loop)
     use_payloads(journal, snapshot, keys)
     return journal
 

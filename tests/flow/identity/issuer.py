@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from base64 import urlsafe_b64encode
 from typing import Any
 
@@ -21,8 +22,17 @@ KINDS: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 
 
-@functools.cache
+_making = threading.Lock()
+
+
 def key(name: str) -> Any:
+    """Made once, whichever thread asks first: one that serves the keys, or one that signs with them."""
+    with _making:
+        return _made(name)
+
+
+@functools.cache
+def _made(name: str) -> Any:
     kty, size = KINDS[name]
     return jwk.generate_key(kty, size, {"kid": name})  # type: ignore[call-overload]
 

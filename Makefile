@@ -12,6 +12,8 @@ PORT ?= 8080
 WORKERS ?= auto
 FUZZ_SECONDS ?= 600
 CALLS ?= 1000000
+SEED ?= 1
+JOBS ?= 4
 
 BIN := .venv/bin
 DEMO := .cache/demo-servers
@@ -130,10 +132,17 @@ bench-steps: .venv/.dev compile ## Where the microseconds of one call go, by roo
 go: $(GO)/.installed ## What the tests with the Go SDK and OPA need, where the machine has no new Go
 	@$(BIN)/python tests/counterparts/go/build
 
+SOCKETS = $(wildcard tests/authority tests/counterparts tests/engines tests/identity tests/security tests/store tests/telemetry \
+	tests/flow/accept tests/flow/notify tests/flow/upstream tests/e2e tests/cli tests/test_demo.py)
+
 .PHONY: flaky
 flaky: .venv/.dev $(DEMO)/.installed counterparts ## The tests with sockets and processes, ten times in a row
 	@for i in 1 2 3 4 5 6 7 8 9 10; do echo "round $$i"; \
-	$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile $(wildcard tests/authority tests/counterparts tests/identity tests/security tests/store tests/telemetry tests/flow/accept tests/flow/notify tests/flow/upstream tests/e2e tests/cli tests/test_demo.py) || exit 1; done
+	$(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile $(SOCKETS) || exit 1; done
+
+.PHONY: slow
+slow: .venv/.dev $(DEMO)/.installed counterparts ## The same once, while every thread, timer and process stalls: hours; FILES=tests/e2e SEED=1 JOBS=4
+	@$(BIN)/python tests/slow/run.py $(SEED) $(JOBS) $(or $(FILES),$(SOCKETS))
 
 .PHONY: fuzz
 fuzz: .venv/.dev ## A long fuzz run: FUZZ_SECONDS=600 for each target

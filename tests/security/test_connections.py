@@ -63,7 +63,7 @@ def test_who_sends_and_never_reads_does_not_fill_the_memory() -> None:
 
 
 def test_a_body_in_tiny_chunks_costs_no_more_than_its_size() -> None:
-    chunks = 500_000
+    chunks = 100_000
 
     async def main() -> None:
         async with Running({}) as gateway:

@@ -148,7 +148,7 @@ def test_rebinding_the_address_that_was_checked_is_the_one_connected_to(authorit
         site = Site({"/": page(b"secret")}, authority)
         async with site.serving() as port:
             fetch = fetcher(authority, lookup=rebinding, private=("203.0.113.0/24",))
-            first = await refusal(fetch.fetch(f"https://sso.example.com:{port}/", timeout_s=0.2))
+            first = await refusal(fetch.fetch(f"https://sso.example.com:{port}/", timeout_s=2.5))
             assert asked == ["sso.example.com"] and not first.refused, "looked up once; it hangs, nothing is there"
             later = fetcher(authority, lookup=rebinding, private=())
             assert (await refusal(later.fetch(f"https://sso.example.com:{port}/"))).refused, "a new answer, a new check"
@@ -249,8 +249,8 @@ def test_a_server_that_says_nothing_is_given_up(authority: Authority) -> None:
     async def work() -> None:
         site = Site({"/": b""}, authority)
         async with site.serving() as port:
-            error = await refusal(fetcher(authority).fetch(f"https://{NAME}:{port}/", timeout_s=0.1))
-            assert "within 0.1 s" in error.detail
+            error = await refusal(fetcher(authority).fetch(f"https://{NAME}:{port}/", timeout_s=1.5))
+            assert "within 1.5 s" in error.detail
 
     run(work())
 

@@ -93,20 +93,20 @@ def test_never_more_than_burst_and_rate_over_all_gateways(
 def test_a_server_that_forgot_everything_is_told_what_lasts_of_every_ledger(
     start_gateway: StartGateway, server: FakeServer, shared: Keeper
 ) -> None:
-    limits = [{"name": "today", "calls": 12, "window": "calendar day"}]
+    limits = [{"name": "month", "calls": 12, "window": "calendar month"}]
     gateways = [start_gateway(config(shared, server.url, limits, prefix="flush")) for _ in range(2)]
     started = time.monotonic()
     for gateway in gateways:
         for _ in range(5):
             gateway.client().call("one__echo")
-    assert used(gateways[0]) == {"today": 10}
+    assert used(gateways[0]) == {"month": 10}
     wait_for(lambda: time.monotonic() > started + LIVED_S, "connections that are tried again at once")
     client = shared.client()
     client("FLUSHALL")
     client.close()
     granted = sum("result" in gateways[at % 2].client().ask("tools/call", ECHO) for at in range(6))
     assert granted == 2
-    assert [used(gateway)["today"] for gateway in gateways] == [12, 12]
+    assert [used(gateway)["month"] for gateway in gateways] == [12, 12]
 
 
 @pytest.mark.parametrize(("policy", "granted", "limits"), [("local_share", 3, "local_share"), ("allow", 8, "allow")])

@@ -23,7 +23,7 @@ from narthex.flow.route.names import shown_name
 from narthex.testing import FakeServer
 from narthex.testing.server import JsonRpcError
 from tests.conftest import StartGateway
-from tests.e2e.harness import CAPABILITIES, PATIENCE_S, ROOT, Client, Era, Gateway, wait_for
+from tests.e2e.harness import CAPABILITIES, PATIENCE_S, ROOT, Client, Era, Gateway, json_lines, wait_for
 
 pytestmark = pytest.mark.e2e
 RUN = "trip-7"
@@ -109,10 +109,8 @@ def take(client: Client, steps: list[tuple[str, dict[str, Any]]]) -> list[Any]:
 
 
 def records(gateway: Gateway) -> list[dict[str, Any]]:
-    lines = [
-        line for path in sorted((gateway.folder / "audit").glob("calls-*")) for line in path.read_text().splitlines()
-    ]
-    return [one for one in map(json.loads, lines) if one["event"] == "call"]
+    found = json_lines(*sorted((gateway.folder / "audit").glob("calls-*")))
+    return [one for one in found if one["event"] == "call"]
 
 
 class Replay:
@@ -279,7 +277,7 @@ def test_an_answer_that_is_not_there_is_said(recorded: Recorded, replay: Callabl
     client = Client(running.url(), recorded.era)
     error = client.call_error("one__secret", {})
     assert error["data"]["reason"] == "not_recorded" and "was not kept" in error["message"]
-    assert "no answer to 1 call: its result was not kept" in running.said
+    wait_for(lambda: "no answer to 1 call: its result was not kept" in running.said, "the warning")
     assert running.report()["unanswered"] == [{"what": "one__secret", "count": 1, "why": "its result was not kept"}]
 
 

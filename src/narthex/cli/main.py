@@ -23,7 +23,7 @@ COMMANDS = {
     "whoami": ("narthex.cli.whoami:whoami", "Show how a token or key is read, and why."),
     "explain": ("narthex.cli.explain:explain", "Show why a call is allowed or denied, rule by rule."),
     "policy": ("narthex.cli.policy:policy", "Test rules with cases; find what they allow and nobody uses."),
-    "replay": ("narthex.cli.replay:replay", "Decide recorded calls again, by this configuration or another."),
+    "replay": ("narthex.cli.replay:replay", "Decide recorded calls again; or let them answer an agent."),
     "cost": ("narthex.cli.cost:cost", "Show who spent what on what, by day."),
     "limits": ("narthex.cli.limits:limits", "Show what is used of each limit, and when there is more."),
     "approvals": ("narthex.cli.approvals:approvals", "Approve or deny calls that wait for a person."),

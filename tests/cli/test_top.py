@@ -9,6 +9,7 @@ import re
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_where_no_gateway_answers_it_says_so(tmp_path: Path) -> None:
     file.write_text("version: 1\nadmin: {listen: 127.0.0.1:1}\n")
     done = CliRunner().invoke(cli, ["top", "--once", "--config", str(file)])
     assert done.exit_code == 1
-    assert "no gateway answers at http://127.0.0.1:1" in done.stderr
+    assert "no gateway answers at http://127.0.0.1:1: Connection refused. Does it run (narthex serve)" in done.stderr
 
 
 def command(gateway: Gateway, *arguments: str) -> list[str]:
@@ -163,26 +164,47 @@ def test_without_a_terminal(gateway: Gateway) -> None:
     assert unused == "one: 1 of 2 tools were not called\n  other\n"
 
 
-@pytest.mark.e2e
-def test_on_a_terminal_it_renews_itself_and_leaves_it_as_it_was(gateway: Gateway) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command(gateway, "--every", "0.2"), env=ENV, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    seen = bytearray()
+class Terminal:
+    """`narthex top` on a terminal of its own. `seen`: what it has written so far."""
 
-    def shown(text: bytes) -> bool:
-        if select.select([ours], [], [], 0)[0]:
-            seen.extend(os.read(ours, 65536))
-        return text in seen
+    def __init__(self, gateway: Gateway) -> None:
+        self.ours, theirs = pty.openpty()
+        self.seen = bytearray()
+        line = command(gateway, "--every", "0.2")
+        self.process = subprocess.Popen(line, env=ENV, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
 
+    def shows(self, text: bytes) -> bool:
+        if select.select([self.ours], [], [], 0)[0]:
+            self.seen.extend(os.read(self.ours, 65536))
+        return text in self.seen
+
+
+@pytest.fixture
+def terminal(gateway: Gateway) -> Iterator[Terminal]:
+    one = Terminal(gateway)
     try:
-        wait_for(lambda: shown(b"since the start"), "the first picture")
-        wait_for(lambda: shown(b"the last 0."), "the second picture")
-        os.write(ours, b"q")
-        wait_for(lambda: shown(b"\x1b[?1049l"), "its end")
-        assert process.wait(60) == 0
+        yield one
     finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-    assert seen.startswith(b"\x1b[?1049h")
+        one.process.kill()
+        one.process.wait()
+        os.close(one.ours)
+
+
+@pytest.mark.e2e
+def test_on_a_terminal_it_renews_itself_and_leaves_it_as_it_was(terminal: Terminal) -> None:
+    wait_for(lambda: terminal.shows(b"since the start"), "the first picture")
+    wait_for(lambda: terminal.shows(b"the last "), "the second picture")
+    os.write(terminal.ours, b"q")
+    wait_for(lambda: terminal.shows(b"\x1b[?1049l"), "its end")
+    assert terminal.process.wait(60) == 0
+    assert terminal.seen.startswith(b"\x1b[?1049h")
+
+
+@pytest.mark.e2e
+def test_a_gateway_that_goes_meanwhile_is_said_where_it_can_be_read(gateway: Gateway, terminal: Terminal) -> None:
+    wait_for(lambda: terminal.shows(b"since the start"), "the first picture")
+    gateway.kill()
+    wait_for(lambda: terminal.shows(b"no gateway answers"), "what has happened")
+    assert terminal.process.wait(60) == 1
+    assert terminal.seen.index(b"\x1b[?1049l") < terminal.seen.index(b"no gateway answers"), "behind the last picture"

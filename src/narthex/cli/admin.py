@@ -53,7 +53,11 @@ def ask(snapshot: Snapshot, base: str, path: str, *, verb: str = "GET", **query:
             return why
         raise Unreachable(f"{base}{path} answers {error.code}") from None
     except (OSError, ValueError) as error:
-        raise Unreachable(f"no gateway answers at {base}: {getattr(error, 'reason', error)}") from None
+        reason = getattr(error, "reason", error)
+        words = getattr(reason, "strerror", None) or reason  # without its number
+        raise Unreachable(
+            f"no gateway answers at {base}: {words}. Does it run (narthex serve), and is this its address (--admin)?"
+        ) from None
 
 
 def _pinned(certificate: str) -> ssl.SSLContext:

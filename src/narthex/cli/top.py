@@ -53,22 +53,22 @@ def top(
     snapshot = load_snapshot(find_file(ctx, config), env=os.environ)
 
     def look(path: str = PATH) -> Document:
-        try:
-            return ask(snapshot, admin, path)
-        except Unreachable as error:
-            click.echo(str(error), err=True)
-            ctx.exit(1)
+        return ask(snapshot, admin, path)
 
-    if unused:
-        found = look(f"{PATH}/unused")
-        say(found) if as_json else click.echo("\n".join(unused_lines(found)))
-    elif as_json:
-        say(look())
-    elif once or not sys.stdout.isatty():
-        size = shutil.get_terminal_size() if sys.stdout.isatty() else (1000, 1000)  # COLUMNS is of no pipe
-        click.echo("\n".join(frame(None, look(), order, *size)))
-    else:
-        _live(look, every, order)
+    try:
+        if unused:
+            found = look(f"{PATH}/unused")
+            say(found) if as_json else click.echo("\n".join(unused_lines(found)))
+        elif as_json:
+            say(look())
+        elif once or not sys.stdout.isatty():
+            size = shutil.get_terminal_size() if sys.stdout.isatty() else (1000, 1000)  # COLUMNS is of no pipe
+            click.echo("\n".join(frame(None, look(), order, *size)))
+        else:
+            _live(look, every, order)
+    except Unreachable as error:  # said only here: the terminal is as it was, and keeps it
+        click.echo(str(error), err=True)
+        ctx.exit(1)
 
 
 def _live(look: Callable[[], Document], every: float, order: str) -> None:

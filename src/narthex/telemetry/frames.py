@@ -55,13 +55,13 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Frame:
-    """The text around what differs, in pieces, and the objects by which it was found: as long as it is kept, they
-    are."""
+    """The text around what differs, with room for that in every second place, and the objects by which it was found: as
+    long as it is kept, they are."""
 
-    __slots__ = ("_of", "parts")
+    __slots__ = ("_of", "pieces")
 
-    def __init__(self, parts: tuple[str, ...], of: tuple[Any, ...]) -> None:
-        self.parts: Final = parts
+    def __init__(self, pieces: list[str], of: tuple[Any, ...]) -> None:
+        self.pieces: Final = pieces
         self._of: Final = of
 
 
@@ -92,11 +92,8 @@ class Short:
             said += (before, behind, text, arguments, result)
         if trace is not NO_TRACE:
             said += [one for one in trace if one]
-        parts = self._frame.parts
-        pieces = [parts[0]]
-        for place, one in enumerate(said, 1):  # a format would look at each character of what stands between
-            pieces.append(one)
-            pieces.append(parts[place])
+        pieces = self._frame.pieces.copy()
+        pieces[1::2] = said  # a format would look at each character of what stands between
         return "".join(pieces).encode()
 
 
@@ -158,7 +155,7 @@ class Frames:
         marks = [id_, stamp(entry.at), str(numbers[0]), str(numbers[1]), seconds]
         marks += [server, admission, server, answer] if sent else [admission, answer]
         marks += [mark for mark in (request, arguments, result, place, above, told) if mark]
-        parts: list[str] = []
+        pieces: list[str] = []
         try:
             rest = line_of(blank, id_).decode()
         except Exception:  # text that is no Unicode, say: it is said where the entry itself is written
@@ -167,5 +164,5 @@ class Frames:
             before, found, rest = rest.partition(mark)
             if not found:
                 return None
-            parts.append(before)
-        return Frame((*parts, rest), of)
+            pieces += (before, "")
+        return Frame([*pieces, rest], of)

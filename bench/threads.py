@@ -2,9 +2,9 @@
 
 `python bench/threads.py [--rounds N] [--seconds S] [--out FILE]`: nginx and the gateways of `governed.py` in turns, as
 in `run.py`; for each thread the CPU time of a call, and what share of nginx's that is in the same round. The median of
-the rounds is shown; the kernel counts threads by the hundredth of a second. The process beside the gateway keeps the
-index of records up to date, at the lowest priority: no call waits for it, and a machine with another core has it there;
-here it has the same one. Writes `bench/results/threads.json`.
+the rounds is shown; the kernel counts threads by the hundredth of a second. The process beside the gateway, which keeps
+the index of records, is no part of what `run.py` shows: no call waits for it, and it has the lowest priority, so here
+it gets what the core has left, and does the rest afterwards. Writes `bench/results/threads.json`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from governed import PARTS, settings, token
 from load import Ask, load, wait_for
 from report import RESULTS, threads_table, write_results
-from rig import BENCH, MEASURED, BenchError, Rig, Started, children, facts, need, two_cores
+from rig import BENCH, MEASURED, BenchError, Rig, Started, facts, need, two_cores
 from subjects import SOURCE, Subject, gateway_config, http_servers, nginx, upstream
 
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
@@ -33,10 +33,19 @@ LABELS = {
 }
 
 
+def processes(pid: int) -> list[int]:
+    """A process, and all that any thread of it has started, at whatever distance."""
+    found = [pid]
+    for one in found:
+        for path in Path(f"/proc/{one}/task").glob("*/children"):
+            found += map(int, path.read_text().split())
+    return found
+
+
 def ticks(process: Started) -> Counter[str]:
     """CPU of each thread of a process, by its name; of the processes that it has started, in one."""
     found = Counter[str]()
-    for pid in (process.pid, *children(process.pid)):
+    for pid in processes(process.pid):
         for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
             name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
             user, system = rest.split()[11:13]
@@ -78,7 +87,7 @@ def measure(rig: Rig, parts: tuple[str, ...], rounds: int, seconds: float) -> di
 
 
 def summary(found: dict[str, list[Counter[str]]]) -> list[dict[str, Any]]:
-    """A line for each thread of each part: µs a call and its share of nginx's, medians; smaller than both: no line."""
+    """A line for each thread of each part: µs a call and its share of nginx's, medians; none where that is nothing."""
     beside = [row.total() for row in found[NGINX]]
     lines = [{"part": NGINX, "thread": "", "us": statistics.median(beside), "ratio": 1.0}]
     for part, rows in found.items():

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     import importlib
 
     monkeypatch.syspath_prepend(str(BENCH))
-    names = ("rig", "canned", "load", "report", "subjects", "clients", "run", "soak")
+    names = ("rig", "canned", "load", "report", "subjects", "clients", "run", "soak", "threads")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         sys.modules.pop(name, None)
@@ -105,6 +106,32 @@ def test_ratios_are_made_within_a_round(bench: dict[str, ModuleType]) -> None:
 
     slow_middle = ([sample(20), sample(60), sample(20)], [sample(10), sample(30), sample(10)])
     assert bench["run"].ratio(*slow_middle, "cpu_us") == 2.0
+
+
+def test_cpu_is_told_apart_by_thread_beside_nginx_in_the_same_round(bench: dict[str, ModuleType]) -> None:
+    rounds = [{"loop": 40.0, "other": 0.01}, {"loop": 90.0}, {"loop": 44.0}]
+    found = {"nginx": [Counter({"nginx": us}) for us in (20.0, 30.0, 20.0)], "limited": list(map(Counter, rounds))}
+    first, *lines = bench["threads"].summary(found)
+    assert first["us"] == 20.0
+    assert [(one["part"], one["us"], one["ratio"]) for one in lines] == [("limited", 44.0, 2.2)]
+
+
+@linux_with_two_cores
+def test_a_process_has_the_cpu_of_what_its_threads_have_started(bench: dict[str, ModuleType]) -> None:
+    program = """if True:
+        import subprocess, sys, threading
+        def start():
+            print(subprocess.Popen([sys.executable, "-c", "input()"]).pid, flush=True)
+            threading.Event().wait()
+        threading.Thread(target=start, daemon=True).start()
+        input()"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as one:
+        assert one.stdout is not None
+        started = int(one.stdout.readline())
+        assert bench["threads"].processes(one.pid) == [one.pid, started]
+        one.communicate("\n\n")
 
 
 @pytest.mark.parametrize(

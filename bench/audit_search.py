@@ -1,10 +1,10 @@
 """How long a search takes in ten million records, how long their index takes to make, and an export of a million.
 
-`python bench/audit_search.py [--records N] [--exported N] [--out FILE]`. The journal is made of lines with the members
-that the gateway writes, over thirty days, by 200 people with 20 agents, and one who has a tenth of the calls; they are
-not chained, which nothing here looks at. Each search is a page of 100 by a fresh connection, the least of nine; the
-export is a process of its own. Exit 1 where a search by principal and day takes over 200 ms, or the export of a million
-over 60 s. Writes `bench/results/audit-search.json`.
+`python bench/audit_search.py [--records N] [--exported N] [--postgres URL] [--out FILE]`. The journal is made of lines
+with the members that the gateway writes, over thirty days, by 200 people with 20 agents, and one who has a tenth of the
+calls; they are not chained, which nothing here looks at. Each search is a page of 100 by a fresh connection, the least
+of nine; the export is a process of its own. Exit 1 where a search by principal and day takes over 200 ms, or the export
+of a million over 60 s. Writes `bench/results/audit-search.json`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from pathlib import Path
 from report import RESULTS, facts_line, figures_table, write_results
 from rig import facts
 
-from narthex.telemetry.audit.index.file import open_index
+from narthex.config.schema.store import parse_store
+from narthex.store.postgres.database import Postgres
+from narthex.stores import PostgresSpec
 from narthex.telemetry.audit.index.find import Finder
 from narthex.telemetry.audit.index.follow import Follower
+from narthex.telemetry.audit.index.place import IndexTables, Where, place_of
 from narthex.telemetry.audit.matching import Wanted
 from narthex.telemetry.stamps import id_of, stamp
 
@@ -72,7 +75,7 @@ def write(folder: Path, count: int) -> None:
         file.close()
 
 
-def searches(folder: Path, index: Path, count: int) -> list[dict[str, object]]:
+def searches(folder: Path, index: Where, count: int) -> list[dict[str, object]]:
     """Milliseconds of each kind of search: the least of nine."""
     day = {"since": stamp(AT + 12 * 86_400), "until": stamp(AT + 13 * 86_400)}
     kinds = {
@@ -90,7 +93,7 @@ def searches(folder: Path, index: Path, count: int) -> list[dict[str, object]]:
     for label, wanted in kinds.items():
         times, looked_at = [], 0
         for _ in range(9):
-            connection = open_index(index, folder)
+            connection = place_of(index).open(folder)
             began = time.perf_counter()
             page = Finder(folder, index, connection).page(wanted)
             times.append(time.perf_counter() - began)
@@ -99,13 +102,23 @@ def searches(folder: Path, index: Path, count: int) -> list[dict[str, object]]:
         print(f"{label}: {min(times) * 1000:.1f} ms, {looked_at} places looked at")
         target = {"target": MOST_MS} if label.endswith("principal and day") else {}
         lines.append({"label": label, "value": min(times) * 1000, "unit": "ms", **target})
-    connection = open_index(index, folder)
+    connection = place_of(index).open(folder)
     began = time.perf_counter()
     found = Finder(folder, index, connection).count(kinds["by the busiest principal and day"])
     counted = (time.perf_counter() - began) * 1000
     lines.append({"label": f"counting {found:,} of the busiest principal and day", "value": counted, "unit": "ms"})
     connection.close()
     return lines
+
+
+def index_of(url: str | None, folder: Path) -> Where:
+    """A file, or tables of an empty database."""
+    if url is None:
+        return folder / "index.db"
+    spec = parse_store(url)
+    assert isinstance(spec, PostgresSpec), "--postgres: postgresql://…"
+    Postgres(spec).migrate()
+    return IndexTables(spec, "bench")
 
 
 def export(folder: Path, form: str) -> tuple[float, float]:
@@ -124,18 +137,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=RECORDS)
     parser.add_argument("--exported", type=int, default=EXPORTED)
+    parser.add_argument("--postgres", metavar="URL", help="An empty database for the index, in the place of a file.")
     parser.add_argument("--out", type=Path, default=RESULTS / "audit-search.json")
     options = parser.parse_args()
     count, exported = options.records, options.exported
     with tempfile.TemporaryDirectory(prefix="narthex-audit-search-") as name:
-        folder, index = Path(name) / "audit", Path(name) / "index.db"
+        folder, index = Path(name) / "audit", index_of(options.postgres, Path(name))
         write(folder, count)
         follower, began = Follower(folder, index), time.process_time()
         assert follower.catch_up() == count
         making = (time.process_time() - began) / count
         follower.close()
         lines = searches(folder, index, count)
-        sizes = [sum(path.stat().st_size for path in paths) / count for paths in ([index], folder.iterdir())]
+        sizes = [
+            sum(path.stat().st_size for path in paths) / count for paths in (Path(name).glob("*.db"), folder.iterdir())
+        ]
         few = Path(name) / "few"
         write(few, exported)
         exports = [

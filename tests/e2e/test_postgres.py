@@ -49,6 +49,8 @@ def test_two_gateways_are_of_one_mind_and_outlive_their_server(
     for gateway in (one, two):
         becomes(gateway, key, 200)
     before = called(server)
+    # Each has the records of its own journal in its index, and no others; they are written a little after the answers.
+    wait_for(lambda: sum(counts := [found(one), found(two)]) == before and all(counts), "all records to be found")
 
     cluster.kill()
     for gateway in (one, two):
@@ -65,6 +67,12 @@ def test_two_gateways_are_of_one_mind_and_outlive_their_server(
         assert PASSWORD not in gateway.log() and "the store can be used again" in gateway.log()
     costs = read_costs(cluster.spec, 0, 1 << 40)
     assert sum(one.amount for one in costs) == 10_000 * called(server) > 10_000 * before
+
+
+def found(gateway: Gateway) -> int:
+    """How many calls `narthex audit search` finds, by the index."""
+    said = command(gateway, "audit", "search", "--event", "call", "--outcome", "ok", "--json")
+    return int(json.loads(said)["found"])
 
 
 def called(server: FakeServer) -> int:

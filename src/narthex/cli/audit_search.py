@@ -173,11 +173,11 @@ def finder_of(snapshot: Snapshot) -> Iterator[Finder]:
     from narthex.telemetry.audit.index.find import Finder
     from narthex.telemetry.audit.index.follow import Follower
 
-    folder, path = recorded(snapshot), index_of(snapshot.store, snapshot.state_dir)
-    follower = Follower(folder, path)
+    folder, where = recorded(snapshot), index_of(snapshot.store, snapshot.state_dir)
+    follower = Follower(folder, where)
     try:
         follower.catch_up()
-        yield Finder(folder, path, follower.connection)
+        yield Finder(folder, where, follower.connection)
     finally:
         follower.close()
 

@@ -15,8 +15,10 @@ import pytest
 from narthex.telemetry.audit import keeper as module
 from narthex.telemetry.audit.exports.sink import SinkSpec
 from narthex.telemetry.audit.frames import Answer, Question, Task
+from narthex.telemetry.audit.index.place import IndexTables
 from narthex.telemetry.audit.keeper import Away, Keeper
 from narthex.telemetry.audit.matching import Wanted
+from tests.counterparts.postgres import Databases
 from tests.telemetry.audit.exports.receivers import SyslogServer, closing, make_certificate
 from tests.telemetry.audit.writing import write
 
@@ -74,6 +76,34 @@ def test_it_answers_and_follows(tmp_path: Path) -> None:
         assert len((await keeper.ask(EVERYTHING)).records) == 7, "what was written before the question is in the answer"
 
     run(lambda: task(tmp_path), work)
+
+
+def test_in_postgresql_two_gateways_follow_their_own_journals(tmp_path: Path, databases: Databases) -> None:
+    spec = databases.new()
+
+    write(tmp_path / "k1", 3)
+    write(tmp_path / "k2", 4)
+
+    def of(name: str) -> Task:
+        return Task(str(tmp_path / name), spec, IndexTables(spec, name), (), name)
+
+    async def work(keeper: Keeper) -> None:
+        async def theirs(other: Keeper) -> None:
+            for one, count in ((keeper, 3), (other, 4)):
+                found = await answered(one, lambda answer, count=count: len(answer.records) == count)  # type: ignore[misc]
+                assert not found.problem and not found.error
+            page = await keeper.ask(Question(Wanted(), limit=2))
+            rest = await keeper.ask(Question(Wanted(), page.next, 2))
+            assert [one["n"] for one in page.records + rest.records] == [2, 1, 0]
+
+        other = Keeper(lambda: of("k2"), start_s=0.0)
+        other.start()
+        try:
+            await theirs(other)
+        finally:
+            await other.close()
+
+    run(lambda: of("k1"), work)
 
 
 def test_one_that_was_killed_comes_back_and_has_lost_nothing(tmp_path: Path) -> None:

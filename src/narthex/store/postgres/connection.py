@@ -178,8 +178,9 @@ def _known(error: BaseException) -> BaseException:
 
 
 def translated(statement: str) -> str:
-    """`$1` for each `?` (no statement of ours has a question mark in a text), and which conflict is meant where SQLite
-    may be left to find that: of the primary key."""
+    """`$1` for each `?` (no statement of ours has a question mark in a text); which conflict is meant where SQLite may
+    be left to find that: of the primary key; and a list, which is handed over as JSON, by what it is read here."""
+    statement = statement.replace("SELECT value FROM json_each(?)", "SELECT json_array_elements_text(?)::bigint")
     statement = _UPSERT.sub(r"\1ON CONFLICT ON CONSTRAINT \2_pkey DO UPDATE", statement)
     first, *rest = statement.split("?")
     return first + "".join(f"${number}{piece}" for number, piece in enumerate(rest, 1))

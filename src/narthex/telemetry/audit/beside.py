@@ -27,6 +27,7 @@ from narthex.telemetry.audit.frames import Answer, Question, Task
 from narthex.telemetry.audit.index.cursors import read_cursor, show_cursor
 from narthex.telemetry.audit.index.find import Finder
 from narthex.telemetry.audit.index.follow import Follower
+from narthex.telemetry.audit.index.place import Where
 
 POLL_S = 0.5
 LAST_S = 3.0
@@ -80,18 +81,23 @@ class Beside:
         return answer
 
     def _opened(self) -> tuple[Follower, Finder]:
+        if self._asking is not None and not self._asking[0].usable:
+            self._asking = None
         if self._asking is None:
-            folder, path = Path(self._task.folder), Path(self._task.index)
-            follower = Follower(folder, path)
-            self._asking = follower, Finder(folder, path, follower.connection)
+            folder, where = Path(self._task.folder), self._where()
+            follower = Follower(folder, where)
+            self._asking = follower, Finder(folder, where, follower.connection)
         return self._asking
+
+    def _where(self) -> Where:
+        return Path(self._task.index) if isinstance(self._task.index, str) else self._task.index
 
     def _follow(self) -> None:
         follower: Follower | None = None
         while not self._stop.is_set():
             try:
                 if follower is None:
-                    follower = Follower(Path(self._task.folder), Path(self._task.index))
+                    follower = Follower(Path(self._task.folder), self._where())
                 follower.catch_up()
                 self._problem = ""
             except StoreError as error:

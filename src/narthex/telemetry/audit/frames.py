@@ -12,6 +12,7 @@ import msgspec
 
 from narthex.stores import StorePlace
 from narthex.telemetry.audit.exports.sink import SinkSpec, State
+from narthex.telemetry.audit.index.place import IndexTables
 from narthex.telemetry.audit.matching import Wanted
 
 
@@ -21,7 +22,7 @@ class Task(msgspec.Struct, frozen=True):
 
     folder: str
     store: StorePlace
-    index: str = ""
+    index: str | IndexTables = ""
     sinks: tuple[SinkSpec, ...] = ()
     journal: str = ""
 
@@ -47,6 +48,18 @@ class Answer(msgspec.Struct):
     exports: list[State] = []
 
 
-def index_of(store: StorePlace, state_dir: str) -> Path:
-    """Where the index is: beside the store, `narthex.audit.db` for `narthex.db`."""
-    return (Path(store) if isinstance(store, str) else Path(state_dir, "narthex.db")).with_suffix(".audit.db")
+def index_of(store: StorePlace, state_dir: str) -> Path | IndexTables:
+    """Where the index is: beside the store, `narthex.audit.db` for `narthex.db`; or in its database. Raises
+    ConfigError."""
+    if isinstance(store, str):
+        return Path(store).with_suffix(".audit.db")
+    return IndexTables(store, journal_of(store, state_dir))
+
+
+def journal_of(store: StorePlace, state_dir: str) -> str:
+    """What tells journals apart that share a database: who signs them. Empty for a file. Raises ConfigError."""
+    if isinstance(store, str):
+        return ""
+    from narthex.telemetry.audit.checkpoints import load_signer
+
+    return load_signer(Path(state_dir)).id

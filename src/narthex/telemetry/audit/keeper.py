@@ -20,9 +20,8 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from narthex.telemetry.audit.checkpoints import load_signer
 from narthex.telemetry.audit.exports.sink import SinkSpec, State
-from narthex.telemetry.audit.frames import Answer, Question, Task, index_of
+from narthex.telemetry.audit.frames import Answer, Question, Task, index_of, journal_of
 from narthex.types import Snapshot, StorePlace
 
 START_S = 1.0
@@ -202,9 +201,10 @@ class Keeping:
             )
             for one in snapshot.audit_exports
         )  # fmt: skip
-        index = str(index_of(snapshot.store, snapshot.state_dir)) if snapshot.audit_index else ""
-        journal = load_signer(Path(snapshot.state_dir)).id
-        return Task(snapshot.audit_dir, _with_password(snapshot.store), index, sinks, journal)
+        store = _with_password(snapshot.store)
+        index = index_of(store, snapshot.state_dir) if snapshot.audit_index else ""
+        journal = journal_of(store, snapshot.state_dir)
+        return Task(snapshot.audit_dir, store, str(index) if isinstance(index, Path) else index, sinks, journal)
 
 
 def _with_password(store: StorePlace) -> StorePlace:

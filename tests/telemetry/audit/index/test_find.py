@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from narthex.telemetry.audit.index import find
 from narthex.telemetry.audit.index.find import Finder, Page
 from narthex.telemetry.audit.index.follow import Follower
+from narthex.telemetry.audit.index.place import IndexTables, Where
 from narthex.telemetry.audit.matching import Matcher, Wanted, facts_of
 from narthex.telemetry.audit.reading import Search, moment
 from narthex.telemetry.audit.segments import Segments
 from narthex.telemetry.stamps import id_of, stamp
+from tests.counterparts.postgres import Databases
 from tests.telemetry.audit.writing import AT, journal, segments
 
 COUNT = 400
@@ -68,13 +70,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def finder(folder: Path) -> Iterator[Finder]:
-    path = folder.parent / "index.db"
-    follower = Follower(folder, path)
+def found_in(folder: Path, where: Where) -> Iterator[Finder]:
+    follower = Follower(folder, where)
     assert follower.catch_up() == COUNT
-    yield Finder(folder, path, follower.connection)
+    yield Finder(folder, where, follower.connection)
     follower.close()
+
+
+@pytest.fixture(scope="module")
+def in_a_file(folder: Path) -> Iterator[Finder]:
+    yield from found_in(folder, folder.parent / "index.db")
+
+
+@pytest.fixture(scope="module")
+def in_postgresql(folder: Path, databases: Databases) -> Iterator[Finder]:
+    yield from found_in(folder, IndexTables(databases.new(), "k1"))
+
+
+@pytest.fixture(params=["in_a_file", "in_postgresql"])
+def finder(request: pytest.FixtureRequest) -> Finder:
+    found: Finder = request.getfixturevalue(request.param)
+    return found
 
 
 def by_reading(folder: Path, wanted: Wanted) -> list[str]:
@@ -117,9 +133,20 @@ WANTED = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 @given(wanted=WANTED, limit=st.integers(1, 60))
 def test_the_same_is_found_as_by_reading_every_line(
-    folder: Path, finder: Finder, wanted: dict[str, Any], limit: int
+    folder: Path, in_a_file: Finder, wanted: dict[str, Any], limit: int
 ) -> None:
-    asked = Wanted(**wanted)
+    check_the_same(folder, in_a_file, Wanted(**wanted), limit)
+
+
+@settings(max_examples=60, deadline=None)
+@given(wanted=WANTED, limit=st.integers(5, 60))
+def test_in_postgresql_the_same_is_found(
+    folder: Path, in_postgresql: Finder, wanted: dict[str, Any], limit: int
+) -> None:
+    check_the_same(folder, in_postgresql, Wanted(**wanted), limit)
+
+
+def check_the_same(folder: Path, finder: Finder, asked: Wanted, limit: int) -> None:
     found = [one for page in pages(finder, asked, limit) for one in page.records]
     expected = by_reading(folder, asked)
     assert Counter(one["id"] for one in found) == Counter(expected)
@@ -161,8 +188,8 @@ def test_groups_are_counted(folder: Path, finder: Finder) -> None:
         pytest.param({"run": "run-3"}, "marks USING PRIMARY KEY (mark=? AND at>? AND at<?)", id="a run"),
     ],
 )
-def test_it_is_looked_up_and_not_sorted(finder: Finder, wanted: dict[str, Any], by: str) -> None:
-    plan = finder.explain(Wanted(**wanted))
+def test_it_is_looked_up_and_not_sorted(in_a_file: Finder, wanted: dict[str, Any], by: str) -> None:
+    plan = in_a_file.explain(Wanted(**wanted))
     assert by in plan[0] and not any("TEMP B-TREE" in step for step in plan), plan
 
 

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from narthex.telemetry.audit.index import follow
-from narthex.telemetry.audit.index.file import open_index
 from narthex.telemetry.audit.index.find import Finder
 from narthex.telemetry.audit.index.follow import Follower
+from narthex.telemetry.audit.index.place import IndexTables, Where, place_of
 from narthex.telemetry.audit.matching import Wanted
 from narthex.telemetry.audit.segments import Segments
 from narthex.telemetry.stamps import stamp
+from tests.counterparts.postgres import Databases
 from tests.telemetry.audit.writing import AT, journal, segments, write
 
 
@@ -39,14 +40,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "audit"
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def index(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    if request.param == "sqlite":
+        return tmp_path / "state" / "index.db"
+    databases: Databases = request.getfixturevalue("databases")
+    return IndexTables(databases.new(), "k1")
+
+
 @pytest.fixture
-def index(tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Path:
     return tmp_path / "state" / "index.db"
 
 
-def found(folder: Path, index: Path, **wanted: Any) -> list[str]:
+def found(folder: Path, index: Where, **wanted: Any) -> list[str]:
     """Ids by the index as it is, the oldest first."""
-    connection = open_index(index, folder)
+    connection = place_of(index).open(folder)
     ids = [str(one["id"]) for one in Finder(folder, index, connection).each(Wanted(**wanted)) if "id" in one]
     connection.close()
     return ids[::-1]
@@ -56,7 +65,7 @@ def ids(*numbers: int) -> list[str]:
     return [f"r{number}" for number in numbers]
 
 
-def catch_up(folder: Path, index: Path) -> int:
+def catch_up(folder: Path, index: Where) -> int:
     follower = Follower(folder, index)
     try:
         return follower.catch_up()
@@ -64,15 +73,16 @@ def catch_up(folder: Path, index: Path) -> int:
         follower.close()
 
 
-def test_every_record_is_noted_once(folder: Path, index: Path) -> None:
+def test_every_record_is_noted_once(folder: Path, index: Where) -> None:
     assert catch_up(folder, index) == 12  # each step writes a second record, of another form
-    assert found(folder, index) == ids(*range(6)) and S_IMODE(index.stat().st_mode) == 0o600
+    assert found(folder, index) == ids(*range(6))
+    assert not isinstance(index, Path) or S_IMODE(index.stat().st_mode) == 0o600
     assert catch_up(folder, index) == 0
     follower = Follower(folder, index)
     assert (follower.catch_up(), follower.catch_up()) == (0, 0)
 
 
-def test_it_goes_on_where_it_has_stopped(tmp_path: Path, index: Path) -> None:
+def test_it_goes_on_where_it_has_stopped(tmp_path: Path, index: Where) -> None:
     folder = tmp_path / "audit"
     one, follower = segments(folder, most_bytes=700), None
     one.open(AT)
@@ -84,14 +94,14 @@ def test_it_goes_on_where_it_has_stopped(tmp_path: Path, index: Path) -> None:
     assert found(folder, index) == ids(*range(6))
 
 
-def test_a_line_that_is_half_written_waits(tmp_path: Path, index: Path) -> None:
+def test_a_line_that_is_half_written_waits(tmp_path: Path, index: Where) -> None:
     folder = tmp_path / "audit"
     one = segments(folder)
     one.open(AT)
     add(one, 0)
     (path,) = journal(folder)
     whole = path.read_bytes()
-    for cut in range(len(whole) - 150, len(whole)):
+    for cut in range(len(whole) - 150, len(whole), 1 if isinstance(index, Path) else 30):
         path.write_bytes(whole[:cut])
         catch_up(folder, index)
         assert found(folder, index) == []
@@ -99,7 +109,7 @@ def test_a_line_that_is_half_written_waits(tmp_path: Path, index: Path) -> None:
     assert catch_up(folder, index) == 1 and found(folder, index) == ids(0)
 
 
-def test_what_a_crash_takes_back_is_taken_out(tmp_path: Path, index: Path) -> None:
+def test_what_a_crash_takes_back_is_taken_out(tmp_path: Path, index: Where) -> None:
     folder = tmp_path / "audit"
     one = segments(folder)
     one.open(AT)
@@ -118,7 +128,7 @@ def test_what_a_crash_takes_back_is_taken_out(tmp_path: Path, index: Path) -> No
 
 
 def test_a_crash_in_the_middle_of_a_batch_notes_nothing_twice(
-    folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, index: Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "BATCH", 300)
     kept = Follower._rows
@@ -141,7 +151,7 @@ def test_a_crash_in_the_middle_of_a_batch_notes_nothing_twice(
     assert found(folder, index) == ids(*range(6))
 
 
-def test_two_that_follow_at_once(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_follow_at_once(folder: Path, index: Where, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "BATCH", 200)
     first, second = Follower(folder, index), Follower(folder, index)
     kept = Follower._noted
@@ -158,7 +168,7 @@ def test_two_that_follow_at_once(folder: Path, index: Path, monkeypatch: pytest.
     assert found(folder, index) == ids(*range(6))
 
 
-def test_a_segment_under_another_name_is_the_same(folder: Path, index: Path) -> None:
+def test_a_segment_under_another_name_is_the_same(folder: Path, index: Where) -> None:
     catch_up(folder, index)
     first, second, *_ = journal(folder)
     packed = first.with_name(first.name + ".gz")
@@ -169,7 +179,7 @@ def test_a_segment_under_another_name_is_the_same(folder: Path, index: Path) -> 
     assert found(folder, index) == ids(*range(6))
 
 
-def test_segments_that_are_gone_are_forgotten(folder: Path, index: Path) -> None:
+def test_segments_that_are_gone_are_forgotten(folder: Path, index: Where) -> None:
     write(
         folder,
         1,
@@ -194,17 +204,22 @@ def test_segments_that_are_gone_are_forgotten(folder: Path, index: Path) -> None
     other.close()
     last.unlink()
     catch_up(folder, index)
-    assert b"mallory" not in index.read_bytes()
+    if isinstance(index, Path):
+        assert b"mallory" not in index.read_bytes()
+    else:
+        connection = place_of(index).open(folder)
+        assert connection.execute("SELECT * FROM texts WHERE text = 'mallory'").fetchall() == []
+        connection.close()
 
 
-def test_a_file_that_is_no_index_of_this_journal_is_made_anew(folder: Path, index: Path, tmp_path: Path) -> None:
-    catch_up(folder, index)
-    for spoil in (b"garbage" * 1000, index.read_bytes()[:5000], b""):
-        index.write_bytes(spoil)
-        assert catch_up(folder, index) == 12
-        assert found(folder, index) == ids(*range(6))
-    assert catch_up(tmp_path / "nowhere", index) == 0
-    assert found(tmp_path / "nowhere", index) == []
+def test_a_file_that_is_no_index_of_this_journal_is_made_anew(folder: Path, file: Path, tmp_path: Path) -> None:
+    catch_up(folder, file)
+    for spoil in (b"garbage" * 1000, file.read_bytes()[:5000], b""):
+        file.write_bytes(spoil)
+        assert catch_up(folder, file) == 12
+        assert found(folder, file) == ids(*range(6))
+    assert catch_up(tmp_path / "nowhere", file) == 0
+    assert found(tmp_path / "nowhere", file) == []
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from narthex.errors import StoreError
+from narthex.store.database import Connection
 from narthex.store.file import transaction
 
 FORM: Final = 2
@@ -57,6 +58,29 @@ TABLES: Final = (
         for name in INDEXED
     ),
 )
+
+
+class IndexFile:
+    """A file as a `Place` (`place.py`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, folder: Path) -> sqlite3.Connection:
+        return open_index(self.path, folder)
+
+    def usable(self, connection: Connection) -> bool:
+        return True
+
+    def explained(self) -> AbstractContextManager[None]:
+        return explained(self.path)
+
+    def transaction(self, connection: Connection) -> AbstractContextManager[None]:
+        assert isinstance(connection, sqlite3.Connection)
+        return transaction(connection)
+
+    def plan(self, connection: Connection, statement: str, values: Sequence[Any]) -> list[str]:
+        return [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
 
 
 def open_index(path: Path, folder: Path) -> sqlite3.Connection:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from io import BufferedIOBase
@@ -21,8 +20,10 @@ import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
 from narthex.flow.route.patterns import compile_globs
-from narthex.telemetry.audit.index.file import INDEXED, PARTIAL, TIES, USUAL, explained
+from narthex.store.database import Connection
+from narthex.telemetry.audit.index.file import INDEXED, PARTIAL, TIES, USUAL
 from narthex.telemetry.audit.index.follow import mark_of, ms_of_id, seconds_of
+from narthex.telemetry.audit.index.place import Where, place_of
 from narthex.telemetry.audit.matching import COLUMNS, MARKS, Matcher, Record, Wanted
 from narthex.telemetry.audit.verify import UNREADABLE, opened
 from narthex.telemetry.stamps import stamp
@@ -31,6 +32,8 @@ MOST_LOOKED_AT: Final = 20_000
 """Places that one page looks at; where it is not full by then, the next one goes on."""
 PROBE: Final = 2_000
 """So far is counted to see which index leads to the fewest places."""
+FIRST_ASKED, MOST_ASKED = 250, 5_000
+"""Places that are asked for at once."""
 NEAR_MS: Final = 2_000
 LAST: Final = (1 << 63) - 1
 _IDS = ("id", "decision_id")
@@ -58,21 +61,20 @@ class Grouped(msgspec.Struct, frozen=True):
 
 
 class Finder:
-    """Asks the index of one journal. `connection`: one that `open_index` has made."""
+    """Asks the index of one journal. `connection`: one that was opened there."""
 
-    def __init__(self, folder: Path, path: Path, connection: sqlite3.Connection) -> None:
-        self.folder, self.path, self._connection = folder, path, connection
+    def __init__(self, folder: Path, where: Where, connection: Connection) -> None:
+        self.folder, self._place, self._connection = folder, place_of(where), connection
 
     def page(self, wanted: Wanted, *, before: int = 0, limit: int = 100) -> Page:
         """The newest records that are wanted and stand before a place. Raises StoreError."""
         fits, page = Matcher(wanted), Page([])
-        with explained(self.path), ExitStack() as stack:
+        with self._place.explained(), ExitStack() as stack:
             reader = _Reader(self.folder, self._names(), stack)
             where = self._where(wanted, before)
             if where is None:
                 return page
-            rows = self._connection.execute(*where.select(_PLACE, _NEWEST))
-            for at, *place in rows:
+            for at, *place in self._places(where):
                 page.looked_at += 1
                 record = reader.read(*place)
                 if record is None:
@@ -82,7 +84,6 @@ class Finder:
                 if len(page.records) >= limit or page.looked_at >= MOST_LOOKED_AT:
                     page.next = at
                     break
-            rows.close()
         return page
 
     def each(self, wanted: Wanted) -> Iterator[Record]:
@@ -97,7 +98,7 @@ class Finder:
 
     def count(self, wanted: Wanted) -> int:
         """How many there are, by the index alone. Raises StoreError."""
-        with explained(self.path):
+        with self._place.explained():
             where = self._where(wanted, 0)
             if where is None:
                 return 0
@@ -108,7 +109,7 @@ class Finder:
 
     def grouped(self, wanted: Wanted, *columns: str) -> list[Grouped]:
         """How many of them have which texts in some columns, the most frequent first. Raises StoreError."""
-        with explained(self.path):
+        with self._place.explained():
             where = self._where(wanted, 0)
             if where is None:
                 return []
@@ -123,14 +124,25 @@ class Finder:
             return sorted(found, key=lambda one: (-one.count, one.texts))
 
     def explain(self, wanted: Wanted) -> list[str]:
-        """How SQLite would look for them: for tests, and whoever wonders."""
+        """How the database would look for them: for tests, and whoever wonders."""
         where = self._where(wanted, 0)
         if where is None:
             return []
         statement, values = where.select(_PLACE, _NEWEST)
-        return [str(row[3]) for row in self._connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+        return self._place.plan(self._connection, statement, values)
 
     # --- which places
+
+    def _places(self, where: _Where) -> Iterator[Any]:
+        """Places, the newest first, asked for in growing groups: a page may be full after a few."""
+        count = FIRST_ASKED
+        while True:
+            statement, values = where.select(_PLACE, f"{_NEWEST} LIMIT ?")
+            rows = self._connection.execute(statement, [*values, count]).fetchall()
+            yield from rows
+            if len(rows) < count:
+                return
+            where.until, count = rows[-1][0], min(count * 4, MOST_ASKED)
 
     def _where(self, wanted: Wanted, before: int) -> _Where | None:
         """The condition; None where no record can be that."""
@@ -214,15 +226,15 @@ class _Where:
     def probe(self, kind: str) -> tuple[str, list[Any]]:
         """Counts what one column leads to, up to `PROBE`."""
         said, values = self._column(kind, indexed=True)
-        select = f"SELECT count(*) FROM (SELECT 1 FROM records WHERE {said} AND at >= ? AND at < ? LIMIT {PROBE})"
-        return select, [*values, self.since, self.until]
+        some = f"SELECT 1 FROM records WHERE {said} AND at >= ? AND at < ? LIMIT {PROBE}"
+        return f"SELECT count(*) FROM ({some}) AS found", [*values, self.since, self.until]
 
     def select(self, what: str, tail: str = "") -> tuple[str, list[Any]]:
         """A statement with its values. `at` is the key in it."""
         said, values, source, at = [], [], "records", "records.at"
         if self.marks:  # in the order of the first mark's places
-            source, at = "marks CROSS JOIN records ON records.at = marks.at", "marks.at"
-            said.append("marks.mark = ?")
+            source, at = "marks CROSS JOIN records", "marks.at"  # by which SQLite joins in this order
+            said.append("records.at = marks.at AND marks.mark = ?")
             values.append(self.marks[0])
         for kind in self.columns:
             text, numbers = self._column(kind, indexed=kind == self.by)
@@ -236,7 +248,7 @@ class _Where:
         return statement, [*values, self.since, self.until]
 
     def _column(self, kind: str, *, indexed: bool) -> tuple[str, list[Any]]:
-        """One column. Not `indexed`: with a plus sign, by which SQLite uses no index on it."""
+        """One column. Not `indexed`: with a plus sign, by which no index is used on it."""
         numbers, name = self.columns[kind], kind if indexed else f"+{kind}"
         partial = f" AND {PARTIAL[kind]}" if indexed and kind in PARTIAL else ""
         if len(numbers) == 1:

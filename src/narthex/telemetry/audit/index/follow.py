@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 
 from narthex.flow.codec.jsonrpc import BAD_JSON
-from narthex.store.file import transaction
 from narthex.telemetry.audit.chain import LONGEST, Broken, place
 from narthex.telemetry.audit.headers import Header, read_header
-from narthex.telemetry.audit.index.file import COLUMNS, TIES, USUAL, explained, open_index
+from narthex.telemetry.audit.index.file import COLUMNS, TIES, USUAL
+from narthex.telemetry.audit.index.place import Where, place_of
 from narthex.telemetry.audit.matching import OWN, facts_of, marks_of, what_of
 from narthex.telemetry.audit.verify import UNREADABLE, opened, segments_in
 
@@ -44,20 +44,24 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 class Follower:
     """Brings the index of one journal up to date, whenever it is asked to. Raises StoreError."""
 
-    def __init__(self, folder: Path, path: Path) -> None:
-        self.folder, self.path = folder, path
-        with explained(path):
-            self.connection = open_index(path, folder)
+    def __init__(self, folder: Path, where: Where) -> None:
+        self.folder, self._place = folder, place_of(where)
+        self.connection = self._place.open(folder)
         self._texts = dict(_USUAL)
         self._pruned = ""
         self._seconds: tuple[str, int] = ("", 0)
+
+    @property
+    def usable(self) -> bool:
+        """Does its connection still lead there? If not, another one is due."""
+        return self._place.usable(self.connection)
 
     def close(self) -> None:
         self.connection.close()
 
     def catch_up(self) -> int:
         """Note all that is not noted yet. Returns how many records that were."""
-        with explained(self.path):
+        with self._place.explained():
             if not self.folder.is_dir():
                 return 0
             paths = segments_in(self.folder)
@@ -94,10 +98,11 @@ class Follower:
 
     def _noted(self, key: tuple[str, int], path: Path, file: BufferedIOBase, stamp: str) -> int | None:
         connection = self.connection
-        with transaction(connection):
+        with self._place.transaction(connection):
             self._look_at_texts()
             connection.execute(
-                "INSERT OR IGNORE INTO segments (chain, first, name, stamp, size, seq) VALUES (?, ?, ?, '', 0, ?)",
+                "INSERT INTO segments (chain, first, name, stamp, size, seq) VALUES (?, ?, ?, '', 0, ?)"
+                " ON CONFLICT DO NOTHING",
                 (*key, path.name, key[1] - 1),
             )
             segment, size, seq, since, until = connection.execute(
@@ -118,7 +123,7 @@ class Follower:
                 return None
             rows, marks, seq = self._rows(lines, segment, size, seq)
             connection.executemany(_ROW, rows)
-            connection.executemany("INSERT OR IGNORE INTO marks VALUES (?, ?)", marks)
+            connection.executemany("INSERT INTO marks VALUES (?, ?) ON CONFLICT DO NOTHING", marks)
             keys = [row[0] for row in rows] + [one for one in (since, until) if one is not None]
             connection.execute(
                 "UPDATE segments SET name = ?, size = ?, seq = ?, since = ?, until = ? WHERE id = ?",
@@ -168,7 +173,8 @@ class Follower:
         number = self._texts.get((kind, text))
         if number is None:
             text_ = text.encode(errors="replace").decode()  # half a surrogate pair, which JSON may have
-            self.connection.execute("INSERT OR IGNORE INTO texts (kind, text) VALUES (?, ?)", (kind, text_))
+            insert = "INSERT INTO texts (kind, text) VALUES (?, ?) ON CONFLICT DO NOTHING"
+            self.connection.execute(insert, (kind, text_))
             row = self.connection.execute("SELECT id FROM texts WHERE kind = ? AND text = ?", (kind, text_)).fetchone()
             if len(self._texts) >= MOST_TEXTS:
                 self._texts.clear()
@@ -211,7 +217,7 @@ class Follower:
         rows = self.connection.execute("SELECT id, name, since, until FROM segments").fetchall()
         gone = [row for row in rows if row[1] not in names]
         for id_, _, since, until in gone:
-            with transaction(self.connection):
+            with self._place.transaction(self.connection):
                 self._delete(id_, since, until)
                 self.connection.execute("DELETE FROM segments WHERE id = ?", (id_,))
         if gone:
@@ -219,7 +225,7 @@ class Follower:
 
     def _forget_texts(self) -> None:
         """Names of people and of things that no record has any more."""
-        with transaction(self.connection):
+        with self._place.transaction(self.connection):
             self.connection.execute("UPDATE about SET value = CAST(value AS INTEGER) + 1 WHERE name = 'pruned'")
             for kind in ("subject", "client", "target"):
                 self.connection.execute(

@@ -28,10 +28,8 @@ from tests.e2e.harness import descendants, processes  # noqa: E402
 
 STOP_S, APART_S = (0.05, 0.5), (0.5, 2.0)
 HOOK = (
-    f"""import os, sys; "NARTHEX_TEST_SLOW" in os.environ and "slow" not in sys.modules and (
-sys.modules.update(slow=sys), __import__("runpy").run_path({str(HERE / "stalls.py")!r}))
-""".replace("\n", "")
-    + "\n"
+    'import os, sys; "NARTHEX_TEST_SLOW" in os.environ and "slow" not in sys.modules and '
+    f'(sys.modules.update(slow=sys), __import__("runpy").run_path({str(HERE / "stalls.py")!r}))\n'
 )
 """A line of a `.pth` file, which Python may read twice."""
 
@@ -39,7 +37,7 @@ sys.modules.update(slow=sys), __import__("runpy").run_path({str(HERE / "stalls.p
 @contextlib.contextmanager
 def hooked() -> Iterator[None]:
     """Every Python of this environment begins with `stalls.py`, where the variable is set."""
-    file = Path(sysconfig.get_paths()["purelib"]) / "narthex-slow.pth"
+    file = Path(sysconfig.get_paths()["purelib"]) / f"narthex-slow-{os.getpid()}.pth"
     file.write_text(HOOK)
     try:
         yield

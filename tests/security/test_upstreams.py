@@ -201,12 +201,14 @@ def test_a_uri_of_a_client_is_bounded_before_it_is_kept_anywhere() -> None:
 def test_a_body_that_is_not_compact_does_not_stop_the_loop() -> None:
     body = b'{"jsonrpc":"2.0", "id":1,"method":"ping","params":{"a":[' + b'{"":1},' * 500_000 + b"1]}}"
     fast = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":[' + b'{"":1},' * 500_000 + b"1]}}"
-    decode_request(fast)
-    began = time.process_time()
-    for _ in range(3):
-        decode_request(fast)
-    plain_s = time.process_time() - began
-    began = time.process_time()
-    for _ in range(3):
-        decode_request(body)
-    assert time.process_time() - began < 10 * plain_s + 0.05
+
+    def least_s(body: bytes) -> float:
+        """CPU of the best of some: what else runs here only adds to it."""
+        taken = []
+        for _ in range(5):
+            began = time.thread_time()
+            decode_request(body)
+            taken.append(time.thread_time() - began)
+        return min(taken)
+
+    assert least_s(body) < 10 * least_s(fast) + 0.05

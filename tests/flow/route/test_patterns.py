@@ -67,9 +67,9 @@ def test_narrowed_to_a_prefix_it_says_the_same(patterns: list[str], prefix: str,
 @pytest.mark.parametrize("pattern", ["*a" * 60 + "b", "*" + "a" * 100 + "*b", "*?" * 60 + "b", "a*" * 60 + "b"])
 def test_no_name_makes_it_slow(pattern: str) -> None:
     covered = compile_globs([pattern])
-    start = time.perf_counter()
+    start = time.thread_time()
     assert not covered("a" * 4096)
-    assert time.perf_counter() - start < 1, "with backtracking this would take years"
+    assert time.thread_time() - start < 5, "with backtracking this would take years"
 
 
 @pytest.mark.parametrize(

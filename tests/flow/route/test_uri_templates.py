@@ -117,9 +117,9 @@ def test_no_text_does_harm(template: str, uri: str) -> None:
 def test_no_template_makes_it_slow(template: str, uri: str) -> None:
     made = Template(template)
     assert made.problem is None
-    start = time.perf_counter()
+    start = time.thread_time()
     made.matches(uri)
-    assert time.perf_counter() - start < 0.5, "about a millisecond; backtracking takes hours"
+    assert time.thread_time() - start < 5, "about a millisecond; backtracking takes hours"
 
 
 def test_an_absurdly_long_uri_matches_nothing() -> None:

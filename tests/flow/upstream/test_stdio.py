@@ -791,11 +791,11 @@ def test_a_line_is_bounded_however_it_is_cut(piece: int, size: int, fits: bool) 
 def test_a_large_line_costs_linear_time() -> None:
     piece = b"x" * 4096
     buffer = LineBuffer(32 * 1024 * 1024)
-    begun = time.process_time()
+    begun = time.thread_time()
     for _ in range(8192):  # quadratic: 128 GiB of copying
         assert buffer.feed(piece) == []
     assert len(buffer.feed(b"\n")[0]) == 32 * 1024 * 1024
-    assert time.process_time() - begun < 5
+    assert time.thread_time() - begun < 5
 
 
 @given(st.lists(st.binary(max_size=3000), max_size=40))

@@ -221,9 +221,8 @@ class Gateway:
         if self._counters is not None:
             self._counters.register(self.accounts.register)
         self.lag.start()
-        files = look_after(lambda: self.snapshot, self._reloader.path)
-        lives = (self._sweep(), self._sweep_limits(), self.upkeep.run(), files)
-        self._tasks += [asyncio.ensure_future(one) for one in lives]
+        own = (self._sweep(), self._sweep_limits(), self.upkeep.run())
+        self._tasks += map(asyncio.ensure_future, (*own, look_after(lambda: self.snapshot, self._reloader.path)))
         self.ready = True
         settle_memory()
 
@@ -336,7 +335,7 @@ class Gateway:
     @property
     def journal_problem(self) -> str:
         """Why records of calls cannot be written at present; empty while all is well, or none are asked for."""
-        return self.journal.problem if self.journal is not None else ""
+        return self.journal.problem or self.journal.silence if self.journal is not None else ""
 
     @property
     def policy_problem(self) -> str:
@@ -535,6 +534,8 @@ class Gateway:
                 self.fleet.sweep()
                 await self._eras.save(frozenset(self.snapshot.servers))
                 self.fetcher.sweep()
+                if self.journal is not None:
+                    self.journal.look(self.snapshot.audit_wait_s)
                 if self.identity is not None:
                     self.identity.sweep()
                 self._look_at_keys()

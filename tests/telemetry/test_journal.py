@@ -308,3 +308,31 @@ def test_an_answer_waits_for_the_head_beside_the_store_and_a_beginning_does_not(
     journal.close()
     assert not look(tmp_path / "audit", heads=heads_in(tmp_path, tmp_path / "audit")).faults
     assert heads_in(tmp_path, tmp_path / "audit") and len(lines(tmp_path / "audit")) == 3
+
+
+def test_a_disk_that_hangs_is_said_and_that_it_goes_on(
+    make: Callable[..., Journal], caplog: pytest.LogCaptureFixture
+) -> None:
+    hangs, goes_on, clock = threading.Event(), threading.Event(), FakeClock(100.0)
+
+    def sync(_: int) -> None:
+        hangs.set()
+        goes_on.wait(60)
+
+    journal = make(sync=sync, clock=clock, meanwhile="calls are refused")
+    journal.look(5.0)
+    journal.add(replace(ENTRY, done=lambda problem: None))
+    assert hangs.wait(60)
+    clock.advance(4.0)
+    journal.look(5.0)
+    assert not journal.silence
+    clock.advance(2.0)
+    for _ in range(3):
+        journal.look(5.0)
+    assert "the disk takes too long" in journal.silence and not journal.problem
+    assert [one.message for one in caplog.records] == [
+        f"records of calls cannot be written; calls are refused: {journal.silence}"
+    ]
+    goes_on.set()
+    wait_for(lambda: journal.look(5.0) or not journal.silence, "the end of it")
+    assert "again" in caplog.records[-1].message

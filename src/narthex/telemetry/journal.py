@@ -63,7 +63,8 @@ class Journal:
         heads: Keeps the chain's head beside the store; None: nobody does. It is closed with the journal.
         meanwhile: What becomes of calls that cannot be recorded, for the log.
         on_loop: Runs something on the event loop soon, from any thread.
-        now: Seconds since 1970. random: so many bytes of chance. sync: brings a file to the disk.
+        now: Seconds since 1970. clock: seconds that never go back. random: so many bytes of chance.
+        sync: brings a file to the disk.
     Raises:
         ConfigError: The folder, or the first file in it, cannot be written.
     """
@@ -78,6 +79,7 @@ class Journal:
         meanwhile: str = "",
         on_loop: Callable[..., Any] | None = None,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
         sync: Callable[[int], None] = sync_file,
         capacity: int = CAPACITY,
@@ -89,6 +91,9 @@ class Journal:
         self.without_input = 0
         self.problem = ""
         """Why nothing can be written at present; empty while all is well."""
+        self.silence = ""
+        """The same of a disk that does not even say that it fails, as of the last `look`."""
+        self._clock, self._busy_since = clock, 0.0
         self._now, self._capacity, self._on_loop = now, capacity, on_loop
         self._entries: deque[Short | Entry | Step] = deque()
         self._frames = Frames(random)
@@ -178,6 +183,18 @@ class Journal:
             self._woken = True
             self._wake.set()
 
+    def look(self, patience_s: float) -> None:
+        """Has the disk kept the thread for longer than that? Asked again and again on the event loop: nobody else would
+        say it of a disk that hangs."""
+        since = self._busy_since
+        is_late = bool(since) and self._clock() - since > patience_s
+        if is_late and not self.silence:
+            self.silence = f"{self.folder}: the disk takes too long"
+            self._say(self.silence)
+        elif self.silence and not is_late:
+            self.silence = ""
+            _log.warning("the disk takes records of calls again")
+
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued and end the chain, waiting at most this long for a disk. Idempotent."""
         self._closing.set()
@@ -224,6 +241,7 @@ class Journal:
         segments = self._segments
         try:
             while True:
+                self._busy_since = self._clock()
                 if not segments.pending:
                     segments.turn(self._now())
                     self._seal()
@@ -239,6 +257,8 @@ class Journal:
         except OSError as error:
             self._failed(f"{self.folder}: {error.strerror or error}")
             return False
+        finally:
+            self._busy_since = 0.0
         if self.problem:
             _log.warning("records of calls are written again; %d were lost in all", self.lost)
             self.problem = ""
@@ -247,8 +267,7 @@ class Journal:
     def _failed(self, problem: str) -> None:
         if problem != self.problem:
             self.problem = problem
-            meanwhile = self.meanwhile.replace("{}", str(self._capacity))
-            _log.error("records of calls cannot be written; %s: %s", meanwhile, problem)
+            self._say(problem)
         queued = list(self._entries)
         waiting = self._waiting + [entry.done for entry in queued if entry.done is not None]
         for entry in queued:
@@ -256,6 +275,10 @@ class Journal:
                 entry.done = None  # they are still written, once that is possible
         self._deliver(waiting, problem)
         self._waiting, self._answers = [], False
+
+    def _say(self, problem: str) -> None:
+        meanwhile = self.meanwhile.replace("{}", str(self._capacity))
+        _log.error("records of calls cannot be written; %s: %s", meanwhile, problem)
 
     def _deliver(self, waiting: list[Done], problem: str) -> None:
         if waiting and self._on_loop is not None:

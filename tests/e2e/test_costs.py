@@ -17,7 +17,7 @@ from narthex.flow.limit.money import parse_money
 from narthex.store.ledger import read_costs, read_uses
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
-from tests.e2e.harness import Gateway, wait_for
+from tests.e2e.harness import Gateway, json_lines, wait_for
 from tests.e2e.test_kept import TOOLS, call, command
 
 pytestmark = pytest.mark.e2e
@@ -120,3 +120,32 @@ def test_who_spent_what_is_shown_while_it_runs(start_gateway: StartGateway, serv
             shown(gateway, wrong)
     text = command(gateway, "cost", "--by", "subject")
     assert "local" in text and "Total: 0.01 USD" in text
+
+
+def test_what_tokens_were_after_all_is_recorded_behind_the_call(
+    start_gateway: StartGateway, server: FakeServer
+) -> None:
+    said = config(server) | {
+        "limits": [{"name": "context", "tokens": 1_000_000, "window": "calendar day"}],
+        "prices": [{"tools": ["one__*"], "per_million_tokens_out": "1000.00 USD"}],
+        "tokens": {"tokenizer": "o200k"},
+        "audit": {"dir": "audit"},
+    }
+    gateway = start_gateway(said)
+    for _ in range(3):
+        call(gateway)
+
+    def recorded(event: str) -> list[dict[str, Any]]:
+        found = json_lines(*sorted((gateway.folder / "audit").glob("calls-*")))
+        return [one for one in found if one["event"] == event]
+
+    wait_for(lambda: len(recorded("recount")) == 3, "the exact counts")
+    calls, recounts = recorded("call"), recorded("recount")
+    assert [one["call"] for one in recounts] == [one["id"] for one in calls]
+    assert {one["tokens"]["counted"] for one in calls} == {"estimate"}
+    for one in recounts:
+        assert one["tokens"]["counted"] == "o200k" and one["seq"] > next(
+            x["seq"] for x in calls if x["id"] == one["call"]
+        )
+        assert one["taken"]["context"] == one["tokens"]["in"] + one["tokens"]["out"]
+    wait_for(lambda: spent_in(gateway) == sum(parse_money(one["cost"])[0] for one in recounts), "the books")

@@ -39,6 +39,10 @@ _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 first."""
 
 
+_PLAIN = re.compile('[0-9A-Za-z][^,"\r\n]*')
+"""A cell that is as it stands: most are."""
+
+
 def jsonl(record: Record) -> str:
     """The record itself."""
     return _encode(record).decode()
@@ -46,8 +50,8 @@ def jsonl(record: Record) -> str:
 
 def csv(record: Record) -> str:
     """A row of `COLUMNS`. Text that a spreadsheet would take for a formula begins with an apostrophe."""
-    row = flat(record)
-    return ",".join(_cell(row.get(name)) for name in COLUMNS)
+    get = flat(record).get
+    return ",".join(["" if (value := get(name)) is None else _cell(value) for name in COLUMNS])
 
 
 def flat(record: Record) -> Record:
@@ -57,6 +61,8 @@ def flat(record: Record) -> Record:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
     text = text_of(value)
     if not isinstance(value, int | float) and (text[:1] in _FORMULA or text.strip()[:1] in _FORMULA):
         text = f"'{text}"
@@ -168,9 +174,9 @@ def ocsf(record: Record) -> str:
             "uid": _text(record, "id"),
             "fingerprint": {"algorithm_id": 3, "algorithm": "SHA-256", "value": _text(record, "hash")},
         },
-        "unmapped": {name: value for name, value in record.items() if name not in _SAID},
     }  # fmt: skip
-    return _encode(_filled(event)).decode()
+    unmapped = {name: value for name, value in record.items() if name not in _SAID}
+    return _encode({**_filled(event), "unmapped": unmapped}).decode()
 
 
 def _filled(value: Record) -> Record:

@@ -179,8 +179,10 @@ def _known(error: BaseException) -> BaseException:
 
 def translated(statement: str) -> str:
     """`$1` for each `?` (no statement of ours has a question mark in a text); which conflict is meant where SQLite may
-    be left to find that: of the primary key; and a list, which is handed over as JSON, by what it is read here."""
-    statement = statement.replace("SELECT value FROM json_each(?)", "SELECT json_array_elements_text(?)::bigint")
+    be left to find that: of the primary key; and how a list, which is handed over as JSON, is read here."""
+    statement = statement.replace(
+        "IN (SELECT value FROM json_each(?))", "= ANY (translate(?, '[]', '{}')::bigint[])"
+    )  # of which the planner knows how many there are
     statement = _UPSERT.sub(r"\1ON CONFLICT ON CONSTRAINT \2_pkey DO UPDATE", statement)
     first, *rest = statement.split("?")
     return first + "".join(f"${number}{piece}" for number, piece in enumerate(rest, 1))

@@ -23,9 +23,11 @@ from narthex.flow.route.names import shown_name
 from narthex.testing import FakeServer
 from narthex.testing.server import JsonRpcError
 from tests.conftest import StartGateway
-from tests.e2e.harness import CAPABILITIES, PATIENCE_S, ROOT, Client, Era, Gateway, json_lines, wait_for
+from tests.e2e.harness import CAPABILITIES, ROOT, Client, Era, Gateway, json_lines, wait_for
 
 pytestmark = pytest.mark.e2e
+STARTS_S = 90.0
+"""A process that proves a journal before it listens may take so long on a machine that is busy."""
 RUN = "trip-7"
 HOSTILE = "ev\x1b[31mil\u202e\nname"
 SHOWN = shown_name("one", HOSTILE, naming="prefix", max_name=48)
@@ -143,20 +145,20 @@ class Replay:
             assert self.process.poll() is None or found, self.said
             return found[1] if found else ""
 
-        return wait_for(look, "the address of the replay")
+        return wait_for(look, "the address of the replay", STARTS_S)
 
     def end(self, *, by_signal: bool = True) -> tuple[int, str]:
         """Exit code and stdout."""
         if by_signal:
             self.process.send_signal(signal.SIGINT)
-        return self.process.wait(PATIENCE_S), self.read()
+        return self.process.wait(STARTS_S), self.read()
 
     def read(self) -> str:
         """Stdout of a process that has ended; all of stderr is in `lines` then."""
         assert self.process.stdout is not None
         with self.process.stdout as out:
             said = out.read()
-        self._reader.join(PATIENCE_S)
+        self._reader.join(STARTS_S)
         return said
 
     def report(self) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def replay(tmp_path: Path) -> Iterator[Callable[..., Replay]]:
     yield start
     for one in started:
         one.process.kill()
-        one.process.wait(PATIENCE_S)
+        one.process.wait(STARTS_S)
 
 
 class Recorded:

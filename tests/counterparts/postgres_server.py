@@ -18,6 +18,13 @@ from pathlib import Path
 
 USER = "narthex"
 QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=64MB", "max_connections=200")
+REMOVE = """
+import os, shutil, sys, time
+while os.path.exists(f"/proc/{sys.argv[1]}"): time.sleep(0.2)
+while os.path.exists(sys.argv[2]):  # its children end a little later
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
+    time.sleep(0.2)
+"""
 NEEDED = "apt-get install postgresql"
 
 
@@ -64,9 +71,8 @@ def command(folder: Path, settings: Sequence[str] = (), *, listen: str = "", por
 
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="narthex-pg-"))
-    remove = "import os, shutil, sys, time\nwhile os.path.exists(f'/proc/{sys.argv[1]}'): time.sleep(0.2)\n"
     subprocess.Popen(
-        [sys.executable, "-c", f"{remove}shutil.rmtree(sys.argv[2], True)", str(os.getpid()), str(folder)],
+        [sys.executable, "-c", REMOVE, str(os.getpid()), str(folder)],
         start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     make(folder)

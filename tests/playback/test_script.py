@@ -98,6 +98,16 @@ def test_calls_without_end_do_not_fill_the_memory() -> None:
     assert len(one._others) == MOST_OTHERS
 
 
+def test_large_calls_that_are_not_recorded_are_counted_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("narthex.playback.script.MOST_BYTES", 10_000)
+    one = script(made(1))
+    for number in range(50):
+        assert "no such call" in ask(one, {"text": "x" * 1000, "n": number})
+    assert sum(len(other.arguments) for other in one._others) <= 10_000
+    report = one.report()
+    assert len(report.changed) + sum(told.count for told in report.new) == 50
+
+
 steps = st.lists(
     st.tuples(st.sampled_from("abc"), st.dictionaries(st.sampled_from("xyz"), st.integers(0, 2) | st.text(max_size=2))),
     max_size=20,

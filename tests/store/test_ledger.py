@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from narthex.flow.limit.keys import Subject
 from narthex.flow.limit.spending import Spent, Use
 from narthex.store.costs import added_up
 from narthex.store.database import Where
-from narthex.store.ledger import HOUR, Ledger, read_costs, read_uses
+from narthex.store.ledger import HOUR, MOST_KEPT, Ledger, read_costs, read_uses
 from narthex.types import CostsKept, Principal
 
 ADA = Subject(Principal("acme", "https://idp", "ada", "bot"), "default", "git", "log")
@@ -42,6 +43,32 @@ def test_what_was_added_is_there_in_sums(where: Where) -> None:
     (use,) = read_uses(where, NOW)
     assert (use.counter, use.key, use.amount, use.at) == (b"counter", b"key", sum(range(1000)), NOW + 999)
     assert read_uses(where, NOW + 25 * HOUR) == []
+
+
+@pytest.mark.parametrize("pair", [("a\0", "a\ufffd"), ("a", "\ud800"), ("?y", "\udc80y")], ids=ascii)
+def test_what_somebody_is_called_keeps_no_cost_from_the_book(where: Where, pair: tuple[str, str]) -> None:
+    """Names that no database tells apart, or keeps as they are: of the same group, of which nobody's may be lost."""
+    ledger = Ledger(where)
+    for run in (*pair, "", *pair):
+        ledger.add(replace(spent(), run=run))
+    ledger.close()
+    assert not ledger.problem
+    assert sum(one.amount for one in read_costs(where, 0, NOW // HOUR + 1)) == 50
+
+
+def test_whatever_a_server_says_that_it_costs_keeps_no_cost_from_the_book(where: Where) -> None:
+    """Sums end near what has room, in a row and where hours become a day; those of others are exact."""
+    ledger = Ledger(where, kept=CostsKept(hours=24, days=400))
+    for at in (NOW, NOW + HOUR, NOW, NOW + HOUR, NOW + 100 * HOUR):
+        ledger.add(spent(BOB, at=at))
+        for _ in range(2):
+            ledger.add(spent(ADA, 3 * 10**18, at=at))
+        assert ledger.flush(60) and not ledger.problem
+    ledger.close()
+    costs = read_costs(where, 0, NOW // HOUR + 101)
+    assert sum(one.amount for one in costs if one.subject == "bob") == 50
+    ada = [one.amount for one in costs if one.subject == "ada"]
+    assert all(isinstance(one, int) and MOST_KEPT <= one < 1 << 63 for one in ada)
 
 
 def test_a_second_process_adds_to_what_is_there(where: Where) -> None:

@@ -21,6 +21,8 @@ from narthex.types import Kind
 
 MOST_OTHERS: Final = 10_000
 """Calls that the record does not have, of which each is told; further ones are counted."""
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""Of the arguments of those: an agent that goes in circles must not take the machine's memory."""
 Redact = Callable[[bytes], bytes | None]
 """Arguments -> the same as they would have been kept; None for what cannot be read."""
 Place = tuple[Kind, str, str]
@@ -95,7 +97,7 @@ class Script:
         self._same: dict[tuple[Place, str], deque[Recorded]] = {}
         self._nowhere: dict[tuple[str, str], deque[Recorded]] = {}
         self._others: list[Other] = []
-        self._more = 0
+        self._more = self._bytes = 0
         for one in self.calls:
             if one.server:
                 for key in (*one.keys, *((one.loose,) if one.loose else ())):
@@ -143,7 +145,8 @@ class Script:
         return max(heads, key=lambda one: self._order[id(one)]) if heads else None
 
     def _other(self, one: Other) -> None:
-        if len(self._others) < MOST_OTHERS:
+        self._bytes += len(one.what) + len(one.arguments)
+        if len(self._others) < MOST_OTHERS and self._bytes <= MOST_BYTES:
             self._others.append(one)
         else:
             self._more += 1

@@ -17,6 +17,14 @@ from narthex.stores import PostgresSpec, StorePlace
 Where = StorePlace | Path
 
 
+def storable(text: str) -> str:
+    """As every database keeps it: PostgreSQL has no NUL in a text, and none has half of a surrogate pair; both may come
+    from outside. Who adds up by a text does so by this one, or two rows of a statement are one in the database."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
 class Rows(Protocol):
     """What a statement has given."""
 

@@ -19,7 +19,7 @@ import msgspec
 
 from narthex.errors import StoreError
 from narthex.flow.limit.spending import Spent, Use
-from narthex.store.database import Connection, Database, Held, Where, database_of
+from narthex.store.database import Connection, Database, Held, Where, database_of, storable
 from narthex.types import CostsKept
 
 FLUSH_S = 0.05
@@ -35,18 +35,28 @@ KEPT = CostsKept()
 _log = logging.getLogger("narthex.ledger")
 
 _ROW = "hour, tenant, issuer, subject, client, team, project, endpoint, server, name, model, run, currency"
-_ADD = "ON CONFLICT DO UPDATE SET amount = costs.amount + excluded.amount, calls = costs.calls + excluded.calls"
+MOST_KEPT = 4 * 10**18
+"""Of one row: a sum ends near it, and two of them have room in 64 bits. What no column has room for would keep waiting
+all that came with it, and what a call costs is, in the end, said by servers."""
+_ADDED = (
+    f"CASE WHEN {{0}}.amount > {MOST_KEPT} AND excluded.amount > 0 THEN {{0}}.amount"
+    " ELSE {0}.amount + excluded.amount END"
+)
+_ADD = f"ON CONFLICT DO UPDATE SET amount = {_ADDED.format('costs')}, calls = costs.calls + excluded.calls"
 _COST = f"INSERT INTO costs ({_ROW}, amount, calls) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_ADD}"
 _FINE = "hour >= ? AND hour < ? AND (hour % 24 != 0 OR run != '')"
 _DAY = _ROW.replace("hour", "min(hour) / 24 * 24").replace("run", "''")
+_WHOLE = "sum(amount / 1000000)"  # SQLite's sum is an error where it has no room
+_SUM = f"CASE WHEN {_WHOLE} > {MOST_KEPT // 10**6} THEN {MOST_KEPT // 10**6} ELSE {_WHOLE} END"
 _ROLL_UP = f"""INSERT INTO costs ({_ROW}, amount, calls)
-    SELECT {_DAY}, CAST(sum(amount) AS BIGINT), CAST(sum(calls) AS BIGINT) FROM costs WHERE {_FINE}
+    SELECT {_DAY}, CAST(({_SUM}) * 1000000 + sum(amount % 1000000) AS BIGINT), CAST(sum(calls) AS BIGINT)
+    FROM costs WHERE {_FINE}
     GROUP BY tenant, issuer, subject, client, team, project, endpoint, server, name, model, currency {_ADD}"""
-_USE = """INSERT INTO uses (counter, key, slot, at, ends, amount) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET amount = uses.amount + excluded.amount,
+_USE = f"""INSERT INTO uses (counter, key, slot, at, ends, amount) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET amount = {_ADDED.format("uses")},
     at = CASE WHEN uses.at > excluded.at THEN uses.at ELSE excluded.at END"""
 
-CostKey = tuple[int, str, str, str, str, str, str, str, str, str, str, str, str]
+CostKey = tuple[int, *tuple[str, ...]]
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -142,11 +152,11 @@ class Ledger:
             who = spent.subject.principal
             if spent.currency:
                 hour, of = spent.at // HOUR, spent.subject
-                key = (
-                    hour, who.tenant, who.issuer, who.subject, who.client, of.team, of.project, of.endpoint, of.server,
+                texts = (
+                    who.tenant, who.issuer, who.subject, who.client, of.team, of.project, of.endpoint, of.server,
                     of.name, spent.model, self._run(hour, spent.run), spent.currency,
                 )  # fmt: skip
-                cost = self._costs.setdefault(key, [0, 0])
+                cost = self._costs.setdefault((hour, *map(storable, texts)), [0, 0])
                 cost[0] += spent.amount
                 cost[1] += spent.calls
             for one in spent.uses:
@@ -172,8 +182,10 @@ class Ledger:
         try:
             database = self._held.database
             with database.explained(), database.transaction(connection := self._held.opened()):
-                connection.executemany(_COST, [(*key, *cost) for key, cost in self._costs.items()])
-                connection.executemany(_USE, [(*key, *use) for key, use in self._uses.items()])
+                connection.executemany(
+                    _COST, [(*key, _kept(cost), calls) for key, (cost, calls) in self._costs.items()]
+                )
+                connection.executemany(_USE, [(*key, at, ends, _kept(n)) for key, (at, ends, n) in self._uses.items()])
                 self._prune(connection)
         except StoreError as error:
             if error.problem != self.problem:
@@ -206,6 +218,10 @@ class Ledger:
         self._pruned = now
         connection.execute("DELETE FROM uses WHERE ends < ?", (now,))
         connection.execute("DELETE FROM costs WHERE hour < ?", (hour - self.kept.days * 24,))
+
+
+def _kept(amount: int) -> int:
+    return max(-MOST_KEPT, min(amount, MOST_KEPT))
 
 
 def read_uses(where: Where, since: int) -> list[Use]:

@@ -54,6 +54,8 @@ def parse_store(text: str) -> str | PostgresSpec:
         raise ValueError(f"sslmode={mode} goes on in the clear where somebody in between wants that; {_CHOICE}")
     if mode not in _MODES:
         raise ValueError(f"sslmode is not known; {_CHOICE}")
+    if mode == "require" and ca:
+        mode = "verify-ca"  # as libpq has it: whoever names authorities wants them asked
     return PostgresSpec(
         host=host,
         port=port,

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pg8000.converters import make_params
-from pg8000.core import CoreConnection
 from pg8000.exceptions import DatabaseError, Error, InterfaceError
 
+from narthex.store.database import storable
+from narthex.store.postgres.signing_in import Guarded
 from narthex.stores import PostgresSpec
 
 CONNECT_S = 5.0
@@ -70,10 +71,12 @@ class PostgresConnection:
     def __init__(self, spec: PostgresSpec, *, busy_s: float = 5.0, answer_s: float = ANSWER_S) -> None:
         self._broken = False
         self._prepared: dict[str, Any] = {}
+        shielded = spec.sslmode in ("verify-ca", "verify-full") and not spec.host.startswith("/")
         self._socket = _dial(spec)
         try:
-            self._core = CoreConnection(
-                user=spec.user, host=spec.host, database=spec.database, password=password_of(spec),
+            self._core = Guarded(
+                known=shielded or spec.host.startswith("/"), shielded=shielded, password=password_of(spec),
+                user=spec.user, host=spec.host, database=spec.database,
                 ssl_context=_tls(spec), application_name="narthex", sock=self._socket,
             )  # fmt: skip
             self._socket = self._core._usock  # with TLS another object
@@ -134,7 +137,7 @@ class PostgresConnection:
             self._socket.close()
 
     def _run(self, statement: str, text: str, values: Sequence[Any], *, keep: bool) -> Rows:
-        plain = [_plain(value) for value in values]
+        plain = [storable(value) if isinstance(value, str) else value for value in values]
         with self._whole():
             if not keep or len(self._prepared) >= MOST_PREPARED and statement not in self._prepared:
                 found = self._core.execute_unnamed(text, plain)
@@ -198,13 +201,6 @@ def password_of(spec: PostgresSpec) -> str:
     if spec.password.kind == "env":
         return os.environ.get(spec.password.where, "")
     return Path(spec.password.where).read_text(encoding="utf-8").rstrip("\r\n")
-
-
-def _plain(value: Any) -> Any:
-    """PostgreSQL has no NUL in a text, and no half of a surrogate pair; both may come from outside."""
-    if isinstance(value, str) and ("\0" in value or not value.isascii()):
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
-    return value
 
 
 def _dial(spec: PostgresSpec) -> socket.socket:

@@ -15,6 +15,7 @@ from pg8000.exceptions import DatabaseError, Error
 
 from narthex.errors import StoreError
 from narthex.store.postgres.connection import NOT_UNDERSTOOD
+from narthex.store.postgres.signing_in import ASKS_NOTHING, SHOWS_PASSWORD, WEAK
 from narthex.stores import PostgresSpec
 
 MIGRATE = "run `narthex migrate`"
@@ -59,7 +60,8 @@ def explained(spec: PostgresSpec) -> Iterator[None]:
 def code_of(error: BaseException) -> str:
     """The SQLSTATE; empty where the server did not say one."""
     said = error.args[0] if isinstance(error, DatabaseError) and error.args else None
-    return str(said.get("C", "")) if isinstance(said, dict) else ""
+    code = str(said.get("C", "")) if isinstance(said, dict) else ""
+    return code if code.isalnum() and len(code) == 5 else ""
 
 
 def words_for(error: BaseException, spec: PostgresSpec) -> str:
@@ -67,9 +69,10 @@ def words_for(error: BaseException, spec: PostgresSpec) -> str:
     if isinstance(error, DatabaseError):
         said = error.args[0] if error.args else ""
         text = str(said.get("M", "")) if isinstance(said, dict) else str(said)
+        text = "".join(c if c.isprintable() else " " for c in text[:300])  # it may be anybody's, and goes to terminals
         code = code_of(error)
         words = _BY_CODE.get(code) or _BY_CLASS.get(code[:2]) or "refuses: {said} ({code})"
-        return words.format(user=spec.user, database=spec.database, said=text[:300], code=code)
+        return words.format(user=spec.user, database=spec.database, said=text, code=code)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return (
@@ -88,6 +91,15 @@ def words_for(error: BaseException, spec: PostgresSpec) -> str:
         return f"cannot be reached: {cause.strerror or cause}; see whether it runs, and listens there"
     if "refuses SSL" in str(error):
         return "speaks no TLS; turn it on (ssl = on), or write sslmode=disable where nobody can listen"
+    if str(error) == SHOWS_PASSWORD:
+        return (
+            f"{SHOWS_PASSWORD}; use scram-sha-256 in pg_hba.conf and set the password anew, or TLS with"
+            " sslmode=verify-full"
+        )
+    if str(error) == ASKS_NOTHING:
+        return f"{ASKS_NOTHING}; use scram-sha-256 in pg_hba.conf, or TLS with sslmode=verify-full"
+    if str(error) == WEAK:
+        return f"{WEAK}; set scram_iterations to 4096 or more, and the password anew"
     if "Authentication method" in str(error):
         return "wants a way of signing in that is not known here; use scram-sha-256 in pg_hba.conf"
     if NOT_UNDERSTOOD in str(error):

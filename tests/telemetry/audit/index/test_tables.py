@@ -63,6 +63,24 @@ def test_journals_do_not_mix(databases: Databases, tmp_path: Path) -> None:
         one.close()
 
 
+def test_whoever_writes_the_database_reads_no_file_of_ours_by_it(databases: Databases, tmp_path: Path) -> None:
+    """It says where records stand: in segments of the journal, and nowhere else."""
+    place, folder = IndexTables(databases.new(), "k1"), tmp_path / "k1"
+    journal(folder, 1, principal={"subject": "ada"})
+    secret = tmp_path / "secret.json"
+    secret.write_bytes(line := record(1, principal={"subject": "SECRET"}))
+    (folder / "calls-x").mkdir()
+    follower = Follower(folder, place)
+    follower.catch_up()
+    for name in (str(secret), "../secret.json", "calls-x/../../secret.json"):
+        values = (name, 0, len(line))
+        follower.connection.execute("UPDATE segments SET name = ?", values[:1])
+        follower.connection.execute("UPDATE records SET start = ?, size = ?", values[1:])
+        page = Finder(folder, place, follower.connection).page(Wanted())
+        assert page.records == [] and page.unread == 1
+    follower.close()
+
+
 def test_a_journal_can_be_forgotten(databases: Databases, tmp_path: Path) -> None:
     spec = databases.new()
     for name in ("k1", "k2"):

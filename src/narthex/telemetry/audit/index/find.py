@@ -25,6 +25,7 @@ from narthex.telemetry.audit.index.file import INDEXED, PARTIAL, TIES, USUAL
 from narthex.telemetry.audit.index.follow import mark_of, ms_of_id, seconds_of
 from narthex.telemetry.audit.index.place import Where, place_of
 from narthex.telemetry.audit.matching import COLUMNS, MARKS, Matcher, Record, Wanted
+from narthex.telemetry.audit.segments import SEGMENT
 from narthex.telemetry.audit.verify import UNREADABLE, opened
 from narthex.telemetry.stamps import stamp
 
@@ -203,7 +204,10 @@ class Finder:
         return self._connection.execute("SELECT 1 FROM marks WHERE mark = ? LIMIT 1", (mark,)).fetchone() is not None
 
     def _names(self) -> dict[int, str]:
-        return dict(self._connection.execute("SELECT id, name FROM segments"))
+        """Of segments. A database may be written by others, too, and whatever file of this machine they name there is
+        none for us to read."""
+        names = dict(self._connection.execute("SELECT id, name FROM segments"))
+        return {id_: name for id_, name in names.items() if name.startswith(SEGMENT) and "/" not in name}
 
     def _texts(self, numbers: Iterable[int]) -> dict[int, str]:
         select = "SELECT id, text FROM texts WHERE id IN (SELECT value FROM json_each(?))"
@@ -276,9 +280,9 @@ class _Reader:
 
     def _opened(self, segment: int) -> BufferedIOBase | None:
         if segment not in self._files:
-            path = self._folder / self._names.get(segment, "")
+            name = self._names.get(segment)
             try:
-                self._files[segment] = self._stack.enter_context(opened(path))
+                self._files[segment] = self._stack.enter_context(opened(self._folder / name)) if name else None
             except (OSError, gzip.BadGzipFile):
                 self._files[segment] = None
         return self._files[segment]

@@ -67,6 +67,8 @@ RANK = {
     "narthex.store": 3,
     "narthex.telemetry": 3,
     "narthex.app": 4,
+    "narthex.listening": 4,
+    "narthex.serve": 4,
     "narthex.admin": 4,
     "narthex.console": 4,
     "narthex.doctor": 4,

@@ -1,7 +1,6 @@
 """Settings in, running gateway out: the only file that wires the rooms together.
 
-`serve` is the life of the process: start, reload on SIGHUP or when the file changes, drain on SIGTERM, stop at once on
-the second signal. Cases: `tests/e2e/test_lifecycle.py`.
+`serve.py` drives it, `listening.py` is its socket. Cases: `tests/e2e/test_lifecycle.py`.
 """
 
 from __future__ import annotations
@@ -11,16 +10,12 @@ import gc
 import logging
 import os
 import random
-import signal
-import socket
-import ssl
 import time
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from narthex import FORM, __version__
 from narthex.admin.readings import register_readings
 from narthex.admin.status import status_of
 from narthex.admin.view import ServerStatus
@@ -48,7 +43,6 @@ from narthex.flow.cache.cache import Report
 from narthex.flow.codec.handles import Handles
 from narthex.flow.codec.seal import KeyRing, MasterKey
 from narthex.flow.held import Held
-from narthex.flow.identity.certificates import NO_PROOF
 from narthex.flow.limit.alerts import Alert
 from narthex.flow.limit.state import State
 from narthex.flow.outbox import Outbox
@@ -58,6 +52,7 @@ from narthex.flow.policy.check import Check
 from narthex.flow.upstream.fleet import Fleet
 from narthex.keys import FILE_NAME as KEY_FILE
 from narthex.keys import load_keys
+from narthex.listening import Listening
 from narthex.store.books import Books
 from narthex.store.eras import EraFile
 from narthex.telemetry.accounts import Accounts
@@ -68,11 +63,11 @@ from narthex.telemetry.audit.custodian import look_after
 from narthex.telemetry.audit.keeper import Keeping
 from narthex.telemetry.behaviour import Behaviour
 from narthex.telemetry.lag import Lag
-from narthex.telemetry.log import Logs, start_line
+from narthex.telemetry.log import Logs
 from narthex.telemetry.otlp.outlet import Outlet
 from narthex.telemetry.payloads.using import journal_of, use_payloads
 from narthex.telemetry.sign_ins import SignIns
-from narthex.types import Address, Principal, Snapshot, TlsFiles
+from narthex.types import Principal, Snapshot
 
 if TYPE_CHECKING:
     from narthex.authority.identify import Identity
@@ -82,11 +77,7 @@ if TYPE_CHECKING:
     from narthex.telemetry.record import Entry
 
 _log = logging.getLogger("narthex")
-BACKLOG = 1024
 NO_OVERRIDES = Overrides()
-HANDSHAKE_S = 10.0
-SHOWN = 8
-"""Endpoints named in the start line; `GET /` and the admin API name them all."""
 ENDING_S = 2.0
 """Calls that are still running when the drain is over are ended over this long, not all in one moment."""
 
@@ -150,8 +141,6 @@ class Gateway:
         self.keeping = Keeping(self.upkeep.secrets.get)
         self._counters: Counters | None = None
         self._admins: tuple[Snapshot, Engine | None, AdminRules] | None = None
-        self._server: asyncio.Server | None = None
-        self._context: ssl.SSLContext | None = None
 
     async def start(self) -> None:
         """Listen and serve.
@@ -202,16 +191,13 @@ class Gateway:
             await self._counters.link.first_try()
         self.books.restore(self.front.metering)
         await self.keeping.apply(snapshot)
-        if snapshot.tls is not None:
-            self._context = server_context(snapshot.tls)
-        host, port = snapshot.listen
-        self._server = await self._listen(host=host, port=port)
-        self.listening: Address = self._server.sockets[0].getsockname()[:2]
+        self.listening = Listening(self.shared)
+        await self.listening.open(snapshot)
         self._admin = AdminServer(self)
         try:
             await self._admin.start()
         except BaseException:
-            self._server.close()
+            self.listening.close()
             self.policies.close()
             await self.fleet.close()
             await self.upkeep.close()
@@ -359,7 +345,10 @@ class Gateway:
 
     def endpoint_urls(self) -> dict[str, str]:
         """Each endpoint's URL as a client on this machine, or behind `public_url`, uses it."""
-        return {name: endpoint_url(self.snapshot, name, listening=self.listening) for name in self.snapshot.endpoints}
+        return {
+            name: endpoint_url(self.snapshot, name, listening=self.listening.address)
+            for name in self.snapshot.endpoints
+        }
 
     @property
     def last_reload(self) -> ReloadOutcome | None:
@@ -438,12 +427,7 @@ class Gateway:
             _log.warning("what is changed in `shared` takes effect at the next start")
         if (snapshot.listen, snapshot.admin_listen) != (self.snapshot.listen, self.snapshot.admin_listen):
             _log.warning("a changed listen address takes effect at the next start")
-        if snapshot.tls is not None and self._context is not None:
-            context = server_context(snapshot.tls)  # apart: a key that does not fit must not spoil the one that serves
-            if self.snapshot.tls is not None and snapshot.tls.of_clients == self.snapshot.tls.of_clients:
-                self._context.load_cert_chain(snapshot.tls.cert, snapshot.tls.key)
-            else:
-                await self._listen_anew(context)
+        await self.listening.apply(self.snapshot.tls, snapshot.tls)
         await self._admin.reload_tls(snapshot.admin_tls)
         fetcher = self.fetcher if snapshot.egress == self.snapshot.egress else Fetcher(snapshot.egress)
         try:  # these may refuse, and then nothing has changed
@@ -473,25 +457,6 @@ class Gateway:
         await self.keeping.apply(snapshot)
         settle_memory()
 
-    async def _listen_anew(self, context: ssl.SSLContext) -> None:
-        """Take new connections with this context, at the same socket: a context forgets no authority."""
-        before, self._context = self._server, context
-        if before is None:  # nobody is taken any more
-            return
-        self._server = await self._listen(sock=socket.socket(fileno=os.dup(before.sockets[0].fileno())))
-        before.close()
-        for connection in list(self.shared.connections):
-            if connection.certificate is not None:  # who had signed it may be trusted no more
-                connection.certificate = NO_PROOF
-                if connection.idle():
-                    connection.abort()
-
-    async def _listen(self, **where: Any) -> asyncio.Server:
-        return await asyncio.get_running_loop().create_server(
-            self.shared.connect, **where, backlog=BACKLOG, ssl=self._context,
-            ssl_handshake_timeout=HANDSHAKE_S if self._context is not None else None,
-        )  # fmt: skip
-
     def _policy_changed(self) -> None:
         """The same configuration by another bundle."""
         self.front.apply(self.snapshot, self.identity, self.policies.engine)
@@ -502,7 +467,9 @@ class Gateway:
         Raises:
             ConfigError: It would let everybody in.
         """
-        if snapshot.identity is None and not (is_loopback(self.listening[0]) and is_loopback(self._admin.address[0])):
+        if snapshot.identity is None and not (
+            is_loopback(self.listening.address[0]) and is_loopback(self._admin.address[0])
+        ):
             raise ConfigError(["identity: it cannot go while other machines can reach this gateway; restart it"])
 
     def _identify(self, snapshot: Snapshot) -> Identity | None:
@@ -570,7 +537,7 @@ class Gateway:
         active = len(self.front.calls.active)
         _log.info("draining: %d calls under way; more are taken for %g s", active, limits.drain_accept_s)
         await asyncio.sleep(limits.drain_accept_s)
-        self._stop_listening()
+        self.listening.close()
         await self.front.hub.drain()
         loop = asyncio.get_running_loop()
         until = loop.time() + limits.drain_s
@@ -581,20 +548,13 @@ class Gateway:
             one.end_stream()
             await asyncio.sleep(ENDING_S / len(left))
 
-    def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self.shared.connections):
-            if connection.idle():
-                connection.abort()
-
     async def stop(self) -> None:
         """Stop at once: every connection is closed, every upstream process ends."""
         self.ready = False
         self.shared.draining = True
         for task in self._tasks:
             task.cancel()
-        self._stop_listening()
+        self.listening.close()
         for one in list(self.front.calls.active):
             one.end_stream()
         self.front.hub.close()
@@ -641,60 +601,3 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
-
-
-def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """The TLS context of a listener: TLS 1.2 or newer, HTTP/1.1 said in ALPN, client certificates where asked for."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(files.cert, files.key)
-    if files.client_ca is not None:
-        context.load_verify_locations(files.client_ca)
-        context.verify_mode = ssl.CERT_OPTIONAL if files.client_optional else ssl.CERT_REQUIRED
-    return context
-
-
-async def serve(snapshot: Snapshot, overrides: Overrides, logs: Logs, path: Path | None = None) -> int:
-    """Run a gateway until a signal says otherwise. Returns the exit code."""
-    gateway = Gateway(snapshot, overrides, path=path, logs=logs)
-    await gateway.start()
-    urls = [f"mcp={url}" for url in gateway.endpoint_urls().values()]
-    if len(urls) > SHOWN:
-        urls[SHOWN:] = [f"({len(urls) - SHOWN} more)"]
-    logs.emit(
-        "INFO",
-        "narthex",
-        start_line(f"{__version__} ({FORM.name})", urls, f"admin={gateway.admin_url}", len(snapshot.servers)),
-    )
-    for warning in snapshot.warnings:
-        logs.emit("WARNING", "narthex", warning)
-    watching = asyncio.ensure_future(gateway.watch())
-    stopping = _signals(gateway)
-    await stopping.wait()
-    watching.cancel()
-    draining = asyncio.ensure_future(gateway.drain())
-    stopping.clear()
-    again = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
-    draining.cancel()
-    again.cancel()
-    await gateway.stop()
-    return 0
-
-
-def _signals(gateway: Gateway) -> asyncio.Event:
-    """SIGTERM and SIGINT set the returned event; SIGHUP reloads."""
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    reloads: set[asyncio.Future[ReloadOutcome]] = set()
-
-    def reload() -> None:
-        task = asyncio.ensure_future(gateway.reload("SIGHUP"))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    return stopping

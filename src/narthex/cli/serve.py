@@ -64,7 +64,7 @@ def _run(snapshot: Snapshot, overrides: Overrides, path: Path) -> int:
 
     import uvloop
 
-    from narthex import app
+    from narthex import serve as process
     from narthex.flow.upstream.secrets import HANDED_OUT
     from narthex.telemetry.log import set_up
 
@@ -72,7 +72,7 @@ def _run(snapshot: Snapshot, overrides: Overrides, path: Path) -> int:
     logs = set_up(snapshot.log_format, hide=HANDED_OUT.hide)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(app.serve(snapshot, overrides, logs, path))
+            return runner.run(process.serve(snapshot, overrides, logs, path))
     except OSError as error:
         click.echo(f"narthex: {_explain(error, snapshot)}", err=True)
         return 1

@@ -32,7 +32,7 @@ def tokenizer(name: str) -> Callable[[bytes], int]:
         ImportError: The package is not installed. KeyError: There is no such tokenizer.
     """
     # What stands above this in the package makes lists of tokens, only to count them.
-    from bpe_openai._bindings import tokenizer_for_encoding  # type: ignore[import-untyped]
+    from bpe_openai._bindings import tokenizer_for_encoding
 
     count = tokenizer_for_encoding(ENCODINGS[name]).count
     return lambda text: int(count(text.decode(errors="replace")))

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from narthex.authority.envelope import Envelopes
+from narthex.cli.client import as_it_was
 from narthex.cli.main import cli
 from narthex.flow.codec.seal import MasterKey
 from narthex.keys import load_keys
@@ -92,6 +93,10 @@ def test_what_was_kept_is_shown(folder: Path) -> None:
     assert found["payloads"][1]["body"] == {"n": 0, "password": "x"}
     assert '"password":"x"' in run("payload", record["id"]).output
     run("payload", "nothing", code=1)
+
+
+def test_blanks_are_shown_as_they_were_and_nothing_steers_the_terminal() -> None:
+    assert as_it_was('{"a":"x  y\x1b[2J\u202e"}') == '{"a":"x  y [2J "}'
 
 
 # --- erasing
@@ -184,6 +189,14 @@ def test_sealed_ones_are_erased_without_their_key(folder: Path) -> None:
     assert states(folder) == ["erased", "erased", "sealed", "sealed"]
     report = look(folder)
     assert (report.payloads.erased, report.payloads.sealed) == (2, 2)
+
+
+def test_sealed_ones_of_a_copy_are_proved_with_the_key_of_a_configuration(folder: Path) -> None:
+    keys = load_keys(folder.parent / ".narthex", os.environ)
+    write(folder, "ada", seals=Envelopes(keys, os.urandom))
+    assert "payloads: 2 sealed, and not proved: --config names the configuration" in run("verify", "audit").output
+    assert "payloads: 2 as they were recorded" in run("verify", "audit", "--config", "narthex.yaml").output
+    assert "payloads: 2 as they were recorded" in run("verify").output
 
 
 def test_what_was_broken_off_is_ended_by_the_next(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

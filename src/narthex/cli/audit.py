@@ -64,7 +64,8 @@ def verify(
 
     Exits 0 where the journal is whole, 1 where it is not. What a crash leaves is no fault: a last line that was cut
     off, calls that have begun and never ended; both are listed. Payloads are proved where there are any in DIR: each is
-    as it was recorded, or was erased or removed by a record. Sealed ones are proved with the key of the configuration.
+    as it was recorded, or was erased or removed by a record. Sealed ones are proved with the master key of the
+    configuration: of a DIR, where --config is given.
 
     With --json: {"whole", "records", "chains": [{"chain", "first", "last", "signed", "closed", "torn", "whole"}],
     "fault_count", "faults": [{"what", "file", "line", "text"}], "notes", "unfinished_count", "unfinished": [{"chain",
@@ -79,6 +80,8 @@ def verify(
         path = find_file(ctx, config)
         (folder, places, kept), seals = configured(path, places), configured_seals(path)
         heads = heads or kept
+    elif config is not None:
+        seals = configured_seals(find_file(ctx, config))
     try:
         known = read_keys(keys or sorted(folder.glob("audit-*.pub")))
     except ValueError as error:
@@ -92,11 +95,11 @@ def verify(
 
         say({"whole": not report.fault_count, **msgspec.to_builtins(report), **given})
     else:
-        _show(report, given=bool(keys))
+        _show(report, given=bool(keys), opened=seals is not None)
     ctx.exit(1 if report.fault_count else 0)
 
 
-def _show(report: Report, *, given: bool) -> None:
+def _show(report: Report, *, given: bool, opened: bool) -> None:
     for note in report.notes[:SHOWN]:
         click.echo(f"note: {one_line(note)}")
     for one in report.unfinished[:SHOWN]:
@@ -106,7 +109,7 @@ def _show(report: Report, *, given: bool) -> None:
         place = f"{fault.file}:{fault.line}" if fault.line else fault.file
         click.secho(f"{one_line(place)}: {one_line(fault.text)}", fg="red")
     _more(report.fault_count)
-    _show_payloads(report)
+    _show_payloads(report, opened=opened)
     chains, unsigned = len(report.chains), sum(one.last - one.signed for one in report.chains)
     what = f"{report.records} records in {chains} chain{'' if chains == 1 else 's'}"
     tail = f"; the last {unsigned} are not signed yet" if unsigned and not report.fault_count else ""
@@ -120,12 +123,13 @@ def _show(report: Report, *, given: bool) -> None:
         click.secho(f"Whole: {what}, {keys}{whose}{tail}.", fg="green")
 
 
-def _show_payloads(report: Report) -> None:
+def _show_payloads(report: Report, *, opened: bool) -> None:
     one = report.payloads
+    how = "" if opened else ": --config names the configuration whose master key opens them"
     said = (
         (one.here, "as they were recorded"), (one.erased, "erased by a record"), (one.removed, "removed by their age"),
-        (one.sealed, "sealed, and not proved"), (one.elsewhere, "not in this folder"),
-        (one.lost, "lost by a crash before their records were signed"),
+        (one.elsewhere, "not in this folder"), (one.lost, "lost by a crash before their records were signed"),
+        (one.sealed, f"sealed, and not proved{how}"),
     )  # fmt: skip
     if parts := [f"{count} {text}" for count, text in said if count]:
         click.echo(f"payloads: {', '.join(parts)}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narthex.cli.audit_search import Moment
-from narthex.cli.client import one_line
+from narthex.cli.client import as_it_was, one_line
 from narthex.cli.kept import config_option, find_file, json_option, say, table, who_sits
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def payload(ctx: click.Context, id_: str, config: Path | None, as_json: bool) ->
             why = f": {one.note.reason}" if one.note.reason else ""
             click.secho(f"{one.part} ({one.note.kept}, {one.state}{why})", bold=True)
             if text := one.body.decode(errors="replace"):
-                click.echo(one_line(text, len(text)))
+                click.echo(as_it_was(text))
     ctx.exit(0 if any(one.state == "here" for one in found) else 1)
 
 

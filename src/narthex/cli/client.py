@@ -322,6 +322,12 @@ def one_line(text: str, most: int = 500) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def as_it_was(text: str) -> str:
+    """The whole of a text of others for one line of a terminal, with each blank that it has: only what does not print
+    is another one."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 Credential = str
 """A key or token, empty for none."""
 

@@ -15,7 +15,7 @@ import click
 
 from narthex.cli.amounts import counted
 from narthex.cli.audit_search import FOLDER, finder_of, recorded, snapshot_of
-from narthex.cli.client import one_line
+from narthex.cli.client import as_it_was, one_line
 from narthex.cli.kept import config_option, find_file, json_option, say
 
 if TYPE_CHECKING:
@@ -190,5 +190,5 @@ def step_lines(step: Step, kept: Iterable[Payload]) -> list[str]:
     lines += [f"{pad}              {'  '.join(digests)}  record {text('id')}"]
     for payload in kept:
         body = payload.body.decode(errors="replace")
-        lines.append(f"{pad}              {payload.part}: {one_line(body, len(body)) if body else payload.state}")
+        lines.append(f"{pad}              {payload.part}: {as_it_was(body) if body else payload.state}")
     return lines

@@ -132,6 +132,9 @@ ROWS = [
     {"event": "approval", "time": "t5", "principal": WHO, "server": "git", "name": "push", "step": "approved",
      "by": "bob"},
     {"event": "lost", "time": "t6", "count": 3},
+    {"event": "command", "time": "t7", "action": "keys.create", "by": "root at the terminal", "name": "ci"},
+    {"event": "erase", "time": "t8", "by": "root at the terminal", "reason": "x"},
+    {"event": "hold", "time": "t9", "step": "placed", "hold": {"id": "h1", "by": "root at the terminal"}},
 ]  # fmt: skip
 
 
@@ -151,6 +154,9 @@ def test_rows_can_be_told_apart(tmp_path: Path) -> None:
     assert rows["t4"] == ["approval: asked", who, "git__push", "-", "-", "-"]
     assert rows["t5"] == ["approval: approved by bob", who, "git__push", "-", "-", "-"]
     assert rows["t6"] == ["lost: 3", "-", "-", "-", "-", "-"]
+    assert rows["t7"] == ["command: keys.create by root at the terminal", "-", "ci", "-", "-", "-"]
+    assert rows["t8"] == ["erase by root at the terminal", "-", "-", "-", "-", "-"]
+    assert rows["t9"] == ["hold: placed by root at the terminal", "-", "-", "-", "-", "-"]
     assert "5 found" in do("search", folder, "--tool", "git__push").stderr
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.audit_kept import configured_seals
 from narthex.cli.audit_search import FOLDER, finder_of, private, proofs_of, snapshot_of
 from narthex.cli.kept import config_option, find_file, json_option, say, when
 
@@ -72,7 +73,7 @@ def report(
         known = read_keys(keys or sorted(folder.glob("audit-*.pub")))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    found = verify(folder, known, places, heads=heads)
+    found = verify(folder, known, places, configured_seals(file), heads)
     with finder_of(snapshot) as finder:
         made = sections(
             finder, found, period, tenant=tenant, config=str(file), keys=_keys(snapshot, tenant), given=bool(keys)

@@ -230,11 +230,13 @@ def private(path: str, flags: int) -> int:
 
 
 def _event(record: dict[str, Any]) -> str:
-    """What kind of record it is; of an approval which step, and whose; how many were lost."""
+    """What kind of record it is; which step, or which command, and whose; how many were lost."""
     text = str(record.get("event") or "")
-    more = record.get("step") or record.get("count")
-    by = f" by {record['by']}" if record.get("by") else ""
-    return f"{text}: {more}{by}" if more else text
+    hold = record.get("hold")
+    whose = record.get("by") or (hold.get("by") if isinstance(hold, dict) else "")
+    by = f" by {whose}" if whose else ""
+    more = record.get("step") or record.get("count") or (record.get("action") if text == "command" else "")
+    return f"{text}: {more}{by}" if more else f"{text}{by}"
 
 
 def _row(record: dict[str, Any]) -> tuple[str, ...]:

@@ -39,6 +39,15 @@ RECORDS: list[dict[str, Any]] = [
     {**BASE, "event": "approval", "principal": ADA, "server": "git", "name": "push", "step": "approved",
      "rule": "large", "by": HOSTILE},
     {"v": 1, "event": "lost", "count": 3},
+    {"v": 1, "event": "config", "step": "applied", "by": "file", "before": "c0ffee", "revision": "beef" * 16,
+     "changes": ["servers.git", "+grants.large"]},
+    {"v": 1, "event": "command", "action": "keys.create", "by": "root at the terminal", "name": "ci", "ids": ["k1"],
+     "tenant": "default"},
+    {"v": 1, "event": "hold", "step": "placed", "hold": {"id": "h1", "by": "root at the terminal", "reason": HOSTILE,
+     "concerned": {"records": [], "subject": "ada"}}},
+    {"v": 1, "event": "hold", "step": "released", "hold": {"id": "h1"}, "by": "bob at the terminal", "reason": "over"},
+    {"v": 1, "event": "erase", "by": "root at the terminal", "reason": "art. 17", "concerned": {"subject": "ada"},
+     "records": ["r0", "r1"]},
 ]  # fmt: skip
 
 
@@ -81,6 +90,19 @@ def test_what_it_says(config: Path) -> None:
     assert shown["By rule and outcome"]["rows"][0][:3] == ["", "not_found", "1"]
     assert shown["Admin actions"]["rows"] == [
         ["2023-11-14 22:13:24", "ada by helpdesk-bot", "reload", "/api/v1/reload", "ok"]
+    ]
+    assert [row[1:] for row in shown["Configurations applied"]["rows"]] == [
+        ["applied", "file", "beefbeefbeef", "servers.git, +grants.large"]
+    ]
+    assert [row[1:] for row in shown["At the terminal"]["rows"]] == [
+        ["root at the terminal", "keys.create", "ci", "k1"]
+    ]
+    assert [row[1:] for row in shown["Legal holds"]["rows"]] == [
+        ["bob at the terminal", "released", "h1", "", "over"],
+        ["root at the terminal", "placed", "h1", "subject=ada", HOSTILE],
+    ]
+    assert [row[1:] for row in shown["Payloads erased"]["rows"]] == [
+        ["root at the terminal", "subject=ada", "2", "art. 17"]
     ]
     assert [row[1] for row in shown["Steps"]["rows"]] == ["approved", "asked"]
     assert ["c0ffee", "4"] in [row[:2] for row in shown["Configurations in force"]["rows"]]

@@ -175,17 +175,27 @@ def _denials(ask: Questions) -> Section:
 def _changes(ask: Questions) -> Section:
     return Section(
         "Changes", "CC8.1, CC7.2 · ISO 27001 A.8.32",
-        "Revisions of the configuration that decided calls, and what was done on the admin side. A revision is a hash"
-        " of what the configuration says: keep the files under version control, and the hash names the commit.",
+        "Revisions of the configuration that decided calls, and what was done on the admin side and at the terminal. A"
+        " revision is a hash of what the configuration says: keep the files under version control, and the hash names"
+        " the commit.",
         (
             ask.figure("admin actions", event="admin"),
             ask.figure("of them denied", event="admin", decision="deny"),
+            ask.figure("commands about keys and secrets, at the terminal", event="command"),
+            ask.figure("times that payloads were erased", event="erase"),
+            ask.figure("legal holds placed or released", event="hold"),
+            ask.figure("times that something was removed by its age", event="retention"),
         ),
         (
             ask.grouped("Configurations in force", {"revision": "config"}, event="call",
                         note="From the first to the last call that each decided."),
+            ask.listed("Configurations applied", ("time", "step", "by", "revision", "what differs"), _config,
+                       event="config"),
             ask.listed("Admin actions", ("time", "who", "action", "on", "outcome"), _action,
                        lambda one: one.get("method") not in READINGS, event="admin"),
+            ask.listed("At the terminal", ("time", "who", "command", "on", "ids"), _command, event="command"),
+            ask.listed("Payloads erased", ("time", "who", "of", "records", "why"), _erasing, event="erase"),
+            ask.listed("Legal holds", ("time", "who", "step", "id", "of", "why"), _holding, event="hold"),
         ),
     )  # fmt: skip
 
@@ -207,7 +217,8 @@ def _approvals(ask: Questions) -> Section:
 def _reviews(ask: Questions) -> Section:
     return Section(
         "Reviews", "CC4.1, CC7.2 · ISO 27001 A.5.18, A.8.15",
-        "Who has looked at the records of calls, or at what calls have said. Reading them is a record itself.",
+        "Who has looked at the records of calls, or at what calls have said, on the admin side, where reading is a"
+        " record itself. Whoever reads the files, at the terminal or in a copy, leaves none: only the machine tells.",
         tuple(ask.figure(f"{action}, times", event="admin", method=action) for action in READINGS),
         (
             ask.listed("Who has read", ("time", "who", "action", "on", "outcome"), _action,
@@ -263,6 +274,41 @@ def _action(record: Record) -> tuple[str, ...]:
 def _step(record: Record) -> tuple[str, ...]:
     return (_short(_text(record, "time")), _text(record, "step"), _who(record), what_of(record), _text(record, "rule"),
             _text(record, "by"))  # fmt: skip
+
+
+def _config(record: Record) -> tuple[str, ...]:
+    changes = record.get("changes")
+    what = ", ".join(map(str, changes)) if isinstance(changes, list) else ""
+    revision = _text(record, "revision")[:12]
+    return _short(_text(record, "time")), _text(record, "step"), _text(record, "by"), revision, what
+
+
+def _command(record: Record) -> tuple[str, ...]:
+    ids = record.get("ids")
+    return (_short(_text(record, "time")), _text(record, "by"), _text(record, "action"), _text(record, "name"),
+            ", ".join(map(str, ids)) if isinstance(ids, list) else "")  # fmt: skip
+
+
+def _erasing(record: Record) -> tuple[str, ...]:
+    records = record.get("records")
+    return (_short(_text(record, "time")), _text(record, "by"), _whom(record.get("concerned")),
+            f"{len(records):,}" if isinstance(records, list) else "", _text(record, "reason"))  # fmt: skip
+
+
+def _holding(record: Record) -> tuple[str, ...]:
+    hold = record.get("hold")
+    hold = hold if isinstance(hold, dict) else {}
+    by, why = (_text(record, name) or _text(hold, name) for name in ("by", "reason"))
+    return (_short(_text(record, "time")), by, _text(record, "step"), _text(hold, "id"),
+            _whom(hold.get("concerned")), why)  # fmt: skip
+
+
+def _whom(concerned: object) -> str:
+    """Whom or what somebody has named: `subject=ada`."""
+    given = concerned.items() if isinstance(concerned, dict) else ()
+    return ", ".join(
+        f"{name}={', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in given if value
+    )
 
 
 def _who(record: Record) -> str:

@@ -457,6 +457,16 @@ def test_a_second_place_misses_nothing_that_was_removed(folder: Path) -> None:
     assert not verify(folder, read_keys(folder.glob("audit-*.pub")), [second]).faults
 
 
+def test_what_was_done_at_the_terminal_is_missed_by_the_second_place(folder: Path) -> None:
+    (folder.parent / "narthex.yaml").write_text("version: 1\naudit: {dir: audit, checkpoints: second}\n")
+    write(folder, "ada")
+    run("hold", "place", "--principal", "ada", "--reason", "x")
+    run("verify")
+    for path in folder.glob("*-cli.jsonl"):
+        path.unlink()
+    assert "the whole chain" in run("verify", code=1).output
+
+
 # --- another master key
 
 

@@ -74,6 +74,12 @@ def _snapshot(ctx: click.Context, config: Path | None) -> tuple[Path, Snapshot, 
     return path, snapshot, folder
 
 
+def _record(snapshot: Snapshot, folder: Path, *acts: tuple[Any, dict[str, Any]]) -> None:
+    from narthex.telemetry.audit.by_hand import record_by_hand
+
+    record_by_hand(folder, Path(snapshot.state_dir), acts, second=snapshot.audit_checkpoints)
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """What stands in the way is said in a line."""
@@ -171,7 +177,6 @@ def erase(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
 
     With --json: {"erased", "held"}: how many payloads, and the ids of the holds that stand against it.
     """
-    from narthex.telemetry.audit.by_hand import record_by_hand
     from narthex.telemetry.audit.folder_lock import alone
     from narthex.telemetry.audit.holds import holds_in
     from narthex.telemetry.payloads.erasing import begins, find
@@ -187,7 +192,7 @@ def erase(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
             raise click.ClickException(f"nothing was erased: legal holds stand against it: {', '.join(held)}")
         if found:
             begins(folder)
-            record_by_hand(folder, Path(snapshot.state_dir), _acts(found, concerned, reason))
+            _record(snapshot, folder, *_acts(found, concerned, reason))
             run(found)
         _end_erasing(folder, _keys(snapshot))
     if as_json:
@@ -261,7 +266,6 @@ def place(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
 
     import msgspec
 
-    from narthex.telemetry.audit.by_hand import record_by_hand
     from narthex.telemetry.audit.folder_lock import alone
     from narthex.telemetry.audit.holds import Hold, holds_in, keep_holds
     from narthex.telemetry.stamps import stamp
@@ -272,7 +276,7 @@ def place(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
         # In force before it is recorded, and released after: whoever is interrupted between them holds too much.
         keep_holds(folder, [*holds_in(folder), one])
         act = {"step": "placed", "hold": msgspec.to_builtins(one)}
-        record_by_hand(folder, Path(snapshot.state_dir), [("hold", act)])
+        _record(snapshot, folder, ("hold", act))
     if as_json:
         say({"id": one.id})
     else:
@@ -286,7 +290,6 @@ def place(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
 @click.pass_context
 def release(ctx: click.Context, id_: str, reason: str, config: Path | None) -> None:
     """Let a hold end. What it covered is erased or removed as all else is from now on."""
-    from narthex.telemetry.audit.by_hand import record_by_hand
     from narthex.telemetry.audit.folder_lock import alone
     from narthex.telemetry.audit.holds import holds_in, keep_holds
 
@@ -297,7 +300,7 @@ def release(ctx: click.Context, id_: str, reason: str, config: Path | None) -> N
         if len(left) == len(holds):
             raise click.ClickException(f"no hold {id_} is in force")
         act = {"step": "released", "hold": {"id": id_}, "by": who_sits(), "reason": reason}
-        record_by_hand(folder, Path(snapshot.state_dir), [("hold", act)])
+        _record(snapshot, folder, ("hold", act))
         keep_holds(folder, left)
     click.echo(f"hold {id_} is released")
 
@@ -347,7 +350,6 @@ def upkeep(ctx: click.Context, config: Path | None, as_json: bool) -> None:
 
     import msgspec
 
-    from narthex.telemetry.audit.by_hand import record_by_hand
     from narthex.telemetry.audit.folder_lock import alone
     from narthex.telemetry.audit.upkeep import Removal, clear, compress
     from narthex.telemetry.payloads.erasing import is_under_way
@@ -360,7 +362,7 @@ def upkeep(ctx: click.Context, config: Path | None, as_json: bool) -> None:
         clear(folder, keys)
         removal = Removal(folder, keeping, now, keys)
         if removal.removed:
-            record_by_hand(folder, Path(snapshot.state_dir), [("retention", msgspec.to_builtins(removal.removed))])
+            _record(snapshot, folder, ("retention", msgspec.to_builtins(removal.removed)))
             removal.carry_out()
         after_s = keeping.compress_after_s
         compressed = compress(folder, after_s, now) if after_s is not None else 0

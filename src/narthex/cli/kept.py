@@ -137,6 +137,7 @@ def record_act(config: Path, action: str, **particulars: Any) -> None:
         return
     try:
         act = {"action": action, "by": who_sits(), **particulars}
-        record_by_hand(Path(snapshot.audit_dir), Path(snapshot.state_dir), [("command", act)])
+        state, second = Path(snapshot.state_dir), snapshot.audit_checkpoints
+        record_by_hand(Path(snapshot.audit_dir), state, [("command", act)], second=second)
     except OSError as error:
         raise click.ClickException(f"it was done, and cannot be recorded: {error}") from None

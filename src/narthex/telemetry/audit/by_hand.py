@@ -14,6 +14,7 @@ from typing import Any
 
 from narthex.telemetry.acts import Event, line_of_act
 from narthex.telemetry.audit.checkpoints import load_signer
+from narthex.telemetry.audit.elsewhere import Elsewhere
 from narthex.telemetry.audit.segments import BY_HAND, Segments
 from narthex.telemetry.stamps import id_of
 
@@ -23,11 +24,14 @@ def record_by_hand(
     state_dir: Path,
     acts: Iterable[tuple[Event, Mapping[str, Any]]],
     *,
+    second: str = "",
     now: Callable[[], float] = time.time,
     random: Callable[[int], bytes] = os.urandom,
 ) -> None:
     """Record what is about to be done, or was done: when this returns, it is on the disk.
 
+    Args:
+        second: The second place for checkpoints; one that takes none is said in the log, and holds up for seconds.
     Raises:
         OSError: It cannot be written. ConfigError: There is no key to sign it with.
     """
@@ -39,8 +43,14 @@ def record_by_hand(
         return id_of(int(at * 1000), number & 0xFFF, random(8))
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    one = Segments(folder, load_signer(state_dir), new_id(now()), new_id=new_id, slot=BY_HAND)
-    one.open(now())
-    for event, particulars in acts:
-        one.add(line_of_act(event, particulars, now(), new_id(now())))
-    one.close(now())
+    signer, elsewhere = load_signer(state_dir), Elsewhere(Path(second)) if second else None
+    put = elsewhere.put if elsewhere is not None else None
+    try:
+        one = Segments(folder, signer, new_id(now()), new_id=new_id, slot=BY_HAND, elsewhere=put)
+        one.open(now())
+        for event, particulars in acts:
+            one.add(line_of_act(event, particulars, now(), new_id(now())))
+        one.close(now())
+    finally:
+        if elsewhere is not None:
+            elsewhere.close()

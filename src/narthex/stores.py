@@ -8,6 +8,7 @@ import msgspec
 
 from narthex.secret import SecretSource
 
+NO_DRIVER = "the driver of PostgreSQL is not installed; pip install 'narthex[postgres]'"
 SslMode = Literal["disable", "require", "verify-ca", "verify-full"]
 
 

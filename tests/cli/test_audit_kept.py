@@ -313,7 +313,8 @@ def test_a_hold_stands_against_erasing_and_age(folder: Path) -> None:
     assert found["removed"] == {"files": 0, "payloads": 2}, "bob's, and no record of a segment that has ada's"
     assert states(folder) == ["here", "here", "missing", "missing", "here", "here"]
     assert look(folder).payloads.removed == 2
-    run("hold", "release", id_, "--reason", "settled")
+    assert "narthex audit hold list" in run("hold", "release", "nobody", "--reason", "x", code=1).stderr
+    run("hold", "release", id_[:6], "--reason", "settled")
     assert [one["step"] for one in records(folder, "hold")] == ["placed", "released"]
     assert json.loads(run("upkeep", "--json").stdout)["removed"] == {"files": 1, "payloads": 2}
     assert len(records(folder)) == 1

@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from narthex.cli.main import cli
+from narthex.cli.run import head_lines
+from narthex.telemetry.audit.execution import steps_of, sums_of
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
 from tests.e2e.harness import Gateway, Wire, message, routing_headers, wait_for
@@ -85,6 +87,15 @@ def test_a_run_is_a_tree_with_decisions_and_cost(gateway: Gateway) -> None:
     assert "deny by 'no sending', denied" in shown
     assert "result sha256:" in shown
     assert "one__other" not in shown
+
+
+def test_what_waits_for_a_person_is_counted_apart() -> None:
+    waiting = {"event": "refused", "decision": "hold", "outcome": "approval_required", "time": "2026-01-01T00:00:00Z"}
+    passed = {"event": "call", "decision": "hold", "outcome": "ok", "approval": "a1", "time": "2026-01-01T00:00:01Z"}
+    steps = steps_of([waiting, passed])
+    sums = sums_of(steps)
+    assert (sums.calls, sums.denied, sums.held, sums.failed) == (2, 0, 1, 0)
+    assert "2 calls, 0 denied, 1 held, 0 failed" in "\n".join(head_lines("run", "r", steps, sums))
 
 
 def test_whatever_it_is_known_by(gateway: Gateway) -> None:

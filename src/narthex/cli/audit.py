@@ -73,8 +73,12 @@ def verify(
     "unfinished"}, "keys_given", "heads_given"}.
     """
     from narthex.telemetry.audit.checkpoints import read_keys
+    from narthex.telemetry.audit.heads import PAGE
     from narthex.telemetry.audit.verify import verify as run
 
+    for path in heads:
+        if path.stat().st_size != 2 * PAGE:
+            raise click.ClickException(f"{path}: no head of a journal; that is a file audit-….heads beside the store")
     seals = None
     if folder is None:
         path = find_file(ctx, config)

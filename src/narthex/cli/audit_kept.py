@@ -289,16 +289,21 @@ def place(ctx: click.Context, /, reason: str, config: Path | None, as_json: bool
 @config_option
 @click.pass_context
 def release(ctx: click.Context, id_: str, reason: str, config: Path | None) -> None:
-    """Let a hold end. What it covered is erased or removed as all else is from now on."""
+    """Let a hold end. What it covered is erased or removed as all else is from now on.
+
+    ID may be as much of an id as says which one is meant.
+    """
     from narthex.telemetry.audit.folder_lock import alone
     from narthex.telemetry.audit.holds import holds_in, keep_holds
 
     _, snapshot, folder = _snapshot(ctx, config)
     with _told(), alone(folder):
         holds = holds_in(folder)
-        left = [one for one in holds if one.id != id_]
-        if len(left) == len(holds):
-            raise click.ClickException(f"no hold {id_} is in force")
+        meant = [one.id for one in holds if id_ and one.id.startswith(id_)]
+        if len(meant) != 1:
+            which = f"{len(meant)} holds begin with {id_}" if meant else f"no hold {id_} is in force"
+            raise click.ClickException(f"{which}: narthex audit hold list")
+        id_, left = meant[0], [one for one in holds if one.id != meant[0]]
         act = {"step": "released", "hold": {"id": id_}, "by": who_sits(), "reason": reason}
         _record(snapshot, folder, ("hold", act))
         keep_holds(folder, left)

@@ -51,9 +51,9 @@ def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, conf
 
     Exits 0 where something is found, else 1.
 
-    With --json: {"kind": "run" | "trace" | "session" | "call", "id", "sums": {"calls", "denied", "failed", "seconds",
-    "cost", "principals", "clients", "models", "prompts"}, "steps": [{"depth", "what", "decision", "rule", "approvals",
-    "open", "record", "payloads"}]}.
+    With --json: {"kind": "run" | "trace" | "session" | "call", "id", "sums": {"calls", "denied", "held", "failed",
+    "seconds", "cost", "principals", "clients", "models", "prompts"}, "steps": [{"depth", "what", "decision", "rule",
+    "approvals", "open", "record", "payloads"}]}.
     """
     import msgspec
 
@@ -146,11 +146,12 @@ def head_lines(kind: str, name: str, steps: list[Step], sums: Sums) -> list[str]
     who = ", ".join(map(one_line, sums.principals)) or "nobody"
     agents = f" with {', '.join(map(one_line, sums.clients))}" if sums.clients else ""
     cost = "".join(f", {amount} {one_line(currency)}" for currency, amount in sums.cost.items())
+    held = f", {sums.held} held" if sums.held else ""
     first, last = (str(steps[at].record.get("time", "")) for at in (0, -1))
     return [
         click.style(f"{kind} {one_line(name)}", bold=True),
         f"{who}{agents}, {one_line(first)} to {one_line(last)}",
-        f"{counted(sums.calls, 'call')}, {sums.denied} denied, {sums.failed} failed, {sums.seconds:.3f} s{cost}",
+        f"{counted(sums.calls, 'call')}, {sums.denied} denied{held}, {sums.failed} failed, {sums.seconds:.3f} s{cost}",
         *(f"{what}: {', '.join(map(one_line, names))}"
           for what, names in (("model", sums.models), ("prompt", sums.prompts)) if names),
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from narthex.config.document import Reading
 from narthex.config.expand import Expanded
 from narthex.config.schema.store import StoreSettings, is_in_the_clear, parse_store
-from narthex.stores import PostgresSpec
+from narthex.stores import NO_DRIVER, PostgresSpec
 from narthex.types import SecretName, SecretSource
 
 
@@ -44,6 +45,8 @@ def compile_store(
             reading.fault(at, f"store: {_NAMES[name]}: no file {file!r}")
     if place.key and not place.cert:
         reading.fault(at, "store: sslcert is missing beside sslkey")
+    if find_spec("pg8000") is None:
+        reading.warn(at, f"store: {NO_DRIVER}")
     if is_in_the_clear(place):
         reading.warn(at, "store: the database is spoken to in the clear; write sslmode=verify-full")
     elif place.sslmode == "require":

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from narthex.errors import StoreError
 from narthex.store.port import Store
-from narthex.stores import PostgresSpec, StorePlace
-
-NO_DRIVER = "the driver of PostgreSQL is not installed; pip install 'narthex[postgres]'"
+from narthex.stores import NO_DRIVER, PostgresSpec, StorePlace
 
 
 async def open_store(place: StorePlace | Path) -> Store:

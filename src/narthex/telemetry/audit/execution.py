@@ -44,6 +44,7 @@ class Sums(msgspec.Struct, frozen=True):
 
     calls: int
     denied: int
+    held: int
     failed: int
     seconds: float
     cost: dict[str, str]
@@ -130,6 +131,7 @@ def sums_of(steps: Iterable[Step]) -> Sums:
     return Sums(
         calls=len(records),
         denied=sum(one.get("decision") == "deny" for one in records),
+        held=sum(one.get("decision") == "hold" and not one.get("approval") for one in records),
         failed=sum(one.get("decision") == "allow" and one.get("outcome") not in ("ok", None) for one in records),
         seconds=sum(_seconds(one) for one in records),
         cost={currency: f"{amount:f}" for currency, amount in cost.items()},

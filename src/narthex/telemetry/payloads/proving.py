@@ -138,9 +138,9 @@ class PayloadProof:
             elif not self._has_any:
                 proved.elsewhere += 1
             elif one.is_erased:
-                yield one.file, one.line, f"{one.part} of record {one.record} are erased, and no record says by whom"
+                yield one.file, one.line, f"erased, and no record says by whom: {one.part} of record {one.record}"
             else:
-                yield one.file, one.line, f"{one.part} of record {one.record} are missing in the files of payloads"
+                yield one.file, one.line, f"missing in the files of payloads: {one.part} of record {one.record}"
         self._reader.close()
 
 

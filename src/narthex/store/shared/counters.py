@@ -254,7 +254,7 @@ class Counters:
             return
         held.open = False
         self.hold(held, -1)
-        stint: Stint | Locally = held.stint
+        stint: Stint | Locally | None = held.stint
         if isinstance(stint, Locally) and stint.share is not None:
             self.stand_in.settle(stint.share, used)
         rows: list[Row] = []

@@ -157,8 +157,7 @@ class Ended:
     def ask(self, request: Request, remote: Callable[[Limit], Remote], stint: Stint) -> bool:
         held, ops = self.held, request.ops
         start = len(ops)
-        before: Stint | None = held.stint
-        counted = before is not None and before.token == stint.token
+        counted = isinstance(held.stint, Stint) and held.stint.token == stint.token  # else somebody stood in for it
         self._asked.clear()
         ops += (CORRECT, 0)
         for at, reserved, used in self.rows:

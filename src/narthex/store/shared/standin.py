@@ -21,11 +21,10 @@ Policy = Literal["local_share", "refuse", "allow"]
 class Locally:
     """Whoever has decided in the counters' place; `share` is what it has taken of this gateway's own."""
 
-    __slots__ = ("share", "token")
+    __slots__ = ("share",)
 
     def __init__(self, share: Reservation | None) -> None:
         self.share = share
-        self.token = b""
 
 
 class StandIn:

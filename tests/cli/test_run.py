@@ -92,10 +92,11 @@ def test_a_run_is_a_tree_with_decisions_and_cost(gateway: Gateway) -> None:
 def test_what_waits_for_a_person_is_counted_apart() -> None:
     waiting = {"event": "refused", "decision": "hold", "outcome": "approval_required", "time": "2026-01-01T00:00:00Z"}
     passed = {"event": "call", "decision": "hold", "outcome": "ok", "approval": "a1", "time": "2026-01-01T00:00:01Z"}
-    steps = steps_of([waiting, passed])
+    limited = passed | {"outcome": "rate_limited", "approval": "", "time": "2026-01-01T00:00:02Z"}
+    steps = steps_of([waiting, passed, limited])
     sums = sums_of(steps)
-    assert (sums.calls, sums.denied, sums.held, sums.failed) == (2, 0, 1, 0)
-    assert "2 calls, 0 denied, 1 held, 0 failed" in "\n".join(head_lines("run", "r", steps, sums))
+    assert (sums.calls, sums.denied, sums.held, sums.failed) == (3, 0, 1, 1)
+    assert "3 calls, 0 denied, 1 held, 1 failed" in "\n".join(head_lines("run", "r", steps, sums))
 
 
 def test_whatever_it_is_known_by(gateway: Gateway) -> None:

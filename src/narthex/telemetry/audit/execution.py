@@ -18,6 +18,10 @@ Record = dict[str, Any]
 DEEPEST: Final = 32
 """Deeper ones are shown at this depth."""
 CALLS: Final = frozenset({"call", "refused", "begin"})
+_WAITS: Final = "approval_required"
+_GOES_ON: Final = ("allow", "hold")
+"""Decisions by which a call may reach its server: at once, or when a person has approved it."""
+_NO_FAILURE: Final = ("ok", _WAITS, None)
 SHOWN: Final = CALLS | {"approval"}
 _LATER: Final = ("cost", "tokens", "taken")
 """Members that a recount says anew."""
@@ -131,8 +135,8 @@ def sums_of(steps: Iterable[Step]) -> Sums:
     return Sums(
         calls=len(records),
         denied=sum(one.get("decision") == "deny" for one in records),
-        held=sum(one.get("decision") == "hold" and not one.get("approval") for one in records),
-        failed=sum(one.get("decision") == "allow" and one.get("outcome") not in ("ok", None) for one in records),
+        held=sum(one.get("outcome") == _WAITS for one in records),
+        failed=sum(one.get("decision") in _GOES_ON and one.get("outcome") not in _NO_FAILURE for one in records),
         seconds=sum(_seconds(one) for one in records),
         cost={currency: f"{amount:f}" for currency, amount in cost.items()},
         principals=tuple(sorted({one["subject"] for one in facts if one["subject"]})),

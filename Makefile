@@ -64,7 +64,7 @@ fuzz-ci: .venv/.dev ## A short run of every fuzz target over the corpus
 .PHONY: pytest
 pytest: .venv/.dev $(DEMO)/.installed counterparts ## All tests; WORKERS=0 runs them in one process
 	$(say) "tests"
-	@NARTHEX_COMPILE=0 $(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile
+	@NARTHEX_COMPILE=0 $(BIN)/python tests/run.py -q -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 COMPILED = tests/test_compiled.py tests/flow/test_walk.py tests/flow/test_whole.py tests/flow/test_outbox.py \
 	tests/flow/accept tests/flow/codec tests/flow/identity tests/flow/limit tests/flow/notify tests/flow/policy tests/flow/route \
@@ -74,7 +74,7 @@ COMPILED = tests/test_compiled.py tests/flow/test_walk.py tests/flow/test_whole.
 pytest-compiled: .venv/.dev compile ## The tests of what is compiled, in that form, where there is a C compiler
 	$(say) "tests of the compiled form"
 	@if $(BIN)/narthex --version | grep -q '(compiled)'; then \
-	NARTHEX_COMPILE=1 $(BIN)/pytest -q -n $(WORKERS) --maxprocesses 4 --dist loadfile $(COMPILED); \
+	NARTHEX_COMPILE=1 $(BIN)/python tests/run.py -q -n $(WORKERS) --maxprocesses 4 --dist loadfile $(COMPILED); \
 	else test "$$CI" != true; fi
 
 .PHONY: counterparts

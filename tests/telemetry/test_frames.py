@@ -28,9 +28,23 @@ CALL = replace(
 )  # fmt: skip
 
 
+ADMISSION = Admission(WHO, "default", None, None)
+
+
 def checked(rule: str = "the rule", name: str = "search") -> Check:
-    one = Check(Admission(WHO, "default", None, None))
+    one = Check(ADMISSION)
     one.decision, one.target = Decision("allow", GRANTED, rule, 7), Target("github", name, b"")
+    return one
+
+
+SAME = checked()
+
+
+def again(**what: Any) -> Check:
+    """The same, but for this."""
+    one = Check(ADMISSION)
+    for name in Check.__slots__:
+        setattr(one, name, what.get(name, getattr(SAME, name)))
     return one
 
 
@@ -125,6 +139,9 @@ def test_only_what_comes_again_has_a_frame() -> None:
         pytest.param({"answer_seconds": 0.0}, id="nobody has answered it"),
         pytest.param({"notes": {}}, id="what it said is kept, or why not"),
         pytest.param({"request": b""}, id="without an id"),
+        pytest.param(
+            {"check": again(watched=(Decision("hold", "run_labels", "few", 5),))}, id="a rule has held its run"
+        ),
         pytest.param({"request": b"1" * (LONGEST + 1)}, id="an id that is left out"),
         pytest.param({"name": "\ud800"}, id="no Unicode: whoever writes it says so"),
     ],
@@ -142,6 +159,10 @@ def test_what_is_a_record_of_its_own(change: dict[str, Any]) -> None:
         pytest.param({"outcome": 2}, id="another outcome"),
         pytest.param({"check": checked("another rule")}, id="another rule decided"),
         pytest.param({"check": checked(name="other")}, id="of another thing"),
+        pytest.param(
+            {"check": again(granted=Decision("allow", GRANTED, "the first", 3))}, id="granted by another rule"
+        ),
+        pytest.param({"check": again(admission=Admission(WHO, "default", None, None))}, id="when other rules apply"),
         pytest.param({"config": "f00"}, id="another configuration"),
         pytest.param({"cost": (1, "EUR")}, id="another cost"),
         pytest.param({"definition": b"\1" * 32}, id="of a tool that is listed otherwise"),
@@ -151,8 +172,8 @@ def test_what_is_a_record_of_its_own(change: dict[str, Any]) -> None:
 )
 def test_what_is_not_the_same_has_another_frame(change: dict[str, Any]) -> None:
     frames = Frames(os.urandom)
-    shortened(frames, replace(CALL, check=checked()))
-    other = replace(CALL, **change)
+    shortened(frames, replace(CALL, check=SAME))
+    other = replace(CALL, **{"check": SAME, **change})
     assert frames.short(other) is None
     assert shortened(frames, other) == line_of(other, ID)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,12 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from narthex.errors import Denied
+from narthex.flow.codec.jsonrpc import Raw
 from narthex.flow.limit.spending import Taken
+from narthex.flow.policy.admission import Admission
+from narthex.flow.policy.check import Check
+from narthex.flow.policy.decision import Decision
+from narthex.flow.policy.engines.obligations import Obligation
+from narthex.flow.policy.grants import Grants
+from narthex.flow.route.target import Target
 from narthex.flow.upstream.port import Dialect
 from narthex.telemetry.accounts import OUTCOME, OUTCOMES
-from narthex.telemetry.record import Entry, line_of, line_of_lost
+from narthex.telemetry.record import MOST_RULES, Entry, line_of, line_of_lost
 from narthex.telemetry.stamps import Ids, id_of, stamp
-from narthex.types import LOCAL, LimitRule, Principal
+from narthex.types import LOCAL, Grant, LimitRule, Principal
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 WHO = Principal(
@@ -60,11 +69,10 @@ def read(entry: Entry) -> dict[str, Any]:
 
 
 def test_a_call_with_everything_that_is_known_of_it() -> None:
-    rules = (LimitRule("calls", "calls", 60), LimitRule("spend", "money", 5_000_000, currency="USD"))
     dialect = Dialect("legacy", "2025-11-25", server_info={"version": "1.2.3"}, session_id="their own")
     more = {
         "server_seconds": 0.01, "admission_seconds": 0.0000314, "answer_seconds": 0.0003456789, "upstream_status": 200,
-        "definition": b"\1" * 32, "dialect": dialect, "taken": Taken(rules, (1, 12_000)), "cost": (12_000, "USD"),
+        "definition": b"\1" * 32, "dialect": dialect, "taken": Taken(LIMITS, (1, 12_000)), "cost": (12_000, "USD"),
         "tokens": (12, 345, "estimate"),
     }  # fmt: skip
     assert read(replace(ENTRY, **more)) == {
@@ -107,6 +115,54 @@ def test_a_call_with_everything_that_is_known_of_it() -> None:
         "request": '"r-1"',
         "version": "2026-07-28",
     }
+
+
+LIMITS = (LimitRule("calls", "calls", 60), LimitRule("spend", "money", 5_000_000, currency="USD"))
+
+
+@pytest.mark.parametrize(
+    ("more", "counts_in"),
+    [
+        pytest.param({"taken": Taken(LIMITS, (1, 12_000))}, None, id="it took something of each"),
+        pytest.param({"taken": Taken(LIMITS, (1, 0))}, ["calls", "spend"], id="it took nothing of one"),
+        pytest.param({"taken": Taken((LIMITS[0],) * 2, (1, 1))}, None, id="two places of one limit"),
+        pytest.param({"asked": LIMITS, "limit": "spend"}, ["calls", "spend"], id="one of them refused it"),
+        pytest.param({}, None, id="it counts in none"),
+    ],
+)
+def test_all_limits_that_it_counts_in(more: dict[str, Any], counts_in: list[str] | None) -> None:
+    assert read(replace(ENTRY, **more)).get("counts_in") == counts_in
+
+
+def decided(*grants: Grant, decision: Decision | None = None) -> Check:
+    """What was decided of a call, by these and by an engine."""
+    check = Check(Admission(WHO, "default", Grants(grants).rights(WHO, "default", 0.0), None))
+    with suppress(Denied):
+        check.admit("tools", Target("github", "search", b""), {"arguments": Raw(b'{"n":1}')})
+    check.decision = decision or check.decision
+    return check
+
+
+def test_every_rule_where_there_are_more_than_the_one_that_decided() -> None:
+    first, second = (Grant(name, "allow", tools=("*",), when="args.n > 1", line=3) for name in ("first", "second"))
+    found = read(replace(ENTRY, check=decided(first, second)))["policy"]
+    assert (found["rule"], [one["rule"] for one in found["rules"]]) == ("second", ["first", "second"])
+    alone = read(replace(ENTRY, check=decided(first)))["policy"]
+    assert (alone["rule"], alone["reason"]) == ("first", "condition_not_met") and "rules" not in alone
+
+
+def test_of_very_many_rules_it_says_how_many_there_are() -> None:
+    many = [Grant(str(number), "allow", tools=("*",), line=number) for number in range(MOST_RULES + 7)]
+    found = read(replace(ENTRY, check=decided(*many)))["policy"]
+    assert (len(found["rules"]), found["more_rules"]) == (MOST_RULES, 7)
+
+
+def test_what_a_policy_demanded() -> None:
+    duties = (Obligation("redact", ("/a",)), Obligation("rewrite", {"key": "planted"}))
+    said = Decision("allow", "allowed_by_policy", obligations=duties, engine="rego", bundle="r1")
+    found = read(replace(ENTRY, check=decided(decision=said)))["policy"]
+    assert found["obligations"] == ["redact", "rewrite"]
+    assert found["duties"] == {"redact": ["/a"], "rewrite": ["/key"]}
 
 
 def test_what_has_no_value_is_left_out() -> None:

@@ -33,9 +33,10 @@ FILLED: Final = frozenset({*_OPEN, "seq", "id"})
 records no less true, at most dearer."""
 _REFERENCES: Final = ("principal", "check", "dialect")
 """What it is found by as the object that it is: equal ones are not looked for."""
-_RARE: Final[dict[str, str | None]] = {
+_RARE: Final[dict[str, object]] = {
     **dict.fromkeys(("call", "trial", "begun", "done", "keep", "notes", "tokens", "waits", "did")),
     **dict.fromkeys(("reason", "decision_id"), ""),
+    "asked": (),
 }
 """An entry that has something else here is a record of its own."""
 _PLAIN: Final = tuple(_RARE.values())
@@ -121,18 +122,24 @@ class Frames:
         request, _, _, _, sent, _, answered, arguments, result, trace, at = open_
         if answered <= 0.0 or not arguments or not result or not 0 < len(request) <= LONGEST:
             return None
-        decision = target = None
+        decision = granted = admission = target = None
         kind = ""
         if isinstance(check, Check):
-            decision, target, kind = check.decision, check.target, check.kind
+            if check.watched:
+                return None  # what a rule says against its run, and a person has approved: that is rare
+            decision, granted, admission = check.decision, check.granted, check.admission
+            target, kind = check.target, check.kind
         place = (target.server, target.name) if target is not None else None
         shape = (trace[0] != "", trace[1] != "", trace[2] != "") if trace is not NO_TRACE else None
-        key = (id(principal), id(decision), id(dialect), kind, place, shape, sent > 0, _common(values))
+        key = (
+            id(principal), id(decision), id(granted), id(admission), id(dialect), kind, place, shape, sent > 0,
+            _common(values),
+        )  # fmt: skip
         known = self._known.get(key, self)
         if isinstance(known, Frame):
             return Short(known, open_, at)
         if known is None:
-            frame = self._known[key] = self._made(entry, (principal, decision, dialect))
+            frame = self._known[key] = self._made(entry, (principal, decision, granted, admission, dialect))
             return Short(frame, open_, at) if frame is not None else None
         if len(self._known) < MOST:
             self._known[key] = None  # most callers of a crowd come once

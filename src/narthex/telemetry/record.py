@@ -8,7 +8,7 @@ Source: the members that SOC 2 CC7.2, ISO 27001 A.8.15 and HIPAA §164.312(b) as
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from narthex.flow.limit.money import show_money
 from narthex.flow.limit.spending import Taken
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.evidence.again import Again, Asked
+from narthex.flow.policy.evidence.rules import Ruled, duties_of, rules_of
 from narthex.flow.route.names import canonical
 from narthex.flow.upstream.port import Dialect
 from narthex.telemetry.accounts import OUTCOMES
@@ -27,7 +28,7 @@ from narthex.telemetry.inputs import input_of
 from narthex.telemetry.payloads.lines import Note
 from narthex.telemetry.payloads.rules import KeptParts
 from narthex.telemetry.stamps import show_seconds, stamp
-from narthex.types import Call, Principal
+from narthex.types import Call, LimitRule, Principal
 
 FORM = 1
 Buffer = bytes | memoryview | Raw
@@ -38,6 +39,8 @@ Event = Literal["call", "refused", "begin", "admin"]
 `admin`: something that was done on the admin side, or denied there."""
 LONGEST = 256
 """Characters of a text that a client or a server chose."""
+MOST_RULES = 100
+"""Rules that a record names; of more it says how many there are."""
 _VERSION = re.compile(r"v?[0-9][0-9A-Za-z.+_-]{0,30}")
 """What a server says of its version and is recorded: too short for most of the secrets that it could say there."""
 _encode = msgspec.json.Encoder().encode
@@ -121,6 +124,8 @@ class Entry(msgspec.Struct):
     waits: dict[str, float] | None = None
     """Seconds that it has waited, by what for."""
     taken: Taken | None = None
+    asked: tuple[LimitRule, ...] = ()
+    """Of a call that a limit refused: all that it would have counted in."""
     tokens: tuple[int, int, str] | None = None
     """In and out, and who has counted them."""
     held: int = 0
@@ -151,6 +156,8 @@ class Said(msgspec.Struct, omit_defaults=True):
 
     `resource` is the canonical name, which rules match. `reason` `not_granted`: it does not exist for the caller.
     `engine`, its `bundle` and `decision_id`: who decided beside the grants, by which revision, and how it calls that.
+    `obligations` are the kinds of what the call was let through for, `duties` what each of them says. `rules` are all
+    that apply, where there are others than the one of `rule`; `more_rules`: so many more.
     """
 
     effect: str
@@ -164,6 +171,9 @@ class Said(msgspec.Struct, omit_defaults=True):
     bundle: str = ""
     decision_id: str = ""
     obligations: tuple[str, ...] = ()
+    duties: dict[str, Any] | None = None
+    rules: tuple[Ruled, ...] = ()
+    more_rules: int = 0
 
 
 class Upstream(msgspec.Struct, omit_defaults=True):
@@ -233,6 +243,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     """`local_share` or `allow`: what has decided about its limits while the counters of several gateways were away."""
     taken: dict[str, int | str] | None = None
     """What it has used of limits, by name, in the unit of each; money with its currency."""
+    counts_in: tuple[str, ...] = ()
+    """All limits that it counts in, where `taken` does not name each of them."""
     tokens: Tokens | None = None
     approval: str = ""
     cost: str = ""
@@ -275,6 +287,7 @@ class Lost(msgspec.Struct):
 
 ALLOWED = frozenset({"ok", "tool_error", "rpc_error", "cancelled", "upstream_unavailable", "upstream_timeout", ""})
 """Outcomes of calls that we let through, whatever became of them; the rest we refused."""
+COMPLETES = "completion/complete"
 HELD = "approval_required"
 """The outcome of those that wait for a person."""
 
@@ -318,7 +331,8 @@ def line_of(entry: Entry, id_: str) -> bytes:
         limit=entry.limit,
         instead_of=entry.instead_of,
         limits=entry.stood_in,
-        taken=limits_of(entry.taken) if entry.taken is not None else None,
+        taken=(taken := limits_of(entry.taken) if entry.taken is not None else None),
+        counts_in=_counts_in(entry, taken or {}),
         tokens=tokens_of(entry.tokens) if entry.tokens is not None else None,
         approval=entry.approval,
         cost=show_money(*entry.cost) if entry.cost is not None else "",
@@ -337,7 +351,7 @@ def line_of(entry: Entry, id_: str) -> bytes:
         query=entry.query,
         did=entry.did,
         payload=entry.notes,
-        policy=_said(entry.check) if entry.check is not None else None,
+        policy=_said(entry.check, entry.method) if entry.check is not None else None,
         shadow=_would(entry),
         input=_input(entry),
     )  # fmt: skip
@@ -367,6 +381,11 @@ def limits_of(taken: Taken) -> dict[str, int | str] | None:
     return found or None
 
 
+def _counts_in(entry: Entry, taken: Mapping[str, object]) -> tuple[str, ...]:
+    names = dict.fromkeys(one.name for one in (entry.taken.rules if entry.taken is not None else entry.asked))
+    return tuple(names) if names.keys() - taken.keys() else ()
+
+
 def tokens_of(tokens: tuple[int, int, str]) -> Tokens:
     return Tokens(*tokens)
 
@@ -389,7 +408,7 @@ def _would(entry: Entry) -> Said | None:
     check, call, trial = entry.check, entry.call, entry.trial
     if call is None or check is None or check.target is None or check.shadow is None or check.decision is None:
         return None
-    granted = check.shadow.granted or check.decision
+    granted = check.granted or check.decision
     if trial is not None:
         params = call.but(params=check.params)
         granted = trial.decide_now(Asked(params, check.kind, check.target, check.address, check.at, run=check.run))
@@ -397,11 +416,14 @@ def _would(entry: Entry) -> Said | None:
     return Said(decision.effect, decision.reason, decision.rule, decision.line, decision.detail)
 
 
-def _said(check: Check) -> Said | None:
+def _said(check: Check, method: str) -> Said | None:
     """None where nothing was decided: no name has led to anything."""
     decision, target = check.decision, check.target
     if decision is None or target is None:
         return None
+    rules = rules_of(check, counts=method != COMPLETES)
+    if [(one.rule, one.line) for one in rules] == [(decision.rule, decision.line)]:
+        rules = []  # it is said already
     return Said(
         decision.effect,
         decision.reason,
@@ -414,6 +436,9 @@ def _said(check: Check) -> Said | None:
         decision.bundle,
         decision.decision_id,
         tuple(one.kind for one in decision.obligations),
+        duties_of(decision.obligations) or None,
+        tuple(rules[:MOST_RULES]),
+        max(0, len(rules) - MOST_RULES),
     )
 
 

@@ -279,7 +279,12 @@ GRANTS = (
             "one__delete",
             {},
             "deny",
-            {"effect": "deny", "reason": "not_granted", "resource": "one__delete"},
+            {
+                "effect": "deny",
+                "reason": "not_granted",
+                "resource": "one__delete",
+                "rules": [{"rule": "no deletes", "effect": "deny", "said": "met", "line": 9}],
+            },
             id="hidden: what the client is not told, the record says",
         ),
         pytest.param("one__nobody", {}, "deny", None, id="missing: nothing was decided"),
@@ -299,6 +304,23 @@ def test_what_was_decided_and_by_which_rule(
                 (one,) = found
                 assert (one["event"], one["decision"]) == ("call", decision)
                 assert one.get("policy") == (policy and {**policy, "kind": "tools"})
+
+    run(main)
+
+
+@ERAS
+def test_a_call_that_a_limit_refused_names_all_that_it_counts_in(modern: bool) -> None:
+    async def main() -> None:
+        rules = tuple(LimitRule(name, "calls", most, window=60_000_000) for name, most in (("few", 1), ("many", 9)))
+        settings = {"quotas": rules}
+        async with FakeServer(tools=TOOLS) as one, Running({"one": spec("one", one.url)}, settings=settings) as gateway:
+            client = await gateway.client(session=not modern)
+            found = recorded(gateway)
+            for _ in range(2):
+                await (client.modern if modern else client.legacy)("tools/call", CALL)
+            went, refused = found
+            assert went["taken"] == {"few": 1, "many": 1} and "counts_in" not in went
+            assert (refused["limit"], refused["counts_in"]) == ("few", ["few", "many"]) and "taken" not in refused
 
     run(main)
 

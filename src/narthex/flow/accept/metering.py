@@ -32,7 +32,7 @@ from narthex.telemetry.log import clean
 from narthex.telemetry.record import Entry
 from narthex.telemetry.recounted import Recounted
 from narthex.telemetry.tally import Tally
-from narthex.types import Call, Kind, RunSpec, Snapshot, TokenSpec
+from narthex.types import Call, Kind, LimitRule, RunSpec, Snapshot, TokenSpec
 
 _log: Final = logging.getLogger("narthex.limits")
 COUNTED: Final[dict[str, Kind]] = {"tools/call": "tools", "prompts/get": "prompts", "resources/read": "resources"}
@@ -165,15 +165,16 @@ class Metered:
     """What one call has reserved. Each way of its end is told once; the first counts."""
 
     __slots__ = (
-        "_amounts", "_arguments", "_beyond", "_coming", "_demand", "_expected", "_facts", "_given_back", "_held",
-        "_meta", "_metering", "_model", "_params", "_price", "_size_in", "entry", "instead", "reads", "recounts",
-        "share", "tokens",
+        "_amounts", "_arguments", "_beyond", "_binding", "_coming", "_demand", "_expected", "_facts", "_given_back",
+        "_held", "_meta", "_metering", "_model", "_params", "_price", "_size_in", "entry", "instead", "reads",
+        "recounts", "share", "tokens",
     )  # fmt: skip
 
     def __init__(self, metering: Metering, size_in: int) -> None:
         self._metering = metering
         self._size_in = size_in
         self._held: Reservation | None = None
+        self._binding: Binding | None = None
         self._coming: Awaitable[RawMap | RateLimited] | None = None
         self._params: RawMap = {}
         self._price: Price | None = None
@@ -209,6 +210,7 @@ class Metered:
         """
         limiter = self._metering.limiter
         binding = limiter.binding(call.principal, call.endpoint, COUNTED[call.method], target.server, target.name)
+        self._binding = binding
         if binding.plain and not beyond:
             self._price = None  # of a tool that was asked for before, and whose limit was spent
             return self._take(binding, params, binding.places, binding.ones) if binding.places else params
@@ -289,6 +291,11 @@ class Metered:
         if held is None or self._given_back or not held.places:
             return None
         return held.binding.taken(self._amounts or held.amounts)
+
+    @property
+    def asked(self) -> tuple[LimitRule, ...]:
+        """All limits that the call counts in, as far as it came to them."""
+        return self._binding.rules if self._binding is not None else ()
 
     def lines(self) -> bytes:
         """Header lines for the answer: which limits there are, and what is left of them."""

@@ -119,6 +119,7 @@ def entry_of(
         answer_seconds=one.began_at + seconds - one.heard_at if one.heard_at else 0.0,
         waits=dict(one.waits) if one.waits else None,
         taken=metered.taken if metered is not None else None,
+        asked=metered.asked if metered is not None and isinstance(error, RateLimited) else (),
         tokens=metered.tokens if metered is not None else None,
     )
     if metered is not None and metered.recounts:

@@ -35,14 +35,15 @@ class Check:
     was asked. `meta`: the call's `_meta`, in which a trusted agent says which run it is part of. `taken`: who is to be
     told what becomes of the call; `held`: the same of the call that this one is a retry of. `run`: what its run was
     before it, as far as anybody asks. `shadow`: what is said of it where rules are in shadow mode. `duties`: what a
-    policy demands of the result. `logged`: it is a line in the log of calls, where there is one. `trace`: that of the
-    HTTP request, as its headers have it, for an engine. `unsent`: who is to be told if nothing is sent of a call that a
-    person has approved.
+    policy demands of the result. `granted` is what the grants alone have said, `watched` what rules over several calls
+    say against it: None where they were not asked. `logged`: it is a line in the log of calls, where there is one.
+    `trace`: that of the HTTP request, as its headers have it, for an engine. `unsent`: who is to be told if nothing is
+    sent of a call that a person has approved.
     """
 
     __slots__ = (
-        "address", "admission", "at", "decision", "document", "duties", "held", "kind", "logged", "meta",
-        "params", "pending", "run", "shadow", "taken", "target", "trace", "unsent",
+        "address", "admission", "at", "decision", "document", "duties", "granted", "held", "kind", "logged", "meta",
+        "params", "pending", "run", "shadow", "taken", "target", "trace", "unsent", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,8 @@ class Check:
         self.target: Target | None = None
         self.params: RawMap = NO_META
         self.decision: Decision | None = None
+        self.granted: Decision | None = None
+        self.watched: tuple[Decision, ...] | None = None
         self.pending = False
         self.document: Document | None = None
         self.meta = meta
@@ -123,14 +126,14 @@ class Check:
             Denied, InsufficientScope, InvalidParams. Overloaded: It would begin a run, and there are too many.
         """
         self.kind, self.target, self.params = kind, target, params
+        self.granted = self.watched = None
         context, admission = {"address": self.address}, self.admission
         try:
             decision, params = admission.decide(kind, target.server, target.name, params, context, self.run_facts)
-            decision = decision or ALLOW
-            if self.shadow is not None:
-                self.shadow.granted = decision
+            self.granted = decision = decision or ALLOW
             if admission.runs is not None and decision.effect != "deny":
                 said = self._watch(admission.runs, kind, canonical(target.server, target.name), counts)
+                self.watched = (said,) if said is not None else ()
                 if said is not None and (said.effect == "deny" or decision.effect == "allow"):
                     decision = said
         except GatewayError as error:

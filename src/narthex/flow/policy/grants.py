@@ -183,12 +183,13 @@ INVISIBLE = Checks(False, (), HIDDEN)
 class Rights:
     """What a set of rules lets through, until it may change by itself (Unix seconds)."""
 
-    __slots__ = ("_denied", "_granted", "_known", "_shown", "_site", "rules", "until")
+    __slots__ = ("_covering", "_denied", "_granted", "_known", "_shown", "_site", "rules", "until")
 
     def __init__(self, rules: tuple[Rule, ...], until: float, site: Site = NOWHERE) -> None:
         self.rules = tuple(sorted(rules, key=lambda one: _ORDER[one.grant.effect]))  # stable: file order within
         self.until = until
         self._known: dict[tuple[Kind, str], Checks] = {}
+        self._covering: dict[tuple[Kind, str], tuple[Rule, ...]] = {}
         self._shown: list[tuple[Index, int]] = []
         given = [one.grant for one in rules if one.grant.effect != "deny"]
         taken = [one.grant for one in rules if one.grant.effect == "deny" and one.is_plain]
@@ -218,11 +219,7 @@ class Rights:
     def _make(self, kind: Kind, name: str) -> Checks:
         if not self.sees(kind, name):
             return INVISIBLE
-        rules = tuple(
-            one
-            for one in self.rules
-            if covers(one.grant, kind, name) and covers_class(one.grant, kind, name, self._site)
-        )
+        rules = self._find(kind, name)
         for at, rule in enumerate(rules):
             if rule.is_plain:  # what stands behind it is never reached
                 rules = rules[: at + 1]
@@ -232,6 +229,25 @@ class Rights:
             return Checks(True, rules, plain)
         reads = frozenset().union(*(one.condition.reads for one in rules if one.condition is not None))
         return Checks(True, rules, None, reads)
+
+    def _find(self, kind: Kind, name: str) -> tuple[Rule, ...]:
+        return tuple(
+            one
+            for one in self.rules
+            if covers(one.grant, kind, name) and covers_class(one.grant, kind, name, self._site)
+        )
+
+    def covering(self, kind: Kind, name: str) -> tuple[Rule, ...]:
+        """All that are for this canonical name, also where it is not visible, and what stands behind a rule that always
+        decides. For records: asked on another thread than calls are."""
+        known = self._covering.get((kind, name))
+        if known is None:
+            known = self._find(kind, name)
+            if len(self._covering) >= MOST_NAMES:
+                self._covering.clear()
+            if len(name) <= LONGEST_NAME:
+                self._covering[kind, name] = known
+        return known
 
     def known(self, index: Index) -> int | None:
         """Which items of a list are visible, as bits: the i-th for the i-th of its targets. None: `working` it out."""

@@ -1,8 +1,8 @@
 """What would have been decided of a call if the rules in shadow mode counted.
 
-In: what each part has said of it: grants, rules over several calls, an engine. Out: the decision of all of them
-together. Rules over calls and engines are asked while the call passes, because later their state is another one; grants
-are decided again when the record is written. Made only where something is in shadow mode.
+In: what each part has said of it: rules over several calls, an engine; what the grants say. Out: the decision of all of
+them together. Rules over calls and engines are asked while the call passes, because later their state is another one;
+grants are decided again when the record is written. Made only where something is in shadow mode.
 Cases: `tests/flow/policy/test_shadow.py`.
 """
 
@@ -13,13 +13,12 @@ from narthex.types import Snapshot
 
 
 class Shadow:
-    """`granted`: by the grants that count. `watched`: what a rule over several calls says against it, `would_watch` one
+    """`watched`: what a rule over several calls says against it, `would_watch` one
     in shadow mode. `said`: by the engine; `would_say`: by one in shadow mode. None: nothing, or it was not asked."""
 
-    __slots__ = ("granted", "said", "watched", "would_say", "would_watch")
+    __slots__ = ("said", "watched", "would_say", "would_watch")
 
     def __init__(self) -> None:
-        self.granted: Decision | None = None
         self.watched: Decision | None = None
         self.would_watch: Decision | None = None
         self.said: Decision | None = None

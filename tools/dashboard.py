@@ -83,7 +83,8 @@ ROWS: list[tuple[str, list[Panel]]] = [
         ]),
         ("Success by agent", "timeseries", "percentunit", [
             (f"{rate('narthex_agent_tool_calls_total', f'{OF_SERVER},result=%s' % json.dumps('ok'), 'agent')}"
-             f" / {rate('narthex_agent_tool_calls_total', OF_SERVER, 'agent')}", "{{agent}}"),
+             f" / {rate('narthex_agent_tool_calls_total', f'{OF_SERVER},result!=%s' % json.dumps('held'), 'agent')}",
+             "{{agent}}"),
         ]),
         ("Calls a run, by agent", "timeseries", "none", [
             ("sum by (agent) (increase(narthex_agent_tool_calls_total[1h]))"

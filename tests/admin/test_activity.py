@@ -24,17 +24,19 @@ def test_who_calls_what() -> None:
     gateway = Gateway()
     called(gateway, "get", times=3)
     called(gateway, "get", "tool_error")
+    called(gateway, "get", "approval_required")
     status, found = ask(gateway, "GET", "/api/v1/activity")
     assert status == 200
     (row,) = found["rows"]
     assert row == {
         "tenant": "default", "subject": "local", "client": "helpdesk-bot", "server": "web", "name": "get", "ok": 3,
-        "failed": 1, "refused": 0, "seconds": 1.0, "runs": 1, "retries": 0, "repeats": 3, "loops": 2,
-        "cost": [{"amount": "0.08", "currency": "USD"}],
+        "failed": 1, "held": 1, "refused": 0, "seconds": 1.25, "runs": 1, "retries": 1, "repeats": 3, "loops": 3,
+        "cost": [{"amount": "0.10", "currency": "USD"}],
     }  # fmt: skip
-    assert found["totals"] == {"ok": 3, "failed": 1, "refused": 0, "runs": 1, "retries": 0, "repeats": 3, "loops": 2}
+    totals = {"ok": 3, "failed": 1, "held": 1, "refused": 0, "runs": 1, "retries": 1, "repeats": 3, "loops": 3}
+    assert found["totals"] == totals
     assert (found["started_at"], found["open_calls"], found["more"]) == (900.0, 3, False)
-    assert sum(found["latency"]["call"]["counts"]) == sum(found["latency"]["gateway"]["counts"]) == 4
+    assert sum(found["latency"]["call"]["counts"]) == sum(found["latency"]["gateway"]["counts"]) == 5
     assert [one["name"] for one in found["servers"]] == ["web", "local"]
     assert "canary" not in str(found)
 

@@ -43,17 +43,19 @@ def test_success_runs_retries_repeats_and_loops_of_an_agent() -> None:
         note(behaviour, "log", "ok", x=2)  # two repeats, the second of them in a loop
     note(behaviour, "drop", "denied", now=10_000.0)  # another run
     note(behaviour, "log", "tool_error", agent="other", now=1.0)
+    note(behaviour, "drop", "approval_required", agent="other", now=1.0)
     found = shown(behaviour)
     assert found["narthex_agent_tool_calls_total"] == {
         ("bot", "git", "log", "ok"): 4, ("bot", "git", "push", "ok"): 1, ("bot", "git", "push", "refused"): 1,
         ("bot", "git", "drop", "refused"): 1, ("other", "git", "log", "failed"): 1,
+        ("other", "git", "drop", "held"): 1,
     }  # fmt: skip
     assert found["narthex_agent_runs_total"] == {("bot",): 2, ("other",): 1}
     assert found["narthex_agent_retries_total"] == {("bot",): 1, ("other",): 0}
     assert found["narthex_agent_repeats_total"] == {("bot",): 2, ("other",): 0}
     assert found["narthex_agent_loops_total"] == {("bot",): 1, ("other",): 0}
     calls = sum(found["narthex_agent_tool_calls_total"].values())
-    assert calls / sum(found["narthex_agent_runs_total"].values()) == 8 / 3, "calls per run"
+    assert calls / sum(found["narthex_agent_runs_total"].values()) == 9 / 3, "calls per run"
 
 
 def test_ten_thousand_agents_and_names_are_no_more_series_and_no_call_is_lost() -> None:

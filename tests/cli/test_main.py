@@ -55,6 +55,25 @@ def test_the_overview_says_what_each_command_says_of_itself() -> None:
         assert command.help
 
 
+def groups(command: click.Command) -> list[click.Group]:
+    """The command groups below one, itself among them."""
+    if not isinstance(command, click.Group):
+        return []
+    context = click.Context(command)
+    below = [command.get_command(context, name) for name in command.list_commands(context)]
+    return [command, *(group for one in below if one is not None for group in groups(one))]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_overview_is_cut_in_a_narrow_terminal(width: int) -> None:
+    found = groups(cli)
+    assert {"audit", "hold", "keys", "run", "policy"} <= {one.name for one in found}
+    for one in found:
+        shown = one.get_help(click.Context(one, terminal_width=width, max_content_width=width))
+        assert "..." not in shown.replace("]...", "]"), shown
+        assert all(len(line) <= width for line in shown.splitlines()), shown
+
+
 def test_the_version_loads_no_command_and_no_parser(tmp_path: Path) -> None:
     """What makes `narthex --version` and shell completion quick is what they do not import."""
     heavy = ("yaml", "asyncio", "msgspec", "uvicorn")

@@ -28,12 +28,13 @@ BOUNDS = [0.001, 0.002, 0.004]
 def row(name: str, **given: Any) -> dict[str, Any]:
     return {
         "tenant": "default", "subject": "ada", "client": "helpdesk-bot", "server": "git", "name": name, "ok": 10,
-        "failed": 0, "refused": 0, "seconds": 1.0, "runs": 1, "retries": 0, "repeats": 0, "loops": 0, "cost": [],
+        "failed": 0, "held": 0, "refused": 0, "seconds": 1.0, "runs": 1, "retries": 0, "repeats": 0, "loops": 0,
+        "cost": [],
     } | given  # fmt: skip
 
 
 def look(*rows: dict[str, Any], at: float = 1000.0, **given: Any) -> dict[str, Any]:
-    names = ("ok", "failed", "refused", "runs", "retries", "repeats", "loops")
+    names = ("ok", "failed", "held", "refused", "runs", "retries", "repeats", "loops")
     times = {"bounds": BOUNDS, "counts": [5, 4, 1, 0]}
     return {
         "at": at, "started_at": 900.0, "open_calls": 2, "latency": {"call": times, "gateway": times}, "more": False,
@@ -101,6 +102,24 @@ def test_it_fits_into_the_terminal() -> None:
     lines = frame(None, look(*(row(f"t{number}", client="x" * 300) for number in range(100))), "calls", 60, 12)
     assert len(lines) <= 12
     assert all(len(line) <= 60 for line in lines if "\x1b" not in line)
+
+
+@pytest.mark.parametrize(("width", "figures"), [(80, 3), (60, 3), (40, 2)])
+def test_what_stands_in_a_narrow_terminal_are_who_what_and_figures(width: int, figures: int) -> None:
+    """Columns in which nothing stands go first, then the ends of names; no line is longer than the terminal."""
+    rows = (row("get_current_time", client="-", subject="x" * 40), row("log", client="", ok=2))
+    lines = plain(frame(None, look(*rows), "calls", width, 12)).splitlines()
+    assert all(len(line) <= width for line in lines if not line.startswith(("narthex top", "p50")))
+    (head,) = (line for line in lines if "TOOL" in line)
+    assert head.split() == ["WHO", "TOOL", "CALLS", "OK", "MEAN"][: 2 + figures]
+    assert any(re.search(r"^xxx+… +git_.* +10 +100%( +100.0 ms)?$", line) for line in lines), lines
+
+
+def test_what_waits_for_a_person_has_not_failed() -> None:
+    lines = plain(frame(None, look(row("pay", ok=3, held=1), row("mail", ok=0, held=2)), "failed", 200, 50))
+    assert "ended: 3 ok, 0 failed, 3 held, 0 refused" in lines
+    assert re.search(r"git__pay +4 +100% ", lines) and re.search(r"git__mail +2 +held ", lines)
+    assert "held" not in plain(frame(None, look(row("log")), "calls", 200, 50)), "where nothing ever waits"
 
 
 def test_names_of_others_cannot_steer_the_terminal() -> None:

@@ -41,6 +41,7 @@ def sums(behaviour: Behaviour) -> tuple[int, int, int, int]:
         pytest.param([(1, "ok"), (2, "ok"), (1, "ok")], (1, 0, 0, 0), id="other arguments in between"),
         pytest.param([(1, "ok"), (1, "ok")], (1, 0, 1, 0), id="again: a repeat"),
         pytest.param([(1, "upstream_timeout"), (1, "ok")], (1, 1, 0, 0), id="again after a failure: a retry"),
+        pytest.param([(1, "approval_required"), (1, "ok")], (1, 0, 0, 0), id="again after a hold: neither"),
         pytest.param([(1, "denied"), (1, "denied"), (1, "denied")], (1, 2, 0, 1), id="the third time: a loop"),
         pytest.param([(1, "ok")] * 5, (1, 0, 4, 3), id="and every time after it"),
         pytest.param([(1, "ok"), (None, "ok"), ({}, "ok")], (1, 0, 0, 0), id="no arguments are not empty ones"),
@@ -73,14 +74,14 @@ def test_runs_are_told_apart_by_trace_and_pause_and_agent() -> None:
 
 @pytest.mark.parametrize(
     ("outcome", "counts"),
-    [("ok", (1, 0, 0)), ("tool_error", (0, 1, 0)), ("rpc_error", (0, 1, 0)), ("cancelled", (0, 1, 0)),
-     ("denied", (0, 0, 1)), ("upstream_timeout", (0, 0, 1))],
+    [("ok", (1, 0, 0, 0)), ("tool_error", (0, 1, 0, 0)), ("rpc_error", (0, 1, 0, 0)), ("cancelled", (0, 1, 0, 0)),
+     ("approval_required", (0, 0, 1, 0)), ("denied", (0, 0, 0, 1)), ("upstream_timeout", (0, 0, 0, 1))],
 )  # fmt: skip
-def test_success(outcome: str, counts: tuple[int, int, int]) -> None:
+def test_success(outcome: str, counts: tuple[int, int, int, int]) -> None:
     behaviour = Behaviour()
     note(behaviour, outcome=outcome)
     (row,) = behaviour.rows.values()
-    assert (row.ok, row.failed, row.refused) == counts
+    assert (row.ok, row.failed, row.held, row.refused) == counts
     assert (row.calls, row.seconds, row.cost) == (1, 0.5, {"USD": 10})
 
 

@@ -81,7 +81,7 @@ def latency(accounts: Accounts) -> dict[str, Any]:
 
 
 def _totals(rows: list[Row]) -> dict[str, int]:
-    names = ("ok", "failed", "refused", "runs", "retries", "repeats", "loops")
+    names = ("ok", "failed", "held", "refused", "runs", "retries", "repeats", "loops")
     return {name: sum(getattr(row, name) for row in rows) for name in names}
 
 
@@ -89,7 +89,7 @@ def _row(key: RowKey, row: Row) -> dict[str, Any]:
     tenant, subject, client, server, name = key
     return {
         "tenant": tenant, "subject": subject, "client": client, "server": server, "name": name,
-        "ok": row.ok, "failed": row.failed, "refused": row.refused, "seconds": round(row.seconds, 6),
+        "ok": row.ok, "failed": row.failed, "held": row.held, "refused": row.refused, "seconds": round(row.seconds, 6),
         "runs": row.runs, "retries": row.retries, "repeats": row.repeats, "loops": row.loops,
         "cost": [{"amount": show_amount(amount), "currency": currency} for currency, amount in row.cost.items()],
     }  # fmt: skip

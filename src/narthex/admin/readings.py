@@ -24,6 +24,8 @@ _BREAKER: Final = ("closed", "half_open", "open")
 _HEALTH: Final = ("idle", "ok", "degraded", "down")
 MOST_AGENTS: Final = 256
 """Agents with a label of their own."""
+RESULTS: Final = ("ok", "failed", "held", "refused")
+"""How calls of an agent end; members of `behaviour.Row`."""
 Rows = tuple[tuple[str, str, Callable[[], Reading], MetricType], ...]
 
 
@@ -178,11 +180,12 @@ def _of_agents(gateway: Gateway) -> Rows:
             key = (client, server, name)
             if key not in sums and len(sums) >= 4 * MOST_AGENTS:
                 key = (OTHER, OTHER, OTHER)
-            found = sums.setdefault(key, [0, 0, 0])
-            found[0], found[1], found[2] = found[0] + row.ok, found[1] + row.failed, found[2] + row.refused
+            found = sums.setdefault(key, [0] * len(RESULTS))
+            for at, result in enumerate(RESULTS):
+                found[at] += getattr(row, result)
         for (agent, server, name), counts in sums.items():
             labels: Labels = (("agent", agent), ("server", server), ("name", name))
-            for said, count in zip(("ok", "failed", "refused"), counts, strict=True):
+            for said, count in zip(RESULTS, counts, strict=True):
                 if count:
                     yield (*labels, ("result", said)), float(count)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.groups import Group
 from narthex.cli.kept import config_option, find_file, json_option, on_store, say, stamp, when, who_sits
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ MOST_SHOWN = 1000
 _COLOURS = {"pending": "yellow", "approved": "green", "denied": "red", "used": None, "expired": None}
 
 
-@click.group()
+@click.group(cls=Group)
 def approvals() -> None:
     """Approve or deny calls that wait for a person.
 

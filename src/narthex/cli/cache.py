@@ -14,10 +14,11 @@ import click
 
 from narthex.cli.amounts import counted, size, span
 from narthex.cli.client import one_line
+from narthex.cli.groups import Group
 from narthex.cli.kept import admin_option, config_option, find_file, json_option, say, table_lines
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """See what answers the running gateway keeps, and end them."""
 

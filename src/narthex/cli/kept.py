@@ -94,20 +94,50 @@ def stamp(at: int | None) -> str | None:
     return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
+GAP = 3
+"""Blanks between two columns."""
+_INDENT = 4
+
+
+def terminal_width() -> int:
+    """Of the terminal that stdout is; 0 where it is none: what others read is not folded."""
+    import shutil
+    import sys
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
 def table(rows: list[tuple[str, ...]]) -> None:
-    """Columns as wide as they need to be; the first row is the heading."""
-    for line in table_lines(rows):
+    """Columns as wide as they need to be; the first row is the heading. What a terminal has no room for goes below."""
+    for line in table_lines(rows, terminal_width()):
         click.echo(line)
 
 
-def table_lines(rows: list[tuple[str, ...]]) -> list[str]:
-    """The same as lines."""
+def table_width(rows: list[tuple[str, ...]]) -> int:
+    """How wide a table is whose rows stand in one line each."""
+    return sum(max(len(row[column]) for row in rows) + GAP for column in range(len(rows[0]))) - GAP
+
+
+def table_lines(rows: list[tuple[str, ...]], width: int = 0) -> list[str]:
+    """The same as lines. Where a row has no room in `width`, its last columns stand in lines of their own below it,
+    indented: no cell is cut or broken, for ids are copied from here. 0: there is room for everything."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     found = []
     for number, row in enumerate(rows):
-        line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        found.append(click.style(line, bold=True) if number == 0 else line)
+        for line in _folded([cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)], width):
+            found.append(click.style(line, bold=True) if number == 0 else line)
     return found
+
+
+def _folded(cells: list[str], width: int) -> list[str]:
+    lines = [cells[0]]
+    for cell in cells[1:]:
+        longer = lines[-1] + " " * GAP + cell
+        if not width or len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(" " * _INDENT + cell)
+    return [line.rstrip() for line in lines]
 
 
 def who_sits() -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from narthex.cli.groups import Group
 from narthex.cli.kept import (
     Duration,
     config_option,
@@ -53,7 +54,7 @@ class Scope(click.ParamType[str]):
         return str(value)
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
     """Make, list, revoke and rotate API keys.
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import click
 
+from narthex.cli.groups import Group
 from narthex.cli.policy_test import test
 from narthex.cli.policy_usage import review, suggest
 
 
-@click.group()
+@click.group(cls=Group)
 def policy() -> None:
     """Test rules with cases, and compare them with what was used.
 

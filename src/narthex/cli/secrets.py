@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.groups import Group
 from narthex.cli.kept import (
     Duration,
     config_option,
@@ -53,7 +54,7 @@ class SecretName(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
-@click.group()
+@click.group(cls=Group)
 def secrets() -> None:
     """Keep secrets that servers want, sealed in the store.
 

@@ -44,8 +44,8 @@ def top(
     A second look shows calls a second, the first one sums since the gateway started.
 
     With --json: {"at", "started_at", "open_calls", "latency", "totals", "rows": [{"tenant", "subject", "client",
-    "server", "name", "ok", "failed", "refused", "seconds", "runs", "retries", "repeats", "loops", "cost"}], "more",
-    "servers"}; with --unused {"since", "servers": [{"server", "listed", "tools"}]}.
+    "server", "name", "ok", "failed", "held", "refused", "seconds", "runs", "retries", "repeats", "loops", "cost"}],
+    "more", "servers"}; with --unused {"since", "servers": [{"server", "listed", "tools"}]}.
     """
     from narthex.cli.admin import Unreachable, ask
     from narthex.config.compile import load_snapshot

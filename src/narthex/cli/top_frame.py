@@ -12,9 +12,15 @@ from typing import Any
 import click
 
 from narthex.cli.client import one_line
-from narthex.cli.kept import table_lines
+from narthex.cli.kept import GAP, table_lines
 
 Document = dict[str, Any]
+ENDS = ("ok", "failed", "held", "refused")
+"""How calls end; `held`: a person is to approve them first."""
+_NAMES = 3
+"""Columns of names, at the left."""
+_SHORTEST = 6
+"""Characters that are left of a name."""
 
 
 def frame(before: Document | None, now: Document, order: str, width: int, height: int) -> list[str]:
@@ -25,12 +31,12 @@ def frame(before: Document | None, now: Document, order: str, width: int, height
     """
     seconds = now["at"] - (before["at"] if before is not None else now["started_at"])
     span = max(seconds, 1e-3)
-    calls = _difference(before, now, ("ok", "failed", "refused"))
+    calls = _difference(before, now, ENDS)
     total = sum(calls.values())
     what = f"the last {span:.1f} s" if before is not None else f"since the start, {_age(span)} ago"
     lines = [
         click.style("narthex top", bold=True) + f"   {what}   {total / span:.1f} calls/s   {now['open_calls']} open",
-        f"ended: {calls['ok']} ok, {calls['failed']} failed, {calls['refused']} refused",
+        f"ended: {', '.join(f'{count} {how}' for how, count in calls.items() if count or how != 'held')}",
         *_again(before, now),
         *_wrapped("p50 p95 p99: ", _latency(before, now), width),
         _servers_line(now),
@@ -41,7 +47,8 @@ def frame(before: Document | None, now: Document, order: str, width: int, height
     if not shown:
         return [_cut(line, width) for line in [*lines, "Nothing was called."]]
     head = ("AGENT", "WHO", "TOOL", "CALLS/S" if before is not None else "CALLS", "OK", "MEAN", "COST", "AGAIN")
-    lines += table_lines([head, *(_cells(row, span if before is not None else 0.0) for row in shown)])
+    cells = [_cells(row, span if before is not None else 0.0) for row in shown]
+    lines += table_lines(_fitted([head, *cells], width))
     if now["more"]:
         lines.append("There are more.")
     return [_cut(line, width) for line in lines]
@@ -52,9 +59,9 @@ def _rows(before: Document | None, now: Document) -> Iterator[Document]:
     known = {_key(row): row for row in before["rows"]} if before is not None else {}
     for row in now["rows"]:
         old = known.get(_key(row), {})
-        found = {name: row[name] - old.get(name, 0) for name in ("ok", "failed", "refused", "seconds", "loops")}
+        found = {name: row[name] - old.get(name, 0) for name in (*ENDS, "seconds", "loops")}
         found |= {"again": row["retries"] + row["repeats"] - old.get("retries", 0) - old.get("repeats", 0)}
-        found["calls"] = found["ok"] + found["failed"] + found["refused"]
+        found["calls"] = sum(found[name] for name in ENDS)
         yield {
             **found,
             **{name: row[name] for name in ("subject", "client", "server", "name")},
@@ -79,7 +86,7 @@ def _rank(row: Document, order: str) -> tuple[float, int]:
     if order == "cost":
         return (sum(amount for amount, _ in row["cost"]), calls)
     if order == "failed":
-        return (row["failed"] + row["refused"], calls)
+        return (row["failed"] + row["refused"], calls)  # what is held has not failed
     return (row[order], calls)
 
 
@@ -87,12 +94,32 @@ def _cells(row: Document, span: float) -> tuple[str, ...]:
     calls = row["calls"]
     said = f"{calls / span:.1f}" if span else str(calls)
     mean = f"{row['seconds'] / calls * 1000:.1f} ms" if calls else "-"
-    share = f"{row['ok'] / calls:.0%}" if calls else "-"
+    decided = calls - row["held"]
+    share = f"{row['ok'] / decided:.0%}" if decided else "held" if calls else "-"
     cost = ", ".join(f"{amount:.4g} {currency}" for amount, currency in row["cost"]) or "-"
     tool = f"{row['server']}__{row['name']}" if row["server"] else row["name"]
     again = f"{row['again']}" + (f" ({row['loops']} in a loop)" if row["loops"] else "") if row["again"] else "-"
-    names = (one_line(row["client"])[:24] or "-", one_line(row["subject"])[:24] or "-", one_line(tool)[:48])
+    names = (one_line(row["client"], 24) or "-", one_line(row["subject"], 24) or "-", one_line(tool, 48))
     return (*names, said, share, mean, cost, again)
+
+
+def _fitted(rows: list[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
+    """A table that fits: without the columns in which nothing stands; then with names cut, those of the widest column
+    first; then without its last columns."""
+    kept = [at for at in range(len(rows[0])) if any(row[at] != "-" for row in rows[1:])]
+    widths = {at: max(len(row[at]) for row in rows) for at in range(len(rows[0]))}
+    if sum(widths.values()) + GAP * (len(widths) - 1) <= width:
+        return rows
+
+    def excess() -> int:
+        return sum(widths[at] for at in kept) + GAP * (len(kept) - 1) - width
+
+    names = [at for at in kept if at < _NAMES]
+    while excess() > 0 and names and widths[widest := max(names, key=widths.__getitem__)] > _SHORTEST:
+        widths[widest] -= 1
+    while excess() > 0 and len(kept) > 1:
+        kept.pop()
+    return [tuple(_cut(row[at], widths[at]) for at in kept) for row in rows]
 
 
 def _difference(before: Document | None, now: Document, names: tuple[str, ...]) -> dict[str, int]:

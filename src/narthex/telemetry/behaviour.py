@@ -2,7 +2,8 @@
 
 In: each call that has ended. Out: rows and sums, bounded; texts and numbers, no argument. A run is what one principal
 does in one session, or in one trace, or with no pause of `IDLE_S`. The same call (tool and arguments) again at once is
-a retry where the last one failed, else a repeat; from the third time in a row it is a loop.
+a retry where the last one failed, a repeat where it did not, and neither where it was held: so agents ask whether they
+may by now. From the third time in a row it is a loop.
 Cases: `tests/telemetry/test_behaviour.py`.
 """
 
@@ -25,6 +26,7 @@ LOOKED_AT: Final = 4096
 UNKNOWN: Final = "(unknown)"
 """Stands for names that lead to no tool that the caller sees."""
 OK: Final = OUTCOME["ok"]
+_HELD: Final = OUTCOME["approval_required"]
 _LAST_OF_SERVER: Final = OUTCOME["cancelled"]
 """Outcomes up to this one are what the server and its caller made of a call; behind it stands what we refused."""
 RowKey = tuple[str, str, str, str, str]
@@ -32,35 +34,36 @@ RowKey = tuple[str, str, str, str, str]
 
 
 class Row:
-    """What one principal with one agent made of one tool. `refused`: we did not let it pass, or could not."""
+    """What one principal with one agent made of one tool. `held`: a person is to approve it first; `refused`: we did
+    not let it pass, or could not."""
 
-    __slots__ = ("cost", "failed", "loops", "ok", "refused", "repeats", "retries", "runs", "seconds")
+    __slots__ = ("cost", "failed", "held", "loops", "ok", "refused", "repeats", "retries", "runs", "seconds")
 
     def __init__(self) -> None:
-        self.ok = self.failed = self.refused = 0
+        self.ok = self.failed = self.held = self.refused = 0
         self.retries = self.repeats = self.loops = self.runs = 0
         self.seconds = 0.0
         self.cost: dict[str, int] = {}
 
     @property
     def calls(self) -> int:
-        return self.ok + self.failed + self.refused
+        return self.ok + self.failed + self.held + self.refused
 
 
 class _Run:
     """What a run did last: the call, as what tells it from others, with the row that it stands in; None: nothing yet.
 
-    `arguments`: their hash.
+    `arguments`: their hash; `last`: its outcome.
     """
 
-    __slots__ = ("again", "arguments", "at", "name", "ok", "row", "server", "size")
+    __slots__ = ("again", "arguments", "at", "last", "name", "row", "server", "size")
 
     def __init__(self) -> None:
         self.row: Row | None = None
         self.server = self.name = ""
         self.arguments = self.size = 0
         self.again = 0
-        self.ok = True
+        self.last = OK
         self.at = 0.0
 
 
@@ -108,6 +111,8 @@ class Behaviour:
             row.ok += 1
         elif outcome <= _LAST_OF_SERVER:
             row.failed += 1
+        elif outcome == _HELD:
+            row.held += 1
         else:
             row.refused += 1
         row.seconds += seconds
@@ -120,13 +125,13 @@ class Behaviour:
             run.again += 1
             if run.again >= LOOP:
                 row.loops += 1
-            if run.ok:
+            if run.last == OK:
                 row.repeats += 1
-            else:
+            elif run.last != _HELD:
                 row.retries += 1
         else:
             run.arguments, run.size, run.again = arguments, size, 1
-        run.ok = outcome == OK
+        run.last = outcome
         run.at = now
 
     def _row(self, key: RowKey) -> Row:

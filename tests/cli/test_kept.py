@@ -1,0 +1,41 @@
+"""Tables of all commands: in a terminal that is too narrow a row goes on below, and no cell is broken."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narthex.cli.kept import table_lines, table_width
+
+ROWS = [("name", "since", "reason"), ("ci", "2026-11-27 09:30", "GDPR art. 17"), ("helpdesk-bot", "-", "-")]
+
+
+@pytest.mark.parametrize(
+    ("width", "row"),
+    [
+        pytest.param(0, ["ci             2026-11-27 09:30   GDPR art. 17"], id="not a terminal"),
+        pytest.param(46, ["ci             2026-11-27 09:30   GDPR art. 17"], id="it has room"),
+        pytest.param(45, ["ci             2026-11-27 09:30", "    GDPR art. 17"], id="the last column goes below"),
+        pytest.param(20, ["ci", "    2026-11-27 09:30", "    GDPR art. 17"], id="each goes below"),
+    ],
+)
+def test_a_row(width: int, row: list[str]) -> None:
+    lines = table_lines(ROWS, width)
+    assert lines[len(row) : 2 * len(row)] == row
+    assert len(lines) == len(row) * len(ROWS), "every row is folded alike"
+
+
+cells = st.text("ab", max_size=20)
+
+
+@given(
+    st.integers(1, 60), st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[cells] * n), min_size=1, max_size=4))
+)
+def test_no_cell_is_lost_or_broken(width: int, rows: list[tuple[str, ...]]) -> None:
+    lines = table_lines(rows, width)[len(table_lines(rows, width)) // len(rows) :]
+    assert " ".join(lines).split() == [cell for row in rows[1:] for cell in row if cell]
+    widest = max(len(cell) for row in rows for cell in row)
+    assert all(len(line) <= max(width, widest + 4) for line in lines)
+    if table_width(rows) <= width:
+        assert len(lines) == len(rows) - 1

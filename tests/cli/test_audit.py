@@ -34,11 +34,14 @@ def run(*words: str | Path) -> Result:
 def test_a_whole_journal(folder: Path) -> None:
     found = run(folder)
     assert found.exit_code == 0 and "Whole: 7 records in 1 chain" in found.output
+    assert "5 of them say what happened, and are what a search finds, 2 the journal's own" in found.output
+    assert "5 found" in do("search", folder).stderr, "the two counts agree"
     assert "found in the folder itself" in found.output, "whoever writes there may have signed anew"
     (key,) = folder.glob("audit-*.pub")
     assert "found in the folder" not in run(folder, "--key", key).output
     document = json.loads(run(folder, "--json", "--key", key).stdout)
     assert document["whole"] and document["keys_given"] and document["chains"][0]["signed"] == 7
+    assert (document["records"], document["own"]) == (7, 2)
 
 
 def test_the_first_bad_record_is_named(folder: Path) -> None:
@@ -118,7 +121,46 @@ def test_search_and_export(folder: Path, tmp_path: Path) -> None:
     assert out.read_text().splitlines()[0].startswith("time,id,event") and len(out.read_text().splitlines()) == 6
     assert S_IMODE(out.stat().st_mode) == 0o600, "as private as the records"
     for form in ("ocsf", "cef"):
+        told = do("export", folder, "--format", form, "--principal", "nobody")
+        assert told.exit_code == 0 and told.stderr == "0 records\n"
         assert len(do("export", folder, "--format", form).stdout.splitlines()) == 5
+
+
+@pytest.mark.parametrize("command", ["search", "export"])
+def test_a_folder_with_no_journal_is_no_empty_answer(tmp_path: Path, command: str) -> None:
+    out = tmp_path / "out.csv"
+    found = do(command, tmp_path, *(("--out", out) if command == "export" else ()))
+    assert found.exit_code == 1 and "no records in" in found.stderr and not found.stdout and not out.exists()
+
+
+def whole(record: int, decision: int) -> dict[str, str]:
+    return {
+        "id": f"019ac4b2-7f10-7000-8d3e-{record:012x}",
+        "decision_id": f"{decision:08x}-4c5b-4a55-9d25-3a0bd1c2c0a4",
+    }
+
+
+def test_half_an_id_is_enough(tmp_path: Path) -> None:
+    def add(one: Segments, number: int) -> None:
+        one.add(json.dumps({"event": "call", **whole(number * 16**8, number), "n": number}).encode())
+
+    folder = tmp_path / "audit"
+    write(folder, 3, step=add)
+
+    def found(half: str) -> list[int]:
+        return [one["n"] for one in json.loads(do("search", folder, "--id", half, "--json").stdout)["records"]]
+
+    ids = whole(16**8, 1)
+    for half in (ids["id"], "019ac4b2-7f10-7000-8d3e-0001", "00000001", "00000001-4c5b"):
+        assert found(half) == [1], half
+    assert found("0000000") == [], "seven characters are no half"
+    assert found("deadbeef") == []
+    several = do("search", folder, "--id", "019ac4b2-7f10")
+    assert several.exit_code == 1 and several.stderr.count("019ac4b2-7f10-7000-8d3e-") == 3, several.output
+    assert do("payload", "00000001", "--dir", folder).exit_code == 1, "found, and nothing was kept"
+    assert "nothing of it was kept" in do("payload", "00000001", "--dir", folder).stderr
+    missing = do("payload", "deadbeef", "--dir", folder)
+    assert missing.exit_code == 1 and "no record deadbeef" in missing.stderr and "decisionId" in missing.stderr
 
 
 WHO = {"subject": "ann", "client": "bot"}

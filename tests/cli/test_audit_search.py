@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from narthex.cli.audit_search import HEADING, _lines
 from narthex.cli.main import cli
 from narthex.telemetry.audit.segments import Segments
 from narthex.telemetry.stamps import stamp
@@ -59,6 +60,32 @@ def test_for_people(config: Path) -> None:
     assert "older ones: --cursor " in found.stderr
     assert found.stdout.splitlines()[-1].endswith("r24")
     assert search(config, "--run", "none").exit_code == 1
+
+
+def test_half_an_id_leads_to_it_by_the_index_too(tmp_path: Path) -> None:
+    def add(one: Segments, number: int) -> None:
+        id_ = f"019ac4b2-7f10-7000-8d3e-{number:012x}"
+        one.add(json.dumps({"id": id_, "event": "call", "time": stamp(AT), "name": f"n{number}"}).encode())
+
+    write(tmp_path / "audit", 20, step=add)
+    (tmp_path / "narthex.yaml").write_text("version: 1\naudit: {dir: audit}\n")
+    found = search(tmp_path / "narthex.yaml", "--id", "019ac4b2-7f10-7000-8d3e-000000000011", "--json")
+    assert [one["name"] for one in json.loads(found.stdout)["records"]] == ["n17"]
+    half = search(tmp_path / "narthex.yaml", "--id", "019ac4b2-7f10-7000-8d3e-00000000001", "--json")
+    assert half.exit_code == 1 and "which one is meant?" in half.stderr and half.stderr.count("8d3e-") == 5
+    assert search(tmp_path / "narthex.yaml", "--id", "019ac4b2-7f10-7000-8d3e-0000000000").exit_code == 1
+
+
+def test_in_a_narrow_terminal_a_row_has_two_lines_and_its_id_is_whole(config: Path) -> None:
+    rows = [HEADING, ("2026-11-27T09:38:36.120345Z", "call", "ada by helpdesk-bot", "time__get_current_time", "allow",
+                      "ok", "019ac4b2-7f10-7000-8d3e-5a0f4be0c9d1")]  # fmt: skip
+    wide = _lines(rows, 0)
+    assert len(wide) == 2 and _lines(rows, 200) == wide
+    assert wide[1].endswith("ok        019ac4b2-7f10-7000-8d3e-5a0f4be0c9d1")
+    assert _lines(rows, 80)[2:] == [
+        "2026-11-27T09:38:36.120345Z   019ac4b2-7f10-7000-8d3e-5a0f4be0c9d1   call",
+        "    ada by helpdesk-bot   time__get_current_time   allow      ok",
+    ]
 
 
 def test_an_alert_names_its_limit(tmp_path: Path) -> None:

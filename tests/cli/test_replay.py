@@ -163,9 +163,35 @@ def test_compressed_files_are_read_too(rig: Rig) -> None:
     assert found.exit_code == 1 and f"{packed}: it cannot be read further" in found.output
 
 
+def test_one_record_or_a_run_is_decided_again_by_its_id(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the whole id or half of it, by the index of the configuration, and in a copied folder without one."""
+    ids = ("0d0d2f6e-4c5b-4a55-9d25-3a0bd1c2c0a4", "1d0d2f6e-4c5b-4a55-9d25-3a0bd1c2c0a4")
+    rig.record(*CALLS[:1])
+    lines = [json.loads(one) for one in rig.records.read_text().splitlines()]
+    for record, id_, run in zip(lines, (ids[0], ids[1], "x", "y"), ("trip-7", "trip-7", "trip-8", ""), strict=True):
+        record |= {"event": "call", "id": id_, "run": run}
+    folder = rig.folder / "copy"
+    folder.mkdir()
+    (folder / "calls-20261127T000000000-0.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    for id_, count in ((ids[0], 1), ("0d0d2f6e", 1), ("trip-7", 2)):
+        assert rig.document(id_, "--dir", str(folder))["decided"] == count, id_
+    config, other = str(rig.config), rig.write("next.yaml", CONFIG.replace("<= 100", "<= 5"))
+    monkeypatch.chdir(folder)
+    alone = CliRunner().invoke(cli, ["replay", "trip-7", "--dir", str(folder), "--against", str(other)])
+    assert alone.exit_code == 1 and "2 decisions: 1 would change" in alone.stdout, alone.output
+    for words in (("trip-7", "--dir", str(folder)), (str(folder),)):
+        unruled = CliRunner().invoke(cli, ["replay", *words])
+        assert unruled.exit_code == 2 and "By which rules?" in unruled.stderr and "--against FILE" in unruled.stderr
+        ruled = CliRunner().invoke(cli, ["replay", *words, "--config", config])
+        assert ruled.exit_code == 0 and "all agree" in ruled.stdout, ruled.output
+
+
 def test_misused(rig: Rig) -> None:
-    missing = rig.run("nowhere.jsonl")
-    assert missing.exit_code == 2 and "narthex explain nowhere.jsonl" in missing.output
+    missing = rig.run("nowhere\x1b.jsonl")
+    assert missing.exit_code == 1 and "nothing is recorded in" in missing.output and "\x1b" not in missing.output
+    assert "an ID is what the agent called its run" in missing.output
+    both = rig.run(str(rig.records), "--dir", str(rig.folder / "audit"))
+    assert both.exit_code == 2 and "which is meant" in both.output
     rig.records.unlink()
     found = rig.run()
     assert found.exit_code == 1 and "no records in" in found.output and "calls-STAMP-SLOT.jsonl" in found.output

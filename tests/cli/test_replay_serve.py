@@ -56,6 +56,7 @@ def test_two_folders_are_one_too_many(folder: Path) -> None:
 def test_a_run_that_is_not_recorded(folder: Path) -> None:
     done = replay("trip-8\x1b[31m", "--dir", folder, "--serve", "--port", "0")
     assert done.exit_code == 1 and "is recorded of trip-8" in done.stderr and "\x1b" not in done.stderr
+    assert "an ID is what the agent called its run" in done.stderr
 
 
 def test_nothing_is_chosen(folder: Path) -> None:

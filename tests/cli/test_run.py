@@ -142,4 +142,6 @@ def test_a_copied_folder_needs_no_configuration(
 def test_what_is_not_recorded(gateway: Gateway) -> None:
     done = show(gateway, "trip-8")
     assert done.exit_code == 1
-    assert "nothing is recorded of trip-8" in done.stderr
+    assert "nothing is recorded of trip-8: an ID is what the agent called its run" in done.stderr
+    empty = CliRunner().invoke(cli, ["run", "show", "trip-7", "--dir", str(gateway.folder)])
+    assert empty.exit_code == 1 and "no records in" in empty.stderr

@@ -16,6 +16,7 @@ from narthex.cli.audit_kept import configured_seals, erase, hold, payload, upkee
 from narthex.cli.audit_report import report
 from narthex.cli.audit_search import FOLDER, configured, export, search
 from narthex.cli.client import one_line
+from narthex.cli.groups import Group
 from narthex.cli.kept import config_option, find_file, json_option, say
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ SHOWN = 20
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """Work on the record of calls: a folder of the journal, also a copied one."""
 
@@ -67,9 +68,9 @@ def verify(
     as it was recorded, or was erased or removed by a record. Sealed ones are proved with the master key of the
     configuration: of a DIR, where --config is given.
 
-    With --json: {"whole", "records", "chains": [{"chain", "first", "last", "signed", "closed", "torn", "whole"}],
-    "fault_count", "faults": [{"what", "file", "line", "text"}], "notes", "unfinished_count", "unfinished": [{"chain",
-    "seq", "id", "time"}], "keys", "payloads": {"here", "erased", "removed", "sealed", "elsewhere", "lost",
+    With --json: {"whole", "records", "own", "chains": [{"chain", "first", "last", "signed", "closed", "torn",
+    "whole"}], "fault_count", "faults": [{"what", "file", "line", "text"}], "notes", "unfinished_count", "unfinished":
+    [{"chain", "seq", "id", "time"}], "keys", "payloads": {"here", "erased", "removed", "sealed", "elsewhere", "lost",
     "unfinished"}, "keys_given", "heads_given"}.
     """
     from narthex.telemetry.audit.checkpoints import read_keys
@@ -125,6 +126,9 @@ def _show(report: Report, *, given: bool, opened: bool) -> None:
         click.secho(f"NOT WHOLE: {what} were read; {keys}{whose}.", fg="red")
     else:
         click.secho(f"Whole: {what}, {keys}{whose}{tail}.", fg="green")
+    if told := report.records - report.own:
+        own = f", {report.own} the journal's own (a file begins, a chain ends)" if report.own else ""
+        click.echo(f"{told} of them say what happened, and are what a search finds{own}.")
 
 
 def _show_payloads(report: Report, *, opened: bool) -> None:

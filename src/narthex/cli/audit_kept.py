@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from narthex.cli.audit_search import Moment
+from narthex.cli.audit_search import FOLDER, Moment
 from narthex.cli.client import as_it_was, one_line
+from narthex.cli.groups import Group
 from narthex.cli.kept import config_option, find_file, json_option, say, table, who_sits
 
 if TYPE_CHECKING:
@@ -124,13 +125,16 @@ def _concerned(folder: Path, said: dict[str, Any]) -> Concerned:
 
 @click.command()
 @click.argument("id_", metavar="ID")
+@click.option("--dir", "folder", type=FOLDER, help="The folder of a journal, also a copied one.")
 @config_option
 @json_option
 @click.pass_context
-def payload(ctx: click.Context, id_: str, config: Path | None, as_json: bool) -> None:
+def payload(ctx: click.Context, id_: str, folder: Path | None, config: Path | None, as_json: bool) -> None:
     """Show what was kept of a call: its arguments and its result, as they were recorded.
 
-    ID is that of a record, or the decisionId that a client was told. Exits 0 where something of it is here, else 1.
+    ID is that of a record, or the decisionId that a client was told, or the first 8 characters of one. A folder given
+    by --dir needs no configuration; with --config, what is sealed in it is opened with the master key of that one.
+    Exits 0 where something of it is here, else 1.
 
     With --json: {"record", "payloads": [{"part", "state", "kept", "redacted", "size", "body"}]}; `state` is here,
     erased, missing, changed, sealed, or none where it was not kept.
@@ -140,9 +144,10 @@ def payload(ctx: click.Context, id_: str, config: Path | None, as_json: bool) ->
     from narthex.cli.records import find_record
     from narthex.telemetry.payloads.reading import Reader
 
-    path, _, folder = _snapshot(ctx, config)
+    if folder is None:
+        config, _, folder = _snapshot(ctx, config)
     record = msgspec.json.decode(find_record(folder, id_), type=dict[str, Any])
-    found = Reader(folder, configured_seals(path)).of(record)
+    found = Reader(folder, configured_seals(config) if config is not None else None).of(record)
     if as_json:
         rows = [
             {"part": one.part, "state": one.state, "kept": one.note.kept, "redacted": list(one.note.redacted),
@@ -156,6 +161,11 @@ def payload(ctx: click.Context, id_: str, config: Path | None, as_json: bool) ->
             click.secho(f"{one.part} ({one.note.kept}, {one.state}{why})", bold=True)
             if text := one.body.decode(errors="replace"):
                 click.echo(as_it_was(text))
+        if any(one.state == "sealed" for one in found):
+            click.echo("sealed: --config names the configuration whose master key opens it", err=True)
+        if not found:
+            id_ = one_line(str(record.get("id")))
+            click.echo(f"nothing of it was kept: `audit.payloads` says what is (record {id_})", err=True)
     ctx.exit(0 if any(one.state == "here" for one in found) else 1)
 
 
@@ -245,7 +255,7 @@ def _acts(found: Sequence[Found], concerned: Concerned, reason: str) -> list[tup
 # --- legal holds
 
 
-@click.group()
+@click.group(cls=Group)
 def hold() -> None:
     """Legal holds: what one covers is neither erased nor removed by its age."""
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narthex.cli.audit_kept import configured_seals
-from narthex.cli.audit_search import FOLDER, finder_of, private, proofs_of, snapshot_of
+from narthex.cli.audit_search import FOLDER, finder_in, finder_of, private, proofs_of, snapshot_of
 from narthex.cli.kept import config_option, find_file, json_option, say, when
+from narthex.cli.records import files_of
 
 if TYPE_CHECKING:
     from narthex.telemetry.audit.report.figures import KeyRow
@@ -37,6 +38,7 @@ class PeriodType(click.ParamType[Any]):
 
 
 @click.command()
+@click.argument("folder", metavar="[DIR]", required=False, type=FOLDER)
 @click.option(
     "--period", type=PeriodType(), required=True, help="2026, 2026-Q4, 2026-11, 2026-11-27, or FROM..TO (UTC)."
 )
@@ -50,10 +52,13 @@ class PeriodType(click.ParamType[Any]):
 @json_option
 @click.pass_context
 def report(
-    ctx: click.Context, /, period: Period, tenant: str, out: Path | None, keys: tuple[Path, ...],
+    ctx: click.Context, /, folder: Path | None, period: Period, tenant: str, out: Path | None, keys: tuple[Path, ...],
     places: tuple[Path, ...], config: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write what a reviewer asks of a period: access, denials, changes, approvals, reviews, integrity.
+
+    DIR is the folder of a journal, also a copied one; without it, where the configuration records. API keys stand in
+    the report where there is a configuration: of a DIR, where --config is given.
 
     A page of HTML that prints and needs nothing else, to --out or standard output; below each figure stands the command
     that shows the records behind it. Exits 1 where the journal is not whole, which the page says too.
@@ -66,24 +71,32 @@ def report(
     from narthex.telemetry.audit.report.page import page
     from narthex.telemetry.audit.verify import verify
 
-    file = find_file(ctx, config)
-    snapshot = snapshot_of(file)
-    folder, places, heads = proofs_of(snapshot, places)
+    file = find_file(ctx, config) if folder is None else config
+    snapshot = snapshot_of(file) if file is not None else None
+    journal: tuple[str, ...] = (str(folder),)
+    heads: tuple[Path, ...] = ()
+    if folder is None:
+        assert snapshot is not None
+        folder, places, heads = proofs_of(snapshot, places)
+        journal, looking = ("--config", str(file)), finder_of(snapshot)
+    else:
+        looking = finder_in(folder)
+    files_of(folder)
     try:
         known = read_keys(keys or sorted(folder.glob("audit-*.pub")))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    found = verify(folder, known, places, configured_seals(file), heads)
-    with finder_of(snapshot) as finder:
-        made = sections(
-            finder, found, period, tenant=tenant, config=str(file), keys=_keys(snapshot, tenant), given=bool(keys)
-        )
+    found = verify(folder, known, places, configured_seals(file) if file is not None else None, heads)
+    listed = _keys(snapshot, tenant) if snapshot is not None else None
+    with looking as finder:
+        made = sections(finder, found, period, tenant=tenant, journal=journal, keys=listed, given=bool(keys))
     if as_json:
         import msgspec
 
         say({"period": msgspec.to_builtins(period), "sections": msgspec.to_builtins(made)})
     else:
-        about = {"configuration": str(file.absolute()), "journal": str(folder), "tenant": tenant or "all"}
+        source = str(file.absolute()) if file is not None else "none"
+        about = {"configuration": source, "journal": str(folder), "tenant": tenant or "all"}
         text = page(made, period, about=about, made=time.strftime("%Y-%m-%d %H:%M", time.gmtime()))
         if out is None:
             click.echo(text, nl=False)

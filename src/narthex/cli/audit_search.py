@@ -12,19 +12,25 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from msgspec import structs
 
+from narthex.cli.amounts import counted
 from narthex.cli.client import one_line
-from narthex.cli.kept import config_option, find_file, json_option, say, table
+from narthex.cli.kept import config_option, find_file, json_option, say, table_lines, table_width, terminal_width
+from narthex.cli.records import files_of, whole_id
 from narthex.telemetry.accounts import OUTCOMES
 
 if TYPE_CHECKING:
     from narthex.telemetry.audit.index.find import Finder
+    from narthex.telemetry.audit.index.place import Where
     from narthex.telemetry.audit.matching import Wanted
     from narthex.types import Snapshot
 
+HEADING = ("time", "event", "who", "what", "decision", "outcome", "id")
 SEARCHED = 100
 """Records that a search shows, unless told otherwise."""
 EVENTS = (
@@ -79,7 +85,7 @@ _SELECTION = (
     click.option(
         "--upstream-status", default="", metavar="STATUS", help="Its server answered with this HTTP status, if no 200."
     ),
-    click.option("--id", default="", help="With this id, or this decisionId."),
+    click.option("--id", default="", help="With this id, or this decisionId, or the first 8 characters of one."),
 )
 
 
@@ -111,24 +117,27 @@ def search(
 
     DIR is the folder of a journal, which is read line by line; without it, they are looked up in the index of the one
     that the configuration names, which is brought up to date before. Exits 0 where something was found, else 1. That
-    the records are whole is what `narthex audit verify` says.
+    the records are whole is what `narthex audit verify` says; its count has the journal's own lines, too, with which
+    files begin and chains end.
 
     With --json: {"records": [as they stand in the journal, oldest first], "found", "unread", "next"}. `next` is the
     cursor of older ones; not there where there are none, or DIR was given.
     """
-    looking_for = _wanted(wanted)
     if folder is not None:
+        looking_for = _wanted(wanted, folder)
         if cursor:
             ctx.fail("--cursor goes on in the index: it needs no DIR")
         found = _by_reading(folder, looking_for, limit)
     else:
-        found = _by_index(ctx, snapshot_of(find_file(ctx, config)), looking_for, limit, cursor)
+        snapshot = snapshot_of(find_file(ctx, config))
+        looking_for = _wanted(wanted, recorded(snapshot))
+        found = _by_index(ctx, snapshot, looking_for, limit, cursor)
     if as_json:
         say({name: value for name, value in found.items() if name != "next" or value})
     else:
         records, count = found["records"], found["found"]
-        rows = [("time", "event", "who", "what", "decision", "outcome", "id"), *map(_row, records)]
-        table(rows if records else rows[:1])
+        if records:
+            click.echo("\n".join(_lines([HEADING, *map(_row, records)], terminal_width())))
         latest = f", the latest {len(records)} are shown" if count > len(records) and not cursor else ""
         click.echo(f"{count} found{latest}", err=True)
         if found["next"]:
@@ -170,10 +179,23 @@ def _by_index(ctx: click.Context, snapshot: Snapshot, wanted: Wanted, limit: int
 def finder_of(snapshot: Snapshot) -> Iterator[Finder]:
     """The index of the journal that a configuration names, up to date. Raises StoreError."""
     from narthex.telemetry.audit.frames import index_of
+
+    with _indexed(recorded(snapshot), index_of(snapshot.store, snapshot.state_dir)) as finder:
+        yield finder
+
+
+@contextmanager
+def finder_in(folder: Path) -> Iterator[Finder]:
+    """The same of a folder alone: an index is made of it, and goes with the command."""
+    with TemporaryDirectory(prefix="narthex-index-") as place, _indexed(folder, Path(place) / "index.db") as finder:
+        yield finder
+
+
+@contextmanager
+def _indexed(folder: Path, where: Where) -> Iterator[Finder]:
     from narthex.telemetry.audit.index.find import Finder
     from narthex.telemetry.audit.index.follow import Follower
 
-    folder, where = recorded(snapshot), index_of(snapshot.store, snapshot.state_dir)
     follower = Follower(folder, where)
     try:
         follower.catch_up()
@@ -202,12 +224,13 @@ def export(
 
     DIR is the folder of a journal; without it, where the configuration records. `jsonl` are the records as they stand,
     `csv` a table with a heading, `cef` ArcSight's Common Event Format, `ocsf` events of OCSF 1.9, class API Activity.
+    How many there are is said on stderr. Exits 0 also where that is none, 1 where there is no journal.
     """
     from narthex.telemetry.audit.formats import COLUMNS, FORMATS
     from narthex.telemetry.audit.reading import Search
 
     folder = folder or recorded(snapshot_of(find_file(ctx, config)))
-    looking, write = Search(folder, _wanted(wanted)), FORMATS[form]
+    looking, write, count = Search(folder, _wanted(wanted, folder)), FORMATS[form], 0
     with (
         open(out, "w", encoding="utf-8", newline="", opener=private) if out is not None else nullcontext(sys.stdout)
     ) as stream:
@@ -215,13 +238,18 @@ def export(
             stream.write(",".join(COLUMNS) + "\n")
         for record in looking:
             stream.write(write(record) + "\n")
+            count += 1
+    click.echo(f"{counted(count, 'record')}{f' in {out}' if out is not None else ''}", err=True)
     _say_unread(looking.unread)
 
 
-def _wanted(given: dict[str, Any]) -> Wanted:
+def _wanted(given: dict[str, Any], folder: Path) -> Wanted:
+    """Raises ClickException: the folder has no journal in it, or an id is half of several."""
     from narthex.telemetry.audit.matching import Wanted
 
-    return Wanted(**{name: value for name, value in given.items() if value})
+    files_of(folder)
+    found = Wanted(**{name: value for name, value in given.items() if value})
+    return structs.replace(found, id=whole_id(folder, found.id))
 
 
 def private(path: str, flags: int) -> int:
@@ -249,6 +277,13 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
     ends = (record.get(name) for name in ("decision", "outcome", "id"))
     cells = (record.get("time"), _event(record), caller, what, *ends)
     return tuple(one_line(str(cell)) if cell else "-" for cell in cells)
+
+
+def _lines(rows: list[tuple[str, ...]], width: int) -> list[str]:
+    """Where a row has room in no line of the terminal, the id stands in the first of its lines, beside the time."""
+    if width and table_width(rows) > width:
+        rows = [(time, id_, *rest) for time, *rest, id_ in rows]
+    return table_lines(rows, width)
 
 
 def _say_unread(count: int) -> None:

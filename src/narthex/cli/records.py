@@ -5,6 +5,7 @@ Cases: `tests/cli/test_replay.py`.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +14,23 @@ from typing import TYPE_CHECKING
 
 import click
 
+from narthex.cli.client import one_line
+
 if TYPE_CHECKING:
     from narthex.flow.policy.evidence.recorded import Recorded
     from narthex.flow.policy.grants import Grants
     from narthex.flow.policy.runs.rules import RunRules
     from narthex.flow.policy.runs.runs import Runs
     from narthex.types import Principal, Snapshot
+
+
+_HALF = re.compile(r"[0-9a-f][0-9a-f-]{7,34}")
+_MOST_ALIKE = 5
+"""Ids with the same beginning that are shown."""
+WHAT_IDS = (
+    "an ID is what the agent called its run, a trace, a legacy session, the id of a record, or the decisionId that a"
+    " client was told; of the last two the first 8 characters are enough. `narthex audit search --json` has them all"
+)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -71,6 +83,25 @@ def recorded_in(path: Path, silent: list[int]) -> Iterator[Recorded]:
             yield found
 
 
+def decisions_among(records: Iterable[Mapping[str, object]], silent: list[int]) -> Iterator[Recorded]:
+    """The same of records that were read already."""
+    import msgspec
+
+    from narthex.flow.policy.evidence.recorded import BadRecord, Reader
+
+    reader = Reader()
+    for record in records:
+        try:
+            found = reader.read(msgspec.json.encode(record))
+        except BadRecord as error:
+            click.echo(f"record {one_line(str(record.get('id')))}: {error}", err=True)
+            found = None
+        if found is None:
+            silent[0] += 1
+        else:
+            yield found
+
+
 def folder_of(snapshot: Snapshot) -> Path:
     """Where this configuration records. Raises ClickException: nowhere."""
     if not snapshot.audit_dir:
@@ -78,9 +109,34 @@ def folder_of(snapshot: Snapshot) -> Path:
     return Path(snapshot.audit_dir)
 
 
+def whole_id(folder: Path, half: str) -> str:
+    """The id of a record, or of a decision, that begins so; what is no half of one, or none begins with, as it is.
+
+    Every line is read: no index knows halves. Raises ClickException: more than one begins so.
+    """
+    if not _HALF.fullmatch(half):
+        return half
+    from narthex.telemetry.audit.verify import Report, lines_in
+
+    begin, found = b'"' + half.encode(), set()
+    for file in files_of(folder):
+        for line in lines_in(file, Report()):
+            if begin in line:
+                values = (_member(line, "id"), _member(line, "decision_id"))
+                found |= {value.decode(errors="replace").strip('"') for value in values if value.startswith(begin)}
+                if len(found) > _MOST_ALIKE:
+                    break
+    if len(found) > 1 and half not in found:
+        shown = sorted(found)[:_MOST_ALIKE]
+        more = "\n  …" if len(found) > len(shown) else ""
+        raise click.ClickException("\n  ".join([f"which one is meant? These begin with {half}:", *shown]) + more)
+    return half if half in found else next(iter(found), half)
+
+
 def find_record(folder: Path, id_: str) -> bytes:
-    """The line of the record with this id, or of the decision that a client was told; the latest of them. Of a call's
-    beginning it is the line of its end, where there is one: that says what was decided."""
+    """The line of the record with this id, or of the decision that a client was told, or with the beginning of one; the
+    latest of them. Of a call's beginning it is the line of its end, where there is one: that says what was decided."""
+    id_ = whole_id(folder, id_)
     wanted, files = id_.encode(), files_of(folder)
     for at in reversed(range(len(files))):
         found = b""
@@ -89,7 +145,10 @@ def find_record(folder: Path, id_: str) -> bytes:
                 found = line
         if found:
             return _end_of(found, files[at:]) if _member(found, "event") == b'"begin"' else found
-    raise click.ClickException(f"no record {id_} in {folder}")
+    raise click.ClickException(
+        f"no record {id_} in {folder}: the id of a record or the decisionId that a client was told, or the first 8"
+        " characters of one; narthex audit search lists them"
+    )
 
 
 def _end_of(begin: bytes, files: list[Path]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +19,19 @@ from narthex.cli.audit_search import Moment
 from narthex.cli.client import one_line
 from narthex.cli.judging import judging
 from narthex.cli.kept import config_option, find_file, json_option, say, table
-from narthex.cli.records import folder_of, recorded_in
+from narthex.cli.records import WHAT_IDS, decisions_among, folder_of, recorded_in, whole_id
 
 if TYPE_CHECKING:
     from narthex.flow.policy.decision import Decision
+    from narthex.flow.policy.evidence.recorded import Recorded
     from narthex.flow.policy.evidence.replay import Difference, Replayed, Seen
     from narthex.types import Snapshot
 
 SHOWN = 200
 """Rows for people; `--json` gives all."""
-
+BY_WHICH_RULES = """By which rules? Records say what was decided and on what; the rules are in a configuration. Name it:
+  narthex replay {records} --config FILE     the one that decided them: must it agree?
+  narthex replay {records} --against FILE    another one: what would it change?"""
 
 COMMANDLINE = click.core.ParameterSource.COMMANDLINE
 _SERVING = (
@@ -60,7 +64,7 @@ def _serving_options(command: Any) -> Any:
 
 
 @click.command()
-@click.argument("records", required=False, type=click.Path(path_type=Path))
+@click.argument("records", metavar="[ID|FILE|DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--against",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -86,13 +90,14 @@ def replay(
     """Decide recorded calls again: by the same configuration, which must agree, or against another one. Or, with
     --serve, let a recorded run answer an agent.
 
-    RECORDS is a file of the journal, its folder, or `-`; without it, where the configuration records. Each line brings
-    its own time, caller and arguments (`audit: {inputs: full}`), so the answer does not depend on today.
+    FILE is one of the journal, or `-`, and DIR its folder; without them, where the configuration records. ID is that of
+    a run, of a trace or session, or of one call: then those alone, of --dir or where the configuration records.
+    Each record brings its own time, caller and arguments (`audit: {inputs: full}`), so the answer does not depend on
+    today. The rules it does not bring: they are those of --config, ./narthex.yaml by default, or of --against.
 
-    With --serve RECORDS is the id of a run, of a trace or session, or of one of its calls; or the folder of a journal.
-    Until Ctrl-C, endpoints as the recorded ones answer on this machine: to each call what was answered then, the result
-    that was kept, or the refusal. Nothing is sent to any server. A call that is not recorded gets the error
-    `not_recorded`. At the end stands what the agent did otherwise.
+    With --serve it is an ID, or the DIR of a journal. Until Ctrl-C, endpoints as the recorded ones answer on this
+    machine: to each call what was answered then, the result that was kept, or the refusal. Nothing is sent to any
+    server. A call that is not recorded gets the error `not_recorded`. At the end stands what the agent did otherwise.
 
     Exits 0 where nothing differs, 1 where something does or nothing could be compared.
 
@@ -105,19 +110,15 @@ def replay(
         if against is not None or shadow:
             raise click.UsageError("--serve decides nothing: it goes with neither --against nor --shadow")
         _serve(ctx, records, config, as_json, **serving)
-    elif named := [name for name, value in serving.items() if ctx.get_parameter_source(name) is COMMANDLINE]:
+    elif named := [name for name in serving if name != "dir" and ctx.get_parameter_source(name) is COMMANDLINE]:
         raise click.UsageError(f"--{named[0]} belongs to --serve")
     from narthex.config.compile import load_snapshot
 
-    snapshot = load_snapshot(against or find_file(ctx, config), env=os.environ)
-    if records is None:
-        ruling = snapshot if against is None else load_snapshot(find_file(ctx, config), env=os.environ)
-        records = folder_of(ruling)
-    elif str(records) != "-" and not records.exists():
-        raise click.BadParameter(f"no file or folder '{records}'; of one record: narthex explain {records}")
     silent, others = [0], [0]
+    snapshot = load_snapshot(against or _ruling(ctx, records or serving["dir"], config), env=os.environ)
+    recorded = _recorded(ctx, records, serving["dir"], config, silent)
     by_effect = against is not None or shadow
-    found = asyncio.run(_replay(records, snapshot, silent, others, shadow=shadow, by_effect=by_effect))
+    found = asyncio.run(_replay(recorded, snapshot, others, shadow=shadow, by_effect=by_effect))
     if as_json:
         say(_document(found, silent[0], snapshot.revision) | {"other_revision": others[0]})
     else:
@@ -125,6 +126,40 @@ def replay(
             click.echo(f"{others[0]} were decided by another revision of the configuration.", err=True)
         _show(found, silent[0], against or (Path(snapshot.source) if shadow else None))
     ctx.exit(0 if found.agrees and found.decided else 1)
+
+
+def _ruling(ctx: click.Context, records: Path | None, config: Path | None) -> Path:
+    """The configuration by whose rules is decided. Ends with exit code 2 where there is none."""
+    from narthex.config.load import find_config
+
+    if config is None and records is not None and find_config(Path()) is None:
+        click.echo(BY_WHICH_RULES.format(records=records), err=True)
+        ctx.exit(2)
+    return find_file(ctx, config)
+
+
+def _recorded(
+    ctx: click.Context, records: Path | None, folder: Path | None, config: Path | None, silent: list[int]
+) -> Iterable[Recorded]:
+    """What is to be decided again. Raises ClickException: nothing is recorded of this id."""
+    from narthex.cli.run import finding, found_by
+    from narthex.config.compile import load_snapshot
+
+    if records is not None and (str(records) == "-" or records.exists()):
+        if folder is not None:
+            raise click.UsageError(f"which is meant, {records} or --dir {folder}?")
+        return recorded_in(records, silent)
+    if records is None:
+        return recorded_in(folder or folder_of(load_snapshot(find_file(ctx, config), env=os.environ)), silent)
+    with finding(find_file(ctx, config) if folder is None else None, folder) as (find, place):
+        id_ = whole_id(place, str(records))
+        _, _, found = found_by(find, id_, place)
+    found = [one for one in found if id_ in (one.get("id"), one.get("decision_id"))] or found
+    if not found:
+        raise click.ClickException(
+            f"no file or folder {one_line(str(records))}, and nothing is recorded in {place} of such an ID: {WHAT_IDS}"
+        )
+    return decisions_among(sorted(found, key=lambda one: str(one.get("time", ""))), silent)
 
 
 def _serve(
@@ -145,7 +180,7 @@ def _serve(
 
 
 async def _replay(
-    records: Path, snapshot: Snapshot, silent: list[int], others: list[int], *, shadow: bool, by_effect: bool
+    recorded: Iterable[Recorded], snapshot: Snapshot, others: list[int], *, shadow: bool, by_effect: bool
 ) -> Replayed:
     """`others` counts decisions of another revision of the configuration."""
     from narthex.flow.policy.evidence.replay import Replayed
@@ -153,7 +188,7 @@ async def _replay(
 
     found = Replayed()
     async with judging(snapshot, shadow=shadow) as again:
-        for one in recorded_in(records, silent):
+        for one in recorded:
             others[0] += one.config not in ("", snapshot.revision)
             await decide(one, again, found, by_effect=by_effect)
     return found

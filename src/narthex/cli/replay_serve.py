@@ -23,6 +23,7 @@ import msgspec
 from narthex.cli.amounts import counted
 from narthex.cli.client import one_line
 from narthex.cli.kept import find_file, say
+from narthex.cli.records import WHAT_IDS
 from narthex.cli.run import MOST, finding, found_by
 
 if TYPE_CHECKING:
@@ -65,10 +66,13 @@ def serve_record(ctx: click.Context, wish: Wish) -> None:
     with finding(file, wish.folder) as (find, folder):
         if not wish.unproved:
             _prove(folder, seals)
-        kind, name, records = found_by(find, wish.id_) if wish.id_ else ("all of", str(folder), _all(find, wish.chosen))
+        kind, name, records = (
+            found_by(find, wish.id_, folder) if wish.id_ else ("all of", str(folder), _all(find, wish.chosen))
+        )
     calls = _calls(records, folder, seals, naming)
     if not calls:
-        click.echo(f"no call of a tool, prompt or resource is recorded of {one_line(name)}", err=True)
+        ids = f": {WHAT_IDS}" if wish.id_ and not records else ""
+        click.echo(f"no call of a tool, prompt or resource is recorded of {one_line(name)}{ids}", err=True)
         ctx.exit(1)
     items = derived(calls)
     if wish.lists is not None:

@@ -16,7 +16,9 @@ import click
 from narthex.cli.amounts import counted
 from narthex.cli.audit_search import FOLDER, finder_of, recorded, snapshot_of
 from narthex.cli.client import as_it_was, one_line
+from narthex.cli.groups import Group
 from narthex.cli.kept import config_option, find_file, json_option, say
+from narthex.cli.records import WHAT_IDS, files_of, whole_id
 
 if TYPE_CHECKING:
     from narthex.telemetry.audit.execution import Step, Sums
@@ -31,7 +33,7 @@ Record = dict[str, Any]
 Find = Callable[["Wanted"], Iterable[Record]]
 
 
-@click.group()
+@click.group(cls=Group)
 def run() -> None:
     """Walk through what an agent did in several steps."""
 
@@ -46,8 +48,9 @@ def run() -> None:
 def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, config: Path | None, as_json: bool) -> None:
     """Show the calls of one run as a tree, in their order.
 
-    ID is what the agent called its run, the id of a trace or of a session, or the id or decisionId of any call of them:
-    then what that call was part of. A call stands below the one within which it was made, where the trace says so.
+    ID is what the agent called its run, the id of a trace or of a session, or the id or decisionId of any call of them,
+    or the first 8 characters of such: then what that call was part of. A call stands below the one within which it was
+    made, where the trace says so.
 
     Exits 0 where something is found, else 1.
 
@@ -61,10 +64,10 @@ def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, conf
 
     file = find_file(ctx, config) if folder is None else config
     with finding(file, folder) as (find, place):
-        kind, name, records = found_by(find, id_)
+        kind, name, records = found_by(find, id_, place)
         steps = steps_of(records)
     if not steps:
-        click.echo(f"nothing is recorded of {one_line(id_)}", err=True)
+        click.echo(f"nothing is recorded of {one_line(id_)}: {WHAT_IDS}", err=True)
         ctx.exit(1)
     reader = _reader(place, file) if payloads else lambda record: []
     kept = [reader(one.record) for one in steps]
@@ -87,6 +90,7 @@ def finding(config: Path | None, folder: Path | None) -> Iterator[tuple[Find, Pa
     from narthex.telemetry.audit.reading import Search
 
     if folder is not None:
+        files_of(folder)  # a folder without a journal is said to be one
         place = folder
         yield (lambda wanted: Search(place, wanted)), place
         return
@@ -96,8 +100,8 @@ def finding(config: Path | None, folder: Path | None) -> Iterator[tuple[Find, Pa
         yield finder.each, recorded(snapshot)
 
 
-def found_by(find: Find, id_: str) -> tuple[str, str, list[Record]]:
-    """What the id is of, its name, and the records that belong to it."""
+def found_by(find: Find, id_: str, folder: Path) -> tuple[str, str, list[Record]]:
+    """What the id is of, its name, and the records that belong to it; of a call half of its id is enough."""
     from msgspec.structs import replace
 
     from narthex.telemetry.audit.matching import Wanted
@@ -120,7 +124,7 @@ def found_by(find: Find, id_: str) -> tuple[str, str, list[Record]]:
     for kind in KINDS:
         if records := of(kind, id_):
             return kind, id_, records
-    single = list(find(Wanted(id=id_)))
+    single = list(find(Wanted(id=id_))) or list(find(Wanted(id=whole_id(folder, id_))))
     for one in single:
         for kind in KINDS:
             if name := one.get(kind):

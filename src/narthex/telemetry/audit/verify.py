@@ -70,9 +70,11 @@ class Chained(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """`faults` empty: the journal is whole."""
+    """`faults` empty: the journal is whole. `own`: of the records those that are the journal's own, `matching.OWN`: a
+    chain or a file begins, a chain ends. A search finds all others."""
 
     records: int = 0
+    own: int = 0
     chains: list[Chained] = []
     fault_count: int = 0
     faults: list[Fault] = []
@@ -339,6 +341,7 @@ class _Walk:
                 return False
             seq += 1
             report.records += 1
+            report.own += number == 1
             if not found.first:
                 found.first = seq
             if found.closed:
@@ -386,6 +389,7 @@ class _Walk:
             self._begun[seq] = line
         elif moment.event == "close":
             self._found.closed = True
+            self._report.own += 1
         elif moment.begin:
             self._begun.pop(moment.begin, None)
 

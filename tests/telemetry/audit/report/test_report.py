@@ -116,6 +116,30 @@ def test_each_command_shows_what_is_behind_its_figure(config: Path) -> None:
             assert f"{count:,}" == one["value"] or one["label"].startswith("records lost"), one
 
 
+def test_a_copied_folder_is_enough(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says the same, but for the keys, and its commands are of the folder. Nothing is left in it or beside it."""
+    with_config = figures(config)
+    (config.parent / "elsewhere").mkdir()
+    copy = (config.parent / "audit").rename(config.parent / "elsewhere" / "the copy")
+    monkeypatch.chdir(copy.parent)
+    before = sorted(copy.parent.rglob("*"))
+    done = CliRunner().invoke(cli, ["audit", "report", "the copy", "--period", "2023-11", "--json"])
+    assert done.exit_code == 0, done.output
+    sections = json.loads(done.stdout)["sections"]
+    found = {one["label"]: one for section in sections for one in section["figures"]}
+    assert {name: one["value"] for name, one in found.items()} == {
+        name: one["value"] for name, one in with_config.items()
+    }
+    (keys,) = (one for section in sections for one in section["tables"] if one["title"] == "API keys")
+    assert keys["rows"] == [] and keys["note"].startswith("Not in the folder of a journal")
+    assert found["denied"]["query"].startswith("narthex audit search 'the copy' --since 2023-11")
+    searched = CliRunner().invoke(cli, [*shlex.split(found["denied"]["query"])[1:], "--json"])
+    assert json.loads(searched.stdout)["found"] == int(found["denied"]["value"])
+    assert sorted(copy.parent.rglob("*")) == before
+    empty = CliRunner().invoke(cli, ["audit", "report", ".", "--period", "2023-11"])
+    assert empty.exit_code == 1 and "no records in" in empty.stderr
+
+
 def test_another_period_has_nothing(config: Path) -> None:
     done = CliRunner().invoke(cli, ["audit", "report", "--config", str(config), "--period", "2024", "--json"])
     (denials,) = [one for one in json.loads(done.stdout)["sections"] if one["title"] == "Denials"]

@@ -76,8 +76,8 @@ class KeyRow(msgspec.Struct, frozen=True):
 class Questions:
     """Asks the index, always within the period and the tenant."""
 
-    def __init__(self, finder: Finder, period: Period, tenant: str, config: str) -> None:
-        self._finder, self._config = finder, config
+    def __init__(self, finder: Finder, period: Period, tenant: str, journal: Sequence[str]) -> None:
+        self._finder, self._journal = finder, journal
         self._base = Wanted(since=period.since, until=period.until, tenant=tenant)
 
     def figure(self, label: str, *, bad: bool = False, **wanted: str) -> Figure:
@@ -110,24 +110,26 @@ class Questions:
         """`narthex audit search …`, as it is typed."""
         asked = replace(wanted, since=brief(wanted.since), until=brief(wanted.until))
         given = [(option, getattr(asked, name)) for name, option in _OPTIONS.items()]
-        words = ["narthex", "audit", "search", "--config", self._config]
+        words = ["narthex", "audit", "search", *self._journal]
         return shlex.join([*words, *(word for option, value in given if value for word in (option, value))])
 
 
 def sections(
-    finder: Finder, found: Report, period: Period, *, tenant: str, config: str, keys: Sequence[KeyRow], given: bool
-) -> list[Section]:
+    finder: Finder, found: Report, period: Period, *, tenant: str, journal: Sequence[str],
+    keys: Sequence[KeyRow] | None, given: bool,
+) -> list[Section]:  # fmt: skip
     """The whole report.
 
     Args:
-        found: What `verify` says. config: The file, for commands. given: public keys came from elsewhere.
+        found: What `verify` says. journal: Which one it is, in words of a command. given: public keys came from
+            elsewhere. keys: None where only the folder is here.
     """
-    ask = Questions(finder, period, tenant, config)
+    ask = Questions(finder, period, tenant, journal)
     return [_access(ask, keys), _denials(ask), _changes(ask), _approvals(ask), _reviews(ask),
-            _integrity(ask, found, given, config)]  # fmt: skip
+            _integrity(ask, found, given, journal)]  # fmt: skip
 
 
-def _access(ask: Questions, keys: Sequence[KeyRow]) -> Section:
+def _access(ask: Questions, keys: Sequence[KeyRow] | None) -> Section:
     who = {
         "principal": "subject",
         "agent": "client",
@@ -135,7 +137,7 @@ def _access(ask: Questions, keys: Sequence[KeyRow]) -> Section:
         "server": "server",
         "tool or resource": "target",
     }
-    kept = tuple((one.name, one.tenant, one.roles, one.created, one.ends, one.revoked, one.used) for one in keys)
+    kept = tuple((one.name, one.tenant, one.roles, one.created, one.ends, one.revoked, one.used) for one in keys or ())
     return Section(
         "Access", "CC6.1, CC6.2, CC6.3 · ISO 27001 A.5.15, A.5.18",
         "Who called what by which agent, and when last. Who signs below has held this against who should have access.",
@@ -147,7 +149,8 @@ def _access(ask: Questions, keys: Sequence[KeyRow]) -> Section:
         (
             ask.grouped("Principals by agent, server and tool", who, event="call"),
             Table("API keys", ("name", "tenant", "roles", "made", "ends", "revoked", "last used"), kept,
-                  note="As they are when this report is made."),
+                  note="Not in the folder of a journal: the store has them." if keys is None
+                  else "As they are when this report is made."),
         ),
     )  # fmt: skip
 
@@ -229,10 +232,10 @@ def _reviews(ask: Questions) -> Section:
     )  # fmt: skip
 
 
-def _integrity(ask: Questions, found: Report, given: bool, config: str) -> Section:
+def _integrity(ask: Questions, found: Report, given: bool, journal: Sequence[str]) -> Section:
     lost = sum(count for one in ask.each(event="lost") if isinstance(count := one.get("count"), int))
     unsigned = sum(one.last - one.signed for one in found.chains)
-    command = shlex.join(["narthex", "audit", "verify", "--config", config])
+    command = shlex.join(["narthex", "audit", "verify", *journal])
     keys = (
         "given by who made this report"
         if given
@@ -249,7 +252,9 @@ def _integrity(ask: Questions, found: Report, given: bool, config: str) -> Secti
         f" in or cut off, over the whole journal and not only this period. Public keys: {keys}.",
         (
             Figure("the journal is whole", "no" if found.fault_count else "yes", command, bool(found.fault_count)),
-            Figure("records in all", f"{found.records:,}", command),
+            Figure("records in all, of every period", f"{found.records:,}", command),
+            Figure("of them the journal's own, which no search finds: a file begins, a chain ends", f"{found.own:,}",
+                   command),
             Figure("faults", f"{found.fault_count:,}", command, bool(found.fault_count)),
             Figure("not signed yet", f"{unsigned:,}", command),
             Figure("calls that began and have no end", f"{found.unfinished_count:,}", command),

@@ -78,6 +78,20 @@ def test_it_answers_and_follows(tmp_path: Path) -> None:
     run(lambda: task(tmp_path), work)
 
 
+def test_it_is_the_last_of_our_session_and_not_the_first_of_its_own(tmp_path: Path) -> None:
+    """What is nice in a session of its own has as much of a busy core as we have: the kernel shares among sessions."""
+    write(tmp_path / "audit", 1)
+
+    async def work(keeper: Keeper) -> None:
+        await answered(keeper, lambda answer: True)
+        assert keeper._process is not None
+        pid = keeper._process.pid
+        assert os.getsid(pid) == os.getsid(0) and os.getpgid(pid) == pid
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+
+    run(lambda: task(tmp_path), work)
+
+
 def test_in_postgresql_two_gateways_follow_their_own_journals(tmp_path: Path, databases: Databases) -> None:
     spec = databases.new()
 

@@ -32,7 +32,8 @@ from narthex.telemetry.audit.index.place import Where
 POLL_S = 0.5
 LAST_S = 3.0
 """How long those that send get to hear that what they sent has come."""
-NICE = 10
+NICE = 19
+"""The last of all in the session, which is the gateway's."""
 
 
 class Beside:

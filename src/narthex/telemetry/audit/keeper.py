@@ -217,9 +217,11 @@ def _with_password(store: StorePlace) -> StorePlace:
 def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
     env = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("LC_")}
     env["NARTHEX_COMPILE"] = "0"
+    # In a process group of its own, so that Ctrl-C is the gateway's alone, and not in a session: the kernel shares the
+    # machine out among sessions first (sched(7), autogroup), and by how nice one is only within each.
     return subprocess.Popen(
         COMMAND,
-        stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, start_new_session=True,
+        stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, process_group=0,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ def recorded(r: Rooms, least: Least, repeats: int, folder: Path) -> list[dict[st
     def taken_by(record: Any, snapshot: Snapshot, admissions: Admissions | None = None) -> Callable[[], None]:
         def call() -> None:
             front.record, front.snapshot, front._admissions = record, snapshot, admissions
+            front.frames = journal.frames
             r.connection.data_received(r.request)
 
         return call
@@ -52,6 +53,7 @@ def recorded(r: Rooms, least: Least, repeats: int, folder: Path) -> list[dict[st
         without, with_it, with_input = least(calls, max(repeats, 100))
     finally:
         front.record, front.snapshot, front._admissions = None, plain, None
+        front.frames = None
         journal.close()
     return [
         {"room": "telemetry", "step": "the record of a call", "us": max(0.0, with_it - without)},

@@ -52,6 +52,7 @@ MODULES = (
     "flow.accept.forms",
     "flow.accept.front",
     "flow.accept.hearing",
+    "flow.accept.likeness",
     "flow.accept.listener",
     "flow.accept.metering",
     "flow.accept.needs",

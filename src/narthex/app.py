@@ -220,6 +220,7 @@ class Gateway:
             return
         self.journal = journal
         self.front.record = journal.add if journal is not None else None
+        self.front.frames = journal.frames if journal is not None else None
         self.front.is_full = (lambda: journal.is_full) if journal is not None else bool
         self.front.metering.recounted = journal.add_step if journal is not None else None
         self.front.sign_ins = SignIns(journal.add_step, time.time) if journal is not None else None

@@ -222,7 +222,7 @@ async def _serve(snapshot: Snapshot, script: Script, *, keys: bool) -> None:
     key = await _make_key(snapshot) if keys else ""
     gateway = Gateway(snapshot)
     await gateway.start()
-    gateway.front.record = _watch(script)
+    gateway.front.record, gateway.front.frames = _watch(script), None
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)

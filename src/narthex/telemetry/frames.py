@@ -1,58 +1,39 @@
 """Records that say, but for a few members, what others have said: the rest of their text is kept ready.
 
-In: the `Entry` of a call, on the path of it. Out: a `Short`, which holds numbers and texts and nothing of the call, and
-whose line is the one that `line_of` would give; or None: then the entry is kept and `line_of` does it, off the path.
-What a caller's calls of one tool have in common is most of a record, and making it anew for each costs more than all
-the rest of the journal.
+In: on the path of a call, what its record has in common with others (`flow/accept/likeness.py`) and what it differs by.
+Out: a `Short`, which holds numbers and texts and nothing of the call, and whose line is the one that `line_of` would
+give; or no frame yet: then an `Entry` is made, and `line_of` does it, off the path. What a caller's calls of one tool
+have in common is most of a record, and making it anew for each costs more than all the rest of the journal.
 Cases: `tests/telemetry/test_frames.py`, which compares both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from operator import itemgetter
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import astuple
 
-from narthex.flow.limit.spending import Taken
-from narthex.flow.policy.check import Check
-from narthex.telemetry.record import LONGEST, NO_TRACE, Entry, line_of
-from narthex.telemetry.stamps import show_seconds, stamp
+from narthex.telemetry.audit.chain import SEQ, Chain
+from narthex.telemetry.record import NO_TRACE, Entry, line_of
+from narthex.telemetry.stamps import Ids, show_seconds, stamp
 
 MOST: Final = 4096
 """Frames that are kept, of a kilobyte or two each; when there are more, all begin anew, at most every so often."""
 RENEW_S: Final = 10.0
-_OPEN: Final = (
-    "request", "bytes_in", "bytes_out", "seconds", "server_seconds", "admission_seconds", "answer_seconds",
-    "arguments_digest", "result_digest", "trace", "at",
+OPEN: Final = frozenset(
+    {
+        "request", "bytes_in", "bytes_out", "seconds", "server_seconds", "admission_seconds", "answer_seconds",
+        "arguments_digest", "result_digest", "trace", "at", "seq", "id",
+    }
 )  # fmt: skip
-FILLED: Final = frozenset({*_OPEN, "seq", "id"})
-"""Members of an entry that a frame leaves open. All others are part of what it is found by: a member that is new makes
-records no less true, at most dearer."""
-_REFERENCES: Final = ("principal", "check", "dialect")
-"""What it is found by as the object that it is: equal ones are not looked for."""
-_RARE: Final[dict[str, object]] = {
-    **dict.fromkeys(("call", "trial", "begun", "done", "keep", "notes", "tokens", "waits", "did")),
-    **dict.fromkeys(("reason", "decision_id"), ""),
-    "asked": (),
-}
-"""An entry that has something else here is a record of its own."""
-_PLAIN: Final = tuple(_RARE.values())
-_FIELDS: Final = Entry.__struct_fields__
-
-
-def _getter(names: Iterable[str]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Takes these out of all members of an entry, as `astuple` gives them: to ask for each by name costs far more."""
-    return itemgetter(*map(_FIELDS.index, names))
-
-
-_rare: Final = _getter(_RARE)
-_open: Final = _getter(_OPEN)
-_references: Final = _getter((*_REFERENCES, "taken"))
-_common: Final = _getter([one for one in _FIELDS if one not in FILLED.union(_REFERENCES, _RARE)])
+"""Members of an entry that a frame leaves open; beside whether it was sent to a server, has arguments, and which parts
+of a trace it has, which are part of what a frame is found by."""
 _encode: Final = msgspec.json.Encoder().encode
+_SEQ: Final = SEQ.decode()
+Likeness = tuple[Any, ...]
+"""What records have in common that share a frame."""
 
 
 class Frame:
@@ -67,35 +48,78 @@ class Frame:
 
 
 class Short:
-    """What differs in one record, for which nobody waits. `at`: seconds since 1970."""
+    """What differs in one record, for which nobody waits: sizes in bytes, durations in seconds; `at`, seconds since
+    1970, is set by the journal."""
 
-    __slots__ = ("_frame", "_open", "at")
+    __slots__ = (
+        "admission_seconds", "answer_seconds", "arguments_digest", "at", "bytes_in", "bytes_out", "frame", "request",
+        "result_digest", "seconds", "server_seconds", "trace",
+    )  # fmt: skip
 
-    def __init__(self, frame: Frame, open_: tuple[Any, ...], at: float) -> None:
-        self._frame: Final = frame
-        self._open: Final = open_
-        self.at: Final = at
+    def __init__(
+        self,
+        frame: Frame,
+        request: bytes,
+        bytes_in: int,
+        bytes_out: int,
+        seconds: float,
+        server_seconds: float,
+        admission_seconds: float,
+        answer_seconds: float,
+        arguments_digest: str,
+        result_digest: str,
+        trace: tuple[str, str, str] = NO_TRACE,
+        at: float = 0.0,
+    ) -> None:
+        self.frame: Final = frame
+        self.request: Final = request
+        self.bytes_in: Final = bytes_in
+        self.bytes_out: Final = bytes_out
+        self.seconds: Final = seconds
+        self.server_seconds: Final = server_seconds
+        self.admission_seconds: Final = admission_seconds
+        self.answer_seconds: Final = answer_seconds
+        self.arguments_digest: Final = arguments_digest
+        self.result_digest: Final = result_digest
+        self.trace: Final = trace
+        self.at = at
 
     @property
     def done(self) -> None:
         """Nobody."""
 
-    def line(self, id_: str) -> bytes:
-        """The record, an object of JSON without line ends."""
-        request, bytes_in, bytes_out, seconds, server, admission, answer, arguments, result, trace, _ = self._open
+    def sealed(self, id_: str, seq: int) -> bytes:
+        """The record as a line of the chain begins, up to its number."""
+        request = self.request
         text = request.decode() if request.isdigit() else _encode(request.decode(errors="replace"))[1:-1].decode()
-        before, behind = show_seconds(admission if admission > 0.0 else 0.0), show_seconds(answer)
-        said = [id_, stamp(self.at), str(bytes_in), str(bytes_out), show_seconds(seconds)]
-        if server > 0.0:
-            asked = show_seconds(server)
-            said += (asked, before, asked, behind, text, arguments, result)
+        admission, behind = self.admission_seconds, show_seconds(self.answer_seconds)
+        before = show_seconds(admission if admission > 0.0 else 0.0)
+        said = [id_, stamp(self.at), str(self.bytes_in), str(self.bytes_out), show_seconds(self.seconds)]
+        if self.server_seconds > 0.0:
+            asked = show_seconds(self.server_seconds)
+            said += (asked, before, asked, behind, text)
         else:
-            said += (before, behind, text, arguments, result)
-        if trace is not NO_TRACE:
-            said += [one for one in trace if one]
-        pieces = self._frame.pieces.copy()
+            said += (before, behind, text)
+        if self.arguments_digest:
+            said.append(self.arguments_digest)
+        said.append(self.result_digest)
+        if self.trace is not NO_TRACE:
+            said += [one for one in self.trace if one]
+        said.append(str(seq))
+        pieces = self.frame.pieces.copy()
         pieces[1::2] = said  # a format would look at each character of what stands between
         return "".join(pieces).encode()
+
+
+def seal_all(queue: deque[Any], most: int, ids: Ids, chain: Chain, lines: list[bytes]) -> int:
+    """Make lines of the records at the front of a queue that have a frame, `most` of them at most. Returns how many:
+    they are no longer in the queue."""
+    count = 0
+    while count < most and queue and isinstance(one := queue[0], Short):
+        queue.popleft()
+        lines.append(chain.link(one.sealed(ids.next(one.at), chain.seq + 1)))
+        count += 1
+    return count
 
 
 class Frames:
@@ -103,54 +127,38 @@ class Frames:
 
     Args:
         random: So many bytes of chance: what marks the open places of a text stands nowhere else in it.
+        put: Takes each record that was found a frame for.
     """
 
-    def __init__(self, random: Callable[[int], bytes]) -> None:
+    def __init__(self, random: Callable[[int], bytes], put: Callable[[Short], None]) -> None:
+        self.put: Final = put
         self._random = random
-        self._known: dict[tuple[Any, ...], Frame | None] = {}
+        self._known: dict[Likeness, Frame | None] = {}
         self._renewed = 0.0
 
-    def short(self, entry: Entry) -> Short | None:
-        """The entry, if it says what others have said: from the second time on. Never raises."""
-        values = astuple(entry)
-        if _rare(values) != _PLAIN:
-            return None
-        principal, check, dialect, taken = _references(values)
-        if isinstance(taken, Taken) and not taken.usual:
-            return None
-        open_ = _open(values)
-        request, _, _, _, sent, _, answered, arguments, result, trace, at = open_
-        if answered <= 0.0 or not arguments or not result or not 0 < len(request) <= LONGEST:
-            return None
-        decision = granted = admission = target = None
-        kind = ""
-        if isinstance(check, Check):
-            if check.watched:
-                return None  # what a rule says against its run, and a person has approved: that is rare
-            decision, granted, admission = check.decision, check.granted, check.admission
-            target, kind = check.target, check.kind
-        place = (target.server, target.name) if target is not None else None
-        shape = (trace[0] != "", trace[1] != "", trace[2] != "") if trace is not NO_TRACE else None
-        key = (
-            id(principal), id(decision), id(granted), id(admission), id(dialect), kind, place, shape, sent > 0,
-            _common(values),
-        )  # fmt: skip
-        known = self._known.get(key, self)
-        if isinstance(known, Frame):
-            return Short(known, open_, at)
-        if known is None:
-            frame = self._known[key] = self._made(entry, (principal, decision, granted, admission, dialect))
-            return Short(frame, open_, at) if frame is not None else None
-        if len(self._known) < MOST:
-            self._known[key] = None  # most callers of a crowd come once
-        elif not 0.0 <= at - self._renewed < RENEW_S:
-            self._known.clear()
-            self._renewed = at
-        return None
+    def find(self, likeness: Likeness) -> Frame | None:
+        """The frame of all that are like this."""
+        return self._known.get(likeness)
+
+    def learn(self, likeness: Likeness, of: tuple[Any, ...], entry: Entry, now: float) -> None:
+        """An entry that had no frame: from the second one on there is one for those that are like it. Never raises.
+
+        Args:
+            of: The objects that its likeness names as the objects that they are. now: seconds.
+        """
+        known = self._known
+        if likeness in known:
+            known[likeness] = self._made(entry, of)
+        elif len(known) < MOST:
+            known[likeness] = None  # most callers of a crowd come once
+        elif not 0.0 <= now - self._renewed < RENEW_S:
+            known.clear()
+            self._renewed = now
 
     def _made(self, entry: Entry, of: tuple[Any, ...]) -> Frame | None:
         id_, request, arguments, result, trace, parent, span = (self._random(8).hex() for _ in range(7))
         place, above, told = (mark if one else "" for mark, one in zip((trace, parent, span), entry.trace, strict=True))
+        arguments = arguments if entry.arguments_digest else ""
         numbers = [1 << 62 | int.from_bytes(self._random(7), "big") for _ in range(6)]
         sent = entry.server_seconds > 0
         blank = msgspec.structs.replace(
@@ -172,4 +180,4 @@ class Frames:
             if not found:
                 return None
             pieces += (before, "")
-        return Frame([*pieces, rest], of)
+        return Frame([*pieces, rest[:-1] + _SEQ, "", ""], of)

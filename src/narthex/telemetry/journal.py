@@ -27,7 +27,7 @@ from narthex.telemetry.audit.checkpoints import Signer
 from narthex.telemetry.audit.elsewhere import Elsewhere
 from narthex.telemetry.audit.heads import Heads
 from narthex.telemetry.audit.segments import MOST_BYTES, SIGN_RECORDS, SIGN_S, Segments, sync_file
-from narthex.telemetry.frames import Frames, Short
+from narthex.telemetry.frames import Frames, Short, seal_all
 from narthex.telemetry.payloads.entries import keep_payloads, no_room, notes_of_begin
 from narthex.telemetry.record import Entry, line_of, line_of_lost
 from narthex.telemetry.recounted import Recounted
@@ -40,6 +40,8 @@ CAPACITY = 32_768
 """Entries that may wait for the disk: some megabytes."""
 MOST_KEPT = 64 * 1024 * 1024
 """Bytes of requests that may wait for the disk with their records; beyond, records are without their input."""
+SLICE = 64
+"""Records that are sealed without a look at whether the event loop waits: a third of a millisecond."""
 FLUSH_S = 0.02
 RETRY_S = 1.0
 FULL = "the queue of records is full"
@@ -96,7 +98,8 @@ class Journal:
         self._clock, self._busy_since = clock, 0.0
         self._now, self._capacity, self._on_loop = now, capacity, on_loop
         self._entries: deque[Short | Entry | Step] = deque()
-        self._frames = Frames(random)
+        self.frames = Frames(random, self.add_short)
+        """Where calls whose records are like others' find what these have in common."""
         self._ids = Ids(random)
         self._told = 0
         self._kept = self._let_go = 0  # bytes; the one is the loop's, the other the thread's
@@ -157,10 +160,6 @@ class Journal:
                 self._deliver([entry.done], FULL)
             return
         entry.at = self._now()
-        short = self._frames.short(entry)
-        if short is not None:
-            self._put(short)
-            return
         if entry.call is not None or entry.keep is not None:
             if self._kept - self._let_go > MOST_KEPT:
                 self.without_input += 1
@@ -175,7 +174,18 @@ class Journal:
             entry.check.params = {}  # or they would wait for the disk
         self._put(entry)
 
-    def _put(self, entry: Short | Entry | Step) -> None:
+    def add_short(self, short: Short) -> None:
+        """Queue a record that has a frame. Never waits, never raises."""
+        if len(self._entries) >= self._capacity:
+            self.lost += 1
+            return
+        short.at = self._now()
+        self._entries.append(short)
+        if not self._woken:
+            self._woken = True
+            self._wake.set()
+
+    def _put(self, entry: Entry | Step) -> None:
         self._entries.append(entry)
         if entry.done is not None and not self._hurry.is_set():
             self._hurry.set()
@@ -291,9 +301,13 @@ class Journal:
         if self.lost != self._told:
             count, self._told = self.lost - self._told, self.lost
             segments.add(line_of_lost(count, self._now(), self._ids.next(self._now())))
-        count = min(len(self._entries), max(1, SIGN_RECORDS - segments.unsigned))
-        for _ in range(count):
+        left = min(len(self._entries), max(1, SIGN_RECORDS - segments.unsigned))
+        while left > 0:
             entry = self._entries[0]
+            if isinstance(entry, Short):
+                left -= self._seal_shorts(min(left, SLICE))
+                continue
+            left -= 1
             id_ = self._ids.next(entry.at)
             if isinstance(entry, Entry):
                 if entry.keep is not None and self.payloads is not None:
@@ -313,14 +327,24 @@ class Journal:
                     self._deliver([entry.done], "the record cannot be written down")
                 continue
             self.written += 1
-            if isinstance(entry, Short):
-                segments.add(record)
-                continue
             entry.seq = segments.add(record)
             if entry.done is not None:
                 self._waiting.append(entry.done)
                 if not (isinstance(entry, Entry) and entry.event == "begin"):
                     self._answers = True
+
+    def _seal_shorts(self, most: int) -> int:
+        """Those at the front of the queue. Returns how many were taken out of it."""
+        chain, lost = self._segments.chain, 0
+        before = chain.seq
+        try:
+            seal_all(self._entries, most, self._ids, chain, self._segments.lines)
+        except Exception:  # nothing in them can be wrong; but this thread must not end
+            _log.exception("a record of a call cannot be written down")
+            lost = 1
+        self.written += chain.seq - before
+        self.lost += lost
+        return chain.seq - before + lost
 
 
 def _tell(waiting: list[Done], problem: str) -> None:

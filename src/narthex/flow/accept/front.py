@@ -32,6 +32,7 @@ from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.holding import Keeper
 from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.leniency import Leniency
+from narthex.flow.accept.likeness import learn, likeness_of, put_short
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.metering import Metering, holds_spent
 from narthex.flow.accept.posting import post, takes
@@ -82,6 +83,7 @@ from narthex.flow.upstream.fleet import Fleet
 from narthex.flow.whole import HttpRequest
 from narthex.telemetry.accounts import NAMED_METHODS, OUTCOME, Accounts, Exemplar, outcome_of
 from narthex.telemetry.behaviour import UNKNOWN, Behaviour
+from narthex.telemetry.frames import Frames
 from narthex.telemetry.log import Logs
 from narthex.telemetry.payloads.rules import Rules, keeps_payloads
 from narthex.telemetry.record import Entry
@@ -135,6 +137,8 @@ class Front:
         self.handles = handles
         self.record: Callable[[Entry], None] | None = None
         """Takes the record of each call; None where none is asked for."""
+        self.frames: Frames | None = None
+        """Has what records have in common, and takes those that are like others; None: each is an entry."""
         self.sign_ins: SignIns | None = None
         """Records who has proved who they are, and who could not; None where nothing is recorded."""
         self.is_full: Callable[[], bool] = bool
@@ -404,7 +408,13 @@ class Front:
                 decision_id=decision_id, trace_id=trace_id,
             )  # fmt: skip
         if self.record is not None:
+            frames = self.frames if error is None else None
+            likeness = likeness_of(one, self.snapshot, outcome) if frames is not None else None
+            if frames is not None and likeness is not None and put_short(one, frames, likeness, outcome, seconds, size):
+                return
             entry = entry_of(one, self.snapshot, self._trial, outcome, seconds, size, error, decision_id)
+            if frames is not None and likeness is not None:
+                learn(one, frames, likeness, entry, now)
             if one.lasting is not None:
                 one.lasting.ended(entry)
             self.record(entry)

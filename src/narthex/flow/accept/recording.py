@@ -53,18 +53,11 @@ def entry_of(
         outcome: Index in `accounts.OUTCOMES`. seconds: from request to answer. size: bytes of the answer.
         error: What it was refused with, or failed by; None for an answer of the server.
     """
-    call, answer, is_error = one.call, one.answer, False
+    call = one.call
     arguments = call.params.get("arguments")
-    result_digest = ""
-    pieces: Sequence[Any] = ()
-    if isinstance(answer, Relayed):
-        if outcome == _OK:
-            result_digest, pieces = answer.end()
-    elif answer and error is None:
-        pieces, is_error = value_of(answer)
-        result_digest = digest_of(pieces)
+    result_digest, pieces, is_error = result_of(one, outcome) if error is None else ("", (), False)
     one.answer = ()
-    keep = _kept_of(one)
+    keep = kept_of(one)
     has_shadow = one.check is not None and one.check.shadow is not None
     instead = one.metered.instead if one.metered is not None else None
     scope = one.viewer.scopes.get(one.server_name)
@@ -127,6 +120,20 @@ def entry_of(
     return entry
 
 
+def result_of(one: Exchange, outcome: int) -> tuple[str, Sequence[Any], bool]:
+    """The digest of what the client is answered, its pieces, and whether it is an error."""
+    answer = one.answer
+    if isinstance(answer, Relayed):
+        if outcome != _OK:
+            return "", (), False
+        digest, kept = answer.end()
+        return digest, kept, False
+    if not answer:
+        return "", (), False
+    pieces, is_error = value_of(answer)
+    return digest_of(pieces), pieces, is_error
+
+
 def _definition_of(check: Check | None) -> bytes:
     """Of what was decided on, also where the call was denied."""
     target = check.target if check is not None else None
@@ -143,7 +150,7 @@ def trace_of(one: Exchange) -> tuple[str, str, str]:
     return (context.trace_id, context.span_id, "") if context is not None else NO_TRACE
 
 
-def _kept_of(one: Exchange) -> KeptParts | None:
+def kept_of(one: Exchange) -> KeptParts | None:
     """What is kept of what it says: mostly nothing."""
     rules, check, call, log = one.front.payloads, one.check, one.call, None
     if rules is None:

@@ -14,7 +14,7 @@ from typing import Final
 START: Final = bytes(32)
 """What stands before the first line of a chain."""
 _HASH: Final = b',"hash":"'
-_SEQ: Final = b',"seq":'
+SEQ: Final = b',"seq":'
 _END: Final = b'"}\n'
 _TAIL: Final = len(_HASH) + 64 + len(_END)
 LONGEST: Final = 16 * 1024 * 1024
@@ -37,8 +37,11 @@ class Chain:
 
     def seal(self, record: bytes) -> bytes:
         """`record`, a JSON object with at least one member, as the next line."""
+        return self.link(b"".join((record[:-1], SEQ, str(self.seq + 1).encode())))
+
+    def link(self, sealed: bytes) -> bytes:
+        """The same of the bytes that its hash is of: up to its number, which is the next one."""
         self.seq += 1
-        sealed = b"".join((record[:-1], _SEQ, str(self.seq).encode()))
         self.head = sha256(self.head + sealed).digest()
         return b"".join((sealed, _HASH, self.head.hex().encode(), _END))
 
@@ -55,7 +58,7 @@ def follow(line: bytes, seq: int, head: bytes) -> bytes:
     found = sha256(head + sealed)
     if tail != b"%b%b%b" % (_HASH, found.hexdigest().encode(), _END):
         raise Broken(_reason(line, seq))
-    if not sealed.endswith(b"%b%d" % (_SEQ, seq + 1)):
+    if not sealed.endswith(b"%b%d" % (SEQ, seq + 1)):
         raise Broken(f"its number is not {seq + 1}")
     return found.digest()
 
@@ -77,7 +80,7 @@ def _reason(line: bytes, seq: int) -> str:
 def place(line: bytes) -> tuple[int, bytes]:
     """Number and hash as a line itself gives them, unproved. Raises Broken: it has none."""
     sealed, tail = line[:-_TAIL], line[-_TAIL:]
-    digits = sealed.rpartition(_SEQ)[2]
+    digits = sealed.rpartition(SEQ)[2]
     if not (tail.startswith(_HASH) and tail.endswith(_END) and digits.isdigit() and len(digits) < 19):
         raise Broken("it is no line of a chain")
     try:

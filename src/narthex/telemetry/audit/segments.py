@@ -120,6 +120,11 @@ class Segments:
         return self.chain.seq
 
     @property
+    def lines(self) -> list[bytes]:
+        """What the chain has sealed and the file does not have; whoever seals lines itself puts them here."""
+        return self._sealed
+
+    @property
     def pending(self) -> bool:
         """Is there something that was sealed and is not in the file?"""
         return bool(self._sealed or self._left)

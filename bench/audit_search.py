@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from hashlib import sha256
 from pathlib import Path
 
 from report import RESULTS, facts_line, figures_table, write_results
@@ -39,7 +40,7 @@ LINE = (
     '{"v":1,"id":"%s","time":"%s","event":"call","tenant":"default","principal":{"issuer":"https://sso.example.com",'
     '"subject":"%s","proof":"jwt","client":"agent-%d","roles":["support"]},"endpoint":"default","method":"tools/call",'
     '"decision":"%s","bytes_in":210,"bytes_out":512,"seconds":0.00123,"config":"5c0f2ab1","gateway":"0.1.0",'
-    '"outcome":"%s","server":"%s","name":"%s","credential":"github-pat","source":"10.0.0.7","request":"%d",'
+    '"outcome":"%s","server":"%s","name":"%s","definition_digest":"sha256:%064x","credential":"github-pat","source":"10.0.0.7","request":"%d",'
     '"version":"2026-07-28","policy":{"effect":"%s","reason":"granted","rule":"rule %d","line":9,"kind":"tools",'
     '"resource":"%s__%s"},"seq":%d,"hash":"%064d"}\n'
 )
@@ -66,13 +67,19 @@ def write(folder: Path, count: int) -> None:
         who = "busy" if chance.random() < 0.1 else f"person-{chance.randrange(200)}"
         denied, server, name = chance.random() < 0.01, f"server-{chance.randrange(12)}", f"tool_{chance.randrange(40)}"
         decision, outcome = ("deny", "denied") if denied else ("allow", "ok")
+        definition = definition_of(server, name, number * 4 // count)  # it was listed anew three times
         id_ = id_of(int(at * 1000), number & 0xFFF, number.to_bytes(8))
         file.write(
-            LINE % (id_, stamp(at), who, chance.randrange(20), decision, outcome, server, name, number, decision,
-                    chance.randrange(30), server, name, seq, number)
+            LINE % (id_, stamp(at), who, chance.randrange(20), decision, outcome, server, name, definition, number,
+                    decision, chance.randrange(30), server, name, seq, number)
         )  # fmt: skip
     if file is not None:
         file.close()
+
+
+def definition_of(server: str, name: str, version: int) -> int:
+    """A digest, as a number."""
+    return int.from_bytes(sha256(f"{server}/{name}/{version}".encode()).digest())
 
 
 def searches(folder: Path, index: Where, count: int) -> list[dict[str, object]]:
@@ -85,6 +92,7 @@ def searches(folder: Path, index: Where, count: int) -> list[dict[str, object]]:
         "by agent, tool and day": Wanted(client="agent-3", tools=("server-5__*",), **day),
         "by a part of a name": Wanted(text="_7", **day),
         "by rule, the newest": Wanted(rule="rule 3"),
+        "by the definition of a tool": Wanted(definition=f"{definition_of('server-3', 'tool_5', 1):064x}"),
         "everything, the newest": Wanted(),
         "by id": Wanted(id=id_of(int((AT + count // 2 * DAYS * 86_400 / count) * 1000), count // 2 & 0xFFF,
                                  (count // 2).to_bytes(8))),

@@ -85,6 +85,9 @@ _SELECTION = (
     click.option(
         "--upstream-status", default="", metavar="STATUS", help="Its server answered with this HTTP status, if no 200."
     ),
+    click.option(
+        "--definition", default="", metavar="DIGEST", help="Of what its server had listed with this definition_digest."
+    ),
     click.option("--id", default="", help="With this id, or this decisionId, or the first 8 characters of one."),
 )
 

@@ -6,6 +6,7 @@ Pure. Cases: `tests/telemetry/audit/test_reading.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ OWN = frozenset({"open", "segment", "close"})
 """Events that are the journal's own, and no record of anything."""
 MARKS = ("id", "decision_id", "approval", "session", "run", "trace", "call", "upstream_status")
 """What says which one, call or group of calls, and not of which kind; and a status of HTTP that is rare: no 200."""
+_HEX = re.compile("[0-9A-Fa-f]{64}")
 _ANSWERED = frozenset({"ok", "tool_error", "rpc_error"})
 """Outcomes of calls that their server has answered."""
 
@@ -28,7 +30,8 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     (`reading.moment` makes them), or the beginning of one, the second left out; `tools` patterns of `<server>__<name>`,
     `text` a part of that name or of an address, in any case; `id` the record's or its decision's; `rule` one of
     policy, `run` and `trace` what ties calls together; `call` the id of the call that a recount is of;
-    `upstream_status` with which status of HTTP its server has answered, where that was no 200."""
+    `upstream_status` with which status of HTTP its server has answered, where that was no 200; `definition` the digest
+    of what was called, as its server had listed it: as records have it, or its 64 hexadecimal digits."""
 
     since: str = ""
     until: str = ""
@@ -51,11 +54,17 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     trace: str = ""
     call: str = ""
     upstream_status: str = ""
+    definition: str = ""
+
+    def __post_init__(self) -> None:
+        if _HEX.fullmatch(self.definition):
+            msgspec.structs.force_setattr(self, "definition", f"sha256:{self.definition.lower()}")
 
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("event", "event"), ("tenant", "tenant"), ("principal", "subject"), ("client", "client"), ("endpoint", "endpoint"),
     ("server", "server"), ("method", "method"), ("decision", "decision"), ("outcome", "outcome"), ("rule", "rule"),
+    ("definition", "definition"),
 )  # fmt: skip
 """Members of `Wanted` that a record must have as they are, and what `facts_of` calls them."""
 
@@ -100,7 +109,7 @@ def facts_of(record: Record) -> dict[str, str]:
         "client": _text(who.get("client")), "endpoint": _text(record.get("endpoint")),
         "server": _text(record.get("server")), "method": _text(record.get("method")),
         "decision": _text(record.get("decision")), "outcome": _text(record.get("outcome")), "rule": _text(rule),
-        "config": _text(record.get("config")),
+        "config": _text(record.get("config")), "definition": _text(record.get("definition_digest")),
     }  # fmt: skip
 
 

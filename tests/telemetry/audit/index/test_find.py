@@ -49,6 +49,8 @@ def made(number: int) -> dict[str, Any]:
         record |= {"event": "admin", "name": "/api/v1/Reload", "method": "reload"}
     if number % 60 == 9:
         record |= {"event": "approval", "approval": f"a{number}", "rule": "large", "time": stamp(at - 3600)}
+    if record["event"] == "call" and number % 3:
+        record["definition_digest"] = f"sha256:{number % 5:064x}"
     if number % 20 == 3:
         record["upstream"] = {"protocol": "2026-07-28", "status": (200, 503)[number % 40 == 3]}
     if number == 31:
@@ -123,6 +125,7 @@ WANTED = st.fixed_dictionaries(
         "text": some(["PUSH", "reload", "get_1", "%"]), "run": some(["run-3", "run-39"]), "trace": some([f"{5:032x}"]),
         "session": some(["s1", "s2"]), "approval": some(["a9"]), "call": some([made(30)["id"], "none"]),
         "upstream_status": some(["503", "404", "200"]),
+        "definition": some([f"sha256:{3:064x}", f"{4:064x}", f"{9:064x}", "3"]),
         "id": some(["d13", made(30)["id"], made(69)["id"], "d0000", made(30)["id"][:-1] + "0"]),
         "since": some([moment("2023-11-14T23"), stamp(AT + 600)]),
         "until": some([stamp(AT + 1200.5), "2023-11-14T23:1"]),
@@ -180,6 +183,7 @@ def test_groups_are_counted(folder: Path, finder: Finder) -> None:
         pytest.param(
             {"tenant": "acme", "principal": "ada", "decision": "allow"}, "by_tenant (tenant=?", id="a rare tenant"
         ),
+        pytest.param({"definition": f"{3:064X}"}, "by_definition (definition=?", id="as it was listed then"),
         pytest.param({"event": "admin"}, "by_event (event=?", id="what is no call"),
         pytest.param(
             {"decision": "allow"}, "records USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)", id="what most are"

@@ -10,6 +10,7 @@ import pytest
 
 from narthex.errors import StoreError
 from narthex.store.postgres.database import Postgres
+from narthex.store.postgres.migrations import MIGRATIONS
 from narthex.telemetry.audit.index.find import Finder
 from narthex.telemetry.audit.index.follow import Follower
 from narthex.telemetry.audit.index.place import IndexTables, place_of
@@ -106,6 +107,7 @@ def test_a_journal_can_be_forgotten(databases: Databases, tmp_path: Path) -> Non
         ({"principal": "rare"}, "index_by_subject"),
         ({"run": "u7"}, "index_marks_pkey"),
         ({"decision": "deny"}, "index_by_decision"),
+        ({"definition": "sha256:rare"}, "index_by_definition"),
         ({}, "index_records_pkey"),
     ],
 )
@@ -115,11 +117,13 @@ def test_it_is_looked_up_and_not_sorted(
     where = IndexTables(databases.new(), "k1")
     connection = place_of(where).open(tmp_path)
     connection.execute(
-        "INSERT INTO texts (id, kind, text) VALUES (2000, 'subject', 'rare'), (2001, 'decision', 'deny')"
+        "INSERT INTO texts (id, kind, text) VALUES (2000, 'subject', 'rare'), (2001, 'decision', 'deny'),"
+        " (2002, 'definition', 'sha256:rare')"
     )
     connection.execute(
-        "INSERT INTO records (at, segment, start, size, subject, decision, event, tenant, outcome)"
-        " SELECT n, 1, 0, 1, CASE WHEN n % 1000 = 0 THEN 2000 ELSE 3000 END,"
+        "INSERT INTO records (at, segment, start, size, definition, subject, decision, event, tenant, outcome)"
+        " SELECT n, 1, 0, 1, CASE WHEN n % 1000 = 2 THEN 2002 ELSE 3002 END,"
+        " CASE WHEN n % 1000 = 0 THEN 2000 ELSE 3000 END,"
         " CASE WHEN n % 1000 = 1 THEN 2001 ELSE 1 END, 3, 5, 2 FROM generate_series(1, 20000) AS n"
     )
     connection.execute("INSERT INTO marks SELECT n, n FROM generate_series(1, 20000) AS n")
@@ -128,6 +132,28 @@ def test_it_is_looked_up_and_not_sorted(
     assert any(index in line for line in plan) and not any("Seq Scan" in line for line in plan), plan
     assert not any("Sort" in line for line in plan), plan
     connection.close()
+
+
+def test_an_index_of_an_older_form_is_made_anew(databases: Databases, tmp_path: Path) -> None:
+    """What was noted without definitions would not be found by them."""
+    spec, digest = databases.empty(), "sha256:" + "ab" * 32
+    Postgres(spec).migrate(MIGRATIONS[:2])
+    journal(tmp_path / "audit", 3, principal={"subject": "ada"}, definition_digest=digest)
+    old = Postgres(spec).open(MIGRATIONS[:2])
+    old.execute("INSERT INTO journals (name, folder, seen_at) VALUES ('k', '/', 0)")
+    for table in (
+        "records (journal, at, segment, start, size) VALUES (1, 7, 1, 0, 1)",
+        "segments (journal, chain, first, name, stamp, size, seq) VALUES (1, 'c', 1, 'calls-0', '', 1, 1)",
+    ):
+        old.execute(f"INSERT INTO index_{table}")
+    old.close()
+    Postgres(spec).migrate()
+    where = IndexTables(spec, "k1")
+    follower = Follower(tmp_path / "audit", where)
+    assert follower.catch_up() == 3 and who(follower, where, definition=digest) == ["ada"] * 3
+    (left,) = follower.connection.execute("SELECT count(*) FROM index_records").fetchone()
+    assert left == 3
+    follower.close()
 
 
 def test_names_that_are_longer_than_an_entry_of_an_index(databases: Databases, tmp_path: Path) -> None:

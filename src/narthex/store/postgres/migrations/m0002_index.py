@@ -6,8 +6,18 @@ the session is set to, so that the same statements do for both.  Cost: none, the
 database, which is newer.  Back: drop the tables; the journals have all of it.
 """
 
-from narthex.telemetry.audit.index.file import COLUMNS, INDEXED, PARTIAL, USUAL
+from narthex.telemetry.audit.index.file import USUAL
 
+COLUMNS = (
+    "event", "tenant", "subject", "client", "endpoint", "server", "target", "method", "decision", "outcome", "rule",
+    "config",
+)  # fmt: skip
+"""Those of that time, and which of them have an index, of what."""
+PARTIAL = {
+    "decision": "decision <> 1", "outcome": "outcome <> 2", "event": "event NOT IN (3, 4)", "tenant": "tenant <> 5",
+    "rule": "rule IS NOT NULL",
+}  # fmt: skip
+INDEXED = ("subject", "client", "server", "target", *PARTIAL)
 OURS = "current_setting('narthex.journal')::bigint"
 _COLUMNS = {
     "about": "name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (journal, name)",

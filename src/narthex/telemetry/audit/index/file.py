@@ -19,7 +19,7 @@ from narthex.errors import StoreError
 from narthex.store.database import Connection
 from narthex.store.file import transaction
 
-FORM: Final = 2
+FORM: Final = 3
 """Of the tables; a file of another form is begun anew."""
 APPLICATION_ID: Final = 0x4E584155  # "NXAU"
 BUSY_S = 30.0
@@ -30,12 +30,12 @@ USUAL: Final = ((1, "decision", "allow"), (2, "outcome", "ok"), (3, "event", "ca
 """Texts that nearly all records have, by number: partial indexes leave them out."""
 COLUMNS: Final = (
     "event", "tenant", "subject", "client", "endpoint", "server", "target", "method", "decision", "outcome", "rule",
-    "config",
+    "config", "definition",
 )  # fmt: skip
 """Numbers of texts; NULL where a record has none."""
 PARTIAL: Final = {
     "decision": "decision <> 1", "outcome": "outcome <> 2", "event": "event NOT IN (3, 4)", "tenant": "tenant <> 5",
-    "rule": "rule IS NOT NULL",
+    "rule": "rule IS NOT NULL", "definition": "definition IS NOT NULL",
 }  # fmt: skip
 INDEXED: Final = ("subject", "client", "server", "target", *PARTIAL)
 TABLES: Final = (

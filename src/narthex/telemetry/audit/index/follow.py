@@ -227,7 +227,7 @@ class Follower:
         """Names of people and of things that no record has any more."""
         with self._place.transaction(self.connection):
             self.connection.execute("UPDATE about SET value = CAST(value AS INTEGER) + 1 WHERE name = 'pruned'")
-            for kind in ("subject", "client", "target"):
+            for kind in ("subject", "client", "target", "definition"):
                 self.connection.execute(
                     f"DELETE FROM texts WHERE kind = ? AND NOT EXISTS (SELECT 1 FROM records WHERE {kind} = texts.id)",
                     (kind,),

@@ -421,6 +421,26 @@ def test_what_is_no_message_at_all_is_recorded_with_its_caller() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("body", [b"{nonsense", b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}'])
+def test_how_long_it_took_to_refuse_it(body: bytes) -> None:
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client()
+            found, new_id = recorded(gateway), gateway.front.new_id
+
+            def late() -> str:
+                gateway.late_s += 20
+                return new_id()
+
+            gateway.front.new_id = late
+            client.http("POST", "/mcp", body=body)
+            await client.read()
+            (one,) = found
+            assert one["event"] == "refused" and 20 <= one["seconds"] < 40
+
+    run(main)
+
+
 def test_nothing_is_made_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("a record was made")

@@ -263,17 +263,19 @@ class Front:
 
     def serve(self, connection: Connection, request: HttpRequest, endpoint: EndpointSpec, principal: Principal) -> None:
         """Answer a request whose principal is known. Never raises."""
+        began_at = self.clock()
         try:
             if self._rates is not None:
                 self.count(principal)
             if request.method == b"POST":
-                post(self, connection, request, endpoint, principal)
+                post(self, connection, request, endpoint, principal, began_at)
             else:
                 self._get_or_delete(connection, request, endpoint, principal)
         except Exception as error:
             turned = None
             if request.method == b"POST":
-                turned = Turned(principal, endpoint.name, self.source(connection, request), len(request.body))
+                source, size = self.source(connection, request), len(request.body)
+                turned = Turned(principal, endpoint.name, source, size, began_at)
             self.failed(connection, error, "modern", turned)
 
     def _identify(
@@ -460,7 +462,8 @@ class Front:
             self.refused_by.add(1, error.limit, error.reason)
         self.accounts.counter("", "", "refused", "", era).add(outcome_of(error), 0.0, 0, len(body))
         if turned is not None and self.record is not None:
-            self.record(entry_of_turned(turned, self.snapshot.revision, error, decision_id, len(body)))
+            seconds = self.clock() - turned.began_at
+            self.record(entry_of_turned(turned, self.snapshot.revision, error, decision_id, len(body), seconds))
         if traced is not None:
             self.span(traced, outcome_of(error), len(body), error, decision_id)
         if error.code == -32603:

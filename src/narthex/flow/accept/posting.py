@@ -49,10 +49,17 @@ _TAKES: Final[dict[bytes | None, tuple[bool, bool]]] = {None: (True, True)}
 
 
 def post(
-    front: Front, connection: Replying, request: HttpRequest, endpoint: EndpointSpec, principal: Principal
+    front: Front,
+    connection: Replying,
+    request: HttpRequest,
+    endpoint: EndpointSpec,
+    principal: Principal,
+    began_at: float,
 ) -> None:
     """Answer it, or begin to.
 
+    Args:
+        began_at: When it was taken up, in seconds of the clock.
     Raises:
         HttpRefusal, CodecError: It says nothing that an answer could name.
     """
@@ -64,7 +71,7 @@ def post(
             raise
         _batch(front, connection, request, endpoint, principal)
     else:
-        _take(front, connection, request, endpoint, principal, message, takes_events)
+        _take(front, connection, request, endpoint, principal, message, takes_events, began_at)
 
 
 def _check_form(headers: Headers) -> bool:
@@ -88,6 +95,7 @@ def _take(
     principal: Principal,
     message: Request,
     takes_events: bool,
+    began_at: float,
 ) -> None:
     """Take one message to whoever answers it; what it is refused with bears its id."""
     headers, method, params = request.headers, message.method, message.params
@@ -119,14 +127,14 @@ def _take(
         call = Call(method, params, meta, id_json, era, version, principal, endpoint.name, name, session)
         trace = front.tracer.begin(meta, headers) if front.tracer is not None else None
         if trace is not None and trace.sampled:
-            traced = Traced(trace, call, front.source(connection, request), len(request.body), front.clock())
+            traced = Traced(trace, call, front.source(connection, request), len(request.body), began_at)
         if method in SERVED or method in ABOUT_A_TASK:
             check = front.check(call, connection, request)
-            _begin(front, connection, request, endpoint, call, check, takes_events, trace)
+            _begin(front, connection, request, endpoint, call, check, takes_events, trace, began_at)
         elif method == "subscriptions/listen" and not takes_events:
             raise HttpRefusal(406, "not_acceptable", "accept text/event-stream")
         else:
-            _answer(front, connection, call, endpoint, traced)
+            _answer(front, connection, call, endpoint, traced, began_at)
     except GatewayError as error:
         url, gate = "", front.gate
         if isinstance(error, Unauthorized) and gate is not None:
@@ -136,7 +144,9 @@ def _take(
             source, size = front.source(connection, request), len(request.body)
             id_json = encode(id_) if id_ is not None else b""
             in_session = session.id if session is not None else ""
-            turned = Turned(principal, endpoint.name, source, size, method, name, id_json, version, in_session, check)
+            turned = Turned(
+                principal, endpoint.name, source, size, began_at, method, name, id_json, version, in_session, check
+            )
         front.refuse(connection, id_, error, era, url, turned, traced)
 
 
@@ -149,6 +159,7 @@ def _begin(
     check: Check | None,
     takes_events: bool,
     trace: Trace | None,
+    began_at: float,
 ) -> None:
     """Begin a call of a server; what it ends with, its exchange says. Raises what it is refused with before."""
     method, session, size = call.method, call.session, len(request.body)
@@ -158,7 +169,8 @@ def _begin(
         answers = read_answers(call.params)  # first: a call that is held is not lost by answers that cannot be read
         call, state = _retried(front, call)
         if isinstance(state, HeldCall):
-            Retrying(front, connection, call, state, takes_events, answers, size, trace).start(request, check)
+            retry = Retrying(front, connection, call, state, takes_events, answers, size, trace, began_at)
+            retry.start(request, check)
             return
     if front.is_crowded:
         raise Overloaded("the gateway has too many calls")
@@ -169,8 +181,7 @@ def _begin(
         call = call.but(context=trace.context)
     as_task = method not in SERVED or ("task" in call.params and method == "tools/call")
     make: type[Exchange] = Tasking if as_task else Exchange
-    now = front.clock()
-    one = make(front, connection, call, viewer, size, takes_events, now, now + front.call_s)
+    one = make(front, connection, call, viewer, size, takes_events, began_at, began_at + front.call_s)
     if state is not None:
         one.only_server = state.server
         remember(one, state, answers)
@@ -206,9 +217,11 @@ def _viewer(front: Front, call: Call, endpoint: EndpointSpec) -> Viewer:
     return front.fleet.viewer(endpoint, call.principal, call.session, bits)
 
 
-def _answer(front: Front, connection: Replying, call: Call, endpoint: EndpointSpec, traced: Traced | None) -> None:
+def _answer(
+    front: Front, connection: Replying, call: Call, endpoint: EndpointSpec, traced: Traced | None, now: float
+) -> None:
     """Answer here what goes to no server, or to all of them."""
-    method, now = call.method, front.clock()
+    method = call.method
     if method in LISTS:
         Listing(front, connection, call, _viewer(front, call, endpoint), now, traced).start()
     elif method == "initialize":
@@ -245,14 +258,15 @@ def _batch(
     first = messages[0]  # it was counted as the request
 
     def take(slot: Replying, message: bytes) -> None:
+        began_at = front.clock()
         one = HttpRequest(b"POST", request.path, b"", headers, request.repeated, message)
         try:
             if message is not first:
                 front.count(principal)
-            post(front, slot, one, endpoint, principal)
+            post(front, slot, one, endpoint, principal, began_at)
         except Exception as error:
             source = front.source(connection, request)
-            front.failed(slot, error, "legacy", Turned(principal, endpoint.name, source, len(message)))
+            front.failed(slot, error, "legacy", Turned(principal, endpoint.name, source, len(message), began_at))
 
     connection.exchange = batch = Batch(connection, messages, take, front.new_id)
     batch.start()

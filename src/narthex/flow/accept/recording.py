@@ -259,7 +259,8 @@ class Turned:
     """What was known of a request when it was turned away; the caller always is."""
 
     __slots__ = (
-        "check", "endpoint", "method", "name", "principal", "request", "session", "size_in", "source", "version",
+        "began_at", "check", "endpoint", "method", "name", "principal", "request", "session", "size_in", "source",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -268,6 +269,7 @@ class Turned:
         endpoint: str,
         source: str,
         size_in: int,
+        began_at: float,
         method: str = "",
         name: str = "",
         request: bytes = b"",
@@ -279,6 +281,7 @@ class Turned:
         self.endpoint: Final = endpoint
         self.source: Final = source
         self.size_in: Final = size_in
+        self.began_at: Final = began_at
         self.method: Final = method
         self.name: Final = name
         self.request: Final = request
@@ -287,17 +290,20 @@ class Turned:
         self.check: Final = check
 
 
-def turned_of(call: Call, source: str, size_in: int, check: Check | None) -> Turned:
+def turned_of(call: Call, source: str, size_in: int, began_at: float, check: Check | None) -> Turned:
     """The same of what has become a call, and may not go on."""
     session = call.session.id if call.session is not None else ""
     return Turned(
-        call.principal, call.endpoint, source, size_in, call.method, call.name, call.id_json, call.version, session,
-        check,
+        call.principal, call.endpoint, source, size_in, began_at, call.method, call.name, call.id_json, call.version,
+        session, check,
     )  # fmt: skip
 
 
-def entry_of_turned(one: Turned, config: str, error: GatewayError, decision_id: str, size: int) -> Entry:
-    """The record of a request that was refused before it became a call. `size`: bytes of the answer."""
+def entry_of_turned(
+    one: Turned, config: str, error: GatewayError, decision_id: str, size: int, seconds: float
+) -> Entry:
+    """The record of a request that was refused before it became a call. `size`: bytes of the answer. `seconds`: from
+    its being taken up to that."""
     return Entry(
         one.principal,
         one.source,
@@ -315,7 +321,7 @@ def entry_of_turned(one: Turned, config: str, error: GatewayError, decision_id: 
         "",
         one.size_in,
         size,
-        0.0,
+        seconds,
         config,
         event="refused",
         check=one.check,

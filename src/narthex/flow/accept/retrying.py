@@ -47,6 +47,7 @@ class Retrying:
         answers: RawMap,
         size_in: int,
         trace: Trace | None,
+        began_at: float,
     ) -> None:
         self._front = front
         self._connection: Replying | None = connection
@@ -59,6 +60,7 @@ class Retrying:
         self._walk: Walk | None = None
         self._check: Check | None = None
         self._trace = trace
+        self._began_at = began_at
 
     def start(self, request: HttpRequest, check: Check | None) -> None:
         """Go on at once, or wait for what has to be decided.
@@ -119,7 +121,7 @@ class Retrying:
                 _log.error("a retry failed in the gateway", exc_info=error)
                 error = GatewayError()
             connection.exchange = None
-            turned = turned_of(self._call, self._source, self._size_in, self._check)
+            turned = turned_of(self._call, self._source, self._size_in, self._began_at, self._check)
             front.refuse(connection, front.decode_id(self._call.id_json), error, self._call.era, turned=turned)
 
     def _go_on(self) -> None:

@@ -177,6 +177,9 @@ ROWS = [
     {"event": "command", "time": "t7", "action": "keys.create", "by": "root at the terminal", "name": "ci"},
     {"event": "erase", "time": "t8", "by": "root at the terminal", "reason": "x"},
     {"event": "hold", "time": "t9", "step": "placed", "hold": {"id": "h1", "by": "root at the terminal"}},
+    {"event": "config", "time": "ta", "step": "started", "revision": "c0ffee1234567890"},
+    {"event": "config", "time": "tb", "step": "applied", "by": "file", "revision": "c0ffee",
+     "changes": ["servers.git", "+grants.large"]},
 ]  # fmt: skip
 
 
@@ -194,11 +197,13 @@ def test_rows_can_be_told_apart(tmp_path: Path) -> None:
     assert rows["t2"] == ["call", who, "git__push", "allow", "ok", "-"]
     assert rows["t3"] == ["call", who, "git__push", "deny", "denied", "-"]
     assert rows["t4"] == ["approval: asked", who, "git__push", "-", "-", "-"]
-    assert rows["t5"] == ["approval: approved by bob", who, "git__push", "-", "-", "-"]
+    assert rows["t5"] == ["approval: approved", f"bob, for {who}", "git__push", "-", "-", "-"]
     assert rows["t6"] == ["lost: 3", "-", "-", "-", "-", "-"]
-    assert rows["t7"] == ["command: keys.create by root at the terminal", "-", "ci", "-", "-", "-"]
-    assert rows["t8"] == ["erase by root at the terminal", "-", "-", "-", "-", "-"]
-    assert rows["t9"] == ["hold: placed by root at the terminal", "-", "-", "-", "-", "-"]
+    assert rows["t7"] == ["command: keys.create", "root at the terminal", "ci", "-", "-", "-"]
+    assert rows["t8"] == ["erase", "root at the terminal", "-", "-", "-", "-"]
+    assert rows["t9"] == ["hold: placed", "root at the terminal", "-", "-", "-", "-"]
+    assert rows["ta"] == ["config: started", "-", "revision c0ffee123456", "-", "-", "-"]
+    assert rows["tb"] == ["config: applied", "file", "servers.git, +grants.large", "-", "-", "-"]
     assert "5 found" in do("search", folder, "--tool", "git__push").stderr
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from click import unstyle
 from click.testing import CliRunner, Result
 
 from narthex.cli.audit_search import HEADING, _lines
@@ -76,16 +77,22 @@ def test_half_an_id_leads_to_it_by_the_index_too(tmp_path: Path) -> None:
     assert search(tmp_path / "narthex.yaml", "--id", "019ac4b2-7f10-7000-8d3e-0000000000").exit_code == 1
 
 
-def test_in_a_narrow_terminal_a_row_has_two_lines_and_its_id_is_whole(config: Path) -> None:
-    rows = [HEADING, ("2026-11-27T09:38:36.120345Z", "call", "ada by helpdesk-bot", "time__get_current_time", "allow",
-                      "ok", "019ac4b2-7f10-7000-8d3e-5a0f4be0c9d1")]  # fmt: skip
+def test_in_a_narrow_terminal_a_record_has_two_lines_and_its_id_is_whole() -> None:
+    id_ = "019ac4b2-7f10-7000-8d3e-5a0f4be0c9d1"
+    who, what = "ada by helpdesk-bot", "time__get_current_time"
+    rows = [HEADING, ("2026-11-27T09:38:36.120345Z", "call", who, what, "allow", "ok", id_)]
     wide = _lines(rows, 0)
-    assert len(wide) == 2 and _lines(rows, 200) == wide
-    assert wide[1].endswith("ok        019ac4b2-7f10-7000-8d3e-5a0f4be0c9d1")
-    assert _lines(rows, 80)[2:] == [
-        "2026-11-27T09:38:36.120345Z   019ac4b2-7f10-7000-8d3e-5a0f4be0c9d1   call",
-        "    ada by helpdesk-bot   time__get_current_time   allow      ok",
+    assert len(wide) == 2 and _lines(rows, 200) == wide and wide[1].endswith(f"ok        {id_}")
+    narrow = [unstyle(line) for line in _lines(rows, 80)]
+    assert narrow == [
+        "time   id",
+        "    event   who   what   decision   outcome",
+        f"2026-11-27T09:38:36.120345Z   {id_}",
+        f"    call   {who}   {what}   allow   ok",
     ]
+    lost = ("-", "lost: 3", "-", "-", "-", "-", "-")
+    assert _lines([HEADING, lost], 20)[-2:] == ["-   -", "    lost: 3"]
+    assert all(len(line) <= 40 for line in _lines(rows, 40)[3:] if id_ not in line)
 
 
 def test_an_alert_names_its_limit(tmp_path: Path) -> None:

@@ -62,13 +62,25 @@ def test_a_tool_that_its_endpoint_no_longer_takes(rig: Rig) -> None:
         pytest.param(("audit/calls-20261127.jsonl",), "several records", id="several"),
         pytest.param(("audit/calls-20261127.jsonl:8",), "no record in", id="no such line"),
         pytest.param(("plain.jsonl",), "was not recorded", id="without its input"),
+        pytest.param(("missing.jsonl",), "led to nothing that the caller sees", id="a name that leads to nothing"),
+        pytest.param(("limited.jsonl",), "was refused before (rate_limited)", id="refused before any rule"),
+        pytest.param(("free.jsonl",), "no rule has decided that call: there was none", id="without rules"),
+        pytest.param(("reload.jsonl",), "is of no call: config", id="no call"),
         pytest.param(("digest.jsonl",), "its arguments were not recorded", id="without its arguments"),
         pytest.param(("bad.jsonl",), "no record of a decision", id="nonsense"),
     ],
 )
 def test_what_cannot_be_explained(rig: Rig, words: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(rig.folder)
-    rig.write("plain.jsonl", line_of(ENTRY, "r-1").decode())
+    plain = json.loads(line_of(ENTRY, "r-1"))
+    for name, more in (
+        ("plain", {"policy": {"effect": "allow", "reason": "granted"}}),
+        ("missing", {"outcome": "not_found", "decision": "deny"}),
+        ("limited", {"outcome": "rate_limited", "decision": "deny"}),
+        ("free", {}),
+        ("reload", {"event": "config"}),
+    ):
+        rig.write(f"{name}.jsonl", json.dumps({**plain, **more}))
     rig.write("bad.jsonl", "{\n")
     records, rig.records = rig.records, rig.write("digest.jsonl", "")
     rig.record(CALLS[2], full=False)

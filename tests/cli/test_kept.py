@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex.cli.kept import table_lines, table_width
+from narthex.cli.kept import flowed, table_lines, table_width
 
 ROWS = [("name", "since", "reason"), ("ci", "2026-11-27 09:30", "GDPR art. 17"), ("helpdesk-bot", "-", "-")]
 
@@ -26,12 +26,28 @@ def test_a_row(width: int, row: list[str]) -> None:
     assert len(lines) == len(row) * len(ROWS), "every row is folded alike"
 
 
-cells = st.text("ab", max_size=20)
-
-
-@given(
-    st.integers(1, 60), st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[cells] * n), min_size=1, max_size=4))
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        pytest.param(0, ["head one, two"], id="not a terminal"),
+        pytest.param(9, ["head one,", "  two"], id="what has no room goes below"),
+        pytest.param(3, ["head", "  one,", "  two"], id="a longer word stands alone"),
+    ],
 )
+def test_words_flow(width: int, lines: list[str]) -> None:
+    assert flowed(["head", "one,", "two"], "  ", width) == lines
+
+
+def test_a_colour_takes_no_room() -> None:
+    assert len(flowed(["\x1b[32mhead\x1b[0m", "one"], "  ", 8)) == 1
+    assert len(flowed(["head", "one"], "  ", 8, gap=2)) == 2
+
+
+CELLS = st.text("ab", max_size=20)
+TABLES = st.integers(1, 4).flatmap(lambda count: st.lists(st.tuples(*[CELLS] * count), min_size=1, max_size=4))
+
+
+@given(st.integers(1, 60), TABLES)
 def test_no_cell_is_lost_or_broken(width: int, rows: list[tuple[str, ...]]) -> None:
     lines = table_lines(rows, width)[len(table_lines(rows, width)) // len(rows) :]
     assert " ".join(lines).split() == [cell for row in rows[1:] for cell in row if cell]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import unstyle
 from click.testing import CliRunner, Result
 
 from narthex.cli.main import cli
-from narthex.cli.run import head_lines
+from narthex.cli.run import head_lines, step_lines
 from narthex.telemetry.audit.execution import steps_of, sums_of
 from narthex.testing import FakeServer
 from tests.conftest import StartGateway
@@ -99,6 +100,21 @@ def test_what_waits_for_a_person_is_counted_apart() -> None:
     assert "3 calls, 0 denied, 1 held, 1 failed" in "\n".join(head_lines("run", "r", steps, sums))
 
 
+def test_in_a_narrow_terminal_an_id_is_in_one_piece() -> None:
+    id_ = "01a21f50-ab7f-7000-97b2-31a7e2a1a9c3"
+    record = {
+        "event": "call", "id": id_, "time": "2026-11-27T23:21:50.207753Z", "server": "time", "decision": "allow",
+        "name": "get_current_time_of_a_place", "outcome": "upstream_unavailable", "seconds": 0.0423, "cost": "0.01 USD",
+        "arguments_digest": f"sha256:{'d0' * 32}", "result_digest": f"sha256:{'c0' * 32}",
+        "policy": {"rule": "what everybody reads"},
+    }  # fmt: skip
+    (step,) = steps_of([record])
+    wide, narrow = step_lines(step, []), [unstyle(line) for line in step_lines(step, [], 80)]
+    assert len(wide) == 2 and wide[1].endswith(f"  record {id_}")
+    assert all(len(line) <= 80 for line in narrow) and f"              record {id_}" in narrow
+    assert " ".join(" ".join(narrow).split()) == " ".join(unstyle(" ".join(wide)).split()), "nothing is lost"
+
+
 def test_whatever_it_is_known_by(gateway: Gateway) -> None:
     by_run = steps(gateway, "trip-7")
     assert steps(gateway, TRACE) == by_run
@@ -142,6 +158,6 @@ def test_a_copied_folder_needs_no_configuration(
 def test_what_is_not_recorded(gateway: Gateway) -> None:
     done = show(gateway, "trip-8")
     assert done.exit_code == 1
-    assert "nothing is recorded of trip-8: an ID is what the agent called its run" in done.stderr
+    assert "nothing is recorded of trip-8:\nan ID is what the agent called its run" in done.stderr
     empty = CliRunner().invoke(cli, ["run", "show", "trip-7", "--dir", str(gateway.folder)])
     assert empty.exit_code == 1 and "no records in" in empty.stderr

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.amounts import counted
 from narthex.cli.audit_kept import configured_seals
 from narthex.cli.audit_search import FOLDER, finder_in, finder_of, private, proofs_of, snapshot_of
 from narthex.cli.kept import config_option, find_file, json_option, say, when
@@ -103,6 +104,8 @@ def report(
         else:
             with open(out, "w", encoding="utf-8", opener=private) as stream:
                 stream.write(text)
+            whole = "NOT whole" if found.fault_count else "whole"
+            click.echo(f"{out}: the journal is {whole}, {counted(found.records, 'record')} in all", err=True)
     ctx.exit(1 if found.fault_count else 0)
 
 

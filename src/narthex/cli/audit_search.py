@@ -20,14 +20,24 @@ from msgspec import structs
 
 from narthex.cli.amounts import counted
 from narthex.cli.client import one_line
-from narthex.cli.kept import config_option, find_file, json_option, say, table_lines, table_width, terminal_width
+from narthex.cli.kept import (
+    GAP,
+    config_option,
+    find_file,
+    flowed,
+    json_option,
+    say,
+    table_lines,
+    table_width,
+    terminal_width,
+)  # fmt: skip
 from narthex.cli.records import files_of, whole_id
 from narthex.telemetry.accounts import OUTCOMES
 
 if TYPE_CHECKING:
     from narthex.telemetry.audit.index.find import Finder
     from narthex.telemetry.audit.index.place import Where
-    from narthex.telemetry.audit.matching import Wanted
+    from narthex.telemetry.audit.matching import Record, Wanted
     from narthex.types import Snapshot
 
 HEADING = ("time", "event", "who", "what", "decision", "outcome", "id")
@@ -80,7 +90,7 @@ _SELECTION = (
     click.option("--run", default="", metavar="ID", help="Of this run."),
     click.option("--trace", default="", metavar="ID", help="Of this trace."),
     click.option("--session", default="", metavar="ID", help="Of this legacy session."),
-    click.option("--approval", default="", metavar="ID", help="Of this held call."),
+    click.option("--approval", default="", metavar="ID", help="Of this held call; the first 8 characters will do."),
     click.option("--call", default="", metavar="ID", help="What was counted anew of the call with this id."),
     click.option(
         "--upstream-status", default="", metavar="STATUS", help="Its server answered with this HTTP status, if no 200."
@@ -252,7 +262,8 @@ def _wanted(given: dict[str, Any], folder: Path) -> Wanted:
 
     files_of(folder)
     found = Wanted(**{name: value for name, value in given.items() if value})
-    return structs.replace(found, id=whole_id(folder, found.id))
+    whole = whole_id(folder, found.id), whole_id(folder, found.approval, "approval")
+    return structs.replace(found, id=whole[0], approval=whole[1])
 
 
 def private(path: str, flags: int) -> int:
@@ -260,33 +271,50 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _event(record: dict[str, Any]) -> str:
-    """What kind of record it is; which step, or which command, and whose; how many were lost."""
+def _event(record: Record) -> str:
+    """What kind of record it is; which step, or which command; how many were lost."""
     text = str(record.get("event") or "")
-    hold = record.get("hold")
-    whose = record.get("by") or (hold.get("by") if isinstance(hold, dict) else "")
-    by = f" by {whose}" if whose else ""
     more = record.get("step") or record.get("count") or (record.get("action") if text == "command" else "")
-    return f"{text}: {more}{by}" if more else f"{text}{by}"
+    return f"{text}: {more}" if more else text
 
 
-def _row(record: dict[str, Any]) -> tuple[str, ...]:
-    from narthex.telemetry.audit.matching import what_of
+def _row(record: Record) -> tuple[str, ...]:
+    ends = (record.get(name) for name in ("decision", "outcome", "id"))
+    cells = (record.get("time"), _event(record), _who(record), _what(record), *ends)
+    return tuple(one_line(str(cell)) if cell else "-" for cell in cells)
+
+
+def _who(record: Record) -> str:
+    """Who called, by which agent; of a step of a held call who took it, and whose call it is; else who did it."""
+    from narthex.telemetry.audit.matching import doer_of
 
     who = record.get("principal")
     who = who if isinstance(who, dict) else {}
     caller = " by ".join(str(who[name]) for name in ("subject", "client") if who.get(name))
-    what = what_of(record) or record.get("method") or record.get("limit")  # the last is an alert's
-    ends = (record.get(name) for name in ("decision", "outcome", "id"))
-    cells = (record.get("time"), _event(record), caller, what, *ends)
-    return tuple(one_line(str(cell)) if cell else "-" for cell in cells)
+    doer = doer_of(record)
+    return f"{doer}, for {caller}" if doer and caller else doer or caller
+
+
+def _what(record: Record) -> object:
+    """What was called, or what it concerned: the limit of an alert, what a reload has changed, whose payloads."""
+    from narthex.telemetry.audit.matching import what_of
+
+    changes, revision = record.get("changes"), str(record.get("revision") or "")
+    if isinstance(changes, list) and changes:
+        return ", ".join(map(str, changes))
+    return what_of(record) or record.get("method") or record.get("limit") or (revision and f"revision {revision[:12]}")
 
 
 def _lines(rows: list[tuple[str, ...]], width: int) -> list[str]:
-    """Where a row has room in no line of the terminal, the id stands in the first of its lines, beside the time."""
-    if width and table_width(rows) > width:
-        rows = [(time, id_, *rest) for time, *rest, id_ in rows]
-    return table_lines(rows, width)
+    """A table; where it has no room in the terminal, time and id of each record in one line, the rest below."""
+    if not width or table_width(rows) <= width:
+        return table_lines(rows)
+    found = []
+    for number, (time, *rest, id_) in enumerate(rows):
+        said = [cell for cell in rest if cell != "-"]
+        lines = [time + " " * GAP + id_, *flowed([f"    {said[0]}", *said[1:]], "    ", width, gap=GAP)]
+        found += [click.style(line, bold=True) for line in lines] if number == 0 else lines
+    return found
 
 
 def _say_unread(count: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -92,8 +92,30 @@ def _read(record: str, snapshot: Snapshot) -> Recorded:
     if not found and b'"event":"begin"' in lines[0]:
         raise click.ClickException("that record says that a call begins; the one of its end, if any, what was decided")
     if not found:
-        raise click.ClickException("what that decision was taken on was not recorded (audit: {inputs: full})")
+        raise click.ClickException(_why_untaken(lines[0]))
     return found[0]
+
+
+def _why_untaken(line: bytes) -> str:
+    """Of a record without an input: why there is none."""
+    import msgspec
+
+    record = msgspec.json.decode(line, type=dict[str, Any])
+    event, outcome = (
+        one_line(str(record.get("event", ""))),
+        one_line(str(record.get("reason") or record.get("outcome"))),
+    )
+    if event not in ("call", "refused", ""):
+        return (
+            f"that record is of no call: {event}; narthex audit search --id {one_line(str(record.get('id')))} shows it"
+        )
+    if "policy" in record or not event:
+        return "what that decision was taken on was not recorded (audit: {inputs: full})"
+    if outcome == "not_found":
+        return "no rule has decided that call: its name led to nothing that the caller sees (not_found)"
+    if record.get("decision") == "deny":
+        return f"no rule has decided that call: it was refused before ({outcome})"
+    return "no rule has decided that call: there was none"
 
 
 def _path(record: str) -> Path:

@@ -129,6 +129,19 @@ def table_lines(rows: list[tuple[str, ...]], width: int = 0) -> list[str]:
     return found
 
 
+def flowed(words: list[str], indent: str, width: int, *, gap: int = 1) -> list[str]:
+    """Words in lines of at most `width`, all but the first indented, `gap` blanks apart; a word that is longer stands
+    alone. Colours take no room. A width of 0 or less: one line."""
+    lines = words[:1]
+    for word in words[1:]:
+        longer = lines[-1] + " " * gap + word
+        if width <= 0 or len(click.unstyle(longer)) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(indent + word)
+    return [line.rstrip() for line in lines]
+
+
 def _folded(cells: list[str], width: int) -> list[str]:
     lines = [cells[0]]
     for cell in cells[1:]:

@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 _HALF = re.compile(r"[0-9a-f][0-9a-f-]{7,34}")
 _MOST_ALIKE = 5
 """Ids with the same beginning that are shown."""
-WHAT_IDS = (
-    "an ID is what the agent called its run, a trace, a legacy session, the id of a record, or the decisionId that a"
-    " client was told; of the last two the first 8 characters are enough. `narthex audit search --json` has them all"
-)
+WHAT_IDS = """an ID is what the agent called its run, a trace, a legacy session, the id of a
+record, or the decisionId that a client was told; of the last two the first
+8 characters are enough. narthex audit search --json has them all."""
 
 
 def files_of(path: Path) -> list[Path]:
@@ -109,8 +108,9 @@ def folder_of(snapshot: Snapshot) -> Path:
     return Path(snapshot.audit_dir)
 
 
-def whole_id(folder: Path, half: str) -> str:
-    """The id of a record, or of a decision, that begins so; what is no half of one, or none begins with, as it is.
+def whole_id(folder: Path, half: str, *members: str) -> str:
+    """The id of a record, or of a decision, that begins so, or that in other members of records; what is no half of
+    one, or none begins with, as it is.
 
     Every line is read: no index knows halves. Raises ClickException: more than one begins so.
     """
@@ -122,7 +122,7 @@ def whole_id(folder: Path, half: str) -> str:
     for file in files_of(folder):
         for line in lines_in(file, Report()):
             if begin in line:
-                values = (_member(line, "id"), _member(line, "decision_id"))
+                values = [_member(line, name) for name in members or ("id", "decision_id")]
                 found |= {value.decode(errors="replace").strip('"') for value in values if value.startswith(begin)}
                 if len(found) > _MOST_ALIKE:
                     break

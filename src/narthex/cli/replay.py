@@ -157,7 +157,7 @@ def _recorded(
     found = [one for one in found if id_ in (one.get("id"), one.get("decision_id"))] or found
     if not found:
         raise click.ClickException(
-            f"no file or folder {one_line(str(records))}, and nothing is recorded in {place} of such an ID: {WHAT_IDS}"
+            f"no file or folder {one_line(str(records))}, and nothing is recorded in {place} of such an ID:\n{WHAT_IDS}"
         )
     return decisions_among(sorted(found, key=lambda one: str(one.get("time", ""))), silent)
 

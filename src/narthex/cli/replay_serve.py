@@ -71,7 +71,7 @@ def serve_record(ctx: click.Context, wish: Wish) -> None:
         )
     calls = _calls(records, folder, seals, naming)
     if not calls:
-        ids = f": {WHAT_IDS}" if wish.id_ and not records else ""
+        ids = f":\n{WHAT_IDS}" if wish.id_ and not records else ""
         click.echo(f"no call of a tool, prompt or resource is recorded of {one_line(name)}{ids}", err=True)
         ctx.exit(1)
     items = derived(calls)

@@ -17,7 +17,7 @@ from narthex.cli.amounts import counted
 from narthex.cli.audit_search import FOLDER, finder_of, recorded, snapshot_of
 from narthex.cli.client import as_it_was, one_line
 from narthex.cli.groups import Group
-from narthex.cli.kept import config_option, find_file, json_option, say
+from narthex.cli.kept import config_option, find_file, flowed, json_option, say, terminal_width
 from narthex.cli.records import WHAT_IDS, files_of, whole_id
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, conf
         kind, name, records = found_by(find, id_, place)
         steps = steps_of(records)
     if not steps:
-        click.echo(f"nothing is recorded of {one_line(id_)}: {WHAT_IDS}", err=True)
+        click.echo(f"nothing is recorded of {one_line(id_)}:\n{WHAT_IDS}", err=True)
         ctx.exit(1)
     reader = _reader(place, file) if payloads else lambda record: []
     kept = [reader(one.record) for one in steps]
@@ -81,7 +81,8 @@ def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, conf
         return
     click.echo("\n".join([*head_lines(kind, name, steps, sums_of(steps)), *task_lines(steps, kept), ""]))
     for one, said in zip(steps, kept, strict=True):
-        click.echo("\n".join(step_lines(one, [payload for payload in said if payload.part != TASK])))
+        kept_of = [payload for payload in said if payload.part != TASK]
+        click.echo("\n".join(step_lines(one, kept_of, terminal_width())))
 
 
 @contextmanager
@@ -124,7 +125,8 @@ def found_by(find: Find, id_: str, folder: Path) -> tuple[str, str, list[Record]
     for kind in KINDS:
         if records := of(kind, id_):
             return kind, id_, records
-    single = list(find(Wanted(id=id_))) or list(find(Wanted(id=whole_id(folder, id_))))
+    id_ = whole_id(folder, id_)
+    single = list(find(Wanted(id=id_)))
     for one in single:
         for kind in KINDS:
             if name := one.get(kind):
@@ -173,10 +175,11 @@ def task_lines(steps: Iterable[Step], kept: Iterable[Iterable[Payload]]) -> list
     return ["task: kept; --payloads shows it"] if is_kept else []
 
 
-def step_lines(step: Step, kept: Iterable[Payload]) -> list[str]:
+def step_lines(step: Step, kept: Iterable[Payload], width: int = 0) -> list[str]:
     """One call: when, what, what was decided and by which rule, how it ended, how long it took, what it cost; then what
-    it said, as digests or as it was kept."""
+    it said, as digests or as it was kept. What has no room in `width` goes below, an id always in one piece."""
     one, pad = step.record, "  " * step.depth
+    below = f"{pad}              "
 
     def text(name: str) -> str:
         return one_line(str(one[name])) if one.get(name) else ""
@@ -189,11 +192,12 @@ def step_lines(step: Step, kept: Iterable[Payload]) -> list[str]:
     words += [text("cost"), f"cache {text('cache')}" if one.get("cache") else ""]
     colour = {"deny": "red", "hold": "yellow"}.get(step.decision, "green" if ended == "ok" else "yellow")
     head = click.style(one_line(step.what), fg=colour)
-    lines = [f"{pad}{text('time')[11:23]}  {head}  {', '.join(one_line(word) for word in words if word)}"]
-    lines += [f"{pad}              {one_line(said)}" for said in step.approvals]
-    digests = [f"{what} {text(f'{what}_digest')[:19]}…" for what in ("arguments", "result") if text(f"{what}_digest")]
-    lines += [f"{pad}              {'  '.join(digests)}  record {text('id')}"]
+    told = [f"{one_line(word)}," for word in words if word]
+    lines = flowed([f"{pad}{text('time')[11:23]}  {head} ", *told[:-1], told[-1].rstrip(",")], below, width)
+    lines += [f"{below}{one_line(said)}" for said in step.approvals]
+    digests = [f"{what} {text(f'{what}_digest')[:19]}… " for what in ("arguments", "result") if text(f"{what}_digest")]
+    lines += [below + line.strip() for line in flowed([*digests, f"record {text('id')}"], "", width - len(below))]
     for payload in kept:
         body = payload.body.decode(errors="replace")
-        lines.append(f"{pad}              {payload.part}: {as_it_was(body) if body else payload.state}")
+        lines.append(f"{below}{payload.part}: {as_it_was(body) if body else payload.state}")
     return lines

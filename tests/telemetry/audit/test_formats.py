@@ -109,6 +109,31 @@ def test_an_api_activity() -> None:
     assert json.loads(ocsf({**RECORD, "decision": "deny", "outcome": "denied"}))["status_id"] == 2
 
 
+ACTS: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"event": "command", "action": "keys.create", "by": "root at the terminal", "name": "ci", "ids": ["k1"]},
+     "keys.create", "root at the terminal", "k1"),
+    ({"event": "approval", "step": "approved", "by": "bob", "principal": {"subject": "ann"}, "name": "push"},
+     "approved", "bob", ""),
+    ({"event": "config", "step": "applied", "by": "file", "changes": ["servers.git"], "revision": "c0ffee"},
+     "applied", "file", "servers.git"),
+    ({"event": "erase", "by": "root at the terminal", "reason": "art. 17", "concerned": {"subject": "ada"}},
+     "", "root at the terminal", "ada"),
+    ({"event": "hold", "step": "placed", "hold": {"id": "h1", "by": "eve at the terminal"}},
+     "placed", "eve at the terminal", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "done", "by", "what"), ACTS, ids=[one[0]["event"] for one in ACTS])
+def test_who_did_what_beside_calls_is_in_every_form(record: dict[str, Any], done: str, by: str, what: str) -> None:
+    cells, line, event = row(record), cef(record), json.loads(ocsf(record))
+    assert done in (cells["action"] or cells["step"]) and by in (cells["by"] or cells["hold"])
+    assert f"flexString1Label=by flexString1={by}" in line and (not done or f"act={done} " in line)
+    assert "suser=ann" in line if "principal" in record else f"suser={by}" in line
+    assert event["actor"]["user"]["uid"] == record.get("principal", {}).get("subject", by)
+    assert event["activity_name"] == (done or record["event"])
+    assert what in csv(record) and what in line
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @settings(max_examples=25)
 @given(more=st.dictionaries(st.sampled_from([*RECORD, "policy", "cost"]), VALUES))

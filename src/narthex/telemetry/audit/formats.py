@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from narthex.telemetry.audit.matching import Record, what_of
+from narthex.telemetry.audit.matching import Record, doer_of, what_of
 
 _encode = msgspec.json.Encoder().encode
 COLUMNS = (
@@ -24,6 +24,7 @@ COLUMNS = (
     "session", "request", "version", "gateway", "roles", "actors", "result_digest", "definition_digest",
     "upstream_status", "upstream_protocol", "upstream_session", "upstream_version", "server_seconds", "latency",
     "taken", "tokens_in", "tokens_out", "tokens_counted", "cache", "limit", "approval", "model", "prompt", "call",
+    "action", "step", "by", "ids", "concerned", "hold", "before", "revision", "changes", "count", "share",
 )  # fmt: skip
 """Columns are added behind the others."""
 _SAID = frozenset({
@@ -85,15 +86,17 @@ def cef(record: Record) -> str:
     extension = {
         "rt": _ms(record),
         "externalId": _text(record, "id"),
-        "act": _text(record, "decision"),
+        "act": _text(record, "decision") or _done(record),
         "outcome": _text(record, "outcome"),
         "reason": _text(record, "reason"),
-        "suser": _text(who, "subject"),
+        "suser": _text(who, "subject") or doer_of(record),
         "suid": _text(who, "issuer"),
         "src": _text(record, "source"),
         "dhost": _text(record, "server"),
         "in": record.get("bytes_in"),
         "out": record.get("bytes_out"),
+        "msg": _told(record),
+        **({"flexString1Label": "by", "flexString1": by} if (by := doer_of(record)) else {}),
         **_labelled(1, "agent", _text(who, "client")),
         **_labelled(2, "endpoint", _text(record, "endpoint")),
         **_labelled(3, "rule", _text(_map(record, "policy"), "rule")),
@@ -106,6 +109,16 @@ def cef(record: Record) -> str:
     }
     pairs = (f"{key}={_escaped(value)}" for key, value in extension.items() if value not in ("", None))
     return "|".join(_piped(part) for part in head) + "|" + " ".join(pairs)
+
+
+def _done(record: Record) -> str:
+    """What was done, where nothing is decided: the action of a command, the step of an approval, a hold or a reload."""
+    return _text(record, "action") or _text(record, "step")
+
+
+def _told(record: Record) -> str:
+    """What it concerned: the names of what a reload has changed, the ids of keys, whose payloads were erased."""
+    return "; ".join(text_of(record[name]) for name in ("changes", "ids", "concerned", "count") if record.get(name))
 
 
 def _labelled(number: int, label: str, value: str) -> dict[str, str]:
@@ -134,11 +147,12 @@ def ocsf(record: Record) -> str:
     """An API Activity; the activity is `Other`, because a tool's name does not say what it does."""
     who, said, upstream = _map(record, "principal"), _map(record, "policy"), _map(record, "upstream")
     trace, status, what = _text(record, "trace"), upstream.get("status"), what_of(record)
+    subject = _text(who, "subject") or doer_of(record)
     denied = record.get("decision") == "deny"
     succeeded = record.get("outcome") == "ok"
     event: Record = {
         "class_uid": 6003, "category_uid": 6, "activity_id": 99, "type_uid": 600399,
-        "activity_name": _text(record, "method") or _text(record, "event"),
+        "activity_name": _text(record, "method") or _done(record) or _text(record, "event"),
         "severity_id": 3 if denied else 1, "time": _ms(record),
         "status_id": 1 if succeeded else 2 if "outcome" in record else 0,
         "status_code": _text(record, "outcome"), "status_detail": _text(record, "reason"),
@@ -151,7 +165,7 @@ def ocsf(record: Record) -> str:
         },
         "action_id": {"allow": 1, "deny": 2}.get(_text(record, "decision"), 0),
         "actor": {
-            "user": {"uid": _text(who, "subject"), "name": _text(who, "subject"), "domain": _text(who, "issuer")},
+            "user": {"uid": subject, "name": subject, "domain": _text(who, "issuer")},
             "app_name": _text(who, "client") or ("" if _text(who, "subject") else "Narthex"),
             "session": {"uid": _text(record, "session")},
         },

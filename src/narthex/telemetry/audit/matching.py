@@ -139,5 +139,11 @@ def what_of(record: Record) -> str:
     return canonical(server, name)
 
 
+def doer_of(record: Record) -> str:
+    """Who did what is no call: at the terminal, approving, changing the configuration. Empty where nobody is named."""
+    hold = record.get("hold")
+    return _text(record.get("by") or (hold.get("by") if isinstance(hold, dict) else ""))
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)

@@ -63,7 +63,7 @@ def test_a_path_is_read_once_for_all_its_fields() -> None:
     wanted = {name: SecretSource("vault", "secret/team/github", name) for name in ("token", "user", "port")}
 
     async def case(reader: VaultReader, book: SecretBook) -> None:
-        await reader.start(5.0)
+        await reader.start(60.0)
         assert [book.get(name) for name in wanted] == ["ghp_0123456789", "bot", "5432"]
         assert vault.asked == ["GET auth/token/lookup-self", "GET secret/data/team/github"]
 
@@ -204,7 +204,7 @@ def test_the_reader_comes_back_by_itself_for_a_short_token() -> None:
     vault.tokens["root"] = Token(ttl_s=2)
 
     async def case(reader: VaultReader, book: SecretBook) -> None:
-        await reader.start(5.0)
+        await reader.start(60.0)
         while not vault.tokens["root"].renewed:  # the interval of an hour does not hold it back
             await asyncio.sleep(0.02)
 
@@ -252,7 +252,7 @@ def test_an_answer_that_nobody_thought_of_ends_no_looking(caplog: pytest.LogCapt
 
     async def case(reader: VaultReader, book: SecretBook) -> None:
         fetch, reader._fetch = reader._fetch, broken
-        await reader.start(5.0)
+        await reader.start(60.0)
         assert "could not read its answer" in missing(book)
         reader._fetch = fetch
         async with asyncio.timeout(60):

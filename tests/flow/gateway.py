@@ -174,7 +174,12 @@ class Client:
 
 @dataclass
 class Running:
-    """A gateway over `servers`, for an `async with`. Its clock is the machine's, and `late_s` later."""
+    """A gateway over `servers`, for an `async with`.
+
+    Its clocks stand at the moment at which it was made, and go on by `pass_time` alone: however long a busy machine
+    takes between two calls, no window of a limit and no time to live ends meanwhile, and no day turns over. With `goes`
+    they go on by themselves, too: what is told a moment later needs that.
+    """
 
     servers: Mapping[str, ServerSpec]
     endpoints: Mapping[str, EndpointSpec] | None = None
@@ -185,16 +190,19 @@ class Running:
     """Makes the identity of a snapshot that has one."""
     engine: Engine | None = None
     """Who decides beside the grants."""
-    wall: Callable[[], float] = time.time
+    wall: Callable[[], float] | None = None
+    """The wall clock of its front, where that is another than `now`."""
     late_s: float = 0.0
+    goes: bool = False
     key: bytes = field(default_factory=lambda: os.urandom(32))
     """Of its handles: a second gateway with the same one opens them."""
+    began: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.time()))
 
     def clock(self) -> float:
-        return time.monotonic() + self.late_s
+        return (time.monotonic() if self.goes else self.began[0]) + self.late_s
 
     def now(self) -> float:
-        return time.time() + self.late_s
+        return (time.time() if self.goes else self.began[1]) + self.late_s
 
     async def __aenter__(self) -> Running:
         policy = RegoSpec("/policy", "narthex/decision") if self.engine is not None else None
@@ -209,11 +217,11 @@ class Running:
         bridge = AsgiBridge(public_app(lambda: taken, dict))
         self.front = Front(
             taken, self.fleet, self.sessions, self.accounts, None, bridge,
-            handles=handles, clock=self.clock, new_id=lambda: next(ids), now=self.wall,
+            handles=handles, clock=self.clock, new_id=lambda: next(ids), now=self.wall or self.now,
             identity=self.identify(taken) if self.identify is not None else None, engine=self.engine,
         )  # fmt: skip
         self.shared = Shared(
-            taken.limits, self.held, self.front.handle, clock=self.clock, now=time.time, new_id=lambda: next(ids)
+            taken.limits, self.held, self.front.handle, clock=self.clock, now=self.now, new_id=lambda: next(ids)
         )
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Connection(self.shared), "127.0.0.1", 0)

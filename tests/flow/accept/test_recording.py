@@ -149,7 +149,7 @@ def test_what_was_never_sent_had_no_conversation() -> None:
 @ERAS
 def test_where_the_time_went_room_by_room(modern: bool) -> None:
     async def main() -> None:
-        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}, goes=True) as gateway:
             client = await gateway.client(session=not modern)
             found = recorded(gateway)
             ask = client.modern if modern else client.legacy

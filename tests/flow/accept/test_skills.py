@@ -46,7 +46,7 @@ class Skilled(Teller):
 
 def over(endpoint: dict[str, Any] | None = None, **servers: Any) -> Running:
     specs = {name: spec(name, one if isinstance(one, str) else one.url) for name, one in servers.items()}
-    return Running(specs, {"default": EndpointSpec("default", tuple(specs), **(endpoint or {}))})
+    return Running(specs, {"default": EndpointSpec("default", tuple(specs), **(endpoint or {}))}, goes=True)
 
 
 async def ask(client: Client, era: str, method: str, **params: Any) -> Any:

@@ -66,7 +66,7 @@ class Teller(Telling):
     def over(self, **settings: Any) -> Running:
         """A gateway in front of it alone, without prefixes."""
         endpoint = EndpointSpec("default", ("one",), naming="none")
-        return Running({"one": spec("one", self.url, **settings)}, {"default": endpoint})
+        return Running({"one": spec("one", self.url, **settings)}, {"default": endpoint}, goes=True)
 
 
 class Hearing:

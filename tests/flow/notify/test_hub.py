@@ -87,7 +87,7 @@ def test_who_cannot_see_the_change_is_not_told() -> None:
             "default": EndpointSpec("default", ("one",)),
             "narrow": EndpointSpec("narrow", ("one",), tools=Selection(include=("one__a",))),
         }
-        async with Teller() as server, Running({"one": spec("one", server.url)}, endpoints) as gateway:
+        async with Teller() as server, Running({"one": spec("one", server.url)}, endpoints, goes=True) as gateway:
             wide = await listen(await gateway.client(), toolsListChanged=True)
             client = await gateway.client()
             wanted = {"notifications": {"toolsListChanged": True, "resourceSubscriptions": [WATCHED]}}
@@ -220,7 +220,7 @@ def test_listeners_go_on_over_a_reload(era: str) -> None:
         async with Teller(era) as one, Teller(era, answers={"resources/list": resources(second)}) as two:
             servers = {"one": spec("one", one.url), "two": spec("two", two.url)}
             before = {"default": EndpointSpec("default", ("one",))}
-            async with Running(servers, before) as gateway:
+            async with Running(servers, before, goes=True) as gateway:
                 hearing = await listen(await gateway.client(), toolsListChanged=True, resourceSubscriptions=[second])
                 await hearing.message()
                 await settled(gateway)
@@ -276,7 +276,7 @@ def test_a_dead_server_keeps_nobody_from_the_others() -> None:
             dead = spec("dead", gone.url)
         async with Teller() as server:
             endpoints = {"default": EndpointSpec("default", ("dead", "one"), naming="none")}
-            async with Running({"dead": dead, "one": spec("one", server.url)}, endpoints) as gateway:
+            async with Running({"dead": dead, "one": spec("one", server.url)}, endpoints, goes=True) as gateway:
                 hearing = await listen(await gateway.client(), toolsListChanged=True)
                 await hearing.message()
                 await until(lambda: server.streams)

@@ -54,7 +54,8 @@ def over(server: Teller, **settings: Any) -> Running:
         )  # fmt: skip
 
     identity = IdentitySpec(api_keys=True, issuers={}, certificates=None)
-    return Running({"one": spec("one", server.url, **settings)}, ENDPOINTS, {"identity": identity}, identify=identify)
+    one = {"one": spec("one", server.url, **settings)}
+    return Running(one, ENDPOINTS, {"identity": identity}, identify=identify, goes=True)
 
 
 def bearer(name: str) -> Mapping[str, str]:

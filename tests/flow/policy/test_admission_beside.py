@@ -20,7 +20,8 @@ EACH_ERA = pytest.mark.parametrize("modern", [False, True], ids=["legacy", "mode
 
 def over(server: Any, *grants: Grant, **settings: Any) -> Running:
     endpoint = EndpointSpec("default", ("one",), naming="none")
-    return Running({"one": spec("one", server.url)}, {"default": endpoint}, {"grants": grants}, **settings)
+    one = {"one": spec("one", server.url)}
+    return Running(one, {"default": endpoint}, {"grants": grants}, goes=True, **settings)
 
 
 @EACH_ERA

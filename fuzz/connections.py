@@ -18,7 +18,7 @@ from narthex.flow.upstream.connection import HttpConnection, HttpPool
 from narthex.flow.upstream.dial import Dialer
 from narthex.flow.upstream.http import HttpChannel
 from narthex.flow.upstream.port import Dialect, Outgoing
-from narthex.flow.whole import AnswerReader, HttpRequest, RequestReader
+from narthex.flow.whole import PARAM, AnswerReader, HttpRequest, RequestReader, line_of
 from narthex.types import Egress, HttpTarget, Limits, ServerSpec
 
 LIMITS = Limits(max_body=2000, max_held=1_000_000)
@@ -167,6 +167,12 @@ def fuzz_whole(data: bytes) -> None:
         read = Messages(httptools.HttpRequestParser, data)
         assert read.clean
         assert read.whole == [(request.path, list(request.headers.items()), request.body)]
+        for name, value in request.headers.items():
+            line = line_of(data, name, value)
+            if line is not None and not name.startswith(PARAM):
+                beside = RequestReader().read_beside(data, line)
+                assert beside is not None, "what was read is read beside a line that is known, too"
+                assert (beside.path, beside.headers, beside.body) == (request.path, request.headers, request.body)
     answer = AnswerReader().read(data)
     if answer is not None:
         read = Messages(httptools.HttpResponseParser, data)

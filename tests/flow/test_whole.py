@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.connections import Messages
-from narthex.flow.whole import MOST_HEADERS, MOST_TARGET, AnswerReader, HttpRequest, RequestReader
+from narthex.flow.whole import MOST_HEADERS, MOST_TARGET, AnswerReader, HttpRequest, Line, RequestReader, line_of
 
 REQUEST = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -231,3 +231,110 @@ def test_what_came_before_changes_nothing(before: list[bytes]) -> None:
     reader = RequestReader()
     for data in before:
         assert told(reader.read(data)) == told(RequestReader().read(data))
+
+
+TOKEN = b"Bearer " + b"abc." * 9
+SHOWN = b"Authorization: " + TOKEN
+
+
+def line() -> Line:
+    """The line that a client has shown."""
+    found = line_of(head(b"Host: a", SHOWN, LENGTH), b"authorization", TOKEN)
+    assert found is not None
+    return found
+
+
+def test_a_line_that_is_known_is_found_wherever_it_stands() -> None:
+    for lines in ((SHOWN, LENGTH), (b"Host: a", SHOWN, LENGTH), (LENGTH, SHOWN), (LENGTH, b"Mcp-Param-A: 1", SHOWN)):
+        known, data = line(), head(*lines)
+        found = RequestReader().read_beside(data, known)
+        assert found is not None and told(found) == told(RequestReader().read(data))
+        assert found.headers[b"authorization"] is known.value, "llhttp did not read it"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(head(LENGTH), id="no such line"),
+        pytest.param(head(SHOWN + b"x", LENGTH), id="a longer value"),
+        pytest.param(head(SHOWN[:-1], LENGTH), id="a shorter value"),
+        pytest.param(head(SHOWN.replace(b"abc.", b"abd.", 1), LENGTH), id="another value"),
+        pytest.param(head(SHOWN.lower(), LENGTH), id="written otherwise"),
+        pytest.param(head(b"X-" + SHOWN, LENGTH), id="another name that ends so"),
+        pytest.param(head(SHOWN + b" ", LENGTH), id="a blank behind it"),
+    ],
+)
+def test_what_is_not_the_line_is_read(data: bytes) -> None:
+    known = line()
+    found = RequestReader().read_beside(data, known)
+    assert found is not None and told(found) == told(RequestReader().read(data))
+    assert found.headers.get(b"authorization") is not known.value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(head(SHOWN, SHOWN, LENGTH), id="twice"),
+        pytest.param(head(SHOWN, b"authorization: x", LENGTH), id="another beside it"),
+        pytest.param(head(b"authorization: x", SHOWN, LENGTH), id="another ahead of it"),
+        pytest.param(head(SHOWN, b" folded", LENGTH), id="the next line goes on with it"),
+        pytest.param(head(SHOWN, b"\tfolded", LENGTH), id="the next line goes on with it, with a tab"),
+        pytest.param(head(SHOWN, b"Content-Length: 3"), id="a byte short"),
+        pytest.param(SHOWN + b"\r\n\r\n", id="nothing else"),
+        pytest.param(head(SHOWN, LENGTH, *(b"X-%d: 1" % n for n in range(MOST_HEADERS - 1))), id="one header too many"),
+    ],
+)
+def test_nor_does_a_known_line_let_pass_what_is_for_the_general_reader(data: bytes) -> None:
+    reader = RequestReader()
+    assert reader.read_beside(data, line()) is None
+    assert told(reader.read(REQUEST)) == told(RequestReader().read(REQUEST)), "and the next one is read"
+
+
+def test_a_line_of_the_body_is_no_line_of_the_head() -> None:
+    for body in (b"\r\n" + SHOWN + b"\r\n", b"x\r\n" + SHOWN + b"\r\n\r\n"):
+        data = head(b"Content-Length: %d" % len(body), body=body)
+        found = RequestReader().read_beside(data, line())
+        assert found is not None and b"authorization" not in found.headers and found.body == body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(head(b"Authorization:" + TOKEN, LENGTH), id="no blank"),
+        pytest.param(head(b"Authorization:  " + TOKEN, LENGTH), id="two blanks"),
+        pytest.param(head(SHOWN + b" ", LENGTH), id="a blank behind it"),
+        pytest.param(head(LENGTH, body=b"\r\n" + SHOWN + b"\r\n"), id="in the body"),
+    ],
+)
+def test_only_a_line_in_its_usual_form_is_known(data: bytes) -> None:
+    assert line_of(data, b"authorization", TOKEN) is None
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from(
+            [SHOWN, SHOWN + b"x", SHOWN[:-1], SHOWN.lower(), b"X-" + SHOWN, b"Authorization: x", b"Authorization:"]
+            + [LENGTH, b"Host: a", b" folded", b"\tfolded", b"", b"Mcp-Param-A: 1", b"Connection: close", b"A b: c"]
+        ),
+        max_size=6,
+    ),
+    body=st.sampled_from([b"{}", b"", b"{}\r\n", b"\r\n" + SHOWN + b"\r\n", b"\r\n" + SHOWN + b"\r\n\r\n"]),
+    sized=st.booleans(),
+    junk=st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b" ", b"\r\n\r\n", b"\r\n" + SHOWN, SHOWN]), max_size=3).map(
+        b"".join
+    ),
+    at=st.integers(0, 200),
+)
+def test_a_known_line_changes_nothing(lines: list[bytes], body: bytes, sized: bool, junk: bytes, at: int) -> None:
+    """What is read beside a known line is what is read without knowing it, and what the general reader reads."""
+    whole = head(*lines, *([b"Content-Length: %d" % len(body)] if sized else []), body=body)
+    known, reader = line(), RequestReader()
+    for data in (whole, whole[:at] + junk + whole[at:]):
+        beside = reader.read_beside(data, known)
+        assert told(beside) == told(RequestReader().read(data))
+        general = Messages(httptools.HttpRequestParser, data)
+        if beside is not None:
+            assert general.clean
+            assert [(path, dict(headers), said) for path, headers, said in general.whole] == [
+                (beside.path, beside.headers, beside.body)
+            ]

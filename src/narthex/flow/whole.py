@@ -28,6 +28,9 @@ Headers = dict[bytes, bytes]
 _MOST_NAMES: Final = 1024
 _LONGEST_NAME: Final = 64
 _LONGEST_LENGTH: Final = 10
+_CR: Final = 13
+_LF: Final = 10
+_BLANKS: Final = (32, 9)
 _FAULTS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 
@@ -54,6 +57,44 @@ class HttpRequest:
         self.repeated: Final = repeated
         self.body: Final = body
         self.params: Final = params
+
+
+class Line:
+    """A header line that a client sends with each request, from the end of the line ahead of it to its own last
+    character. Where it stands again, llhttp need not read it: a token of a kilobyte takes it longer than all the rest.
+
+    `text` is compared by Python's hash first, which is keyed by chance: it may hold a secret.
+    """
+
+    __slots__ = ("_hash", "_text", "name", "size", "start", "value")
+
+    def __init__(self, text: bytes, name: bytes, value: bytes) -> None:
+        self.name: Final = name
+        self.value: Final = value
+        self.size: Final = len(text)
+        self.start: Final = text[: -len(value)]
+        """What stands ahead of the value: where this is not in a message, the line is not."""
+        self._text: Final = text
+        self._hash: Final = hash(text)
+
+    def is_at(self, data: bytes, at: int) -> bool:
+        """Does it stand there, and is it one line, which the next does not go on with (RFC 9112 §5.2)?"""
+        end = at + self.size
+        text = data[at:end]
+        if hash(text) != self._hash or text != self._text or len(data) <= end + 2:
+            return False
+        return data[end] == _CR and data[end + 1] == _LF and data[end + 2] not in _BLANKS
+
+
+def line_of(data: bytes, name: bytes, value: bytes) -> Line | None:
+    """The line of a header in a message that was read; `name` in lower case. None where it is written in an unusual
+    way, with more than one blank or none."""
+    ahead = b"\r\n%b: " % name
+    at = data[: data.find(b"\r\n\r\n")].lower().find(ahead)
+    end = at + len(ahead) + len(value)
+    if at < 0 or not value or data[at + len(ahead) : end] != value or not data.startswith(b"\r\n", end):
+        return None
+    return Line(data[at:end], name, value)
 
 
 class _Reader:
@@ -157,6 +198,25 @@ class RequestReader(_Reader):
             return HttpRequest(b"POST", target, b"", headers, NO_REPEATS, body)
         self._params.clear()
         return None
+
+    def read_beside(self, data: bytes, line: Line) -> HttpRequest | None:
+        """As `read`, whatever `data` is; where `line` is a line of its head, llhttp reads what stands around it.
+
+        To llhttp a line of a head is one header, whatever came before it and comes behind it: it begins each in the
+        same state. So what it makes of the rest is what it would make of the rest beside the line.
+        """
+        at = data.find(line.start)
+        if at < 0 or not line.is_at(data, at):
+            return self.read(data)
+        rest = data[:at] + data[at + line.size :]
+        request = self.read(rest)
+        if request is not None:
+            headers = request.headers
+            in_head = at <= len(rest) - len(request.body) - 4  # at the last line's end, if not before it
+            if in_head and line.name not in headers and len(headers) < MOST_HEADERS:
+                headers[line.name] = line.value
+                return request
+        return self.read(data)
 
 
 class AnswerReader(_Reader):

@@ -103,6 +103,28 @@ def served(
     run(main)
 
 
+def test_a_token_that_a_connection_shows_again_and_again_stands_for_nothing_else() -> None:
+    """It is known before it is read, from the fourth time on; each other one is read, checked and refused as ever."""
+
+    async def work(world: World) -> None:
+        alice, bob = world.token(), world.token("bob", scope="other")
+        forged = {"Authorization": alice["Authorization"][:-4] + "AAAA"}
+        for _ in range(3):
+            for shown, status in [(alice, 200)] * 5 + [({}, 401), (forged, 401), (bob, 403), (alice, 200)]:
+                assert (await world.call(**shown)).status == status
+        assert len(world.gateway.shared.connections) == 1, "all on one"
+        (connection,) = world.gateway.shared.connections
+        for _ in range(5):
+            assert (await world.call(**alice)).status == 200
+        assert connection._line is not None and connection.shown is not None
+        assert connection._line.value is connection.shown.header
+        world.clock.advance(500)
+        for _ in range(2):
+            assert (await world.call(**alice)).status == 401, "it has expired"
+
+    served(work)
+
+
 RESOURCE = 'resource_metadata="http://localhost/.well-known/oauth-protected-resource/mcp"'
 
 

@@ -250,7 +250,7 @@ class Front:
                 header, known, shown = headers.get(b"authorization"), None, connection.shown
                 if header is not None and not request.query:
                     if shown is not None:
-                        known = shown.principal(header, endpoint.name, gate.mark, self.now())
+                        known = shown.principal(header, endpoint.name, gate.mark, gate.now())
                     known = known or gate.known(connection, header, endpoint.name)
                 if known is None:
                     self._identify(gate, connection, request, endpoint, path)

@@ -47,6 +47,7 @@ class Gate:
     ) -> None:
         self.identity = identity
         self.mark = identity.mark
+        self.now = identity.now
         self.scoped = {name: one for name, one in identity.scopes.items() if one.by_tool}
         """The endpoints where single tools need scopes."""
         spec = identity.spec

@@ -23,7 +23,7 @@ from narthex.flow.held import Held
 from narthex.flow.identity.certificates import Certificate
 from narthex.flow.identity.verified import Shown
 from narthex.flow.outbox import Outbox
-from narthex.flow.whole import MOST, HttpRequest, RequestReader
+from narthex.flow.whole import MOST, HttpRequest, Line, RequestReader, line_of
 from narthex.types import Limits
 
 KEPT: Final = 64 * 1024
@@ -44,7 +44,7 @@ class Shared:
 
     __slots__ = (
         "clock", "connections", "date", "draining", "handle", "held", "keep_alive_s", "limits", "new_id", "now",
-        "outbox", "read", "small", "tick",
+        "outbox", "reader", "small", "tick",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +60,7 @@ class Shared:
     ) -> None:
         self.outbox = outbox or Outbox()
         self.apply(limits)
-        self.read = RequestReader().read
+        self.reader = RequestReader()
         self.handle = handle
         self.clock = clock
         self.now = now
@@ -95,7 +95,7 @@ class Connection(Replying):
     """One client connection: parses requests, one call at a time, and writes answers. It is an `asyncio.Protocol`."""
 
     __slots__ = (
-        "_chunked", "_head_only", "_keep_alive", "_kept", "_old", "_plain", "_queue", "_reading", "_refusal",
+        "_chunked", "_head_only", "_keep_alive", "_kept", "_line", "_old", "_plain", "_queue", "_reading", "_refusal",
         "_refused", "_shared", "_waiters",
         "busy", "certificate", "closing", "deadline", "fresh", "shown", "transport", "under_way",
     )  # fmt: skip
@@ -121,9 +121,11 @@ class Connection(Replying):
         self.under_way = False
         self.fresh = True
         self.certificate: Certificate | None = None
+        """Of the TLS peer, once somebody has asked for it."""
         self.shown: Shown | None = None
         """The credential that it has shown last, where that was a token."""
-        """Of the TLS peer, once somebody has asked for it."""
+        self._line: Line | None = None
+        """The line that it stands in, once it has been shown again: the next request need not be read there."""
         self.deadline = 0.0
 
     # --- the transport's side
@@ -160,13 +162,25 @@ class Connection(Replying):
 
     def data_received(self, data: bytes) -> None:
         shared = self._shared
-        if self.fresh and len(data) <= shared.small and (request := shared.read(data)) is not None:
+        if self.fresh and len(data) <= shared.small and (request := self._whole(data)) is not None:
             self.busy = self._keep_alive = self._plain = True
             self.fresh = self._head_only = self._old = False
             self.deadline = _NEVER
             shared.handle(self, request)
         else:
             self._received(data)
+
+    def _whole(self, data: bytes) -> HttpRequest | None:
+        """The one whole request that this is; None where it is anything else."""
+        reader, shown, line = self._shared.reader, self.shown, self._line
+        if shown is None:
+            return reader.read(data)
+        if line is not None and line.value is shown.header:
+            return reader.read_beside(data, line)
+        request = reader.read(data)
+        if request is not None and shown.again:
+            self._line = line_of(data, b"authorization", shown.header)
+        return request
 
     def _received(self, data: bytes) -> None:
         """Bytes that are not just one whole request: keep them for later, or read them piece by piece."""

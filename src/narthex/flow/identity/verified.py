@@ -89,12 +89,16 @@ class Shown:
 
     It lives as long as its connection, and holds what came on that: no other connection is known by it. Compared first
     is Python's hash, which is keyed by chance: how long it takes says nothing of what is held.
+
+    `again`: was it shown twice, one time behind the other? Whoever knows it before it is read (`accept.listener`) hands
+    in `header` itself.
     """
 
-    __slots__ = ("_by", "_endpoint", "_header", "_known", "_revoked", "_verified")
+    __slots__ = ("_by", "_endpoint", "_known", "_revoked", "_verified", "again", "header")
 
     def __init__(self, header: bytes, known: Known, verified: Verified, endpoint: str, by: object) -> None:
-        self._header = header
+        self.header: Final = header
+        self.again = False
         self._known = known
         self._verified = verified
         self._revoked = verified.revoked
@@ -108,5 +112,9 @@ class Shown:
         """
         if self._by is not by or self._endpoint != endpoint or self._revoked != self._verified.revoked:
             return None
-        same = hash(header) == hash(self._header) and header == self._header
-        return self._known.principal if same and self._known.holds(now) else None
+        mine = self.header
+        if header is not mine:
+            if hash(header) != hash(mine) or header != mine:
+                return None
+            self.again = True
+        return self._known.principal if self._known.holds(now) else None

@@ -79,6 +79,7 @@ MODULES = (
     "flow.limit.algorithms",
     "flow.limit.limiter",
     "flow.limit.shared.wire",
+    "flow.limit.tab",
     "flow.outbox",
     "flow.policy.admission",
     "flow.policy.admissions",

@@ -45,6 +45,20 @@ def test_what_was_added_is_there_in_sums(where: Where) -> None:
     assert read_uses(where, NOW + 25 * HOUR) == []
 
 
+def test_what_costs_nothing_is_added_up_with_what_does(where: Where) -> None:
+    ledger, slot = Ledger(where), NOW // HOUR
+    for number in range(1000):
+        ledger.tab.add((b"counter", b"key", slot), NOW + number, NOW + 24 * HOUR, 2)
+        if number % 100 == 0:
+            ledger.add(spent(amount=5, currency="", at=NOW + number))
+    assert ledger.flush()
+    (use,) = read_uses(where, NOW)
+    assert (use.counter, use.key, use.amount, use.at) == (b"counter", b"key", 2050, NOW + 999)
+    ledger.tab.add((b"counter", b"key", slot), NOW, NOW + 24 * HOUR, 1)
+    ledger.close()
+    assert [use.amount for use in read_uses(where, NOW)] == [2051], "the last of it is written as it ends"
+
+
 @pytest.mark.parametrize("pair", [("a\0", "a\ufffd"), ("a", "\ud800"), ("?y", "\udc80y")], ids=ascii)
 def test_what_somebody_is_called_keeps_no_cost_from_the_book(where: Where, pair: tuple[str, str]) -> None:
     """Names that no database tells apart, or keeps as they are: of the same group, of which nobody's may be lost."""

@@ -61,7 +61,7 @@ class Books:
         if ledger is not None:
             ledger.kept = snapshot.costs
         if opened and ledger is not None:
-            self._ledger, metering.book, self.name = ledger, ledger.add, name
+            self._ledger, metering.book, metering.tab, self.name = ledger, ledger.add, ledger.tab, name
             if before is not None:
                 await asyncio.to_thread(before.close)
 

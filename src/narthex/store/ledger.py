@@ -1,8 +1,9 @@
 """What calls have cost, and what lasting limits have counted, in the store: written in groups, off the loop.
 
-In: `Spent`, one a call, from the event loop. Out: rows, added up: costs by hour and who spent what on what; uses by
-counter and key. Both of a group are one transaction, so that the sum of the costs and what limits have counted agree,
-however the process ends. A disk that does not answer loses nothing: what waits is added up in memory meanwhile.
+In: `Spent`, one a call that costs something, from the event loop; of all others the tab. Out: rows, added up: costs by
+hour and who spent what on what; uses by counter and key. Both of a group are one transaction, so that the sum of the
+costs and what limits have counted agree, however the process ends. A disk that does not answer loses nothing: what
+waits is added up in memory meanwhile.
 Cases: `tests/store/test_ledger.py`. Source: design §5, §6 (`cost`).
 """
 
@@ -19,6 +20,7 @@ import msgspec
 
 from narthex.errors import StoreError
 from narthex.flow.limit.spending import Spent, Use
+from narthex.flow.limit.tab import Tab
 from narthex.store.database import Connection, Database, Held, Where, database_of, storable
 from narthex.types import CostsKept
 
@@ -99,6 +101,8 @@ class Ledger:
         self._runs: tuple[int, set[str]] = (0, set())
         self._pruned = 0
         self._wake = threading.Event()
+        self.tab = Tab(self._wake.set)
+        """What calls have used that cost nothing: added to by the event loop, taken here."""
         self._closing = threading.Event()
         self._held = Held(_database(where, busy_s))
         self._held.opened()
@@ -136,7 +140,7 @@ class Ledger:
                 for mark in self._marks:
                     mark.set()
                 self._marks.clear()
-            if self._closing.is_set() and not self._queue:
+            if self._closing.is_set() and not (self._queue or self.tab):
                 break
             if not done:
                 self._wake.set()
@@ -163,6 +167,10 @@ class Ledger:
                 use = self._uses.setdefault((one.counter, one.key, one.slot), [0, one.ends, 0])
                 use[0] = max(use[0], one.at)
                 use[2] += one.amount
+        for key, some in self.tab.take():
+            use = self._uses.setdefault(key, [0, some.ends, 0])
+            use[0] = max(use[0], some.at)
+            use[2] += some.amount
 
     def _run(self, hour: int, run: str) -> str:
         """The run under its own name, as long as there are not too many: agents make their names up."""

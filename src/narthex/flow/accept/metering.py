@@ -23,6 +23,7 @@ from narthex.flow.limit.money import UNIT
 from narthex.flow.limit.prices import NO_FACTS, Price, first_fitting, result_in
 from narthex.flow.limit.reserving import Counters, Instead
 from narthex.flow.limit.spending import Spent, Taken
+from narthex.flow.limit.tab import Tab
 from narthex.flow.limit.tokenizers import ESTIMATE, chosen
 from narthex.flow.limit.tokens import estimate, estimate_size
 from narthex.flow.policy.arguments import read_arguments, sent
@@ -47,6 +48,8 @@ STEP_S: Final = 0.02
 _SECOND: Final = 1_000_000
 _JUMP: Final = _SECOND
 """So far may the wall clock be from ours before that counts: it is slewed all the time."""
+_NO_PARAMS: Final[RawMap] = {}
+_NO_USE: Final[Mapping[str, int]] = {}
 
 
 class Usual:
@@ -97,6 +100,8 @@ class Metering:
         """Hears of calls whose tokens were other ones than was recorded; None where nothing is."""
         self.book: Callable[[Spent], None] | None = None
         """Takes down what calls have spent; None where nothing of it lasts."""
+        self.tab: Tab | None = None
+        """The same of calls that cost nothing, and are all alike: it is only added up."""
 
     def alert(self, alert: Alert) -> None:
         """A share of a limit is reached: rare, and worth a line."""
@@ -176,15 +181,15 @@ class Metered:
         self._held: Reservation | None = None
         self._binding: Binding | None = None
         self._coming: Awaitable[RawMap | RateLimited] | None = None
-        self._params: RawMap = {}
+        self._params = _NO_PARAMS
         self._price: Price | None = None
-        self._demand: dict[str, int] = {}
+        self._demand = _NO_USE
         self._facts: Mapping[str, Any] = NO_FACTS
-        self._meta: RawMap = {}
+        self._meta = _NO_PARAMS
         self._model = ""
         self._expected = 0
         self._given_back = False
-        self._beyond: dict[str, int] = {}
+        self._beyond = _NO_USE
         self._arguments = b""
         self.instead: Instead | None = None
         """Another tool answers, because a limit of the one that was called is spent."""
@@ -218,7 +223,7 @@ class Metered:
         if binding.reads_arguments and "arguments" in params:
             arguments = _arguments(params["arguments"])
             params = {**params, "arguments": Raw(sent(arguments))}
-        demand = self._demand = self._expect(binding, params)
+        self._demand = demand = self._expect(binding, params)
         price = self._price = first_fitting(binding.prices, binding.kind, binding.subject, arguments)
         if price is not None:
             self._meta, self._facts = call.meta, price.facts(binding.kind, binding.subject, arguments)
@@ -424,8 +429,11 @@ class Metered:
             metering.counted_costs.add(self._expected / UNIT, subject.endpoint, subject.server, currency)
         if metering.book is None or not (binding.lasting or price is not None):
             return
-        currency = price.rule.currency if price is not None else ""
         ahead = metering.ahead_of(held)
+        if price is None and metering.tab is not None:
+            metering.limiter.tally(held, used, ahead, metering.tab)
+            return
+        currency = price.rule.currency if price is not None else ""
         uses = metering.limiter.uses(held, used, ahead) if binding.lasting else ()
         run = id_in(self._meta, metering.run_id) if self._meta else ""
         metering.book(Spent(held.at + ahead, binding.subject, currency, self._expected, uses, self._model, run))

@@ -23,6 +23,7 @@ from narthex.flow.limit.keys import Shown, Subject, digest, keys_of, with_argume
 from narthex.flow.limit.prices import Price
 from narthex.flow.limit.spending import Taken, Use
 from narthex.flow.limit.state import State
+from narthex.flow.limit.tab import Tab
 from narthex.flow.route.names import canonical
 from narthex.flow.route.patterns import compile_globs
 from narthex.quotas import REFUSE
@@ -380,6 +381,15 @@ class Limiter:
                 slot, ends = algorithm.lasts(held.at, ahead)
                 found.append(Use(limit.counter, key, slot, held.at + ahead, ends, amount))
         return tuple(found)
+
+    def tally(self, held: Reservation, used: Mapping[str, int], ahead: int, tab: Tab) -> None:
+        """The same, added up at once: of calls that cost nothing."""
+        for number in held.binding.lasting:
+            algorithm, _, key, limit = held.places[number]
+            amount = used.get(limit.measure, held.amounts[number]) if used else held.amounts[number]
+            if amount:
+                slot, ends = algorithm.lasts(held.at, ahead)
+                tab.add((limit.counter, key, slot), held.at + ahead, ends, amount)
 
     def recount(self, held: Reservation, changes: Mapping[str, int], ahead: int) -> tuple[Use, ...]:
         """A settled call has used more (or, below 0, less) than it was settled by. Returns that of lasting limits. What

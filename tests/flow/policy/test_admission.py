@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -10,8 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from narthex.flow.policy.admissions import Admissions
+from narthex.flow.policy.grants import Grants
+from narthex.flow.policy.runs.runs import UNWATCHED
 from narthex.testing import FakeServer
-from narthex.types import DataRow, DataSpec, EndpointSpec, Grant, Who
+from narthex.types import LOCAL, DataRow, DataSpec, EndpointSpec, Grant, Who
 from tests.flow.gateway import Answer, Client, Running, run, spec
 from tests.flow.upstream.test_fleet import tools
 
@@ -296,3 +300,49 @@ def test_what_is_listed_is_exactly_what_is_not_hidden(
                 assert code in (None, -32602, -31001)
 
     run(main)
+
+
+WHEN = st.sampled_from(
+    [
+        "",
+        "args.amount <= 100",
+        "!(args.amount <= 100)",
+        "size(args) > 0",
+        "args.a.all(x, x > 0)",
+        "context.endpoint == 'default'",
+        "context.arguments_size > 14",
+        "context.arguments_size > 14 && args.amount > 1",
+        "size(context) > 2",
+        "context.address.startsWith('10.')",
+        "principal.id == 'local'",
+        "size(principal.roles) > 0",
+        "resource.server == 'one'",
+        "resource.canonical.endsWith('read')",
+        "args.amount in [1, 7] || resource.kind == 'x'",
+    ]
+)
+
+
+@given(
+    rules=st.lists(
+        st.tuples(st.sampled_from(["allow", "deny", "hold"]), WHEN, st.sampled_from([(), (ip_network("10.0.0.0/8"),)])),
+        min_size=1,
+        max_size=4,
+    ),
+    arguments=st.sampled_from([None, b"{}", b'{"amount":7}', b'{"amount": 700}', b'{"amount":7,"a":[1,2]}', b"[]"]),
+    address=st.sampled_from(["10.1.2.3", "192.0.2.1", ""]),
+)
+def test_rules_that_are_told_what_they_ask_for_say_what_they_would_say_if_they_were_told_all(
+    rules: list[tuple[Any, str, Any]], arguments: bytes | None, address: str
+) -> None:
+    grants = tuple(
+        Grant(f"{at}", effect, tools=("*",), when=when, networks=networks)
+        for at, (effect, when, networks) in enumerate(rules)
+    )
+    admission = Admissions(Grants(grants), {}, lambda: 0.0).of(LOCAL, "default")
+    params = {} if arguments is None else {"arguments": msgspec.Raw(arguments)}
+    context = {"address": address}
+    said, _ = admission.decide("tools", "one", "read", params, context)
+    told = {**admission.facts_of("tools", "one", "read", params, context), "run": UNWATCHED}
+    assert admission.rights is not None
+    assert said == admission.rights.checks("tools", "one", "read").decide(told)

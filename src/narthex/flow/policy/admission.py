@@ -82,7 +82,7 @@ class Admission:
 
     def grants(self, kind: Kind, server: str, name: str) -> bool:
         """Would it be visible but for an engine?"""
-        if self.rights is not None and not self.rights.checks(kind, canonical(server, name)).visible:
+        if self.rights is not None and not self.rights.checks(kind, server, name).visible:
             return False
         scopes = self.scopes
         return scopes is None or kind != "tools" or not scopes.hides or scopes.has_all(self.principal, server, name)
@@ -154,7 +154,7 @@ class Admission:
         """Does anything that decides about a call of this look at its arguments?"""
         if self.engine is not None and self.engine.reads_arguments:
             return True
-        return self.rights is not None and self.rights.checks(kind, canonical(server, name)).reads_arguments
+        return self.rights is not None and self.rights.checks(kind, server, name).reads_arguments
 
     def shown(self, index: Index) -> int | None:
         """Which items of a list are visible, as bits in its order; None for all. Worked out once for all alike."""
@@ -187,17 +187,19 @@ class Admission:
             self.scopes.check(self.principal, server, name)
         if self.rights is None:
             return None, params
-        checks = self.rights.checks(kind, canonical(server, name))
+        checks = self.rights.checks(kind, server, name)
         if checks.plain is not None:
             return checks.plain, params
-        raw = params.get("arguments") if checks.reads_arguments else None
-        facts: dict[str, Any] = {"principal": self.facts, "context": self._context(raw, context)}
+        raw = params.get("arguments")
+        facts: dict[str, Any] = {"principal": self.facts, "args": {}}
+        if checks.reads_context:
+            facts["context"] = self._context(raw, context)
         if "resource" in checks.reads:
             facts["resource"] = checks.resource = checks.resource or resource_of(self.site, kind, server, name)
         if "run" in checks.reads:
             facts["run"] = run()
-        facts["args"] = arguments = read(raw) if raw is not None else {}
-        if raw is not None:
+        if raw is not None and checks.reads_arguments:
+            facts["args"] = arguments = read(raw)
             params = {**params, "arguments": Raw(sent(arguments))}
         return checks.decide(facts), params
 

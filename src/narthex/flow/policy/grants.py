@@ -77,6 +77,13 @@ class Rule:
         """Nothing of a single call decides about it: neither its arguments nor where it comes from."""
         return self.condition is None and not self.grant.networks
 
+    @property
+    def reads_context(self) -> bool:
+        """Does it look at where a call comes from, how large it is, or may it: the engine is told of all?"""
+        condition = self.condition
+        said = condition is not None and ("context" in condition.reads or not condition.compiled)
+        return said or bool(self.grant.networks)
+
     def met(self, facts: Facts) -> bool:
         """Do its conditions hold for this call? Raises ConditionFailed."""
         networks = self.grant.networks
@@ -140,7 +147,7 @@ class Checks:
     `resource`: what they are told of it, once somebody has asked.
     """
 
-    __slots__ = ("plain", "reads", "reads_arguments", "resource", "rules", "visible")
+    __slots__ = ("plain", "reads", "reads_arguments", "reads_context", "resource", "rules", "visible")
 
     def __init__(
         self,
@@ -154,6 +161,7 @@ class Checks:
         self.plain = plain
         self.reads = reads
         self.reads_arguments = "args" in reads
+        self.reads_context = any(one.reads_context for one in rules)
         self.resource: dict[str, Any] | None = None
 
     def decide(self, facts: Facts) -> Decision:
@@ -188,7 +196,7 @@ class Rights:
     def __init__(self, rules: tuple[Rule, ...], until: float, site: Site = NOWHERE) -> None:
         self.rules = tuple(sorted(rules, key=lambda one: _ORDER[one.grant.effect]))  # stable: file order within
         self.until = until
-        self._known: dict[tuple[Kind, str], Checks] = {}
+        self._known: dict[tuple[Kind, str, str], Checks] = {}
         self._covering: dict[tuple[Kind, str], tuple[Rule, ...]] = {}
         self._shown: list[tuple[Index, int]] = []
         given = [one.grant for one in rules if one.grant.effect != "deny"]
@@ -205,15 +213,15 @@ class Rights:
         """Could anything of this kind of the server be visible?"""
         return self._granted[kind].narrowed(canonical(server, "")) is not nothing
 
-    def checks(self, kind: Kind, name: str) -> Checks:
-        """What applies to a call of this canonical name."""
-        known = self._known.get((kind, name))
+    def checks(self, kind: Kind, server: str, name: str) -> Checks:
+        """What applies to a call of what a server calls so. By these two it is known: nothing is put together then."""
+        known = self._known.get((kind, server, name))
         if known is None:
             if len(self._known) >= MOST_NAMES:
                 self._known.clear()
-            known = self._make(kind, name)
+            known = self._make(kind, canonical(server, name))
             if len(name) <= LONGEST_NAME:
-                self._known[kind, name] = known
+                self._known[kind, server, name] = known
         return known
 
     def _make(self, kind: Kind, name: str) -> Checks:

@@ -18,9 +18,11 @@ from narthex.cli.main import cli
 from narthex.flow.codec.seal import MasterKey
 from narthex.keys import load_keys
 from narthex.telemetry.audit import upkeep
+from narthex.telemetry.audit.by_hand import record_by_hand
 from narthex.telemetry.audit.chain import Chain
 from narthex.telemetry.audit.checkpoints import load_signer, read_keys
 from narthex.telemetry.audit.folder_lock import alone
+from narthex.telemetry.audit.heads import heads_in
 from narthex.telemetry.audit.verify import Report, verify
 from narthex.telemetry.journal import Journal
 from narthex.telemetry.payloads import erasing, resealing
@@ -466,6 +468,56 @@ def test_what_was_done_at_the_terminal_is_missed_by_the_second_place(folder: Pat
     for path in folder.glob("*-cli.jsonl"):
         path.unlink()
     assert "the whole chain" in run("verify", code=1).output
+
+
+def of_the_latest_command(folder: Path) -> list[Path]:
+    """Its segment and its checkpoints."""
+    latest = sorted(folder.glob("calls-*-cli.jsonl"))[-1]
+    return [latest, latest.with_name(latest.name.replace("calls-", "checkpoints-"))]
+
+
+def test_what_was_done_last_at_the_terminal_is_missed_by_the_head_beside_the_store(folder: Path) -> None:
+    """Without a second place: whoever can write to the folder takes the chain away whole, with all that names it."""
+    write(folder, "ada")
+    for who in ("ada", "bob"):
+        run("hold", "place", "--principal", who, "--reason", "x")
+    run("verify")
+    for path in of_the_latest_command(folder):
+        path.unlink()
+    look(folder)  # nothing in the folder itself misses it
+    assert "the whole chain" in run("verify", code=1).output
+    run("hold", "place", "--principal", "eve", "--reason", "x")
+    report = verify(folder, read_keys(folder.glob("audit-*.pub")))
+    assert [fault.what for fault in report.faults] == ["missing"], "and the next command names it for ever"
+
+
+def test_an_end_of_what_was_done_at_the_terminal_that_is_cut_off_anywhere_is_missed(folder: Path) -> None:
+    write(folder, "ada")
+    run("hold", "place", "--principal", "ada", "--reason", "x")
+    segment, points = of_the_latest_command(folder)
+    whole = segment.read_bytes().splitlines(keepends=True)
+    points.write_bytes(b"")
+    for count in range(1, len(whole)):
+        segment.write_bytes(b"".join(whole[:count]))
+        look(folder)
+        faults = json.loads(run("verify", "--json", code=1).stdout)["faults"]
+        assert [fault["what"] for fault in faults] == ["cut"]
+    segment.write_bytes(b"".join(whole))
+    run("verify")
+
+
+def test_a_copied_head_of_a_chain_that_was_removed_by_its_age_is_no_fault(folder: Path) -> None:
+    write(folder, "ada")
+    state, kept = folder.parent / ".narthex", folder.parent / "kept.heads"
+    record_by_hand(folder, state, [("command", {"action": "keys.create"})], now=lambda: NOW - 30 * DAY)
+    old, _ = of_the_latest_command(folder)
+    (head,) = (one for one in heads_in(state, folder) if "-cli-" in one.name)
+    kept.write_bytes(head.read_bytes())
+    run("hold", "place", "--principal", "bob", "--reason", "x")
+    run("upkeep")
+    assert not old.exists()
+    run("verify")
+    assert not verify(folder, read_keys(folder.glob("audit-*.pub")), heads=[kept]).faults
 
 
 # --- another master key

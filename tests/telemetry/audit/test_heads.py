@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from narthex.telemetry.audit import heads as module
 from narthex.telemetry.audit.heads import PAGE, Heads, heads_in, read_places, write_place
-from narthex.telemetry.audit.segments import Segments
+from narthex.telemetry.audit.segments import BY_HAND, Segments
 from tests.telemetry.audit.test_segments import read
 from tests.telemetry.audit.writing import AT, journal, look, points, record, segments, whats, write
 
@@ -216,6 +216,28 @@ def test_gateways_that_overlap_keep_a_head_each_and_the_next_one_names_both(fold
     assert not look(folder, heads=kept(folder)).faults
     cut(journal(folder)[0], 5)
     assert whats(look(folder)) == ["cut"]
+
+
+def test_what_is_done_at_the_terminal_has_files_of_its_own(folder: Path) -> None:
+    """A gateway that starts takes over what a gateway has left, and nothing else."""
+    one, first = begun(folder)
+    answer(one, 3)
+    by_hand = Heads(folder.parent, folder, slot=BY_HAND)
+    assert by_hand.found == ()
+    two = segments(folder, "b2", slot=BY_HAND, heads=by_hand)
+    two.open(AT)
+    answer(two, 2)
+    crash(two, by_hand)
+    crash(one, first)
+    assert [path.name.removeprefix(module.stem_of(folder)) for path in kept(folder)] == ["-0.heads", "-cli-0.heads"]
+    next_gateway, next_by_hand = Heads(folder.parent, folder), Heads(folder.parent, folder, slot=BY_HAND)
+    assert [each.chain for each in next_gateway.found] == [one.chain.name]
+    assert [each.chain for each in next_by_hand.found] == [two.chain.name]
+    next_gateway.close()
+    next_by_hand.close()
+    for path in (*journal(folder), *points(folder)):
+        path.unlink()
+    assert whats(look(folder, heads=kept(folder))) == ["missing", "missing"]
 
 
 def test_more_gateways_than_there_may_be_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Records of what is done at the terminal: a chain of its own for each command, with or without a running gateway.
 
 In: acts, the folder of a journal, the key of the installation. Out: one more chain in that folder, opened, synced,
-signed and closed. Cases: `tests/cli/test_audit_kept.py`.
+signed and closed, and its head beside the store. Cases: `tests/cli/test_audit_kept.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from narthex.telemetry.acts import Event, line_of_act
 from narthex.telemetry.audit.checkpoints import load_signer
 from narthex.telemetry.audit.elsewhere import Elsewhere
+from narthex.telemetry.audit.heads import Heads
 from narthex.telemetry.audit.segments import BY_HAND, Segments
 from narthex.telemetry.stamps import id_of
 
@@ -46,11 +47,15 @@ def record_by_hand(
     signer, elsewhere = load_signer(state_dir), Elsewhere(Path(second)) if second else None
     put = elsewhere.put if elsewhere is not None else None
     try:
-        one = Segments(folder, signer, new_id(now()), new_id=new_id, slot=BY_HAND, elsewhere=put)
-        one.open(now())
-        for event, particulars in acts:
-            one.add(line_of_act(event, particulars, now(), new_id(now())))
-        one.close(now())
+        heads = Heads(state_dir, folder, slot=BY_HAND)
+        try:
+            one = Segments(folder, signer, new_id(now()), new_id=new_id, slot=BY_HAND, elsewhere=put, heads=heads)
+            one.open(now())
+            for event, particulars in acts:
+                one.add(line_of_act(event, particulars, now(), new_id(now())))
+            one.close(now())
+        finally:
+            heads.close()
     finally:
         if elsewhere is not None:
             elsewhere.close()

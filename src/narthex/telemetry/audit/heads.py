@@ -4,7 +4,8 @@ Who may write to the journal's folder, and not here, cannot cut off the record o
 two places of a page each, written in turns: one is whole whenever the machine fails. What stands there is a number that
 grows, and a checkpoint (`checkpoints.py`). Whoever writes holds the file's lock; what is left by those who have ended
 is named by the first line of the next chain, before it is written over.
-In: checkpoints. Out: files `audit-FOLDER-NUMBER.heads`; what stands in them.
+In: checkpoints. Out: files `audit-FOLDER-NUMBER.heads`, and `audit-FOLDER-cli-NUMBER.heads` of what is done at the
+terminal; what stands in them.
 Cases: `tests/telemetry/audit/test_heads.py`. Decision: `docs/decisions/heads-beside-the-store.md`.
 """
 
@@ -47,7 +48,7 @@ def stem_of(folder: Path) -> str:
 
 
 def heads_in(state_dir: Path, folder: Path) -> list[Path]:
-    """The files with the heads of the journal in `folder`."""
+    """The files with the heads of the journal in `folder`, of all slots."""
     return sorted(state_dir.glob(f"{stem_of(folder)}-*.heads"))
 
 
@@ -78,22 +79,23 @@ class Heads:
     """The writing end, for one journal. `found`: heads that were left here by those who have ended.
 
     Args:
-        state_dir: It exists. folder: the journal's.
+        state_dir: It exists. folder: the journal's. slot: as `Segments` has it; each has files of its own.
     Raises:
         OSError: There can be no such file.
     """
 
-    def __init__(self, state_dir: Path, folder: Path, *, write: Write = write_place) -> None:
+    def __init__(self, state_dir: Path, folder: Path, *, slot: int | str = 0, write: Write = write_place) -> None:
+        start = stem_of(folder) if slot == 0 else f"{stem_of(folder)}-{slot}"
         self._write = write
         self._files: list[tuple[Path, int]] = []  # the first is ours, the others are of those who have ended
         self._number = 0
         self.found: tuple[Head, ...] = ()
         try:
-            for path in heads_in(state_dir, folder):
+            for path in sorted(state_dir.glob(f"{start}-[0-9]*.heads")):
                 self._take(path)
             for number in range(_MOST):
                 if not self._files:
-                    self._take(state_dir / f"{stem_of(folder)}-{number}.heads")
+                    self._take(state_dir / f"{start}-{number}.heads")
             if not self._files:
                 raise OSError(errno.EMFILE, f"{_MOST} gateways write to one journal")
             self._prepare(*self._files[0])

@@ -210,7 +210,7 @@ class Segments:
         try:
             self.commit(now, last=True)  # so that the end alone may be without a signature, where this is broken off
             self.add(_encode(Event(FORM, self._new_id(now), stamp(now), "close")))
-            self.commit(now, last=True)
+            self.commit(now, answers=self._heads is not None, last=True)
         finally:
             self._let_go()
             if self._heads is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from narthex.kept import PayloadRule, PayloadSpec
 from narthex.telemetry.frames import OPEN, Frames, Short
 from narthex.telemetry.record import LONGEST, Entry, line_of
 from narthex.testing import FakeServer, JsonRpcError
@@ -28,6 +29,7 @@ GRANTS = (
 )
 QUOTAS = (LimitRule("calls", "calls", 1000, window=60_000_000),)
 BYTES = (LimitRule("size", "bytes", 1 << 30, window=60_000_000),)
+KEPT = {"audit_dir": "x", "audit_payloads": PayloadSpec((PayloadRule("full"),))}
 PRICES = (PriceRule("USD", per_call=5, tools=("*__echo",)), PriceRule("USD", per_call=7))
 
 
@@ -156,6 +158,7 @@ def test_another_configuration_has_other_frames() -> None:
     [
         pytest.param({"audit_inputs": "digest"}, id="what it was decided on is recorded"),
         pytest.param({"grants": GRANTS, "trial": (*GRANTS, Grant("no", "deny", shadow=True))}, id="a rule on trial"),
+        pytest.param(KEPT, id="what it says is kept"),
         pytest.param({"quotas": (LimitRule("t", "tokens", 1 << 30, window=60_000_000),)}, id="tokens are counted"),
     ],
 )

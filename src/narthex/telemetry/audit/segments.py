@@ -82,7 +82,7 @@ class Segments:
         """Bytes of it that are on the disk."""
         self._sealed: list[bytes] = []
         self._left = b""  # sealed before, and not in the file yet
-        self._unsynced = bytearray()  # in the file, and perhaps not on the disk
+        self._unsynced: list[bytes] = []  # in the file, and perhaps not on the disk
         self._file = self._points = -1
         self._path = Path()
         self._day = ""
@@ -140,7 +140,7 @@ class Segments:
         self._sealed.clear()
         while self._left:
             count = os.pwrite(self._file, self._left, self.size)
-            self._unsynced += self._left[:count]
+            self._unsynced.append(self._left[:count])  # mostly all of it, and then nothing is copied
             self.size += count
             self._left = self._left[count:]
 
@@ -165,8 +165,9 @@ class Segments:
             try:
                 self._sync(self._file)
             except OSError:  # whether its pages are still to be written nobody knows: they are written again
-                self._left = bytes(self._unsynced) + self._left
-                self.size -= len(self._unsynced)
+                unsynced = b"".join(self._unsynced)
+                self._left = unsynced + self._left
+                self.size -= len(unsynced)
                 self._unsynced.clear()
                 raise
             self.synced = self.size

@@ -153,8 +153,9 @@ forgeries: .venv/.dev ## 10,000 records: every bit flipped, every line in every 
 	@NARTHEX_TEST_EVERY_BIT=1 NARTHEX_COMPILE=0 $(BIN)/pytest -q -s tests/telemetry/audit/test_forgeries.py
 
 .PHONY: kills
-kills: .venv/.dev ## A gateway killed under load, 500 times, and each command that works on the journal, at every step: is it whole?
-	@NARTHEX_TEST_KILLS=500 NARTHEX_COMPILE=0 $(BIN)/pytest -q tests/e2e/test_durable.py tests/cli/test_audit_killed.py
+kills: .venv/.dev ## A gateway killed under load, 500 times, and whatever works on the journal at every step: is it whole?
+	@NARTHEX_TEST_KILLS=500 NARTHEX_COMPILE=0 $(BIN)/pytest -q tests/e2e/test_durable.py tests/cli/test_audit_killed.py \
+		tests/telemetry/audit/test_turn_killed.py
 
 .PHONY: ledger
 ledger: .venv/.dev ## A process that spends, killed and started again: is the sum over the ledger what its limits count? CALLS=1000000

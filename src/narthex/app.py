@@ -214,8 +214,8 @@ class Gateway:
 
     def _record(self, snapshot: Snapshot) -> None:
         """Record calls where the configuration says so. Raises ConfigError."""
-        on_loop = asyncio.get_running_loop().call_soon_threadsafe
-        before, journal = self.journal, journal_of(self.journal, snapshot, self._keys, on_loop)
+        loop = asyncio.get_running_loop()
+        before, journal = self.journal, journal_of(self.journal, snapshot, self._keys, loop)
         if journal is before:
             return
         self.journal = journal

@@ -147,6 +147,19 @@ def test_those_who_wait_while_the_disk_is_busy_share_the_next_sync(make: Callabl
     assert syncs[0] == 2
 
 
+def test_those_who_wait_in_one_turn_of_the_loop_wake_the_thread_once_at_its_end(make: Callable[..., Journal]) -> None:
+    ends: list[Callable[[], None]] = []
+    told: list[str] = []
+    journal = make(at_end=ends.append, on_loop=lambda run, waiting, problem: run(waiting, problem))
+    for turn in (1, 2):
+        for _ in range(3):
+            journal.add(replace(ENTRY, done=told.append))
+        assert len(ends) == turn
+        ends[-1]()
+        wait_for(lambda turn=turn: len(told) == 3 * turn, "all are told")
+    assert not any(told)
+
+
 class Disk:
     """Stands between the journal and `os.write`: full or gone when a test says so, and writing in pieces."""
 

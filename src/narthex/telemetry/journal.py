@@ -65,6 +65,7 @@ class Journal:
         heads: Keeps the chain's head beside the store; None: nobody does. It is closed with the journal.
         meanwhile: What becomes of calls that cannot be recorded, for the log.
         on_loop: Runs something on the event loop soon, from any thread.
+        at_end: Runs something once, at the end of the event loop's turn; for a test also at once.
         now: Seconds since 1970. clock: seconds that never go back. random: so many bytes of chance.
         sync: brings a file to the disk.
     Raises:
@@ -80,6 +81,7 @@ class Journal:
         heads: Heads | None = None,
         meanwhile: str = "",
         on_loop: Callable[..., Any] | None = None,
+        at_end: Callable[[Callable[[], None]], object] = lambda run: run(),
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
@@ -96,7 +98,7 @@ class Journal:
         self.silence = ""
         """The same of a disk that does not even say that it fails, as of the last `look`."""
         self._clock, self._busy_since = clock, 0.0
-        self._now, self._capacity, self._on_loop = now, capacity, on_loop
+        self._now, self._capacity, self._on_loop, self._at_end = now, capacity, on_loop, at_end
         self._entries: deque[Short | Entry | Step] = deque()
         self.frames = Frames(random, self.add_short)
         """Where calls whose records are like others' find what these have in common."""
@@ -107,6 +109,7 @@ class Journal:
         self._answers = False  # an answer is among what they wait for
         self._wake = threading.Event()
         self._woken = False  # cheaper to ask than the event
+        self._rings = False  # at the end of this turn
         self._hurry = threading.Event()
         self._closing = threading.Event()
         self._elsewhere = Elsewhere(second) if second is not None else None
@@ -187,11 +190,19 @@ class Journal:
 
     def _put(self, entry: Entry | Step) -> None:
         self._entries.append(entry)
-        if entry.done is not None and not self._hurry.is_set():
-            self._hurry.set()
-        if not self._woken:
+        if entry.done is not None:
+            if not self._rings:  # not now: the thread would want the interpreter from the calls that come with this one
+                self._rings = True
+                self._at_end(self._ring)
+        elif not self._woken:
             self._woken = True
             self._wake.set()
+
+    def _ring(self) -> None:
+        """Somebody waits for what is queued."""
+        self._rings = False
+        self._hurry.set()
+        self._wake.set()
 
     def look(self, patience_s: float) -> None:
         """Has the disk kept the thread for longer than that? Asked again and again on the event loop: nobody else would

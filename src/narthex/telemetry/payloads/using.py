@@ -7,22 +7,24 @@ Cases: `tests/e2e/test_payloads.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from narthex.errors import ConfigError
 from narthex.flow.policy.durability import refusing
 from narthex.telemetry.payloads.rules import keeps_payloads
 
 if TYPE_CHECKING:
+    import asyncio
+
     from narthex.flow.codec.seal import MasterKey
     from narthex.telemetry.journal import Journal
     from narthex.types import Snapshot
 
 
 def journal_of(
-    before: Journal | None, snapshot: Snapshot, keys: Sequence[MasterKey], on_loop: Callable[..., Any]
+    before: Journal | None, snapshot: Snapshot, keys: Sequence[MasterKey], loop: asyncio.AbstractEventLoop
 ) -> Journal | None:
     """The one before, where it writes to the same places; else another one, or None: nothing is recorded.
 
@@ -47,7 +49,8 @@ def journal_of(
     except OSError as error:
         problem = f"{snapshot.state_dir}: {error.strerror or error}; the journal's head is kept there"
         raise ConfigError([f"{problem}: make it writable for this user"]) from None
-    journal = Journal(folder, signer, second=second, heads=heads, meanwhile=meanwhile(snapshot), on_loop=on_loop)
+    journal = Journal(folder, signer, second=second, heads=heads, meanwhile=meanwhile(snapshot),
+        on_loop=loop.call_soon_threadsafe, at_end=loop.call_soon)  # fmt: skip
     use_payloads(journal, snapshot, keys)
     return journal
 

@@ -176,7 +176,8 @@ ROWS = [
     {"event": "lost", "time": "t6", "count": 3},
     {"event": "command", "time": "t7", "action": "keys.create", "by": "root at the terminal", "name": "ci"},
     {"event": "erase", "time": "t8", "by": "root at the terminal", "reason": "x"},
-    {"event": "hold", "time": "t9", "step": "placed", "hold": {"id": "h1", "by": "root at the terminal"}},
+    {"event": "hold", "time": "t9", "step": "placed",
+     "hold": {"id": "h1", "by": "root at the terminal", "reason": "Doe v. Roe"}},
     {"event": "config", "time": "ta", "step": "started", "revision": "c0ffee1234567890"},
     {"event": "config", "time": "tb", "step": "applied", "by": "file", "revision": "c0ffee",
      "changes": ["servers.git", "+grants.large"]},
@@ -200,8 +201,8 @@ def test_rows_can_be_told_apart(tmp_path: Path) -> None:
     assert rows["t5"] == ["approval: approved", f"bob, for {who}", "git__push", "-", "-", "-"]
     assert rows["t6"] == ["lost: 3", "-", "-", "-", "-", "-"]
     assert rows["t7"] == ["command: keys.create", "root at the terminal", "ci", "-", "-", "-"]
-    assert rows["t8"] == ["erase", "root at the terminal", "-", "-", "-", "-"]
-    assert rows["t9"] == ["hold: placed", "root at the terminal", "-", "-", "-", "-"]
+    assert rows["t8"] == ["erase", "root at the terminal", "x", "-", "-", "-"]
+    assert rows["t9"] == ["hold: placed", "root at the terminal", "Doe v. Roe", "-", "-", "-"]
     assert rows["ta"] == ["config: started", "-", "revision c0ffee123456", "-", "-", "-"]
     assert rows["tb"] == ["config: applied", "file", "servers.git, +grants.large", "-", "-", "-"]
     assert "5 found" in do("search", folder, "--tool", "git__push").stderr

@@ -55,6 +55,21 @@ def test_the_overview_says_what_each_command_says_of_itself() -> None:
         assert command.help
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["audit", "search"], "narthex audit search … DIR", id="an argument"),
+        pytest.param(["run", "show", "trip-7"], "narthex run show … --dir DIR", id="an option"),
+    ],
+)
+def test_without_a_configuration_it_says_that_a_folder_is_enough(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    done = narthex(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "No configuration here" in done.stderr and says in done.stderr
+    assert "DIR" not in narthex("top", "--once", cwd=tmp_path).stderr
+
+
 def groups(command: click.Command) -> list[click.Group]:
     """The command groups below one, itself among them."""
     if not isinstance(command, click.Group):

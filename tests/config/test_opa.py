@@ -67,3 +67,12 @@ def test_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
     found = examined(tmp_path, text)
     assert found.snapshot is None
     assert said in "\n".join(map(str, found.problems))
+
+
+def test_that_its_policy_is_not_looked_at_is_said(tmp_path: Path) -> None:
+    """No warning: `check --strict` of a sound configuration would never end well."""
+    found = examined(tmp_path, '{opa: {url: "http://127.0.0.1:8181"}}')
+    (notice,) = (one for one in found.notices if "opa" in one.text)
+    assert "not looked at here" in notice.text and "narthex policy test" in notice.text
+    assert notice.mark is not None and notice.mark.line == 4
+    assert not [one for one in found.warnings if "opa" in one.text]

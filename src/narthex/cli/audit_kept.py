@@ -339,6 +339,9 @@ def list_(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     if as_json:
         say({"holds": msgspec.to_builtins(holds)})
         return
+    if not holds:
+        click.echo("No legal holds are in force.")
+        return
     rows: list[tuple[str, ...]] = [("id", "since", "by", "concerned", "reason")]
     for one in holds:
         whom = ", ".join(f"{key}={value}" for key, value in msgspec.to_builtins(one.concerned).items() if value)

@@ -296,12 +296,16 @@ def _who(record: Record) -> str:
 
 
 def _what(record: Record) -> object:
-    """What was called, or what it concerned: the limit of an alert, what a reload has changed, whose payloads."""
+    """What was called, or what it concerned: the limit of an alert, what a reload has changed, why payloads were erased
+    or held back."""
     from narthex.telemetry.audit.matching import what_of
 
     changes, revision = record.get("changes"), str(record.get("revision") or "")
     if isinstance(changes, list) and changes:
         return ", ".join(map(str, changes))
+    if record.get("event") in ("erase", "hold"):
+        hold = record.get("hold")
+        return record.get("reason") or (hold.get("reason") if isinstance(hold, dict) else "")
     return what_of(record) or record.get("method") or record.get("limit") or (revision and f"revision {revision[:12]}")
 
 

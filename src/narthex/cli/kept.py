@@ -52,9 +52,19 @@ def find_file(ctx: click.Context, config: Path | None) -> Path:
 
     found = config or find_config(Path())
     if found is None:
-        click.echo(NO_CONFIG.format(command=ctx.command_path.partition(" ")[2]), err=True)
+        command = ctx.command_path.partition(" ")[2]
+        click.echo(NO_CONFIG.format(command=command) + _or_folder(ctx, command), err=True)
         ctx.exit(2)
     return found
+
+
+def _or_folder(ctx: click.Context, command: str) -> str:
+    """The other way to say which journal is meant, where a command has one."""
+    for one in ctx.command.params:
+        if one.name in ("folder", "dir"):
+            rest = "DIR" if isinstance(one, click.Argument) else f"{one.opts[0]} DIR"
+            return f"\nor the folder of a journal:\n  narthex {command} … {rest}"
+    return ""
 
 
 def on_store(places: Places, work: Callable[[Store], Awaitable[T]]) -> T:

@@ -27,6 +27,11 @@ def compile_opa(
         reading.fault(HERE, "opa: 'url' is missing: where the agent serves its API")
         return None
     check_https((*HERE, "url"), settings.url, allowed, reading)
+    reading.notice(
+        (*HERE, "url"),
+        "opa: the agent's policy is not looked at here: what is wrong with it shows at the first call, which is then"
+        " denied. `narthex doctor` asks whether the agent answers, `narthex policy test` what it decides",
+    )
     return OpaSpec(
         url=settings.url.rstrip("/"),
         path=settings.path,

@@ -103,6 +103,10 @@ def test_the_end_of_a_call_names_what_its_beginning_has(tmp_path: Path) -> None:
     assert said(tmp_path) == [{"arguments": "here"}, {"arguments": "here", "result": "here"}]
     first, second = records(tmp_path)
     assert second["payload"]["arguments"]["record"] == first["id"]
+    assert look(tmp_path).payloads.here == 2, "what two records name is counted once"
+    for path in files_in(tmp_path):
+        path.unlink()
+    assert look(tmp_path).payloads.elsewhere == 2, "the same of what is not there"
 
 
 def test_no_record_is_on_the_disk_before_its_payloads(tmp_path: Path) -> None:

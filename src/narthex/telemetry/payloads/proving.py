@@ -41,7 +41,8 @@ class Proved(msgspec.Struct):
 
 
 class _Gone(msgspec.Struct):
-    """One that is not there."""
+    """One that is not there. `counts`: the record is the one that it was kept with; that of a call's end names those
+    of its beginning once more."""
 
     record: str
     part: str
@@ -50,6 +51,7 @@ class _Gone(msgspec.Struct):
     file: str
     line: int
     is_erased: bool
+    counts: bool
 
 
 class _Said(msgspec.Struct):
@@ -105,7 +107,7 @@ class PayloadProof:
     def ends(self) -> None:
         """A chain has ended. What came behind its last checkpoint may have reached the disk without its payloads."""
         self._gone += [one for one in self._behind if one.is_erased]
-        self.proved.lost += sum(not one.is_erased for one in self._behind)
+        self.proved.lost += sum(one.counts and not one.is_erased for one in self._behind)
         self._behind.clear()
 
     def _states(self, record: dict[str, Any], file: str, number: int) -> Iterator[str]:
@@ -115,16 +117,18 @@ class PayloadProof:
             if one.state == "changed":
                 yield one.part
             elif one.state == "here":
-                proved.here += 1
+                proved.here += not note.record
                 self._here.add(note.record or id_)
             elif one.state == "sealed":
-                proved.sealed += 1
+                proved.sealed += not note.record
             elif one.state in ("erased", "missing") and len(self._gone) + len(self._behind) >= MOST_PENDING:
                 self.beyond += 1
             elif one.state in ("erased", "missing"):
                 is_erased = one.state == "erased"
                 group = _group(note)
-                self._behind.append(_Gone(note.record or id_, one.part, group, time, file, number, is_erased))
+                self._behind.append(
+                    _Gone(note.record or id_, one.part, group, time, file, number, is_erased, not note.record)
+                )
 
     def faults(self) -> Iterator[tuple[str, int, str]]:
         """File, line and text of each that is gone and should not be. Asked once, at the end."""
@@ -132,11 +136,11 @@ class PayloadProof:
         proved.unfinished = len(self._here & self._erased)
         for one in self._gone:
             if one.record in self._erased:
-                proved.erased += 1
+                proved.erased += one.counts
             elif not one.is_erased and one.time < self._until.get(one.group, ""):
-                proved.removed += 1
+                proved.removed += one.counts
             elif not self._has_any:
-                proved.elsewhere += 1
+                proved.elsewhere += one.counts
             elif one.is_erased:
                 yield one.file, one.line, f"erased, and no record says by whom: {one.part} of record {one.record}"
             else:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from journal import entry
+from journal import ENTRY
 from load import Ask, Sample, load
 from report import RESULTS, facts_line, figures_table, write_results
 from rig import Rig, facts, need, two_cores
@@ -61,7 +61,7 @@ def commits(disk: Path, count: int = 400) -> tuple[float, float]:
         signer, ids = load_signer(folder.parent), itertools.count()
         ends.append(Segments(folder, signer, "b", new_id=lambda at, ids=ids: str(next(ids)), heads=heads))
         ends[-1].open(time.time())
-    line = line_of(entry(1), "01234567-0123-7000-8000-0123456789ab")
+    line = line_of(ENTRY, "01234567-0123-7000-8000-0123456789ab")
     for _ in range(count):
         for one, times in zip(ends, taken, strict=True):
             for _ in range(16):

@@ -449,3 +449,8 @@ def test_what_an_agent_was_approved_for_is_no_yes_to_another_one() -> None:
     by_others = [(), ("svc", "other"), ("other",)]
     digests = {replace(CALL, principal=replace(ANN, actors=actors)).digest for actors in (ANN.actors, *by_others)}
     assert len(digests) == 4
+
+
+def test_a_rule_an_engine_and_a_limit_of_one_name_are_three() -> None:
+    found = [replace(CALL, rule="limit spend", held_by=by) for by in ("rule", "engine", "limit")]
+    assert len({one.digest for one in found}) == len({one.slot for one in found}) == 3

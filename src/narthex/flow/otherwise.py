@@ -55,7 +55,7 @@ def otherwise(
     if spent.holds:
         if check is None or call.method not in MAY_ASK:
             raise spent
-        params = yield from held(kind, target, params, Decision("hold", spent.reason, f"limit {spent.limit}"))
+        params = yield from held(kind, target, params, Decision("hold", spent.reason, f"limit {spent.limit}"), "limit")
         return target, taken((yield Reserve(limited, call, target, params, beyond=True)))
     if call.method != "tools/call" or "task" in call.params:
         raise spent

@@ -192,10 +192,15 @@ def test_a_person_lets_one_call_through_and_it_is_counted(modern: bool) -> None:
     run(main)
 
 
+NAMED = pytest.mark.parametrize("name", ["held", "limit spend", "rule limit spend"])
+"""Of a rule that holds what the limit `spend` holds, too; whatever it is called, it is another one."""
+
+
 @ERAS
-def test_a_call_that_a_rule_holds_and_a_spent_limit_too_passes_when_both_are_approved(modern: bool) -> None:
+@NAMED
+def test_a_call_that_a_rule_holds_and_a_spent_limit_too_passes_when_both_are_approved(modern: bool, name: str) -> None:
     async def main() -> None:
-        held = Grant("held", "hold", tools=("one__dear",), terms=HoldTerms("approver", 600, 300))
+        held = Grant(name, "hold", tools=("one__dear",), terms=HoldTerms("approver", 600, 300))
         rule = limit(hold=True)
         async with (
             FakeServer(tools=TOOLS, answers=ANSWERS) as server,
@@ -224,10 +229,11 @@ def test_a_call_that_a_rule_holds_and_a_spent_limit_too_passes_when_both_are_app
     run(main)
 
 
-def test_a_user_is_asked_for_the_rule_and_for_the_limit_one_after_the_other() -> None:
+@NAMED
+def test_a_user_is_asked_for_the_rule_and_for_the_limit_one_after_the_other(name: str) -> None:
     async def main() -> None:
         by_user = HoldTerms("user", 600, 300)
-        held = Grant("held", "hold", tools=("one__dear",), terms=by_user)
+        held = Grant(name, "hold", tools=("one__dear",), terms=by_user)
         rule = limit(hold=True)
         async with (
             FakeServer(tools=TOOLS, answers=ANSWERS) as server,
@@ -249,6 +255,24 @@ def test_a_user_is_asked_for_the_rule_and_for_the_limit_one_after_the_other() ->
             assert len(server.requests("tools/call")) == 2
             assert (await asked(for_limit)).result["resultType"] == "input_required", "nothing passes by them twice"
             assert len(server.requests("tools/call")) == 2
+
+    run(main)
+
+
+def test_what_a_limit_holds_is_approved_as_approvals_say_whatever_a_rule_is_called() -> None:
+    """A user may not say yes to their own spending by the terms of a rule that has the name of the limit."""
+
+    async def main() -> None:
+        by_user = Grant("limit spend", "hold", tools=("one__other",), terms=HoldTerms("user", 600, 300))
+        async with (
+            FakeServer(tools=TOOLS, answers=ANSWERS) as server,
+            keeping(server, by_user, READS, quotas=(limit(hold=True),)) as running,
+        ):
+            client = await running.client()
+            assert (await client.modern("tools/call", CALL)).result
+            waits(await client.modern("tools/call", CALL, meta=META_ABLE))
+            (row,) = await running.keeper.all()
+            assert (row.rule, row.by) == ("limit spend", "approver")
 
     run(main)
 

@@ -20,7 +20,7 @@ from narthex.flow.codec.capabilities import ClientCaps
 from narthex.flow.codec.handles import Approving
 from narthex.flow.codec.inputs import Ask, input_required, origin_of
 from narthex.flow.codec.jsonrpc import RawMap
-from narthex.flow.policy.approvals.approval import Approval, Outcome, ToApprove
+from narthex.flow.policy.approvals.approval import Approval, HeldBy, Outcome, ToApprove
 from narthex.flow.policy.approvals.holding import Hold, Standing, said
 from narthex.flow.policy.decision import APPROVAL_REQUIRED
 from narthex.types import HoldTerms, Snapshot
@@ -35,8 +35,8 @@ _giving: set[asyncio.Future[None]] = set()
 
 
 class Approved:
-    """What people have said of a call, by the rule that held it: a rule and a spent limit may both hold one, and each
-    is approved by itself.
+    """What people have said of a call, by what held it (`ToApprove.slot`): a rule and a spent limit may both hold one,
+    and each is approved by itself.
 
     `passed`: the approval that has let it pass, and how often. `earlier`: the same of the call that this one goes on,
     its server having asked something. `words`: an approval, and what a modern client's user has said of it.
@@ -74,9 +74,10 @@ class Keeper(Protocol):
         """How long it stands."""
 
 
-def terms_of(snapshot: Snapshot, rule: str) -> HoldTerms:
-    """How a call that this rule holds is approved; a policy's are approved as `approvals` says."""
-    return next((one.terms for one in snapshot.grants if one.name == rule), snapshot.approvals.terms)
+def terms_of(snapshot: Snapshot, rule: str, held_by: HeldBy) -> HoldTerms:
+    """How a call that this holds is approved; a policy's and a limit's are approved as `approvals` says."""
+    named = snapshot.grants if held_by == "rule" else ()
+    return next((one.terms for one in named if one.name == rule), snapshot.approvals.terms)
 
 
 async def stand(one: Exchange, need: Hold) -> Standing:
@@ -90,13 +91,13 @@ async def stand(one: Exchange, need: Hold) -> Standing:
         raise Denied(APPROVAL_REQUIRED, detail="nobody keeps approvals")
     said_before, word = one.approved, need.word
     if said_before is not None:
-        if (earlier := said_before.earlier.pop(call.rule, None)) is not None:
+        if (earlier := said_before.earlier.pop(call.slot, None)) is not None:
             id_, rounds = earlier
             passed = await keeper.go_on(call, id_, rounds)
             if passed is None:
                 raise Denied(USED, detail=f"approval {id_}: round {rounds} was answered before")
             return _passes(one, keeper, call, passed)
-        word = word or said_before.words.pop(call.rule, None)
+        word = word or said_before.words.pop(call.slot, None)
     if word is not None and (yes := said(word[1])) is not None:
         await keeper.user_says(call, word[0], yes=yes)
     asking = asyncio.ensure_future(keeper.ask(call))
@@ -108,13 +109,13 @@ async def stand(one: Exchange, need: Hold) -> Standing:
     if outcome == "passes":
         return _passes(one, keeper, call, found)
     asks = outcome != "denied" and found.by == "user" and word is None and can_be_asked(one)
-    return Standing(outcome, found, keeper.left_s(found), asks)
+    return Standing(outcome, found, keeper.left_s(found), asks, call.slot)
 
 
 def _passes(one: Exchange, keeper: Keeper, call: ToApprove, found: Approval) -> Standing:
     """It goes on; and if nothing of it is sent then, it may pass again."""
     one.approved = approved = one.approved or Approved()
-    approved.passed[call.rule] = (found.id, found.rounds)
+    approved.passed[call.slot] = (found.id, found.rounds)
     assert one.check is not None
     one.check.unsent += (partial(_unsent, approved, keeper, call, found),)
     return Standing("passes", found, keeper.left_s(found))
@@ -128,7 +129,7 @@ def _nobody_waits(keeper: Keeper, call: ToApprove, asking: asyncio.Future[tuple[
 
 def _unsent(approved: Approved, keeper: Keeper, call: ToApprove, found: Approval) -> None:
     """Nothing is sent of the call: it has not passed."""
-    approved.passed.pop(call.rule, None)
+    approved.passed.pop(call.slot, None)
     _give_back(keeper, call, found)
 
 
@@ -144,7 +145,7 @@ def to_approve(one: Exchange, need: Hold) -> ToApprove:
     where = sha256(msgspec.json.encode(one.front.fleet.servers[target.server].spec.target)).hexdigest()
     return ToApprove(
         call.principal, call.endpoint, need.kind, target.server, target.name, decision.rule or decision.engine,
-        terms_of(snapshot, decision.rule), where, snapshot.revision, need.params,
+        terms_of(snapshot, decision.rule, need.held_by), where, snapshot.revision, need.params, need.held_by,
     )  # fmt: skip
 
 
@@ -158,5 +159,5 @@ def can_be_asked(one: Exchange) -> bool:
 
 def asking(one: Exchange, ask: Ask) -> bytes:
     """The result that asks a modern client's user whether they approve."""
-    state = Approving(one.server_name, ask.about.approval.id, ask.about.approval.rule)
+    state = Approving(one.server_name, ask.about.approval.id, ask.about.slot)
     return input_required(ask.required.asked, one.front.handles.for_retry(one.call, origin_of(one.call), state))

@@ -61,7 +61,7 @@ def remember(one: Exchange, state: RequestState, answers: RawMap) -> None:
     """What the state of a retry says of approvals."""
     if isinstance(state, Approving):
         one.approved = Approved()
-        one.approved.words[state.rule] = (state.approval, answers)
+        one.approved.words[state.slot] = (state.approval, answers)
     elif isinstance(state, Relayed) and state.approvals:
         one.approved = Approved()
         one.approved.earlier.update({rule: (id_, rounds) for rule, id_, rounds in state.approvals})

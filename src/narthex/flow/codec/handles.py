@@ -70,7 +70,8 @@ class Origin(msgspec.Struct, frozen=True):
 
 class Relayed(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """The state of a modern upstream: its `requestState` as it came, JSON and all, so that it goes back unchanged;
-    empty where it has none. `approvals` are what a call that was held has passed by: the rule, the id, how often."""
+    empty where it has none. `approvals` are what a call that was held has passed by: what held it, the id, how
+    often."""
 
     server: str
     state: bytes
@@ -87,11 +88,11 @@ class HeldCall(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 class Approving(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """A call that waits for an approval which its own user was asked for: nothing of it has been sent.
-    `rule` is the one that holds it."""
+    `slot` says what holds it."""
 
     server: str
     approval: str
-    rule: str
+    slot: str
 
 
 RequestState = Relayed | HeldCall | Approving

@@ -120,7 +120,7 @@ def decided(
         check.shadow.would_say = yield from _advised(check, check.admission.advisor, call, kind, target, params)
     if decision.effect == "hold" and call.method in MAY_ASK:
         if not passed:
-            params = yield from held(kind, target, params, decision)
+            params = yield from held(kind, target, params, decision, "rule" if decision.rule else "engine")
     elif decision.effect != "allow":
         raise refusal(decision)
     return params

@@ -36,6 +36,8 @@ _BESIDE = frozenset({"_meta", "inputResponses", "requestState"})
 
 State = Literal["pending", "approved", "denied", "used", "expired"]
 Outcome = Literal["asked", "pending", "denied", "passes"]
+HeldBy = Literal["rule", "engine", "limit"]
+"""What holds a call. They may bear the same name, and an approval for one is none for another."""
 Step = tuple[Literal["asked", "approved", "denied", "used", "expired"], int, str]
 """What happened, when (Unix seconds), and who did it: empty where it was the caller, or time."""
 
@@ -120,8 +122,8 @@ class Approval(msgspec.Struct, frozen=True):
 
 
 class ToApprove(msgspec.Struct, frozen=True):
-    """A call that a rule holds. `params` as `exactly` gave them; `where` says where its server is, so that an approval
-    is for that one and no other of its name."""
+    """A call that is held: by a rule, an engine or a limit; `rule` names it for people. `params` as `exactly` gave them;
+    `where` says where its server is, so that an approval is for that one and no other of its name."""
 
     principal: Principal
     endpoint: str
@@ -133,13 +135,20 @@ class ToApprove(msgspec.Struct, frozen=True):
     where: str
     config: str
     params: RawMap
+    held_by: HeldBy = "rule"
+
+    @property
+    def slot(self) -> str:
+        """What tells the holds of one call apart."""
+        return f"{self.held_by} {self.rule}"
 
     @property
     def digest(self) -> bytes:
         """What an approval of it is for."""
         place = (self.endpoint, self.kind, self.server, self.where, self.name)
         who = self.principal
-        return digest_of((*who.key, *place, self.rule, self.terms.by, *who.actors), self.params)
+        by = self.rule if self.held_by == "rule" else (self.held_by, self.rule)
+        return digest_of((*who.key, *place, by, self.terms.by, *who.actors), self.params)
 
 
 class NotOpen(Exception):
@@ -165,7 +174,7 @@ def shown(params: RawMap) -> bytes:
     return msgspec.json.encode(params)
 
 
-def digest_of(bound: Sequence[str], params: RawMap) -> bytes:
+def digest_of(bound: Sequence[str | tuple[str, ...]], params: RawMap) -> bytes:
     """What an approval is for.
 
     Canonical JSON as RFC 8785 has it, but for numbers: a whole one stands with all its digits, so that two of them

@@ -16,7 +16,7 @@ import msgspec
 from narthex.errors import ApprovalRequired, Denied
 from narthex.flow.codec.inputs import Ask, Asked, InputRequired
 from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode
-from narthex.flow.policy.approvals.approval import DENIED_BY_PERSON, Approval, Outcome, exactly
+from narthex.flow.policy.approvals.approval import DENIED_BY_PERSON, Approval, HeldBy, Outcome, exactly
 from narthex.flow.policy.decision import Decision
 from narthex.flow.route.target import Target
 from narthex.types import Kind
@@ -34,25 +34,34 @@ class Hold:
     `word` is what the caller's own user has just said: the id of the approval, and their answer to `question`.
     """
 
-    __slots__ = ("decision", "kind", "params", "target", "word")
+    __slots__ = ("decision", "held_by", "kind", "params", "target", "word")
 
     def __init__(
-        self, kind: Kind, target: Target, params: RawMap, decision: Decision, word: tuple[str, RawMap] | None = None
+        self,
+        kind: Kind,
+        target: Target,
+        params: RawMap,
+        decision: Decision,
+        word: tuple[str, RawMap] | None = None,
+        held_by: HeldBy = "rule",
     ) -> None:
         self.kind: Final = kind
         self.target: Final = target
         self.params: Final = params
         self.decision: Final = decision
         self.word: Final = word
+        self.held_by: Final = held_by
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """What becomes of a held call now. `left_s`: as long as that stands. `asks`: may its own user be asked, who can?"""
+    """What becomes of a held call now. `left_s`: as long as that stands. `asks`: may its own user be asked, who can?
+    `slot`: as `ToApprove` has it."""
 
     outcome: Outcome
     approval: Approval
     left_s: float
     asks: bool = False
+    slot: str = ""
 
     @property
     def refusal(self) -> ApprovalRequired:
@@ -60,9 +69,13 @@ class Standing(msgspec.Struct, frozen=True):
         return ApprovalRequired(self.approval.id, retry_after_s=min(RETRY_S, self.left_s))
 
 
-def held(kind: Kind, target: Target, params: RawMap, decision: Decision) -> Generator[Hold | Ask, Any, RawMap]:
+def held(
+    kind: Kind, target: Target, params: RawMap, decision: Decision, held_by: HeldBy = "rule"
+) -> Generator[Hold | Ask, Any, RawMap]:
     """Have a held call approved.
 
+    Args:
+        held_by: `engine` where no rule of the decision has a name; `limit` where it is one that is spent.
     Returns:
         The parameters that go on: exactly what was approved.
     Raises:
@@ -71,7 +84,7 @@ def held(kind: Kind, target: Target, params: RawMap, decision: Decision) -> Gene
     """
     exact, word = exactly(params), None
     while True:
-        standing: Standing = yield Hold(kind, target, exact, decision, word)
+        standing: Standing = yield Hold(kind, target, exact, decision, word, held_by)
         if standing.outcome == "passes":
             return {**params, **exact}
         if standing.outcome == "denied":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as reader
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -37,6 +38,31 @@ def test_a_row_has_a_cell_for_each_column() -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])
 def test_no_cell_is_a_formula(text: str) -> None:
     assert row({**RECORD, "name": text})["name"] == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        pytest.param("a;=1+1", "a;'=1+1", id="behind a semicolon"),
+        pytest.param("a\t@x", "a\t'@x", id="behind a tab"),
+        pytest.param("a;\t =1;-1", "a;\t '=1;'-1", id="behind spaces, and twice"),
+        pytest.param('a;"=1"', 'a;"\'=1"', id="behind a quotation mark, which is doubled"),
+        pytest.param("a;\uff1d1", "a;'\uff1d1", id="in wide letters"),
+        pytest.param("a\n+1", "a\n'+1", id="behind the end of a line"),
+        pytest.param("a;b - c", "a;b - c", id="what is no formula stays as it is"),
+        pytest.param("a=b,-c", "a=b,-c", id="nor is what stands behind a comma: it is in quotation marks"),
+    ],
+)
+def test_nor_is_what_another_separator_would_make_a_cell(text: str, cell: str) -> None:
+    assert row({**RECORD, "name": text})["name"] == cell
+
+
+@given(name=st.text('=+-@;\t\r\n", a\uff1d\uff20'), role=st.text('=-;\t"a'))
+def test_wherever_a_spreadsheet_splits_nothing_begins_as_a_formula(name: str, role: str) -> None:
+    """Whoever splits at semicolons or tabs takes no heed of quotation marks in the middle of what is a cell then."""
+    record = {**RECORD, "name": name, "principal": {**RECORD["principal"], "roles": [role]}}
+    for piece in re.split("[;\t\r\n]", csv(record)):
+        assert not piece.strip(' "').startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20")), piece
 
 
 FULL = {

@@ -38,9 +38,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """What a cell must not begin with, for some spreadsheet, also behind spaces. The last four are the wide forms of the
 first."""
+_BEHIND = re.compile('([;\t\r\n][\\s"]*)([=+@\uff1d\uff0b\uff0d\uff20-])')
+"""The same within a cell, where a spreadsheet that takes another separator than the comma would begin a new one: of the
+quotation marks around ours it knows nothing then, as they do not stand where its own cells begin."""
 
-
-_PLAIN = re.compile('[0-9A-Za-z][^,"\r\n]*')
+_PLAIN = re.compile('[0-9A-Za-z][^,;"\t\r\n]*')
 """A cell that is as it stands: most are."""
 
 
@@ -50,7 +52,7 @@ def jsonl(record: Record) -> str:
 
 
 def csv(record: Record) -> str:
-    """A row of `COLUMNS`. Text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """A row of `COLUMNS`. Before what a spreadsheet would take for a formula stands an apostrophe."""
     get = flat(record).get
     return ",".join(["" if (value := get(name)) is None else _cell(value) for name in COLUMNS])
 
@@ -65,8 +67,10 @@ def _cell(value: object) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
     text = text_of(value)
-    if not isinstance(value, int | float) and (text[:1] in _FORMULA or text.strip()[:1] in _FORMULA):
-        text = f"'{text}"
+    if not isinstance(value, int | float):
+        text = _BEHIND.sub(r"\1'\2", text)
+        if text[:1] in _FORMULA or text.strip()[:1] in _FORMULA:
+            text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 

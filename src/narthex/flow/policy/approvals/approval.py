@@ -122,8 +122,8 @@ class Approval(msgspec.Struct, frozen=True):
 
 
 class ToApprove(msgspec.Struct, frozen=True):
-    """A call that is held: by a rule, an engine or a limit; `rule` names it for people. `params` as `exactly` gave them;
-    `where` says where its server is, so that an approval is for that one and no other of its name."""
+    """A call that is held: by a rule, an engine or a limit; `rule` names it for people. `params` as `exactly` gave
+    them; `where` says where its server is, so that an approval is for that one and no other of its name."""
 
     principal: Principal
     endpoint: str

@@ -35,7 +35,7 @@ def test_a_row_has_a_cell_for_each_column() -> None:
     assert (found["seq"], found["seconds"], found["reason"]) == ("7", "0.012346", "")
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t1", "  =1"])
 def test_no_cell_is_a_formula(text: str) -> None:
     assert row({**RECORD, "name": text})["name"] == f"'{text}"
 
@@ -44,6 +44,7 @@ def test_no_cell_is_a_formula(text: str) -> None:
     ("text", "cell"),
     [
         pytest.param("a;=1+1", "a;'=1+1", id="behind a semicolon"),
+        pytest.param("\t=1", "'\t'=1", id="at the beginning, too"),
         pytest.param("a\t@x", "a\t'@x", id="behind a tab"),
         pytest.param("a;\t =1;-1", "a;\t '=1;'-1", id="behind spaces, and twice"),
         pytest.param('a;"=1"', 'a;"\'=1"', id="behind a quotation mark, which is doubled"),

@@ -125,3 +125,14 @@ def test_it_is_said_where_nothing_is_recorded(tmp_path: Path) -> None:
     path.write_text("version: 1\naudit: {dir: audit}\n")
     found = search(path)
     assert found.exit_code == 1 and "nothing is recorded yet" in found.stderr
+
+
+def test_while_the_index_cannot_be_reached_the_folder_is_named(config: Path) -> None:
+    """A database that is away takes nothing from who reads the journal itself."""
+    nowhere = config.parent / "no-socket"
+    config.write_text(f'version: 1\naudit: {{dir: audit}}\nstore: "postgresql:///narthex?host={nowhere}"\n')
+    found = search(config)
+    folder = config.parent / "audit"
+    assert found.exit_code == 1 and f"where its folder is named: {folder}" in found.stderr, found.output
+    alone = CliRunner().invoke(cli, ["audit", "search", str(folder)])
+    assert alone.exit_code == 0 and f"{2 * COUNT} found" in alone.stderr

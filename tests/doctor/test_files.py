@@ -65,6 +65,15 @@ def test_what_belongs_to_another_user(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_that_is_two_things_is_looked_at_once_and_as_a_folder(tmp_path: Path) -> None:
+    """Where a database is the store, or nothing is recorded, the state folder stands for those, too."""
+    state = tmp_path / ".narthex"
+    state.mkdir()
+    state.chmod(0o755)
+    (found,) = look_at_rights(tmp_path / "none.yaml", state, state, state)
+    assert (found.verdict, found.do) == ("fail", f"chmod 700 {state}")
+
+
 def test_before_the_first_start_nothing_is_wrong(tmp_path: Path) -> None:
     (found,) = look_at_rights(tmp_path / "narthex.yaml", tmp_path / "no", tmp_path / "no" / "db", tmp_path / "no")
     assert found.verdict == "ok"

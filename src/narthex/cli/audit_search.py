@@ -191,10 +191,15 @@ def _by_index(ctx: click.Context, snapshot: Snapshot, wanted: Wanted, limit: int
 @contextmanager
 def finder_of(snapshot: Snapshot) -> Iterator[Finder]:
     """The index of the journal that a configuration names, up to date. Raises StoreError."""
+    from narthex.errors import StoreError
     from narthex.telemetry.audit.frames import index_of
 
-    with _indexed(recorded(snapshot), index_of(snapshot.store, snapshot.state_dir)) as finder:
-        yield finder
+    folder = recorded(snapshot)
+    try:
+        with _indexed(folder, index_of(snapshot.store, snapshot.state_dir)) as finder:
+            yield finder
+    except StoreError as error:
+        raise StoreError(f"{error.problem}\nthe journal needs no index where its folder is named: {folder}") from None
 
 
 @contextmanager

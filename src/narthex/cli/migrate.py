@@ -33,4 +33,5 @@ def migrate(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     elif before == now:
         click.echo(f"{name} is of this version's form ({now}) already.")
     else:
-        click.echo(f"{name} was of form {before}, and is of form {now} now.")
+        was = f"was of form {before}" if before else "had no tables of Narthex yet"
+        click.echo(f"{name} {was}, and is of form {now} now.")

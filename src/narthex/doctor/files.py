@@ -52,11 +52,16 @@ def look_at_rights(source: Path, state: Path, store: Path, journal: Path) -> Ite
     if not state.exists():
         yield ok("files", str(state), "not there yet; the gateway makes it at its first start")
         return
-    for path, wanted in (
-        (state, 0o700), (state / KEY_FILE, 0o600), (state / SIGNING_KEY_FILE, 0o600), (state / TOKEN_FILE, 0o600),
-        (store, 0o600), (journal, 0o700),
-    ):  # fmt: skip
-        yield from _private(path, wanted)
+    wanted = {
+        state: 0o700,
+        state / KEY_FILE: 0o600,
+        state / SIGNING_KEY_FILE: 0o600,
+        state / TOKEN_FILE: 0o600,
+        store: 0o600,
+        journal: 0o700,
+    } | {state: 0o700}  # where a database is the store, or nothing is recorded, they are the same folder
+    for path, mode_wanted in wanted.items():
+        yield from _private(path, mode_wanted)
 
 
 def _private(path: Path, wanted: int) -> Iterator[Finding]:

@@ -215,11 +215,13 @@ def test_an_error_of_the_server_is_relayed_as_it_is(gateway: Gateway, fault: str
 @both_eras
 def test_an_answer_that_nobody_asked_for_is_given_to_nobody(gateway: Gateway, faulty: FaultyServer, era: str) -> None:
     """A whole response behind the right one, or later on the idle connection, and made for the next request's id."""
-    client, answer = attempt(gateway, "late-second-response", "call", era)
-    assert text(answer["result"]) == "hello"
-    path = f"/{era}/call/late-second-response"
-    wait_for(lambda: faulty.requests("tools/call", path)[0].gone, "the end of the connection")
-    assert text(attempt(gateway, "late-second-response", "call", era)[1]["result"]) == "hello"
+    for _ in range(2):
+        faulty.release.clear()
+        client, answer = attempt(gateway, "late-second-response", "call", era)
+        assert text(answer["result"]) == "hello"
+        faulty.release.set()
+        asked = faulty.requests("tools/call", f"/{era}/call/late-second-response")
+        wait_for(lambda asked=asked: asked[-1].gone, "the end of the connection")  # type: ignore[misc]
     for _ in range(4):
         _, answer = attempt(gateway, "second-response", "call", era)
         assert "planted" not in json.dumps(answer)

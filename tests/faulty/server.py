@@ -342,9 +342,9 @@ async def second_response(peer: Peer) -> bool:
 
 @fault
 async def late_second_response(peer: Peer) -> None:
-    """The same, sent when the connection is idle again."""
+    """The same, sent when the connection is idle again: once `release` is set."""
     await peer.send(whole(peer.result()))
-    await asyncio.sleep(0.05)
+    await peer.server.until(peer.server.release.is_set)
     await peer.send(whole(planted(peer)))
     await peer.hold()
 

@@ -64,18 +64,20 @@ def upstream(rig: Rig) -> int:
     return port
 
 
-def nginx(rig: Rig, upstream_port: int) -> Subject:
+def nginx(rig: Rig, upstream_port: int, shown: str = "") -> Subject:
+    """nginx before the canned server. `shown`: a token that clients show; it is handed on, as all of a request is."""
     need("nginx")
-    port, folder = free_port(), rig.folder
+    port, folder = free_port(), rig.folder / ("nginx-token" if shown else "nginx")
+    folder.mkdir(parents=True, exist_ok=True)
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
     config = folder / "nginx.conf"
     config.write_text(
         NGINX.format(folder=folder, port=port, upstream=upstream_port, user=user, mask=f"{1 << MEASURED:b}")
     )
     binary = shutil.which("nginx") or "/usr/sbin/nginx"
-    started = rig.start("nginx", [binary, "-p", str(folder), "-c", str(config)], MEASURED)
-    wait_for(port, "/modern/10/mcp", "echo", started)
-    return Subject(port, started)
+    started = rig.start(folder.name, [binary, "-p", str(folder), "-c", str(config)], MEASURED)
+    wait_for(port, "/modern/10/mcp", "echo", started, token=shown)
+    return Subject(port, started, shown)
 
 
 def http_servers(upstream_port: int, paths: dict[str, str]) -> dict[str, Any]:
@@ -186,6 +188,7 @@ def makers(rig: Rig, upstream_port: int) -> dict[str, Callable[[], Subject]]:
     return {
         "direct": lambda: Subject(upstream_port, None),
         "nginx": lambda: nginx(rig, upstream_port),
+        "nginx_token": lambda: nginx(rig, upstream_port, token(rig.folder / "token")),
         "gateway": lambda: gateway(rig, "gateway", merged(upstream_port), "modern__echo"),
         "fastmcp": lambda: fastmcp(rig, upstream_port),
         **{f"gateway-{part}": lambda part=part: governed(rig, upstream_port, part) for part in PARTS},  # type: ignore[misc]

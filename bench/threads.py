@@ -68,7 +68,7 @@ def start(rig: Rig, upstream_port: int, part: str) -> Subject:
 def measure(rig: Rig, parts: tuple[str, ...], rounds: int, seconds: float) -> dict[str, list[Counter[str]]]:
     """Microseconds of a call by thread, for nginx and each part, a row a round."""
     port = upstream(rig)
-    subjects = {NGINX: nginx(rig, port)} | {part: start(rig, port, part) for part in parts}
+    subjects = {NGINX: nginx(rig, port, token(rig.folder / "token"))} | {part: start(rig, port, part) for part in parts}
     asks = {name: Ask("/mcp", names=("modern__echo",)) for name in parts} | {NGINX: Ask("/modern/10/mcp")}
     found: dict[str, list[Counter[str]]] = {name: [] for name in subjects}
     for turn in range(rounds + 1):  # the first is for warmth

@@ -22,7 +22,7 @@ from narthex.flow.codec.handles import Task
 from narthex.flow.codec.inputs import Asked, InputRequired
 from narthex.flow.codec.jsonrpc import Raw, RawMap
 from narthex.flow.codec.param_headers import Said, read_plan
-from narthex.flow.limit.reserving import Reserve
+from narthex.flow.limit.reserve import Reserve
 from narthex.flow.route.index import Target
 from narthex.flow.upstream.port import Dialect
 from narthex.flow.walk import (

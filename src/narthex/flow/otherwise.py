@@ -16,7 +16,8 @@ from narthex.errors import Denied, InsufficientScope, RateLimited
 from narthex.flow.codec.inputs import MAY_ASK
 from narthex.flow.codec.jsonrpc import Raw, RawMap
 from narthex.flow.codec.param_headers import Said
-from narthex.flow.limit.reserving import Instead, Reserve, Reserving, taken
+from narthex.flow.limit.reserve import Reserve, taken
+from narthex.flow.limit.reserving import Instead, Reserving
 from narthex.flow.policy.approvals.holding import held
 from narthex.flow.policy.check import Check
 from narthex.flow.policy.deciding import decided

@@ -27,7 +27,8 @@ from narthex.flow.codec.jsonrpc import BAD_JSON, Raw, RawMap, encode, read_strin
 from narthex.flow.codec.offers import has_skills, reads_directories
 from narthex.flow.codec.param_headers import Said, check_param_headers, forwarded_lines, param_lines
 from narthex.flow.codec.tasks import may_run_as_task, unknown, without_task
-from narthex.flow.limit.reserving import Reserve, Reserving, taken
+from narthex.flow.limit.reserve import Reserve, taken
+from narthex.flow.limit.reserving import Reserving
 from narthex.flow.otherwise import NOTHING_SAID, FindNamed, otherwise
 from narthex.flow.policy.admission import refusal
 from narthex.flow.policy.approvals.holding import Hold
@@ -86,7 +87,7 @@ class Begin:
         self.target: Final = target
 
 
-Need = Begin | Find | FindNamed | Open | Send | Ask | Question | Hold
+Need = Begin | Find | FindNamed | Open | Send | Ask | Question | Hold | Reserve
 Walk = Generator[Need, Any, None]
 
 KIND_OF: Final[dict[str, Kind]] = {

@@ -17,7 +17,7 @@ from narthex.flow.accept.inputs import Inputs
 from narthex.flow.cache.recall import Joined
 from narthex.flow.codec.inputs import Ask
 from narthex.flow.codec.seal import SealError
-from narthex.flow.limit.reserving import Reserve
+from narthex.flow.limit.reserve import Reserve
 from narthex.flow.otherwise import FindNamed
 from narthex.flow.policy.approvals.holding import Hold
 from narthex.flow.policy.deciding import Decide, Look, Question
@@ -44,7 +44,7 @@ STATE_PAUSE_S: Final = 0.2
 
 def meet(one: Exchange, need: Need) -> Any:
     """The answer to a need, or `PARKED`. Raises what ends the call."""
-    if isinstance(need, Question):
+    if isinstance(need, Reserve) or isinstance(need, Question):  # noqa: SIM101 - the first is told by its class alone
         answer = need.now()
         return one.park(need.later()) if answer is None else answer
     if isinstance(need, Ask):

@@ -16,7 +16,8 @@ from typing import Any, Final, Literal, Protocol
 from narthex.errors import RateLimited
 from narthex.flow.cache.shelves import Kept
 from narthex.flow.codec.jsonrpc import RawMap
-from narthex.flow.limit.reserving import Reserve, Reserving, taken
+from narthex.flow.limit.reserve import Reserve, taken
+from narthex.flow.limit.reserving import Reserving
 from narthex.flow.policy.deciding import Question
 from narthex.flow.route.target import Target
 from narthex.types import Call
@@ -89,7 +90,7 @@ class _Give(Question):
 
 def recalled(
     recalling: Recalling, call: Call, target: Target, params: RawMap, limited: Reserving | None, *, plain: bool
-) -> Generator[Question, Any, RawMap | None]:
+) -> Generator[Question | Reserve, Any, RawMap | None]:
     """Answer a call from memory, or join an equal one. Takes what it needs of the limits in any case.
 
     Returns:

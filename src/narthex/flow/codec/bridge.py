@@ -96,7 +96,9 @@ def _passes(call: Call, dialect: Dialect) -> bool:
     """Is a modern client's `_meta` already what goes upstream?"""
     meta = call.meta
     declared = meta[META_CAPABILITIES]
-    return call.version == dialect.version and META_CLIENT in meta and carried(declared) is declared
+    if call.version != dialect.version or META_CLIENT not in meta:
+        return False
+    return declared == _NO_CAPABILITIES or carried(declared) is declared
 
 
 def client_capabilities(call: Call) -> Raw:

@@ -428,7 +428,8 @@ class Limiter:
                 used, until = algorithm.used(shard, key, now) if held.left is None else held.left[at]
                 if not number or algorithm.most - used < least:
                     least, wait = algorithm.most - used, until
-            values += (least if least > 0 else 0, -(-wait // SECOND))
+            values.append(least if least > 0 else 0)
+            values.append(-(-wait // SECOND))
         return binding.policy + binding.template % tuple(values)
 
     def set_ahead(self, ahead: int) -> None:

@@ -1,20 +1,15 @@
-"""The moment of a call at which it takes what it needs of the limits: a need of its walk, just ahead of the server.
-
-In: whoever counts for the call. Out: nothing once it is reserved; the refusal. Counters that are shared by several
-processes answer `later`. Cases: `tests/flow/test_walk.py`.
-"""
+"""Whoever counts for a call, as its walk knows them (`reserve.py` asks), and whoever counts for several gateways."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from narthex.errors import RateLimited
 from narthex.flow.codec.jsonrpc import RawMap
 from narthex.flow.limit.limiter import Binding, Place, Reservation
-from narthex.flow.policy.deciding import Question
 from narthex.flow.route.target import Target
 from narthex.types import Call
 
@@ -78,35 +73,3 @@ class Counters(Protocol):
 
     def stood_in(self, held: Reservation) -> str:
         """How it was decided while nobody could count for all: `local_share`, `allow`; empty where they did."""
-
-
-class Reserve(Question):
-    """Needs what the call takes of the limits. Answer: the parameters that go on; or the refusal, of a limit that says
-    what becomes of calls that it has no room for. (One that comes later is raised, whatever the limit says.)"""
-
-    __slots__ = ("beyond", "call", "limited", "params", "target")
-
-    def __init__(self, limited: Reserving, call: Call, target: Target, params: RawMap, *, beyond: bool = False) -> None:
-        self.beyond: Final = beyond
-        self.limited: Final = limited
-        self.call: Final = call
-        self.target: Final = target
-        self.params: Final = params
-
-    def now(self) -> RawMap | RateLimited | None:
-        try:
-            return self.limited.reserve(self.call, self.target, self.params, beyond=self.beyond)
-        except RateLimited as error:
-            if error.holds or error.use:
-                return error
-            raise
-
-    def later(self) -> Awaitable[RawMap | RateLimited]:
-        return self.limited.reserved()
-
-
-def taken(answer: RawMap | RateLimited) -> RawMap:
-    """What goes on. Raises the refusal."""
-    if isinstance(answer, RateLimited):
-        raise answer
-    return answer

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, HistogramDataPoint, Metric
 
 from narthex.telemetry.accounts import OUTCOME, Accounts, Exemplar
 from narthex.telemetry.otlp.metrics import Point, copied, encode_metrics
+from narthex.telemetry.otlp.spans import place_of_server
+from narthex.telemetry.session_times import SessionTimes
+from narthex.types import HttpTarget, ServerSpec, StdioTarget
+
+URL = "https://time.example.com:8443/secret-path?key=1"
+TIME = ServerSpec("time", HttpTarget(URL, "https", "time.example.com", 8443, "/secret-path?key=1"), "auto")
+PLACES = {"time": place_of_server(TIME)}
+HTTP = {"network.transport": "tcp", "network.protocol.name": "http", "network.protocol.version": "1.1"}
 
 
 def read(accounts: Accounts) -> dict[str, Metric]:
@@ -14,7 +22,7 @@ def read(accounts: Accounts) -> dict[str, Metric]:
     for family in accounts.families():
         points: list[Point] = [(labels, copied(value)) for some in family.slices for labels, value in some]
         taken.append((family, points))
-    body = encode_metrics(taken, b"", 1, 2, lambda: None)
+    body = encode_metrics(taken, b"", 1, 2, PLACES, lambda: None)
     (resource,) = ExportMetricsServiceRequest.FromString(body).resource_metrics
     return {one.name: one for one in resource.scope_metrics[0].metrics}
 
@@ -53,6 +61,32 @@ def test_durations_have_the_names_of_the_conventions() -> None:
     assert point.bucket_counts[list(point.explicit_bounds).index(0.03125)] == 1
     assert point.bucket_counts[-1] == 1
     assert {one.key for one in point.attributes} == {
-        "narthex.endpoint", "narthex.server", "mcp.method.name", "narthex.era",
+        "narthex.endpoint", "narthex.server", "mcp.method.name", "narthex.era", *HTTP,
     }  # fmt: skip
     assert (point.exemplars[0].trace_id.hex(), point.exemplars[0].as_double) == ("a" * 32, 0.03)
+
+
+def said(point: HistogramDataPoint) -> dict[str, str | int]:
+    return {one.key: one.value.string_value or one.value.int_value for one in point.attributes}
+
+
+def test_sessions_say_over_what_they_went_and_with_whom() -> None:
+    accounts = Accounts()
+    clients, servers = SessionTimes("version", "ended"), SessionTimes("server", "version", "error")
+    accounts.register("narthex_session_seconds", "…", clients.read, "histogram")
+    accounts.register("narthex_server_session_seconds", "…", servers.read, "histogram")
+    clients.add(5.0, "2025-11-25", "client")
+    for server in ("time", "gone"):
+        servers.add(5.0, server, "2025-11-25", "")
+    found = read(accounts)
+    (client,) = found["mcp.server.session.duration"].histogram.data_points
+    assert said(client) == {"mcp.protocol.version": "2025-11-25", "narthex.ended": "client", **HTTP}
+    with_time, with_gone = map(said, found["mcp.client.session.duration"].histogram.data_points)
+    plain = {"mcp.protocol.version": "2025-11-25"}
+    place = {"server.address": "time.example.com", "server.port": 8443}
+    assert with_time == {"narthex.server": "time", **plain, **HTTP, **place}
+    assert with_gone == {"narthex.server": "gone", **plain}, "a reload has taken it away"
+
+
+def test_a_process_is_at_the_other_end_of_a_pipe() -> None:
+    assert place_of_server(ServerSpec("git", StdioTarget("git-server"), "stdio")) == (("network.transport", "pipe"),)

@@ -23,8 +23,8 @@ from narthex.errors import AuthorityUnavailable, SecretMissing
 from narthex.outlet import OtlpSpec
 from narthex.telemetry import conventions as names
 from narthex.telemetry.accounts import Accounts, Family
-from narthex.telemetry.otlp.metrics import Point, copied, encode_metrics
-from narthex.telemetry.otlp.spans import attributes_of_server, encode_traces
+from narthex.telemetry.otlp.metrics import Places, Point, copied, encode_metrics
+from narthex.telemetry.otlp.spans import attributes_of_server, encode_traces, place_of_server
 from narthex.telemetry.otlp.wire import attributes, read_rejected
 from narthex.telemetry.traces import Ended, Tracer
 from narthex.types import ServerSpec
@@ -159,8 +159,9 @@ class Exporter:
         """Send all metrics as they are now. False: they could not be; the next ones say the same."""
         taken = await self._take()
         now = int(self._now() * 1e9)
+        places = {name: place_of_server(spec) for name, spec in self._servers().items()}
         try:
-            body = await asyncio.to_thread(_packed_metrics, taken, self._resource, self._since, now)
+            body = await asyncio.to_thread(_packed_metrics, taken, self._resource, self._since, now, places)
             rejected = await self._post("/v1/metrics", body)
         except (AuthorityUnavailable, SecretMissing) as error:
             self._fail(error.detail or error.public)
@@ -218,8 +219,10 @@ def _packed_spans(batch: list[Ended], resource: bytes, base: float, peers: Mappi
     return gzip.compress(encode_traces(batch, resource, base, peers, _breathe), 1)
 
 
-def _packed_metrics(taken: list[tuple[Family, list[Point]]], resource: bytes, since: int, now: int) -> bytes:
-    return gzip.compress(encode_metrics(taken, resource, since, now, _breathe), 1)
+def _packed_metrics(
+    taken: list[tuple[Family, list[Point]]], resource: bytes, since: int, now: int, places: Places
+) -> bytes:
+    return gzip.compress(encode_metrics(taken, resource, since, now, places, _breathe), 1)
 
 
 def _breathe() -> None:

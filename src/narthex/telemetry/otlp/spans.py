@@ -15,7 +15,7 @@ from typing import Final
 from narthex import __version__
 from narthex.telemetry import conventions as names
 from narthex.telemetry.accounts import OUTCOME, OUTCOMES
-from narthex.telemetry.otlp.wire import attribute, attributes, fixed32, number, piece, text
+from narthex.telemetry.otlp.wire import Pairs, attribute, attributes, fixed32, number, piece, text
 from narthex.telemetry.traces import Asked, Ended, Trace
 from narthex.types import HttpTarget, ServerSpec
 
@@ -42,17 +42,22 @@ FAULTS: Final = frozenset(
     )
 )
 """Outcomes that are no fault of the caller's: its span has failed. What was denied, or named wrong, is an answer."""
-_HTTP: Final = ((names.TRANSPORT, "tcp"), (names.NETWORK, "http"), (names.NETWORK_VERSION, "1.1"))
+HTTP: Final[Pairs] = ((names.TRANSPORT, "tcp"), (names.NETWORK, "http"), (names.NETWORK_VERSION, "1.1"))
 _kept = lru_cache(maxsize=4096)(attribute)
 """Attributes that many spans share, as their bytes."""
 
 
-def attributes_of_server(spec: ServerSpec) -> bytes:
-    """Where a server is, as attributes of a CLIENT span. Never its path or query: they may hold a secret."""
+def place_of_server(spec: ServerSpec) -> Pairs:
+    """Where a server is, as attributes. Never its path or query: they may hold a secret."""
     target = spec.target
     if not isinstance(target, HttpTarget):
-        return attributes(_ATTRIBUTE, ((names.TRANSPORT, "pipe"),))
-    return attributes(_ATTRIBUTE, (*_HTTP, (names.SERVER_ADDRESS, target.host), (names.SERVER_PORT, target.port)))
+        return ((names.TRANSPORT, "pipe"),)
+    return (*HTTP, (names.SERVER_ADDRESS, target.host), (names.SERVER_PORT, target.port))
+
+
+def attributes_of_server(spec: ServerSpec) -> bytes:
+    """The same of a CLIENT span."""
+    return attributes(_ATTRIBUTE, place_of_server(spec))
 
 
 def spans_of(ended: Ended, base: float, peers: Mapping[str, bytes]) -> bytes:
@@ -163,7 +168,7 @@ def _common(
 
 @lru_cache(maxsize=1)
 def _incoming() -> bytes:
-    return attributes(_ATTRIBUTE, _HTTP)
+    return attributes(_ATTRIBUTE, HTTP)
 
 
 def _is_fault(code: int) -> bool:

@@ -82,6 +82,9 @@ def attribute(field: int, key: str, value: str | int | float) -> bytes:
     return piece(field, _key(key) + piece(2, said))
 
 
+Pairs = tuple[tuple[str, str | int | float], ...]
+
+
 def attributes(field: int, pairs: Iterable[tuple[str, str | int | float]]) -> bytes:
     """Those that have a value."""
     return b"".join([attribute(field, key, value) for key, value in pairs if value != ""])

@@ -125,8 +125,8 @@ def test_a_call_that_is_approved_while_nobody_serves_passes_once(
     gateway.stop()
     found = records(gateway)
     calls = [(one["decision"], one["outcome"], one.get("approval")) for one in found if one["event"] == "call"]
-    held = ("hold", "approval_required", None)
-    assert calls == [held, held, ("allow", "ok", id_), held]
+    held = "hold", "approval_required"
+    assert calls == [(*held, id_), (*held, id_), ("allow", "ok", id_), (*held, second)]
     approved = next(one for one in found if one.get("step") == "approved")
     assert approved["by"].endswith("at the terminal") and approved["approval"] == id_
     assert "PLANTED" not in gateway.log()

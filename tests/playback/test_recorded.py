@@ -105,6 +105,15 @@ def test_a_refusal_has_the_decision_that_it_had() -> None:
     assert json.loads(found.answer)["data"] == {"reason": "approval_required", "decisionId": "d-1"}
 
 
+@pytest.mark.parametrize("approval", ["a-2", "a-1 a-2"])
+def test_a_call_that_waited_names_what_it_waited_for(approval: str) -> None:
+    more = {"reason": "approval_required", "outcome": "approval_required", "approval": approval}
+    (waits,) = read(record(code=-31004, **more), kept=[])
+    assert json.loads(waits.answer)["data"] == {"reason": "approval_required", "approvalId": "a-2"}
+    (other,) = read(record(code=-31005, reason="upstream_timeout", approval=approval), kept=[])
+    assert "approvalId" not in json.loads(other.answer)["data"], "it has passed by that, and failed"
+
+
 def test_arguments_are_found_by_what_the_record_has_of_them() -> None:
     said = digest(b'{"b":1, "a":2}')
     (by_digest,) = read(record(arguments_digest=said))

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from narthex.errors import ApprovalRequired
 from narthex.flow.codec.jsonrpc import BAD_JSON, decode_map, encode
 from narthex.flow.codec.tasks import is_task
 from narthex.flow.route.names import SEPARATOR
@@ -156,7 +157,8 @@ def _answer(record: Record, parts: dict[str, Payload]) -> tuple[bytes, bool, str
 def _refusal(record: Record, code: int) -> bytes:
     """An error as the gateway gave it; of a server's own, whose text was not kept, its code."""
     reason, decision_id = _text(record, "reason"), _text(record, "decision_id")
-    said = {"reason": reason, "decisionId": decision_id}
+    waits = _text(record, "approval").rpartition(" ")[2] if reason == ApprovalRequired.reason else ""
+    said = {"reason": reason, "decisionId": decision_id, "approvalId": waits}
     message = f"as recorded: {reason}" if reason else "as recorded: the server's error, whose text was not kept"
     return encode({"code": code, "message": message, "data": {name: text for name, text in said.items() if text}})
 

@@ -199,7 +199,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     """One line. What has no value is left out; times are UTC (RFC 3339), sizes bytes of the bodies.
 
     `decision` is `allow` where nothing of ours stood against the call, `hold` where a person must approve it first,
-    `deny` where we refused it, by `reason`. `approval` is the id by which one that was held has passed.
+    `deny` where we refused it, by `reason`. `approval` is the id by which one that was held has passed, or for which it
+    waits.
     """
 
     v: int

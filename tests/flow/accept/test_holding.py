@@ -36,6 +36,7 @@ from tests.flow.accept.asking import (
     retry_of,
     text,
 )
+from tests.flow.accept.test_recording import recorded
 from tests.flow.gateway import Answer, Client, Running, run, spec, until
 from tests.flow.policy.judge import HOLD, Judge, sees_all
 
@@ -349,6 +350,7 @@ def test_a_modern_user_is_asked_and_the_retry_passes() -> None:
     async def main() -> None:
         async with FakeServer(tools=TOOLS) as server, gateway(server, holds("user")) as running:
             one = await running.client()
+            found = recorded(running)
             got = await asked_modern(one)
             asked = got.result["inputRequests"]["approval"]
             assert asked["method"] == "elicitation/create"
@@ -365,6 +367,10 @@ def test_a_modern_user_is_asked_and_the_retry_passes() -> None:
             await running.keeper.look()
             assert running.steps == ["asked", "approved", "used", "asked"]
             assert running.counted("tools/call", "refund") == {"ok": 1, "approval_required": 2}
+            first, second = (row.id for row in await running.keeper.all())
+            assert [(record["decision"], record["approval"]) for record in found] == [
+                ("hold", first), ("allow", first), ("hold", second),
+            ]  # fmt: skip
             await until(lambda: nothing_left(running))
 
     run(main)

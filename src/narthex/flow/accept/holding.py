@@ -39,15 +39,17 @@ class Approved:
     and each is approved by itself.
 
     `passed`: the approval that has let it pass, and how often. `earlier`: the same of the call that this one goes on,
-    its server having asked something. `words`: an approval, and what a modern client's user has said of it.
+    its server having asked something. `words`: an approval, and what a modern client's user has said of it. `waits`:
+    the one that it waits for.
     """
 
-    __slots__ = ("earlier", "passed", "words")
+    __slots__ = ("earlier", "passed", "waits", "words")
 
     def __init__(self) -> None:
         self.passed: dict[str, tuple[str, int]] = {}
         self.earlier: dict[str, tuple[str, int]] = {}
         self.words: dict[str, tuple[str, RawMap]] = {}
+        self.waits = ""
 
     @property
     def ids(self) -> str:
@@ -108,6 +110,8 @@ async def stand(one: Exchange, need: Hold) -> Standing:
         raise
     if outcome == "passes":
         return _passes(one, keeper, call, found)
+    one.approved = one.approved or Approved()
+    one.approved.waits = found.id
     asks = outcome != "denied" and found.by == "user" and word is None and can_be_asked(one)
     return Standing(outcome, found, keeper.left_s(found), asks, call.slot)
 

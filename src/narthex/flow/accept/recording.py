@@ -30,7 +30,7 @@ from narthex.types import Call, Principal, Snapshot
 if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
 
-_OK = OUTCOME["ok"]
+_OK, _HELD = OUTCOME["ok"], OUTCOME["approval_required"]
 MODEL, PROMPT = "gen_ai.request.model", "gen_ai.prompt.name"
 """Members of `_meta` by which a client says for which model it calls, and by which prompt (OpenTelemetry, GenAI)."""
 
@@ -82,7 +82,7 @@ def entry_of(
         size,
         seconds,
         snapshot.revision,
-        approval=one.approved.ids if one.approved is not None else "",
+        approval=_approvals_of(one, outcome),
         check=one.check,
         call=call if snapshot.audit_inputs != "none" or has_shadow else None,
         inputs=snapshot.audit_inputs,
@@ -132,6 +132,14 @@ def result_of(one: Exchange, outcome: int) -> tuple[str, Sequence[Any], bool]:
         return "", (), False
     pieces, is_error = value_of(answer)
     return digest_of(pieces), pieces, is_error
+
+
+def _approvals_of(one: Exchange, outcome: int) -> str:
+    """Ids of those that it has passed by; of a call that waits, the one that it waits for behind them."""
+    approved = one.approved
+    if approved is None:
+        return ""
+    return f"{approved.ids} {approved.waits}".strip() if outcome == _HELD else approved.ids
 
 
 def _definition_of(check: Check | None) -> bytes:

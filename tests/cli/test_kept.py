@@ -26,6 +26,12 @@ def test_a_row(width: int, row: list[str]) -> None:
     assert len(lines) == len(row) * len(ROWS), "every row is folded alike"
 
 
+def test_without_room_columns_in_which_nothing_stands_are_left_out() -> None:
+    rows = [("id", "held", "failed"), ("trip-7", "-", "2"), ("trip-8", "-", "-")]
+    assert table_lines(rows, 80)[1] == "trip-7   -      2"
+    assert table_lines(rows, 20)[1:] == ["trip-7   2", "trip-8   -"]
+
+
 @pytest.mark.parametrize(
     ("width", "lines"),
     [

@@ -129,8 +129,12 @@ def table_width(rows: list[tuple[str, ...]]) -> int:
 
 
 def table_lines(rows: list[tuple[str, ...]], width: int = 0) -> list[str]:
-    """The same as lines. Where a row has no room in `width`, its last columns stand in lines of their own below it,
-    indented: no cell is cut or broken, for ids are copied from here. 0: there is room for everything."""
+    """The same as lines. Where a row has no room in `width`, columns in which nothing stands are left out, and the last
+    ones go into lines of their own below it, indented: no cell is cut or broken, for ids are copied from here. 0: there
+    is room for everything."""
+    if width and table_width(rows) > width:
+        kept = [at for at in range(len(rows[0])) if at == 0 or any(row[at] != "-" for row in rows[1:])]
+        rows = [tuple(row[at] for at in kept) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     found = []
     for number, row in enumerate(rows):

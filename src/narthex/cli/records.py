@@ -29,7 +29,8 @@ _MOST_ALIKE = 5
 """Ids with the same beginning that are shown."""
 WHAT_IDS = """an ID is what the agent called its run, a trace, a legacy session, the id of a
 record, or the decisionId that a client was told; of the last two the first
-8 characters are enough. narthex audit search --json has them all."""
+8 characters are enough. `narthex run list` shows runs, `narthex audit search`
+calls."""
 
 
 def files_of(path: Path) -> list[Path]:

@@ -142,7 +142,7 @@ def _recorded(
     ctx: click.Context, records: Path | None, folder: Path | None, config: Path | None, silent: list[int]
 ) -> Iterable[Recorded]:
     """What is to be decided again. Raises ClickException: nothing is recorded of this id."""
-    from narthex.cli.run import finding, found_by
+    from narthex.cli.finding import finding, found_by
     from narthex.config.compile import load_snapshot
 
     if records is not None and (str(records) == "-" or records.exists()):

@@ -22,9 +22,9 @@ import msgspec
 
 from narthex.cli.amounts import counted
 from narthex.cli.client import one_line
+from narthex.cli.finding import MOST, finding, found_by
 from narthex.cli.kept import find_file, say
 from narthex.cli.records import WHAT_IDS
-from narthex.cli.run import MOST, finding, found_by
 
 if TYPE_CHECKING:
     from narthex.playback.recorded import Recorded

@@ -6,36 +6,34 @@ or JSON; exit 0, 1 where nothing is found. Cases: `tests/cli/test_run.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from narthex.cli.amounts import counted
-from narthex.cli.audit_search import FOLDER, finder_of, recorded, snapshot_of
+from narthex.cli.audit_search import FOLDER
 from narthex.cli.client import as_it_was, one_line
+from narthex.cli.finding import Record, finding, found_by
 from narthex.cli.groups import Group
 from narthex.cli.kept import config_option, find_file, flowed, json_option, say, terminal_width
-from narthex.cli.records import WHAT_IDS, files_of, whole_id
+from narthex.cli.records import WHAT_IDS
+from narthex.cli.run_list import list_
 
 if TYPE_CHECKING:
     from narthex.telemetry.audit.execution import Step, Sums
-    from narthex.telemetry.audit.matching import Wanted
     from narthex.telemetry.payloads.reading import Payload
 
-KINDS = ("run", "trace", "session")
 TASK = "task"
-MOST = 10_000
-"""Records of one run: more are no tree that anybody reads."""
-Record = dict[str, Any]
-Find = Callable[["Wanted"], Iterable[Record]]
 
 
 @click.group(cls=Group)
 def run() -> None:
     """Walk through what an agent did in several steps."""
+
+
+run.add_command(list_)
 
 
 @run.command()
@@ -83,55 +81,6 @@ def show(ctx: click.Context, id_: str, folder: Path | None, payloads: bool, conf
     for one, said in zip(steps, kept, strict=True):
         kept_of = [payload for payload in said if payload.part != TASK]
         click.echo("\n".join(step_lines(one, kept_of, terminal_width())))
-
-
-@contextmanager
-def finding(config: Path | None, folder: Path | None) -> Iterator[tuple[Find, Path]]:
-    """How records are found, the newest or the oldest first; and the folder that they are in."""
-    from narthex.telemetry.audit.reading import Search
-
-    if folder is not None:
-        files_of(folder)  # a folder without a journal is said to be one
-        place = folder
-        yield (lambda wanted: Search(place, wanted)), place
-        return
-    assert config is not None
-    snapshot = snapshot_of(config)
-    with finder_of(snapshot) as finder:
-        yield finder.each, recorded(snapshot)
-
-
-def found_by(find: Find, id_: str, folder: Path) -> tuple[str, str, list[Record]]:
-    """What the id is of, its name, and the records that belong to it; of a call half of its id is enough."""
-    from msgspec.structs import replace
-
-    from narthex.telemetry.audit.matching import Wanted
-
-    def of(kind: str, name: str) -> list[Record]:
-        records = []
-        for record in find(replace(Wanted(), **{kind: name})):
-            records.append(record)
-            if len(records) > MOST:
-                raise click.ClickException(
-                    f"{kind} {one_line(name)} has more than {MOST} records: narthex audit search"
-                )
-        held = {
-            id_ for one in records if one.get("event") != "approval" for id_ in str(one.get("approval", "")).split()
-        }
-        for approval in sorted(held):
-            records += [one for one in find(Wanted(approval=approval)) if one.get("event") == "approval"]
-        return records
-
-    for kind in KINDS:
-        if records := of(kind, id_):
-            return kind, id_, records
-    id_ = whole_id(folder, id_)
-    single = list(find(Wanted(id=id_)))
-    for one in single:
-        for kind in KINDS:
-            if name := one.get(kind):
-                return kind, str(name), of(kind, str(name))
-    return "call", id_, single
 
 
 def _reader(folder: Path, config: Path | None) -> Callable[[Record], list[Payload]]:

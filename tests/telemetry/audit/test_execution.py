@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex.telemetry.audit.execution import DEEPEST, steps_of, sums_of
+from narthex.telemetry.audit.execution import DEEPEST, runs_among, steps_of, sums_of
 
 
 def call(number: int, parent: str = "", span: str = "", **more: Any) -> dict[str, Any]:
@@ -17,6 +17,9 @@ def call(number: int, parent: str = "", span: str = "", **more: Any) -> dict[str
         "name": f"t{number}", "decision": "allow", "outcome": "ok", "seconds": 0.5, "request": str(number),
         "parent": parent, "span": span, "principal": {"subject": "ada", "client": "bot"},
     } | more  # fmt: skip
+
+
+JUNK = st.sampled_from(["call", "begin", "a", "", None, 7, ["x"], {"y": 1}])
 
 
 def shape(*records: dict[str, Any]) -> list[tuple[int, str]]:
@@ -96,3 +99,22 @@ def test_any_records_become_steps(records: list[dict[str, Any]]) -> None:
     steps = steps_of(records)
     assert len([one for one in steps if not one.open]) == len(calls)
     assert sums_of(steps).calls == len(steps)
+
+
+def test_runs_are_told_apart_and_the_latest_is_the_last() -> None:
+    recount = {"event": "recount", "time": "2026-11-27T10:00:00Z", "call": "0002", "cost": "0.04 USD", "trace": "ab"}
+    found = runs_among([
+        call(5, run="trip-7", trace="ab", decision="deny", outcome="denied"), call(1, run="trip-7", session="s"),
+        call(2, trace="ab", cost="0.01 USD"), call(3, session="s"), call(4), recount,
+        {"event": "recount", "time": "t", "run": "elsewhere"}, {"event": "admin", "run": "no-call"},
+    ])  # fmt: skip
+    assert [(one.kind, one.id, one.sums.calls) for one in found] == [
+        ("session", "s", 1), ("run", "trip-7", 2), ("trace", "ab", 1),
+    ]  # fmt: skip
+    assert found[1].first < found[1].last and found[1].sums.denied == 1
+    assert found[2].sums.cost == {"USD": "0.04"}, "what was counted anew later"
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["run", "trace", "session", "event", "time", "id"]), JUNK)))
+def test_whatever_stands_in_records_there_are_runs_of_calls_alone(records: list[dict[str, Any]]) -> None:
+    assert all(one.sums.calls and one.id for one in runs_among(records))

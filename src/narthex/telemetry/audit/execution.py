@@ -17,6 +17,8 @@ from narthex.telemetry.audit.matching import facts_of, what_of
 Record = dict[str, Any]
 DEEPEST: Final = 32
 """Deeper ones are shown at this depth."""
+KINDS: Final = ("run", "trace", "session")
+"""What ties calls together; where a call has several, the first is what it is known by."""
 CALLS: Final = frozenset({"call", "refused", "begin"})
 _WAITS: Final = "approval_required"
 _GOES_ON: Final = ("allow", "hold")
@@ -58,6 +60,16 @@ class Sums(msgspec.Struct, frozen=True):
     prompts: tuple[str, ...] = ()
 
 
+class Run(msgspec.Struct, frozen=True):
+    """Calls that belong together: `kind` is one of `KINDS`."""
+
+    kind: str
+    id: str
+    first: str
+    last: str
+    sums: Sums
+
+
 def steps_of(records: Iterable[Record]) -> list[Step]:
     """The calls among these, each behind the one that it was made within. Of a call that has an end, the record of its
     beginning is left out; one whose tokens were counted exactly afterwards has what it cost by that."""
@@ -69,6 +81,20 @@ def steps_of(records: Iterable[Record]) -> list[Step]:
         if one.get("event") == "approval":
             said.setdefault(_text(one, "approval"), []).append(_words(one))
     return [_step(depth, one, said) for depth, one in _nested(calls_of(found))]
+
+
+def runs_among(records: Iterable[Record]) -> list[Run]:
+    """The runs that these calls belong to, by the time of their last call. What is of none is left out."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for one in records:
+        kind = next((kind for kind in KINDS if _text(one, kind)), "")
+        if kind and _text(one, "event") in (*CALLS, "recount"):
+            groups.setdefault((kind, _text(one, kind)), []).append(one)
+    runs = []
+    for (kind, id_), found in groups.items():
+        times = sorted(_text(one, "time") for one in found)
+        runs.append(Run(kind, id_, times[0], times[-1], sums_of(steps_of(found))))
+    return sorted((one for one in runs if one.sums.calls), key=lambda one: (one.last, one.kind, one.id))
 
 
 def calls_of(records: Iterable[Record]) -> list[Record]:

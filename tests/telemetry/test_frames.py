@@ -50,10 +50,12 @@ def short_of(frames: Frames, entry: Entry) -> Short:
     """What of the entry is handed over, if it is like the others."""
     frame = frames.find(LIKE)
     assert frame is not None
+    waits = entry.waits or {}
     return Short(
         frame, entry.request, entry.bytes_in, entry.bytes_out, entry.seconds, entry.server_seconds,
         entry.admission_seconds, entry.answer_seconds, entry.arguments_digest, entry.result_digest, entry.trace,
-        entry.at,
+        entry.at, begins=entry.event == "begin", begun=entry.begun, disk_seconds=waits.get("disk", 0.0),
+        done=entry.done,
     )  # fmt: skip
 
 
@@ -108,6 +110,37 @@ def test_it_is_the_same_line(
         answer_seconds=behind,
     )
     assert line(frames, entry) == numbered(entry)
+
+
+@given(
+    begin=st.integers(1, 1 << 50),
+    disk=st.floats(0, 60),
+    seconds=st.floats(0, 3600),
+    server=st.sampled_from([0.0, 2e-3]),
+    admission=st.floats(-1e-9, 60),
+    behind=st.floats(1e-9, 60),
+)
+def test_it_is_the_same_line_of_a_call_whose_begin_was_recorded(
+    begin: int, disk: float, seconds: float, server: float, admission: float, behind: float
+) -> None:
+    first = replace(CALL, server_seconds=server, begun=replace(CALL, seq=3), waits={"disk": 1e-4})
+    entry = replace(
+        first, begun=replace(CALL, seq=begin), waits={"disk": disk}, seconds=seconds, admission_seconds=admission,
+        answer_seconds=behind,
+    )  # fmt: skip
+    assert line(learnt(first, first), entry) == numbered(entry)
+
+
+@given(size=sizes, at=st.floats(1.5e9, 2e9), trace=st.sampled_from([CALL.trace, ("a" * 32, "b" * 16, "")]))
+def test_it_is_the_same_line_of_the_record_that_a_call_begins(
+    size: int, at: float, trace: tuple[str, str, str]
+) -> None:
+    first = replace(
+        CALL, event="begin", result_digest="", bytes_out=0, seconds=0.0, server_seconds=0.0, answer_seconds=0.0,
+        trace=trace,
+    )  # fmt: skip
+    entry = replace(first, bytes_in=size, at=at, request=b'"x"', arguments_digest="sha256:" + "0" * 64)
+    assert line(learnt(first, first), entry) == numbered(entry)
 
 
 HEX = "0123456789abcdef"
@@ -172,9 +205,13 @@ def test_marks_without_chance_stand_where_they_are_meant() -> None:
 )
 def test_those_at_the_front_of_a_queue_are_sealed(most: int, sealed: int) -> None:
     frames, chain, lines = learnt(CALL, CALL), Chain("a/0/b"), [b"the line before\n"]
-    shorts = [short_of(frames, replace(CALL, at=1e9 + number)) for number in range(3)]
+    done = [None, print, None]
+    shorts = [short_of(frames, replace(CALL, at=1e9 + number, done=done[number])) for number in range(3)]
+    waiting: list[Short] = []
     queue = deque([*shorts, CALL, shorts[0]])
-    assert seal_all(queue, most, Ids(os.urandom), chain, lines) == sealed == chain.seq
+    assert seal_all(queue, most, Ids(os.urandom), chain, lines, waiting) == sealed == chain.seq
+    assert [one.seq for one in shorts] == [*range(1, sealed + 1), 0, 0, 0][:3]
+    assert waiting == shorts[1:2][: max(0, sealed - 1)]
     assert list(queue) == [*shorts[sealed:], CALL, shorts[0]]
     head = bytes(32)
     for seq, one in enumerate(lines[1:]):

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from narthex.errors import ConfigError
 from narthex.telemetry import journal as module
 from narthex.telemetry.audit.heads import Heads, heads_in, write_place
+from narthex.telemetry.frames import Frame, Short
 from narthex.telemetry.journal import Journal
 from narthex.telemetry.payloads.using import meanwhile
 from narthex.testing import FakeClock
@@ -27,6 +28,8 @@ from tests.flow.gateway import snapshot
 from tests.telemetry.audit.writing import AT, SIGNER, look
 from tests.telemetry.audit.writing import journal as paths
 from tests.telemetry.test_record import ENTRY
+
+DIGEST = "sha256:" + "ab" * 32
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -321,6 +324,66 @@ def test_an_answer_waits_for_the_head_beside_the_store_and_a_beginning_does_not(
     journal.close()
     assert not look(tmp_path / "audit", heads=heads_in(tmp_path, tmp_path / "audit")).faults
     assert heads_in(tmp_path, tmp_path / "audit") and len(lines(tmp_path / "audit")) == 3
+
+
+def test_who_waits_for_a_record_in_a_frame_is_told_as_others_are(
+    make: Callable[..., Journal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, events, told = Disk(monkeypatch), [], []
+    (tmp_path / "audit").mkdir()
+
+    def put(file: int, data: bytes, at: int, through: bool) -> None:
+        events.append("head" if through else "later")
+        write_place(file, data, at, through)
+
+    heads = Heads(tmp_path, tmp_path / "audit", write=put)
+    events.clear()
+    journal = make(heads=heads, capacity=2, on_loop=lambda tell, waiting, problem: tell(waiting, problem))
+    frames = {event: framed(event, journal) for event in ("begin", "call")}
+
+    def short(event: str, begun: Short | None = None) -> Short:
+        return Short(
+            frames[event], b"7", 1, 2, 0.3, 0.2, 0.05, 0.01, DIGEST, DIGEST if event == "call" else "",
+            begins=event == "begin", begun=begun, disk_seconds=0.01, done=told.append,
+        )  # fmt: skip
+
+    begun = short("begin")
+    journal.add_short(begun)
+    wait_for(lambda: told == [""], "the word of the first")
+    assert begun.seq == 2 and "head" not in events
+    journal.add_short(short("call", begun))
+    wait_for(lambda: told == ["", ""], "the word of the second")
+    assert events[-1] == "head"
+    disk.error, disk.most = errno.ENOSPC, 0
+    journal.add_short(short("begin"))
+    wait_for(lambda: len(told) == 3, "the word that it cannot be")
+    assert "No space left" in told[2]
+    add(journal, *"bc")
+    assert journal.is_full
+    journal.add_short(short("begin"))
+    assert told[3] == module.FULL
+    disk.error = 0
+    wait_for(lambda: not journal.problem, "the disk is back")
+    journal.close()
+    assert len(told) == 4, "once each"
+    found = lines(tmp_path / "audit")
+    assert [one["event"] for one in found] == ["begin", "call", "begin", "lost", "call", "call"]
+    assert found[1]["begin"] == 2
+
+
+def framed(event: str, journal: Journal) -> Frame:
+    """The frame of a record that a call begins, or of one that says how it went."""
+    entry = replace(
+        ENTRY, arguments_digest=DIGEST, result_digest=DIGEST, server_seconds=0.2, admission_seconds=0.05,
+        answer_seconds=0.01, begun=ENTRY, waits={"disk": 0.01},
+    )  # fmt: skip
+    if event == "begin":
+        entry = replace(ENTRY, event="begin", arguments_digest=DIGEST, bytes_out=0, seconds=0.0)
+    for _ in range(2):
+        journal.frames.learn((event,), (), entry, AT)
+    frame = journal.frames.find((event,))
+    assert frame is not None
+    return frame
 
 
 def test_a_disk_that_hangs_is_said_and_that_it_goes_on(

@@ -25,11 +25,13 @@ RENEW_S: Final = 10.0
 OPEN: Final = frozenset(
     {
         "request", "bytes_in", "bytes_out", "seconds", "server_seconds", "admission_seconds", "answer_seconds",
-        "arguments_digest", "result_digest", "trace", "at", "seq", "id",
+        "arguments_digest", "result_digest", "trace", "at", "seq", "id", "begun", "waits",
     }
 )  # fmt: skip
-"""Members of an entry that a frame leaves open; beside whether it was sent to a server, has arguments, and which parts
-of a trace it has, which are part of what a frame is found by."""
+"""Members of an entry that a frame leaves open; beside whether it was sent to a server, has arguments, which parts of a
+trace it has, and whether its begin was recorded, which are part of what a frame is found by."""
+DISK: Final = "disk"
+"""What a call whose begin was recorded has waited for, and for nothing else."""
 _encode: Final = msgspec.json.Encoder().encode
 _SEQ: Final = SEQ.decode()
 Likeness = tuple[Any, ...]
@@ -48,12 +50,18 @@ class Frame:
 
 
 class Short:
-    """What differs in one record, for which nobody waits: sizes in bytes, durations in seconds; `at`, seconds since
-    1970, is set by the journal."""
+    """What differs in one record: sizes in bytes, durations in seconds; `at`, seconds since 1970, and `seq`, its number
+    in the chain, are set by the journal.
+
+    Args:
+        begins: It says that a call begins: of the numbers it has `bytes_in` alone. begun: the record that has said so,
+            and is sealed before this one; None where there is none. disk_seconds: what the call has waited for that.
+        done: As of an entry.
+    """
 
     __slots__ = (
-        "admission_seconds", "answer_seconds", "arguments_digest", "at", "bytes_in", "bytes_out", "frame", "request",
-        "result_digest", "seconds", "server_seconds", "trace",
+        "admission_seconds", "answer_seconds", "arguments_digest", "at", "begins", "begun", "bytes_in", "bytes_out",
+        "disk_seconds", "done", "frame", "request", "result_digest", "seconds", "seq", "server_seconds", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +78,10 @@ class Short:
         result_digest: str,
         trace: tuple[str, str, str] = NO_TRACE,
         at: float = 0.0,
+        begins: bool = False,
+        begun: Any = None,
+        disk_seconds: float = 0.0,
+        done: Callable[[str], None] | None = None,
     ) -> None:
         self.frame: Final = frame
         self.request: Final = request
@@ -83,26 +95,24 @@ class Short:
         self.result_digest: Final = result_digest
         self.trace: Final = trace
         self.at = at
-
-    @property
-    def done(self) -> None:
-        """Nobody."""
+        self.begins: Final = begins
+        self.begun: Final = begun
+        self.disk_seconds: Final = disk_seconds
+        self.done = done
+        self.seq = 0
 
     def sealed(self, id_: str, seq: int) -> bytes:
         """The record as a line of the chain begins, up to its number."""
         request = self.request
         text = request.decode() if request.isdigit() else _encode(request.decode(errors="replace"))[1:-1].decode()
-        admission, behind = self.admission_seconds, show_seconds(self.answer_seconds)
-        before = show_seconds(admission if admission > 0.0 else 0.0)
-        said = [id_, stamp(self.at), str(self.bytes_in), str(self.bytes_out), show_seconds(self.seconds)]
-        if self.server_seconds > 0.0:
-            asked = show_seconds(self.server_seconds)
-            said += (asked, before, asked, behind, text)
-        else:
-            said += (before, behind, text)
+        said = [id_, stamp(self.at), str(self.bytes_in)]
+        if not self.begins:
+            self._say_how_it_went(said)
+        said.append(text)
         if self.arguments_digest:
             said.append(self.arguments_digest)
-        said.append(self.result_digest)
+        if self.result_digest:
+            said.append(self.result_digest)
         if self.trace is not NO_TRACE:
             said += [one for one in self.trace if one]
         said.append(str(seq))
@@ -110,14 +120,34 @@ class Short:
         pieces[1::2] = said  # a format would look at each character of what stands between
         return "".join(pieces).encode()
 
+    def _say_how_it_went(self, said: list[str]) -> None:
+        admission, answer, sent = self.admission_seconds, self.answer_seconds, self.server_seconds > 0.0
+        said += (str(self.bytes_out), show_seconds(self.seconds))
+        asked = upstream = show_seconds(self.server_seconds) if sent else ""
+        if self.begun is not None:
+            said.append(str(self.begun.seq))
+            behind = self.seconds - answer - admission - self.disk_seconds
+            upstream = show_seconds(behind if behind > 0.0 else 0.0)
+        if sent:
+            said.append(asked)
+        said.append(show_seconds(admission if admission > 0.0 else 0.0))
+        if self.begun is not None:
+            said.append(show_seconds(self.disk_seconds))
+        if sent:
+            said.append(upstream)
+        said.append(show_seconds(answer))
 
-def seal_all(queue: deque[Any], most: int, ids: Ids, chain: Chain, lines: list[bytes]) -> int:
+
+def seal_all(queue: deque[Any], most: int, ids: Ids, chain: Chain, lines: list[bytes], waiting: list[Short]) -> int:
     """Make lines of the records at the front of a queue that have a frame, `most` of them at most. Returns how many:
-    they are no longer in the queue."""
+    they are no longer in the queue. Those that somebody waits for are added to `waiting`."""
     count = 0
     while count < most and queue and isinstance(one := queue[0], Short):
         queue.popleft()
         lines.append(chain.link(one.sealed(ids.next(one.at), chain.seq + 1)))
+        one.seq = chain.seq
+        if one.done is not None:
+            waiting.append(one)
         count += 1
     return count
 
@@ -159,16 +189,28 @@ class Frames:
         id_, request, arguments, result, trace, parent, span = (self._random(8).hex() for _ in range(7))
         place, above, told = (mark if one else "" for mark, one in zip((trace, parent, span), entry.trace, strict=True))
         arguments = arguments if entry.arguments_digest else ""
-        numbers = [1 << 62 | int.from_bytes(self._random(7), "big") for _ in range(6)]
-        sent = entry.server_seconds > 0
+        result = result if entry.result_digest else ""
+        size_in, size_out, begin, server, admission, disk, upstream, answer = (
+            1 << 62 | int.from_bytes(self._random(7), "big") for _ in range(8)
+        )
+        sent, begun, begins = entry.server_seconds > 0, entry.begun is not None, entry.event == "begin"
         blank = msgspec.structs.replace(
-            entry, bytes_in=numbers[0], bytes_out=numbers[1], seconds=numbers[2], request=request.encode(),
-            arguments_digest=arguments, result_digest=result, trace=(place, above, told),
-            server_seconds=numbers[3] if sent else 0.0, admission_seconds=numbers[4], answer_seconds=numbers[5],
+            entry, bytes_in=size_in, request=request.encode(), arguments_digest=arguments, result_digest=result,
+            trace=(place, above, told),
         )  # fmt: skip
-        seconds, server, admission, answer = map(show_seconds, numbers[2:])
-        marks = [id_, stamp(entry.at), str(numbers[0]), str(numbers[1]), seconds]
-        marks += [server, admission, server, answer] if sent else [admission, answer]
+        marks = [id_, stamp(entry.at), str(size_in)]
+        if not begins:
+            if begun:
+                blank.begun, blank.waits = msgspec.structs.replace(entry, seq=begin), {DISK: disk}
+            else:
+                upstream = server
+            blank.bytes_out, blank.server_seconds = size_out, server if sent else 0.0
+            blank.admission_seconds, blank.answer_seconds = admission, answer
+            blank.seconds = admission + disk + upstream + answer
+            shown = [show_seconds(one) for one in (blank.seconds, server, admission, disk, upstream, answer)]
+            there = (True, sent, True, begun, sent, True)
+            times = [text for text, is_there in zip(shown, there, strict=True) if is_there]
+            marks += [str(size_out), times[0], *([str(begin)] if begun else []), *times[1:]]
         marks += [mark for mark in (request, arguments, result, place, above, told) if mark]
         pieces: list[str] = []
         try:

@@ -181,16 +181,16 @@ class Journal:
         """Queue a record that has a frame. Never waits, never raises."""
         if len(self._entries) >= self._capacity:
             self.lost += 1
+            if short.done is not None:
+                self._deliver([short.done], FULL)
             return
         short.at = self._now()
-        self._entries.append(short)
-        if not self._woken:
-            self._woken = True
-            self._wake.set()
+        self._put(short)
 
-    def _put(self, entry: Entry | Step) -> None:
+    def _put(self, entry: Short | Entry | Step) -> None:
+        is_waited_for = entry.done is not None  # as soon as it is queued it is the thread's
         self._entries.append(entry)
-        if entry.done is not None:
+        if is_waited_for:
             if not self._rings:  # not now: the thread would want the interpreter from the calls that come with this one
                 self._rings = True
                 self._at_end(self._ring)
@@ -292,8 +292,7 @@ class Journal:
         queued = list(self._entries)
         waiting = self._waiting + [entry.done for entry in queued if entry.done is not None]
         for entry in queued:
-            if not isinstance(entry, Short):
-                entry.done = None  # they are still written, once that is possible
+            entry.done = None  # they are still written, once that is possible
         self._deliver(waiting, problem)
         self._waiting, self._answers = [], False
 
@@ -325,7 +324,7 @@ class Journal:
                     id_ = entry.id = entry.id or id_
                     keep_payloads(entry, entry.keep, self.payloads, self._now())  # of no disk: it is tried again
                 entry.id = id_
-                if entry.begun is not None and entry.begun.notes is not None:
+                if isinstance(entry.begun, Entry) and entry.begun.notes is not None:
                     entry.notes = {**notes_of_begin(entry.begun), **(entry.notes or {})}
                 self._let_go += entry.held
             self._entries.popleft()
@@ -341,6 +340,7 @@ class Journal:
             entry.seq = segments.add(record)
             if entry.done is not None:
                 self._waiting.append(entry.done)
+                entry.done = None
                 if not (isinstance(entry, Entry) and entry.event == "begin"):
                     self._answers = True
 
@@ -348,11 +348,17 @@ class Journal:
         """Those at the front of the queue. Returns how many were taken out of it."""
         chain, lost = self._segments.chain, 0
         before = chain.seq
+        waiting: list[Short] = []
         try:
-            seal_all(self._entries, most, self._ids, chain, self._segments.lines)
+            seal_all(self._entries, most, self._ids, chain, self._segments.lines, waiting)
         except Exception:  # nothing in them can be wrong; but this thread must not end
             _log.exception("a record of a call cannot be written down")
             lost = 1
+        for one in waiting:
+            if one.done is not None:
+                self._waiting.append(one.done)
+                one.done = None  # who has it holds this record: what is over is to go at once
+            self._answers = self._answers or not one.begins
         self.written += chain.seq - before
         self.lost += lost
         return chain.seq - before + lost

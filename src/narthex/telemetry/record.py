@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -47,6 +47,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 NO_TRACE = ("", "", "")
+
+
+class Begun(Protocol):
+    """The record that a call begins."""
+
+    @property
+    def seq(self) -> int:
+        """Its number in the chain."""
 
 
 class Entry(msgspec.Struct):
@@ -90,7 +98,7 @@ class Entry(msgspec.Struct):
     arguments_digest: str = ""
     at: float = 0.0
     """Seconds since 1970; set by the journal."""
-    begun: Entry | None = None
+    begun: Begun | None = None
     """The record that said that it begins, where there is one."""
     result_digest: str = ""
     trace: tuple[str, str, str] = NO_TRACE

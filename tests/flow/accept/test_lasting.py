@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import deque
 from typing import Any
 
 import pytest
 
+from narthex.flow.accept.exchange import Exchange
 from narthex.telemetry.record import Entry, line_of
 from narthex.testing import FakeServer
 from narthex.types import EndpointSpec, Grant
@@ -325,5 +327,32 @@ def test_each_endpoint_has_it_its_own_way() -> None:
                 got = await client.modern("tools/call", CALL, path="/mcp/pay")
                 assert got.error["data"]["reason"] == "audit_unavailable"
                 assert len(server.requests("tools/call")) == 3
+
+    run(main)
+
+
+def test_what_is_over_is_gone_at_once() -> None:
+    """Thousands a second that wait for the collector of garbage would be most of its work."""
+
+    def there() -> list[Exchange]:
+        return [one for one in gc.get_objects() if isinstance(one, Exchange)]
+
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, over(server) as gateway:
+            disk, client = Disk(gateway), await gateway.client()
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(3):
+                    client.send("tools/call", CALL)
+                    await disk.says()
+                    await disk.says()
+                    assert (await client.read()).result
+                    for one in disk.entries:  # as the journal does
+                        one.done = None
+                    disk.entries.clear()
+                await until(lambda: not there())
+            finally:
+                gc.enable()
 
     run(main)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
+from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any
 
@@ -50,20 +52,27 @@ class Recorded:
 
     def __init__(self, gateway: Running) -> None:
         self.found: list[tuple[dict[str, Any], bool]] = []
+        self.problem = ""
         ticks = itertools.count()
         gateway.front.clock = lambda: gateway.clock() + next(ticks) * 1e-6  # what takes no time has no frame
         gateway.front.record = self.take
         gateway.front.frames = Frames(os.urandom, self.take_short)
 
     def take(self, entry: Entry) -> None:
-        entry.at = 1.7e9
+        entry.at, entry.seq = 1.7e9, len(self.found) + 1
         self.found.append((json.loads(line_of(entry, "id")), False))
+        self._tell(entry.done)
 
     def take_short(self, short: Short) -> None:
-        short.at = 1.7e9
+        short.at, short.seq = 1.7e9, len(self.found) + 1
         record = json.loads(short.sealed("id", 1) + b"}")
         assert record.pop("seq") == 1
         self.found.append((record, True))
+        self._tell(short.done)
+
+    def _tell(self, done: Callable[[str], None] | None) -> None:
+        if done is not None:
+            asyncio.get_running_loop().call_soon(done, self.problem)
 
 
 def common(record: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +132,62 @@ def test_what_is_not_the_same_has_another_frame(varied: dict[str, Any], shares: 
             for record, _ in found[1:]:  # the first may have to wait
                 assert common(record) == common(entry)
             assert found[-1][1] == shares
+
+    run(main)
+
+
+DURABLE: dict[str, Any] = {**SETTINGS, "audit_dir": "x", "audit_durable": "all", "audit_blocks": False}
+
+
+@pytest.mark.parametrize(
+    "varied",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"arguments": None}, id="it has no arguments"),
+        pytest.param({"arguments": {"amount": 1000}}, id="another rule decides"),
+        pytest.param({"arguments": {"want": "a tool error"}}, id="the tool fails"),
+        pytest.param({"arguments": {"want": "an error"}}, id="the server answers with an error"),
+        pytest.param({"arguments": {"want": "much"}}, id="an answer that is handed on as it comes"),
+        pytest.param({"name": "one__other"}, id="another tool, at another price"),
+        pytest.param({"meta": TRACE}, id="a trace"),
+        pytest.param({"modern": False}, id="a client without a session"),
+    ],
+)
+def test_both_records_of_a_call_that_waits_for_the_disk_have_frames(varied: dict[str, Any]) -> None:
+    async def main() -> None:
+        fake = FakeServer(tools=TOOLS, answers=dict.fromkeys(("echo", "other"), answered))
+        async with fake as server, Running({"one": spec("one", server.url)}, settings=DURABLE) as gateway:
+            client = await gateway.client()
+            recorded = Recorded(gateway)
+            for _ in range(4):
+                await ask(client, **varied)
+            *_, (begin, begin_is_short), (end, end_is_short) = recorded.found
+            assert begin_is_short and end_is_short
+            assert (begin["event"], end["event"], end["begin"]) == ("begin", "call", len(recorded.found) - 1)
+            assert list(end["latency"]) == ["admission", "disk", "upstream", "answer"]
+            gateway.front.frames = None
+            await ask(client, **varied)
+            for short, (entry, _) in zip((begin, end), recorded.found[-2:], strict=True):
+                assert common({**short, "begin": 0}) == common({**entry, "begin": 0}) and short.keys() == entry.keys()
+
+    run(main)
+
+
+def test_a_call_that_went_on_without_its_first_record_has_a_record_of_its_own() -> None:
+    """Which number the first one has, if any, nobody knows yet."""
+
+    async def main() -> None:
+        async with (
+            FakeServer(tools=TOOLS) as server,
+            Running({"one": spec("one", server.url)}, None, DURABLE) as gateway,
+        ):
+            client = await gateway.client()
+            recorded = Recorded(gateway)
+            for _ in range(4):
+                await ask(client)
+            recorded.problem = "no space"
+            await ask(client)
+            assert [short for _, short in recorded.found[-4:]] == [True, True, True, False]
 
     run(main)
 

@@ -552,4 +552,4 @@ class Exchange:
         if not self.answered:
             response.abort()
         response.let_go()
-        self.caching = None  # the two hold each other: what is over is to go at once
+        self.caching = self.lasting = None  # they hold it, and it them: what is over is to go at once

@@ -415,10 +415,10 @@ class Front:
             if frames is not None and likeness is not None and put_short(one, frames, likeness, outcome, seconds, size):
                 return
             entry = entry_of(one, self.snapshot, self._trial, outcome, seconds, size, error, decision_id)
-            if frames is not None and likeness is not None:
-                learn(one, frames, likeness, entry, now)
             if one.lasting is not None:
                 one.lasting.ended(entry)
+            if frames is not None and likeness is not None:
+                learn(one, frames, likeness, entry, now)
             self.record(entry)
 
     def span(

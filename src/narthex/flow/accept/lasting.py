@@ -11,10 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from narthex.errors import AuditUnavailable
+from narthex.flow.accept.likeness import learn, likeness_of, short_begin_of
 from narthex.flow.accept.recording import begin_of
 from narthex.flow.codec.failures import for_era
 from narthex.flow.codec.jsonrpc import encode_error
 from narthex.flow.route.target import Target
+from narthex.telemetry.accounts import OUTCOME
+from narthex.telemetry.frames import Short
 from narthex.telemetry.record import Entry
 
 if TYPE_CHECKING:
@@ -26,15 +29,15 @@ SLOW = "the disk takes too long"
 class Lasting:
     """The two records of one exchange. Word comes on the event loop, once for each."""
 
-    __slots__ = ("_begun", "_blocks", "_deadline", "_exchange", "_held_at", "_went_on", "_write", "begins")
+    __slots__ = ("_begun", "_blocks", "_deadline", "_exchange", "_held_at", "_is_there", "_went_on", "_write", "begins")
 
     def __init__(self, exchange: Exchange, *, blocks: bool) -> None:
         self._exchange = exchange
         self._blocks = blocks
-        self._begun: Entry | None = None
+        self._begun: Entry | Short | None = None
         self._write: Callable[[], None] | None = None
         self._deadline = self._held_at = 0.0
-        self._went_on = False
+        self._went_on = self._is_there = False
         self.begins = False
         """The walk waits for the first record."""
 
@@ -46,7 +49,18 @@ class Lasting:
         self.begins = True
         until = one.front.clock() + one.front.snapshot.audit_wait_s  # the sweep looks once a second
         self._deadline, one.deadline = one.deadline, min(one.deadline, until)
-        self._begun = entry = begin_of(one, one.front.snapshot)
+        front = one.front
+        frames, snapshot = front.frames, front.snapshot
+        likeness = likeness_of(one, snapshot, OUTCOME["ok"], begins=True) if frames is not None else None
+        if frames is not None and likeness is not None:
+            short = short_begin_of(one, frames, likeness, self.begun)
+            if short is not None:
+                self._begun = short
+                frames.put(short)
+                return
+        self._begun = entry = begin_of(one, snapshot)
+        if frames is not None and likeness is not None:
+            learn(one, frames, likeness, entry, front.clock())
         entry.done = self.begun
         record(entry)
 
@@ -59,6 +73,7 @@ class Lasting:
         if one.over:
             return
         one.deadline = self._deadline
+        self._is_there = not problem
         if problem and self._blocks:
             one.fail(AuditUnavailable(problem), by_client=True)
         else:
@@ -82,13 +97,22 @@ class Lasting:
         self._write, self._held_at = write, one.front.clock()
         self._deadline, one.deadline = one.deadline, self._held_at + one.front.snapshot.audit_wait_s
 
+    @property
+    def record(self) -> Entry | Short | None:
+        """The first record, where it is on the disk."""
+        return self._begun if self._is_there else None
+
+    @property
+    def done(self) -> Callable[[str], None] | None:
+        """Who waits for the second one."""
+        return self.recorded if self._write is not None else None
+
     def ended(self, entry: Entry) -> None:
         """The record of the end: whoever waits for it is told."""
         entry.begun = self._begun
         if self._begun is not None:
             entry.arguments = entry.task = None  # they were kept then
-        if self._write is not None:
-            entry.done = self.recorded
+        entry.done = self.done
 
     def recorded(self, problem: str) -> None:
         """Word of the second record."""

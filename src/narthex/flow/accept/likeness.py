@@ -6,6 +6,7 @@ is handed over then. Cases: `tests/flow/accept/test_likeness.py`, which holds ea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from narthex.flow.accept.recording import MODEL, PROMPT, kept_of, result_of, tra
 from narthex.flow.limit.spending import Taken
 from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.upstream.viewers import account_in
-from narthex.telemetry.frames import Frames, Likeness, Short
+from narthex.telemetry.frames import DISK, Frames, Likeness, Short
 from narthex.telemetry.record import LONGEST, NO_TRACE, Entry
 from narthex.types import Snapshot
 
@@ -21,16 +22,22 @@ if TYPE_CHECKING:
     from narthex.flow.accept.exchange import Exchange
 
 
-def likeness_of(one: Exchange, snapshot: Snapshot, outcome: int) -> Likeness | None:
+def likeness_of(one: Exchange, snapshot: Snapshot, outcome: int, *, begins: bool = False) -> Likeness | None:
     """All that its record says but for `frames.OPEN`: of two that have the same, `entry_of` makes entries that differ
-    in nothing else. None: it has a record of its own, as it has waited, or waits for the disk, or something that it
-    says is kept, or is counted in tokens.
+    in nothing else. None: it has a record of its own, as it has waited for something else than the disk, or something
+    that it says is kept, or is counted in tokens.
+
+    Args:
+        begins: It is the record that the call begins.
 
     Objects that are compared as such stand in it by their `id`; `learn` keeps them.
     """
     one.stop_waiting()
     call, check, metered, channel, front = one.call, one.check, one.metered, one.channel, one.front
-    if not one.heard_at or one.waits is not None or one.lasting is not None or one.approved is not None:
+    begun = one.lasting.record if one.lasting is not None and not begins else None
+    if one.approved is not None:
+        return None
+    if not begins and (not one.heard_at or (list(one.waits) if one.waits else []) != ([DISK] if begun else [])):
         return None
     if snapshot.audit_inputs != "none" or (front.payloads is not None and kept_of(one) is not None):
         return None
@@ -62,6 +69,8 @@ def likeness_of(one: Exchange, snapshot: Snapshot, outcome: int) -> Likeness | N
     trace = trace_of(one)
     scope = one.viewer.scopes.get(one.server_name)
     return (
+        begins,
+        begun is not None,
         id(call.principal),
         one.source,
         call.session.id if call.session is not None else "",
@@ -105,7 +114,7 @@ def put_short(
     if not result_digest:
         return False
     one.answer = ()
-    arguments = call.params.get("arguments")
+    lasting, waits = one.lasting, one.waits
     frames.put(
         Short(
             frame,
@@ -116,17 +125,36 @@ def put_short(
             one.heard_at - one.sent_at if one.sent_at else 0.0,
             (one.sent_at or one.heard_at) - one.began_at - one.ahead_s,
             ended_at - one.heard_at,
-            f"sha256:{sha256(arguments).hexdigest()}" if arguments is not None else "",
+            _digest_of_arguments(one),
             result_digest,
             trace_of(one),
+            begun=lasting.record if lasting is not None else None,
+            disk_seconds=waits[DISK] if waits else 0.0,
+            done=lasting.done if lasting is not None else None,
         )
     )
     return True
 
 
+def short_begin_of(one: Exchange, frames: Frames, likeness: Likeness, done: Callable[[str], None]) -> Short | None:
+    """The record that a call begins, in the frame of those that are like it, for `frames.put`. None: as above."""
+    frame, call = frames.find(likeness), one.call
+    if frame is None or not 0 < len(call.id_json) <= LONGEST:
+        return None
+    return Short(
+        frame, call.id_json, one.size_in, 0, 0.0, 0.0, 0.0, 0.0, _digest_of_arguments(one), "", trace_of(one),
+        begins=True, done=done,
+    )  # fmt: skip
+
+
+def _digest_of_arguments(one: Exchange) -> str:
+    arguments = one.call.params.get("arguments")
+    return f"sha256:{sha256(arguments).hexdigest()}" if arguments is not None else ""
+
+
 def learn(one: Exchange, frames: Frames, likeness: Likeness, entry: Entry, now: float) -> None:
     """A call that had no frame: the next but one that is like it has. `now`: seconds."""
-    if entry.request and entry.result_digest:
+    if entry.request and (entry.result_digest or entry.event == "begin") and (entry.begun is not None) == likeness[1]:
         check, channel = one.check, one.channel
         decided = (check.decision, check.granted, check.admission) if check is not None else ()
         of = (one.call.principal, decided, channel.dialect if channel is not None else None)

@@ -1,7 +1,8 @@
 """One connection to PostgreSQL, with the methods of SQLite's: `?` for values, transactions only where they are begun.
 
 In: where the database is. Out: a `PostgresConnection`; errors as the driver, the system and TLS raise them, which
-`problems.py` puts into words. Blocking, for a thread; each wait has an end. What is fixed is prepared once, so that a
+`problems.py` puts into words. Blocking, for a thread; each call has an end, whoever it is that answers
+(`deadline.py`). What is fixed is prepared once, so that a
 statement costs one round trip; many rows at once are a few statements.
 Cases: `tests/store/postgres/test_connection.py`. Source: docs/decisions/store.md.
 """
@@ -23,12 +24,16 @@ from pg8000.converters import make_params
 from pg8000.exceptions import DatabaseError, Error, InterfaceError
 
 from narthex.store.database import storable
+from narthex.store.postgres.deadline import Deadline, TimedSocket, timed_tls
 from narthex.store.postgres.signing_in import Guarded
 from narthex.stores import PostgresSpec
 
 CONNECT_S = 5.0
+SIGN_IN_S = 15.0
+"""For all that is said until we are let in."""
 ANSWER_S = 30.0
 """So long the server may work on one statement; a little later we hang up, for then it is not there any more."""
+SLACK_S = 5.0
 MOST_VALUES = 5_000
 """Of one statement with many rows (the protocol has room for 65,535)."""
 MOST_PREPARED = 200
@@ -71,16 +76,17 @@ class PostgresConnection:
     def __init__(self, spec: PostgresSpec, *, busy_s: float = 5.0, answer_s: float = ANSWER_S) -> None:
         self._broken = False
         self._prepared: dict[str, Any] = {}
+        self._deadline, self._answer_s = Deadline(), answer_s + SLACK_S
         shielded = spec.sslmode in ("verify-ca", "verify-full") and not spec.host.startswith("/")
-        self._socket = _dial(spec)
+        self._socket: socket.socket = TimedSocket(_dial(spec), self._deadline)
+        self._deadline.begin(SIGN_IN_S, each=CONNECT_S)
         try:
             self._core = Guarded(
                 known=shielded or spec.host.startswith("/"), shielded=shielded, password=password_of(spec),
                 user=spec.user, host=spec.host, database=spec.database,
-                ssl_context=_tls(spec), application_name="narthex", sock=self._socket,
+                ssl_context=_tls(spec, self._deadline), application_name="narthex", sock=self._socket,
             )  # fmt: skip
             self._socket = self._core._usock  # with TLS another object
-            self._socket.settimeout(answer_s + 5)
             self._core.execute_simple(
                 f"SET search_path = {spec.schema}; SET statement_timeout = {answer_s * 1000:.0f};"
                 f" SET lock_timeout = {max(1.0, busy_s * 1000):.0f}; SET idle_in_transaction_session_timeout = 60000;"
@@ -91,6 +97,8 @@ class PostgresConnection:
         except BaseException as error:
             self._broken = True
             self._socket.close()
+            if self._deadline.is_over and isinstance(error, (Error, OSError)):
+                raise TimeoutError from None  # the driver says that it cannot say good-bye
             raise _known(error) from None
 
     @property
@@ -131,7 +139,7 @@ class PostgresConnection:
         broken, self._broken = self._broken, True
         if not broken:
             with suppress(Exception):
-                self._socket.settimeout(1.0)
+                self._deadline.begin(1.0)
                 self._core.close()
         with suppress(OSError):
             self._socket.close()
@@ -162,6 +170,7 @@ class _Whole:
     def __enter__(self) -> None:
         if self._connection._broken:
             raise InterfaceError("connection is closed")
+        self._connection._deadline.begin(self._connection._answer_s)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None and not isinstance(error, DatabaseError):
@@ -216,7 +225,7 @@ def _dial(spec: PostgresSpec) -> socket.socket:
     return found
 
 
-def _tls(spec: PostgresSpec) -> ssl.SSLContext | bool:
+def _tls(spec: PostgresSpec, deadline: Deadline) -> ssl.SSLContext | bool:
     """False: none. A server that does not speak it is refused otherwise."""
     if spec.sslmode == "disable" or spec.host.startswith("/"):
         return False
@@ -224,6 +233,7 @@ def _tls(spec: PostgresSpec) -> ssl.SSLContext | bool:
         os.stat(file)  # says which one is not there; `ssl` does not
     context = ssl.create_default_context(cafile=spec.ca or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = timed_tls(deadline)
     context.check_hostname = spec.sslmode == "verify-full"
     if spec.sslmode == "require":
         context.verify_mode = ssl.CERT_NONE

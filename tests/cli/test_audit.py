@@ -49,8 +49,25 @@ def test_the_first_bad_record_is_named(folder: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"n":3', b'"n":4'))
     found = run(folder)
     assert found.exit_code == 1 and f"{path.name}:5: record 5: its hash" in found.output
+    assert "what a search finds" not in found.output, "it finds those behind the fault, too"
     document = json.loads(run(folder, "--json").stdout)
     assert not document["whole"] and [one["what"] for one in document["faults"]] == ["changed"]
+
+
+def test_a_call_without_an_end_is_told_from_one_whose_end_was_not_reached(tmp_path: Path) -> None:
+    def add(one: Segments, number: int) -> None:
+        one.add(b'{"v":1,"id":"b%d","time":"2023-11-14T22:13:20Z","event":"begin"}' % number)
+
+    folder = tmp_path / "audit"
+    write(folder, 2, step=add)
+    found = run(folder)
+    assert found.exit_code == 0 and found.output.count("has begun and no end of it is recorded") == 2
+    (path,) = journal(folder)
+    path.write_bytes(path.read_bytes().replace(b'"n":1', b'"n":4'))
+    found = run(folder)
+    assert (
+        found.exit_code == 1 and "call b0 of 2023-11-14T22:13:20Z has begun and no end of it was read" in found.output
+    )
 
 
 def test_a_journal_signed_with_another_key_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -107,8 +107,10 @@ def verify(
 def _show(report: Report, *, given: bool, opened: bool) -> None:
     for note in report.notes[:SHOWN]:
         click.echo(f"note: {one_line(note)}")
+    broken = {one.chain for one in report.chains if not one.whole}
     for one in report.unfinished[:SHOWN]:
-        click.echo(f"note: call {one_line(one.id)} of {one_line(one.time)} has begun and no end of it is recorded")
+        end = "no end of it was read before the fault" if one.chain in broken else "no end of it is recorded"
+        click.echo(f"note: call {one_line(one.id)} of {one_line(one.time)} has begun and {end}")
     _more(report.unfinished_count)
     for fault in report.faults[:SHOWN]:
         place = f"{fault.file}:{fault.line}" if fault.line else fault.file
@@ -126,7 +128,8 @@ def _show(report: Report, *, given: bool, opened: bool) -> None:
         click.secho(f"NOT WHOLE: {what} were read; {keys}{whose}.", fg="red")
     else:
         click.secho(f"Whole: {what}, {keys}{whose}{tail}.", fg="green")
-    if told := report.records - report.own:
+    told = report.records - report.own
+    if told and not report.fault_count:  # what stands behind a fault was not read, and a search does find it
         own = f", {report.own} the journal's own (a file begins, a chain ends)" if report.own else ""
         click.echo(f"{told} of them say what happened, and are what a search finds{own}.")
 

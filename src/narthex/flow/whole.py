@@ -61,7 +61,7 @@ class HttpRequest:
 
 class Line:
     """A header line that a client sends with each request, from the end of the line ahead of it to its own last
-    character. Where it stands again, llhttp need not read it: a token of a kilobyte takes it longer than all the rest.
+    character. Where it stands again, llhttp need not go through it byte by byte: a token is longer than all the rest.
 
     `text` is compared by Python's hash first, which is keyed by chance: it may hold a secret.
     """

@@ -38,6 +38,20 @@ def test_a_record_by_its_id_or_from_a_file(rig: Rig, by: str) -> None:
     assert "Recorded: deny, condition_not_met by 'small refunds' (line 7): the same." in found.output
 
 
+def test_a_copied_folder_is_named(rig: Rig) -> None:
+    id_ = "0d0d2f6e-4c5b-4a55-9d25-3a0bd1c2c0a4"
+    copy = rig.folder / "copy"
+    copy.mkdir()
+    text = rig.records.read_text().replace('"dec-3"', f'"{id_}"')
+    (copy / "calls-20261127T000000000-0.jsonl").write_text(text)
+    for half in (id_, "0d0d2f6e"):
+        found = explained(rig, half, "--dir", str(copy))
+        assert found.exit_code == 0 and "small refunds' (line 7): the same." in found.output, found.output
+    assert explained(rig, id_).exit_code == 1, "where the configuration records it is not"
+    which = explained(rig, "--dir", str(copy), "--tool", "time__now")
+    assert which.exit_code == 2 and "which one?" in which.output
+
+
 def test_rules_that_have_changed_since_do_not_agree(rig: Rig) -> None:
     rig.config.write_text(CONFIG.replace("<= 100", "<= 1000"))
     found = explained(rig, "rec-3")

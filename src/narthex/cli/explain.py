@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from narthex.cli.audit_search import FOLDER
 from narthex.cli.callers import principal_of
 from narthex.cli.explain_record import explain_record
 from narthex.cli.explain_shown import brief, brief_words, document_of, document_of_trace, judged, show, show_trace
@@ -51,6 +52,7 @@ METHODS: Mapping[Kind, str] = {"tools": "tools/call", "prompts": "prompts/get", 
     "--run-call", "calls", multiple=True, metavar="TOOL", help="A tool that the run has had an answer of; repeatable."
 )
 @click.option("--endpoint", default="default", show_default=True, help="The endpoint that is called.")
+@click.option("--dir", "folder", type=FOLDER, help="Where RECORD is: the folder of a journal, also a copied one.")
 @config_option
 @json_option
 @click.pass_context
@@ -67,13 +69,15 @@ def explain(
     labels: tuple[str, ...],
     calls: tuple[str, ...],
     endpoint: str,
+    folder: Path | None,
     config: Path | None,
     as_json: bool,
 ) -> None:
     """Show why a call is allowed or denied: each rule, what it said, and the line it is on.
 
     RECORD is a call that was recorded with its input (`audit: {inputs: full}`): its id, or the decisionId that a client
-    was told; or a file, FILE:LINE or `-` with it. Without RECORD, the options say who calls what.
+    was told, or the first 8 characters of one; or a file, FILE:LINE or `-` with it. The rules are those of the
+    configuration. Without RECORD, the options say who calls what.
 
     Exits 0 where the call is allowed, 1 where not; with RECORD 0 where the decision is the one that was recorded.
 
@@ -86,8 +90,10 @@ def explain(
     if record is not None:
         if said or tool or prompt or resource or labels or calls:
             raise click.UsageError("a record says itself who called what: give it alone")
-        explain_record(ctx, record, find_file(ctx, config), as_json=as_json)
+        explain_record(ctx, record, find_file(ctx, config), folder, as_json=as_json)
         return
+    if folder is not None:
+        raise click.UsageError("--dir is where a RECORD is: which one?")
     kind, name = _what(tool, prompt, resource)
     server, separator, own = name.partition("__")
     if not separator or not own:

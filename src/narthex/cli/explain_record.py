@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from narthex.types import Snapshot
 
 
-def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bool) -> None:
-    """Explain one recorded decision by this configuration, and end with its exit code."""
+def explain_record(ctx: click.Context, record: str, config: Path, folder: Path | None, *, as_json: bool) -> None:
+    """Explain one recorded decision by this configuration, and end with its exit code. `folder`: where an id is looked
+    for; None: where the configuration records."""
     from narthex.config.compile import load_snapshot
     from narthex.flow.policy.evidence.again import Untold
     from narthex.flow.policy.evidence.replay import agree
     from narthex.flow.policy.explanation import explain
 
     snapshot = load_snapshot(config, env=os.environ)
-    one = _read(record, snapshot)
+    one = _read(record, snapshot, folder)
     asked, call, run = one.asked, one.asked.call, one.asked.run or {}
     try:
         decision, trace = asyncio.run(decided_again(snapshot, asked))
@@ -71,13 +72,13 @@ def explain_record(ctx: click.Context, record: str, config: Path, *, as_json: bo
     ctx.exit(0 if agrees else 1)
 
 
-def _read(record: str, snapshot: Snapshot) -> Recorded:
+def _read(record: str, snapshot: Snapshot, folder: Path | None) -> Recorded:
     """Raises ClickException: there is no such record, or it lacks its input."""
     from narthex.flow.policy.evidence.recorded import BadRecord, Reader
 
     reader = Reader()
     if record != "-" and not (path := _path(record)).exists():
-        lines = [find_record(folder_of(snapshot), record)]
+        lines = [find_record(folder or folder_of(snapshot), record)]
     else:
         path = Path("-") if record == "-" else _path(record)
         lines = [line for place, line in lines_of(path) if path == Path(record) or place == record]

@@ -43,7 +43,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(main: Callable[[], Any]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             await main()
 
     asyncio.run(bounded())
@@ -89,6 +89,17 @@ async def call(server: Server, name: str, scope: Any = SCOPE, **arguments: Any) 
     await heard.over.wait()
     assert heard.error is None
     return json.loads(bytes(heard.messages[-1].result))
+
+
+async def heard_again(one: Ears, uri: str) -> None:
+    """The breaker may be open, so time is passed on; but each time the server has longer to answer in."""
+    pause_s = 0.05
+    while uri not in one.hearer.uris:
+        one.clock.advance(40)
+        await one.sweep()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s := 2 * pause_s):
+                await until(lambda: uri in one.hearer.uris)
 
 
 async def pass_seconds(one: Ears) -> None:
@@ -142,11 +153,11 @@ def test_everything_that_starts_anew_is_subscribed_anew(node: str, node_modules:
                 process.kill()
                 process.wait()
                 process = await asyncio.to_thread(start)
-                while one.server.ready(SCOPE) is before or one.hearer.uris != [TEXT]:
-                    one.clock.advance(40)  # the breaker may be open
-                    await asyncio.sleep(0.05)
+                await heard_again(one, TEXT)
+                assert one.server.ready(SCOPE) is not before
+                known = len(one.hearer.uris)
                 await call(one.server, "toggle-subscriber-updates")
-                await until(lambda: len(one.hearer.uris) >= 2)
+                await until(lambda: len(one.hearer.uris) > known)
         finally:
             process.kill()
             process.wait()
@@ -219,12 +230,11 @@ def test_a_server_of_the_sdk_tells(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["stdio", "http"])
 def test_a_server_of_the_sdk_that_dies_is_listened_to_again(kind: str) -> None:
     async def again(one: Ears) -> None:
-        while one.hearer.uris != ["demo:1"]:
-            one.clock.advance(40)
-            await one.sweep()
-            await asyncio.sleep(0.05)
+        await heard_again(one, "demo:1")
+        known = len(one.hearer.uris)
         await call(one.server, "touch", uri="demo:1")
-        await until(lambda: one.hearer.uris == ["demo:1", "demo:1"])
+        await until(lambda: len(one.hearer.uris) > known)
+        assert set(one.hearer.uris) == {"demo:1"}
 
     async def over_a_pipe() -> None:
         async with ears(over_stdio(sys.executable, SDK, "stdio")) as one:

@@ -88,7 +88,7 @@ class SyslogServer:
             except OSError:
                 return
             self.connections += 1
-            plain.settimeout(20)
+            plain.settimeout(300)
             with suppress(OSError), self._context.wrap_socket(plain, server_side=True) as line:
                 self._read(line)
 

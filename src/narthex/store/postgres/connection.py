@@ -70,16 +70,23 @@ class PostgresConnection:
 
     Args:
         busy_s: So long another transaction may keep a lock that we wait for.
-        answer_s: Seconds that one statement may take.
+        answer_s: Seconds that one statement may take. sign_in_s: that it may take until we are let in.
     """
 
-    def __init__(self, spec: PostgresSpec, *, busy_s: float = 5.0, answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self,
+        spec: PostgresSpec,
+        *,
+        busy_s: float = 5.0,
+        answer_s: float = ANSWER_S,
+        sign_in_s: float | None = None,
+    ) -> None:
         self._broken = False
         self._prepared: dict[str, Any] = {}
         self._deadline, self._answer_s = Deadline(), answer_s + SLACK_S
         shielded = spec.sslmode in ("verify-ca", "verify-full") and not spec.host.startswith("/")
         self._socket: socket.socket = TimedSocket(_dial(spec), self._deadline)
-        self._deadline.begin(SIGN_IN_S, each=CONNECT_S)
+        self._deadline.begin(SIGN_IN_S if sign_in_s is None else sign_in_s, each=CONNECT_S)
         try:
             self._core = Guarded(
                 known=shielded or spec.host.startswith("/"), shielded=shielded, password=password_of(spec),
@@ -87,13 +94,18 @@ class PostgresConnection:
                 ssl_context=_tls(spec, self._deadline), application_name="narthex", sock=self._socket,
             )  # fmt: skip
             self._socket = self._core._usock  # with TLS another object
-            self._core.execute_simple(
+            found = self._core.execute_simple(
                 f"SET search_path = {spec.schema}; SET statement_timeout = {answer_s * 1000:.0f};"
                 f" SET lock_timeout = {max(1.0, busy_s * 1000):.0f}; SET idle_in_transaction_session_timeout = 60000;"
                 " SET default_transaction_isolation = 'read committed'; SET plan_cache_mode = force_custom_plan;"
                 " SET standard_conforming_strings = on; SET bytea_output = hex; SET synchronous_commit = on;"
-                " SET client_min_messages = error"
+                " SET client_min_messages = error; SELECT pg_backend_pid()"
             )
+            self.backend = int(found.rows[0][0]) if found.rows else 0
+            """The process of the server that works for us."""
+            said = self._core._backend_key_data
+            self.pooled = said is not None and int.from_bytes(said[:4]) != self.backend
+            """Does somebody stand between, who has let us in himself?"""
         except BaseException as error:
             self._broken = True
             self._socket.close()

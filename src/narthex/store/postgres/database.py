@@ -23,6 +23,11 @@ from narthex.store.postgres.problems import MIGRATE, explained
 from narthex.stores import PostgresSpec
 
 DOUBT_PAUSE_S = 0.1
+PROBE_S = 5.0
+SHARED = (
+    "a pooler stands in front, in transaction mode, and gives what belongs to one connection to others too; let it have"
+    " pool_mode = session, or name the server itself"
+)
 _FORM = "SELECT form FROM forms"
 
 
@@ -66,8 +71,15 @@ class Postgres:
             return connection
 
     def connect(self) -> PostgresConnection:
-        """Whatever is there. Raises what the driver raises."""
-        return PostgresConnection(self.spec, busy_s=self._busy_s, answer_s=self._answer_s)
+        """Whatever is there. Raises what the driver raises. StoreError: what we set there would not stay ours."""
+        found = PostgresConnection(self.spec, busy_s=self._busy_s, answer_s=self._answer_s)
+        try:
+            if found.pooled and _is_shared(found, self.spec):
+                raise StoreError(f"{self.name}: {SHARED}")
+        except BaseException:
+            found.close()
+            raise
+        return found
 
     def usable(self, connection: Connection) -> bool:
         assert isinstance(connection, PostgresConnection)
@@ -148,6 +160,19 @@ def _form(connection: PostgresConnection) -> int:
     """How many migrations the tables have seen; 0 where there are none."""
     found = connection.execute("SELECT to_regclass(current_schema() || '.forms') IS NOT NULL").fetchone()
     return int(connection.execute(_FORM).fetchone()[0]) if found[0] else 0
+
+
+def _is_shared(connection: PostgresConnection, spec: PostgresSpec) -> bool:
+    """Does a pooler give the process that works for us to another one while we are connected? A second one that gets
+    none is the sign of a pool whose connections belong to those who have them, and is used up."""
+    try:
+        with closing(PostgresConnection(spec, sign_in_s=PROBE_S)) as other:
+            if other.backend == connection.backend:
+                return True
+    except (Error, OSError):
+        pass
+    (backend,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return bool(backend != connection.backend)
 
 
 def _begin(connection: PostgresConnection, schema: str) -> None:

@@ -45,6 +45,7 @@ def recorded(r: Rooms, least: Least, repeats: int, folder: Path) -> list[dict[st
             front.record, front.snapshot, front._admissions = record, snapshot, admissions
             front.frames = journal.frames
             r.connection.data_received(r.request)
+            front.records.flush()
 
         return call
 

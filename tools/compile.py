@@ -59,6 +59,7 @@ MODULES = (
     "flow.accept.needs",
     "flow.accept.posting",
     "flow.accept.recording",
+    "flow.accept.records",
     "flow.accept.refusals",
     "flow.accept.relayed",
     "flow.accept.replying",

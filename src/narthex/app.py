@@ -219,6 +219,7 @@ class Gateway:
         if journal is before:
             return
         self.journal = journal
+        self.front.records.flush()
         self.front.record = journal.add if journal is not None else None
         self.front.frames = journal.frames if journal is not None else None
         self.front.is_full = (lambda: journal.is_full) if journal is not None else bool
@@ -575,6 +576,7 @@ class Gateway:
         await self.upkeep.close()
         self.fetcher.close()
         self.policies.close()
+        self.front.records.flush()
         if self.journal is not None:
             await asyncio.to_thread(self.journal.close)
         await self.books.close()

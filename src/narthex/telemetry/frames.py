@@ -113,7 +113,7 @@ class Short:
             said.append(self.arguments_digest)
         if self.result_digest:
             said.append(self.result_digest)
-        if self.trace is not NO_TRACE:
+        if self.trace[0]:
             said += [one for one in self.trace if one]
         said.append(str(seq))
         pieces = self.frame.pieces.copy()

@@ -81,6 +81,8 @@ def show_seconds(seconds: float) -> str:
     """A duration as records have it: microseconds are the last digits. Joined, as is the rest of this: what a number
     with a point is made of by a format costs three times as much."""
     micros = int(seconds * 1_000_000 + 0.5)
+    if 0 <= micros < 1_000_000:  # most are
+        return f"0.{str(1_000_000 + micros)[1:]}"
     whole = micros // 1_000_000
     return f"{whole}.{str(1_000_000 + micros - whole * 1_000_000)[1:]}"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from narthex.flow.accept import front
+from narthex.flow.accept import records
 from narthex.telemetry.record import Entry, line_of
 from narthex.testing import FakeServer, JsonRpcError
 from narthex.types import Grant, LimitRule
@@ -445,7 +445,7 @@ def test_nothing_is_made_where_nobody_takes_it(monkeypatch: pytest.MonkeyPatch) 
     def never(*_: Any) -> Any:
         raise AssertionError("a record was made")
 
-    monkeypatch.setattr(front, "entry_of", never)
+    monkeypatch.setattr(records, "entry_of", never)
 
     async def main() -> None:
         async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:

@@ -32,7 +32,6 @@ from narthex.flow.accept.forms import JSON
 from narthex.flow.accept.holding import Keeper
 from narthex.flow.accept.hosts import HostCheck
 from narthex.flow.accept.leniency import Leniency
-from narthex.flow.accept.likeness import learn, likeness_of, put_short
 from narthex.flow.accept.listener import Connection
 from narthex.flow.accept.metering import Metering, holds_spent
 from narthex.flow.accept.posting import post, takes
@@ -42,11 +41,11 @@ from narthex.flow.accept.recording import (
     Turned,
     ended_of,
     ended_of_traced,
-    entry_of,
     entry_of_turned,
     seen_of,
     trace_of,
 )
+from narthex.flow.accept.records import Ended, Records
 from narthex.flow.accept.refusals import error_lines, status_of
 from narthex.flow.accept.replying import Replying
 from narthex.flow.accept.sessions import Sessions
@@ -139,6 +138,7 @@ class Front:
         """Takes the record of each call; None where none is asked for."""
         self.frames: Frames | None = None
         """Has what records have in common, and takes those that are like others; None: each is an entry."""
+        self.records = Records()
         self.sign_ins: SignIns | None = None
         """Records who has proved who they are, and who could not; None where nothing is recorded."""
         self.is_full: Callable[[], bool] = bool
@@ -410,16 +410,7 @@ class Front:
                 decision_id=decision_id, trace_id=trace_id,
             )  # fmt: skip
         if self.record is not None:
-            frames = self.frames if error is None else None
-            likeness = likeness_of(one, self.snapshot, outcome) if frames is not None else None
-            if frames is not None and likeness is not None and put_short(one, frames, likeness, outcome, seconds, size):
-                return
-            entry = entry_of(one, self.snapshot, self._trial, outcome, seconds, size, error, decision_id)
-            if one.lasting is not None:
-                one.lasting.ended(entry)
-            if frames is not None and likeness is not None:
-                learn(one, frames, likeness, entry, now)
-            self.record(entry)
+            self.records.put(Ended(one, self.snapshot, self._trial, outcome, seconds, size), error, decision_id)
 
     def span(
         self, one: Traced, outcome: int, size: int, error: GatewayError | None = None, decision_id: str = ""

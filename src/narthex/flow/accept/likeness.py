@@ -15,7 +15,7 @@ from narthex.flow.limit.spending import Taken
 from narthex.flow.policy.runs.runs import id_in
 from narthex.flow.upstream.viewers import account_in
 from narthex.telemetry.frames import DISK, Frames, Likeness, Short
-from narthex.telemetry.record import LONGEST, NO_TRACE, Entry
+from narthex.telemetry.record import LONGEST, Entry
 from narthex.types import Snapshot
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def likeness_of(one: Exchange, snapshot: Snapshot, outcome: int, *, begins: bool
     begun = one.lasting.record if one.lasting is not None and not begins else None
     if one.approved is not None:
         return None
-    if not begins and (not one.heard_at or (list(one.waits) if one.waits else []) != ([DISK] if begun else [])):
+    if not begins and (not one.heard_at or (begun is not None) != (one.waits is not None)):
+        return None
+    if begun is not None and list(one.waits or ()) != [DISK]:
         return None
     if snapshot.audit_inputs != "none" or (front.payloads is not None and kept_of(one) is not None):
         return None
@@ -94,7 +96,9 @@ def likeness_of(one: Exchange, snapshot: Snapshot, outcome: int, *, begins: bool
         taken,
         "arguments" in call.params,
         one.sent_at > 0.0 and one.heard_at > one.sent_at,
-        None if trace is NO_TRACE else (trace[0] != "", trace[1] != "", trace[2] != ""),
+        trace[0] != "",
+        trace[1] != "",
+        trace[2] != "",
     )
 
 

@@ -129,7 +129,7 @@ def sink_of(spec: SinkSpec) -> Sink:
 def main(line: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the gateway drains, and ends us
     with suppress(OSError):
-        os.nice(NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
     incoming = line.makefile("rb")
     beside = Beside(msgspec.json.decode(read_frame(incoming), type=Task))
     beside.start()

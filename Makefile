@@ -132,8 +132,9 @@ bench-steps: .venv/.dev compile ## Where the microseconds of one call go, by roo
 go: $(GO)/.installed ## What the tests with the Go SDK and OPA need, where the machine has no new Go
 	@$(BIN)/python tests/counterparts/go/build
 
-SOCKETS = $(wildcard tests/authority tests/counterparts tests/engines tests/identity tests/security tests/store tests/telemetry \
-	tests/flow/accept tests/flow/notify tests/flow/upstream tests/e2e tests/cli tests/test_demo.py)
+SOCKETS = $(wildcard tests/admin tests/authority tests/conformance tests/counterparts tests/engines tests/identity tests/security \
+	tests/store tests/telemetry tests/flow/accept tests/flow/notify tests/flow/policy tests/flow/upstream tests/e2e tests/cli \
+	tests/test_demo.py)
 
 .PHONY: flaky
 flaky: .venv/.dev $(DEMO)/.installed counterparts ## The tests with sockets and processes, ten times in a row

@@ -101,7 +101,9 @@ def _loops_stand_still() -> None:
         return run(self, *args, **options)
 
     def forever_late(self: Any) -> None:
-        begin(self)
+        if not hasattr(self, "is_troubled"):  # once, however often it is run
+            self.is_troubled = True
+            begin(self)
         forever(self)
 
     asyncio.Runner.run = run_late  # type: ignore[method-assign]

@@ -371,6 +371,26 @@ def test_who_waits_for_a_record_in_a_frame_is_told_as_others_are(
     assert found[1]["begin"] == 2
 
 
+def test_who_waits_for_one_that_does_not_fit_its_frame_is_told_and_it_costs_no_other(
+    make: Callable[..., Journal], tmp_path: Path
+) -> None:
+    told: list[str] = []
+    journal = make(on_loop=lambda tell, waiting, problem: tell(waiting, problem))
+    frame = framed("call", journal)
+    for arguments in (DIGEST, "", DIGEST):
+        begun = Short(framed("begin", journal), b"7", 1, 0, 0.0, 0.0, 0.0, 0.0, DIGEST, "", begins=True)
+        journal.add_short(begun)
+        short = Short(
+            frame, b"7", 1, 2, 0.3, 0.2, 0.05, 0.01, arguments, DIGEST, begun=begun, disk_seconds=0.01, done=told.append
+        )
+        journal.add_short(short)
+    wait_for(lambda: sorted(told) == ["", "", module.UNWRITABLE], "word of all three")
+    journal.close()
+    found = lines(tmp_path / "audit")
+    assert sorted(one["event"] for one in found) == ["begin", "begin", "begin", "call", "call", "lost"]
+    assert (journal.written, journal.lost) == (5, 1)
+
+
 def framed(event: str, journal: Journal) -> Frame:
     """The frame of a record that a call begins, or of one that says how it went."""
     entry = replace(

@@ -140,11 +140,12 @@ class Short:
 
 def seal_all(queue: deque[Any], most: int, ids: Ids, chain: Chain, lines: list[bytes], waiting: list[Short]) -> int:
     """Make lines of the records at the front of a queue that have a frame, `most` of them at most. Returns how many:
-    they are no longer in the queue. Those that somebody waits for are added to `waiting`."""
+    they are no longer in the queue. Those that somebody waits for are added to `waiting`. Raises what making a line of
+    one raises: it is at the front of the queue then."""
     count = 0
     while count < most and queue and isinstance(one := queue[0], Short):
-        queue.popleft()
         lines.append(chain.link(one.sealed(ids.next(one.at), chain.seq + 1)))
+        queue.popleft()
         one.seq = chain.seq
         if one.done is not None:
             waiting.append(one)

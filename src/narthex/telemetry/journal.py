@@ -45,6 +45,7 @@ SLICE = 64
 FLUSH_S = 0.02
 RETRY_S = 1.0
 FULL = "the queue of records is full"
+UNWRITABLE = "the record cannot be written down"
 REFUSED = "calls%s that wait for the disk are refused, all others once {} records wait"
 LOST = "calls%s go on, and records are lost once {} wait"
 """What becomes of calls while the disk takes no records; {}: so many find room."""
@@ -334,7 +335,7 @@ class Journal:
                 _log.exception("a record of a call cannot be written down")
                 self.lost += 1
                 if entry.done is not None:
-                    self._deliver([entry.done], "the record cannot be written down")
+                    self._deliver([entry.done], UNWRITABLE)
                 continue
             self.written += 1
             entry.seq = segments.add(record)
@@ -351,9 +352,11 @@ class Journal:
         waiting: list[Short] = []
         try:
             seal_all(self._entries, most, self._ids, chain, self._segments.lines, waiting)
-        except Exception:  # nothing in them can be wrong; but this thread must not end
+        except Exception:  # nothing in them can be wrong; but this thread must not end, nor anybody wait for ever
             _log.exception("a record of a call cannot be written down")
-            lost = 1
+            lost, one = 1, self._entries.popleft()
+            if one.done is not None:
+                self._deliver([one.done], UNWRITABLE)
         for one in waiting:
             if one.done is not None:
                 self._waiting.append(one.done)

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from narthex.flow.accept.records import Records
+from narthex.kept import PayloadRule, PayloadSpec
 from narthex.telemetry.frames import Frames
 from narthex.telemetry.record import Entry
 from narthex.testing import FakeServer
@@ -76,6 +77,28 @@ def test_what_they_say_was_so_when_the_call_ended() -> None:
             turns.end()
             assert [one.config for one in turns.found if one is not None] == ["r1", "r2"]
             assert all(one.seconds < 5 for one in turns.found if one is not None)
+
+    run(main)
+
+
+def test_what_has_ended_when_the_configuration_changes_is_recorded_by_what_was_in_force() -> None:
+    """Nothing that begins to be kept then is of a call that was before, and what was to be kept is."""
+
+    async def main() -> None:
+        async with FakeServer(tools=TOOLS) as server, Running({"one": spec("one", server.url)}) as gateway:
+            client = await gateway.client()
+            turns = Turns(gateway)
+            await ask(client)
+            keeps = PayloadSpec((PayloadRule("full"),))
+            turns.front.apply(replace(turns.front.snapshot, audit_dir="x", audit_payloads=keeps))
+            await ask(client)
+            turns.end()
+            kept = [one.keep is not None for one in turns.found if one is not None]
+            assert kept == [False, True]
+            await ask(client)
+            turns.front.apply(replace(turns.front.snapshot, audit_dir="", audit_payloads=PayloadSpec()))
+            turns.end()
+            assert turns.found[2] is not None and turns.found[2].keep is not None
 
     run(main)
 

@@ -172,6 +172,7 @@ class Front:
         """
         if (snapshot.identity is None) != (identity is None) or (snapshot.policy is None) != (engine is None):
             raise ValueError("a snapshot and another one's identity or policy")
+        self.records.flush()  # what has ended, by the rules by which it did
         self.cache = cache_of(self.cache, self.snapshot, snapshot)
         self.snapshot = snapshot
         self._log_calls = snapshot.log_calls

@@ -11,10 +11,13 @@ import json
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 
+import msgspec
 import pytest
 
-from tests.flow.accept.test_gate import CALL, World, served
+from narthex.flow.accept.listener import Connection
+from tests.flow.accept.test_gate import CALL, ENDPOINTS, World, served
 from tests.flow.gateway import META, MODERN, Client, until
 
 BODY = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {**CALL, "_meta": META}}).encode()
@@ -91,11 +94,10 @@ async def asked(world: World, client: Client, parts: Parts) -> tuple[list[object
     """What is answered, each as its status and what stands in it, and whether the connection is open still."""
     count = sum(one.count(b"HTTP/1.1\r\n") for one in parts)
     found: list[object] = []
-    for number, part in enumerate(parts):
-        (connection,) = [one for one in world.gateway.shared.connections if one.peer == peer(client)]
+    for part in parts[:-1]:
         client.writer.write(part)
-        if number + 1 < len(parts):
-            await until(lambda: not connection.fresh)  # noqa: B023 - awaited here
+        await until(lambda: any(not one.fresh for one in of_peer(world, client)))
+    client.writer.write(parts[-1])
     for _ in range(count):
         try:
             answer = await client.read()
@@ -107,8 +109,10 @@ async def asked(world: World, client: Client, parts: Parts) -> tuple[list[object
     return found, True
 
 
-def peer(client: Client) -> object:
-    return client.writer.get_extra_info("sockname")[:2]
+def of_peer(world: World, client: Client) -> list[Connection]:
+    """The gateway's side of its connection, once that is accepted."""
+    name = client.writer.get_extra_info("sockname")[:2]
+    return [one for one in world.gateway.shared.connections if one.peer == name]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -138,5 +142,50 @@ def test_a_connection_of_many_callers_answers_each_as_one_of_its_own(seed: int) 
                 shared.close()
                 shared = await world.gateway.client()
         shared.close()
+
+    served(work)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_changes_between_two_requests_counts_for_the_next(seed: int) -> None:
+    """Time that goes by, a reload that asks for other scopes: an old connection is answered as a new one, and whoever
+    is refused there is refused here."""
+
+    async def work(world: World) -> None:
+        gateway, chance = world.gateway, random.Random(seed)
+        front, recorded, refused = gateway.front, list[str](), 0
+        front.record = lambda entry: recorded.append(entry.principal.subject)
+        held = {"alice": b"", "bob": b"", "carol": b""}
+
+        def reload() -> None:
+            scopes = chance.choice((("mcp",), ("other",), ()))
+            endpoints = {**ENDPOINTS, "default": msgspec.structs.replace(ENDPOINTS["default"], base_scopes=scopes)}
+            snapshot = msgspec.structs.replace(front.snapshot, endpoints=endpoints)
+            assert gateway.identify is not None
+            front.apply(snapshot, gateway.identify(snapshot))
+
+        def renew() -> None:
+            for name in held:
+                scope = "other" if name == "carol" else "mcp"
+                held[name] = world.token(name, scope=scope, exp=world.clock.wall() + 120)["Authorization"].encode()
+
+        renew()
+        shared = await gateway.client()
+        for _ in range(80):
+            name = chance.choice(list(held))
+            if chance.random() < 0.5:
+                renew()
+            for _ in range(chance.choice((1, 4, 5))):
+                await asked(world, shared, FORMS["mine"](held[name], b""))
+            chance.choice((reload, partial(world.clock.advance, 200), lambda: None))()
+            form = FORMS[chance.choice(("mine", "plain", "hiding", "cut-in-token"))](held[name], b"")
+            recorded.clear()
+            found = await asked(world, shared, form), recorded.copy()
+            alone = await gateway.client()
+            recorded.clear()
+            assert found == (await asked(world, alone, form), recorded.copy())
+            alone.close()
+            refused += not found[1]
+        assert refused, "not all of it is let in"
 
     served(work)

@@ -86,6 +86,7 @@ def test_what_cel_says(text: str, args: dict[str, Any], expected: bool | str) ->
         pytest.param("1 + 1", "neither true nor false", None, id="no condition"),
         pytest.param("'a' + 1 == 'a1'", "no matching overload", 5, id="types that never fit"),
         pytest.param("args.x.all(a, args.y.all(b, a != b))", "inside each other", None, id="nested loops"),
+        pytest.param("args.x.all(a, {'b': args.y.all(b, a != b)}.b)", "inside each other", None, id="nested in a map"),
         pytest.param("true || " * 600 + "true", "longer than", None, id="too long"),
     ],
 )
@@ -98,6 +99,8 @@ def test_what_is_no_condition_says_where(text: str, says: str, column: int | Non
 
 def test_arguments_are_read_only_where_a_condition_speaks_of_them() -> None:
     assert compile_condition("args.a == 1").reads == {"args"}
+    assert compile_condition("{'a': [args]}.a[0].b == 1").reads == {"args"}
+    assert compile_condition("{args.a: {'b': context}}.size() > 0").reads == {"args", "context"}
     assert compile_condition("principal.roles.exists(r, r in args.roles)").reads == {"principal", "args"}
     assert compile_condition("'eu' in principal.roles && context.endpoint == 'x'").reads == {"principal", "context"}
 

@@ -2,7 +2,7 @@
 
 In: `cel.expr.CheckedExpr` (or `ParsedExpr`), alone or in a `google.protobuf.Any`. Out: `Expr`. The engine has parsed
 and type-checked; this only takes apart what it says, and only the parts of the message that hold the tree.
-Cases: `tests/flow/policy/test_syntax.py`. Source: cel-spec, proto/cel/expr/{syntax,checked}.proto.
+Cases: `tests/flow/policy/test_conditions.py`. Source: cel-spec, proto/cel/expr/{syntax,checked}.proto.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ListExpr(msgspec.Struct, frozen=True):
 
 
 class Other(msgspec.Struct, frozen=True):
-    """What only the engine evaluates: messages, maps, comprehensions (with the expressions inside)."""
+    """What only the engine evaluates: messages, maps, comprehensions, with the expressions inside."""
 
     what: str
     inner: tuple[Expr, ...] = ()
@@ -86,7 +86,8 @@ def _expr(data: bytes, depth: int) -> Expr:
         if number == 7:
             return ListExpr(tuple(_expr(v, deeper) for n, v in _fields(value) if n == 1))
         if number == 8:
-            return Other("map")
+            entries = (entry for n, entry in _fields(value) if n == 2)
+            return Other("map", tuple(_expr(v, deeper) for entry in entries for n, v in _fields(entry) if n in (3, 4)))
         if number == 9:
             inner = tuple(_expr(v, deeper) for n, v in _fields(value) if n in (2, 4, 5, 6, 7))
             return Other("comprehension", inner)

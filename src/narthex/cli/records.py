@@ -68,33 +68,27 @@ def _from_stdin() -> Iterator[bytes]:
 
 def recorded_in(path: Path, silent: list[int]) -> Iterator[Recorded]:
     """Decisions with their input. `silent` counts lines that are none; what cannot be read is said, too."""
-    from narthex.flow.policy.evidence.recorded import BadRecord, Reader
-
-    reader = Reader()
-    for place, line in lines_of(path):
-        try:
-            found = reader.read(line)
-        except BadRecord as error:
-            click.echo(f"{place}: {error}", err=True)
-            found = None
-        if found is None:
-            silent[0] += 1
-        else:
-            yield found
+    return _decisions(lines_of(path), silent)
 
 
 def decisions_among(records: Iterable[Mapping[str, object]], silent: list[int]) -> Iterator[Recorded]:
     """The same of records that were read already."""
     import msgspec
 
+    named = ((f"record {one_line(str(record.get('id')))}", msgspec.json.encode(record)) for record in records)
+    return _decisions(named, silent)
+
+
+def _decisions(lines: Iterable[tuple[str, bytes]], silent: list[int]) -> Iterator[Recorded]:
+    """Those of lines, each with how it is named where it cannot be read."""
     from narthex.flow.policy.evidence.recorded import BadRecord, Reader
 
     reader = Reader()
-    for record in records:
+    for place, line in lines:
         try:
-            found = reader.read(msgspec.json.encode(record))
+            found = reader.read(line)
         except BadRecord as error:
-            click.echo(f"record {one_line(str(record.get('id')))}: {error}", err=True)
+            click.echo(f"{place}: {error}", err=True)
             found = None
         if found is None:
             silent[0] += 1
